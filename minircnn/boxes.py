@@ -1,0 +1,261 @@
+"""Boxes as tensors: area, overlap, the four numbers that move a box, and non-maximum suppression.
+
+Conventions, the same in every file of this package:
+
+* A box is ``x1, y1, x2, y2`` in pixels, continuous and half open: its width is ``x2 - x1``. The pixel in column 0
+  covers the interval from 0 to 1, so a box around that one pixel is ``(0, 0, 1, 1)`` and has area 1.
+* Boxes are float tensors of shape ``(N, 4)``. Sizes are ``(height, width)``.
+* Label 0 is the background; the classes of objects start at 1.
+
+Letters in shape comments: B images, G ground-truth objects, A anchors per cell, P proposals of an image, R regions
+of a batch, K classes with background, C channels, H W image size, h w size of a feature map.
+
+Paper vs code: the published R-CNN and Fast R-CNN code counts pixels (``x2 - x1 + 1``), as did PASCAL VOC's; COCO,
+torchvision and we measure lengths.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# A network that is still untrained may ask for exp(50) times the width. 1000 / 16 is the largest factor that
+# turns the smallest anchor of Faster R-CNN (16 pixels) into its largest picture side (1000 pixels).
+MAX_LOG_SCALE = math.log(1000.0 / 16.0)
+
+# Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
+# which one is about to be dropped.
+_NMS_BLOCK = 256
+
+
+def _as_float(boxes: Tensor, name: str = "boxes") -> Tensor:
+    """Checks the shape (…, 4) and gives integers and half precision enough digits to multiply with."""
+    if boxes.dim() < 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"{name} must have shape (N, 4), x1 y1 x2 y2, but has shape {tuple(boxes.shape)}")
+    return boxes if boxes.dtype in (torch.float32, torch.float64) else boxes.float()
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """The area of each box, in square pixels.
+
+    Args:
+        boxes: ``(N, 4)``.
+
+    Returns:
+        ``(N,)``. A box with ``x2 <= x1`` or ``y2 <= y1`` is degenerate; its product is returned as it is.
+
+    >>> box_area(torch.tensor([[0.0, 0.0, 1.0, 1.0], [10.0, 20.0, 13.0, 24.0]]))
+    tensor([ 1., 12.])
+    """
+    x1, y1, x2, y2 = _as_float(boxes).unbind(-1)
+    return (x2 - x1) * (y2 - y1)  # (N,)
+
+
+def box_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every box of ``a`` with every box of ``b`` (Everingham et al. 2010, section 4.2).
+
+    Args:
+        a: ``(N, 4)``.
+        b: ``(M, 4)``.
+
+    Returns:
+        ``(N, M)`` in [0, 1]; ``nan`` where both boxes have no area, since 0 / 0 says nothing about overlap.
+
+    Two laws: ``box_iou(a, b) == box_iou(b, a).T``, and moving or scaling both boxes together changes nothing.
+
+    >>> a = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    >>> b = torch.tensor([[1.0, 1.0, 3.0, 3.0], [0.0, 0.0, 2.0, 2.0], [2.0, 0.0, 4.0, 2.0]])
+    >>> box_iou(a, b)
+    tensor([[0.1429, 1.0000, 0.0000]])
+    """
+    a, b = _as_float(a, "a"), _as_float(b, "b")
+    ax1, ay1, ax2, ay2 = a.t().contiguous().unsqueeze(-1)  # each (N, 1)
+    # Each coordinate in a row of its own, and results written over operands that are done with: the matrix is large
+    # and the arithmetic is little, so that memory traffic is nearly all of the time.
+    bx1, by1, bx2, by2 = b.t().contiguous()  # each (M,)
+    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)  # (N, M)
+    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)  # (N, M)
+    intersection = width.mul_(height)
+    union = (box_area(a)[:, None] + box_area(b)).sub_(intersection)
+    return intersection.div_(union)
+
+
+def encode_boxes(src: Tensor, dst: Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
+    """The four numbers that move each box of ``src`` onto its partner in ``dst`` (R-CNN, appendix C, eq. 6–9).
+
+    The shift of the centre is measured in widths and heights of ``src``, and the change of size as a logarithm, so
+    that the same relative error costs the same for a small box and a large one.
+
+    Args:
+        src: ``(N, 4)`` boxes to start from (proposals or anchors), of positive width and height.
+        dst: ``(N, 4)`` boxes to reach (ground truth), of positive width and height.
+        weights: factors for ``dx, dy, dw, dh``. Paper vs code: the papers normalise the targets to unit variance;
+            published code uses the fixed factors (10, 10, 5, 5) in the second stage instead.
+
+    Returns:
+        ``(N, 4)`` deltas ``dx, dy, dw, dh``. A box without width or height gives infinities.
+
+    Law: ``decode_boxes(src, encode_boxes(src, dst)) == dst`` as long as no side grows by more than 62.5 times.
+
+    >>> src = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    >>> encode_boxes(src, torch.tensor([[1.0, 0.0, 11.0, 10.0]]))  # a tenth of its width to the right
+    tensor([[0.1000, 0.0000, 0.0000, 0.0000]])
+    """
+    src, dst = _as_float(src, "src"), _as_float(dst, "dst")
+    if src.shape != dst.shape:
+        raise ValueError(f"src and dst must pair up, but have shapes {tuple(src.shape)}, {tuple(dst.shape)}")
+    src_size, dst_size = src[:, 2:] - src[:, :2], dst[:, 2:] - dst[:, :2]  # (N, 2) width, height
+    shift = (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size)  # (N, 2) between the centres
+    deltas = torch.cat([shift / src_size, torch.log(dst_size / src_size)], dim=1)  # (N, 4)
+    return deltas * deltas.new_tensor(weights)
+
+
+def decode_boxes(
+    src: Tensor, deltas: Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
+    """Moves each box of ``src`` by its deltas: the inverse of :func:`encode_boxes` (R-CNN, appendix C, eq. 1–4).
+
+    Args:
+        src: ``(N, 4)`` boxes to start from.
+        deltas: ``(N, 4)``, or ``(N, K, 4)`` where each box has deltas for each of K classes.
+        weights: the factors that were given to :func:`encode_boxes`.
+
+    Returns:
+        Boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at log(1000 / 16), so that the wild numbers of
+        an untrained network stay finite (not in the paper; every implementation does it).
+
+    >>> src = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    >>> decode_boxes(src, torch.tensor([[0.1, 0.0, 0.0, 0.0]]))
+    tensor([[ 1.,  0., 11., 10.]])
+    """
+    src, deltas = _as_float(src, "src"), _as_float(deltas, "deltas")
+    if len(src) != len(deltas):
+        raise ValueError(f"src and deltas must pair up, but have {len(src)} and {len(deltas)} rows")
+    deltas = deltas / deltas.new_tensor(weights)
+    size = src[:, 2:] - src[:, :2]  # (N, 2) width, height
+    centre = src[:, :2] + 0.5 * size  # (N, 2)
+    if deltas.dim() == 3:
+        size, centre = size[:, None], centre[:, None]  # (N, 1, 2): the same box for each class
+    centre = centre + deltas[..., :2] * size
+    size = size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))
+    return torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cuts boxes at the edges of the picture.
+
+    Args:
+        boxes: ``(…, 4)``.
+        size: ``(height, width)`` of the picture.
+
+    Returns:
+        Boxes of the same shape with x in [0, width] and y in [0, height]. A box outside the picture keeps no area.
+
+    >>> clip_boxes(torch.tensor([[-5.0, 2.0, 30.0, 40.0]]), (20, 25))
+    tensor([[ 0.,  2., 25., 20.]])
+    """
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    height, width = size
+    return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Non-maximum suppression: of boxes that overlap, only the one with the best score stays (R-CNN, section 2.2).
+
+    Greedy: take the best box, drop every box that overlaps it by more than the threshold, repeat with what is left.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``. Of equal scores the first box counts as the better.
+        iou_threshold: a box is dropped when its IoU with a kept box is greater than this.
+
+    Returns:
+        Indices of the kept boxes, best first, the same as ``torchvision.ops.nms``'s.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
+    >>> nms(boxes, torch.tensor([0.8, 0.9, 0.3]), 0.5)
+    tensor([1, 2])
+    """
+    return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`nms` within each group: boxes of different groups (classes, pyramid levels) never drop each other.
+
+    Paper vs code: below 1000 boxes torchvision moves the groups apart by large offsets and runs one NMS, which rounds
+    coordinates and lets boxes with negative coordinates reach into another group; we compare the groups themselves.
+
+    Args:
+        boxes: ``(N, 4)``.
+        scores: ``(N,)``.
+        groups: ``(N,)`` integers.
+        iou_threshold: as in :func:`nms`.
+
+    Returns:
+        Indices of the kept boxes of all groups, best first.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0]])
+    >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), 0.5)
+    tensor([1, 0])
+    """
+    boxes = _as_float(boxes)
+    if not len(boxes) == len(scores) == len(groups):
+        raise ValueError(f"of each there must be one: {len(boxes)} boxes, {len(scores)} scores, {len(groups)} groups")
+    best_first = scores.argsort(descending=True, stable=True)  # (N,)
+    by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
+    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold)].sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)]
+
+
+def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+    """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
+
+    Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
+    rest of the group that the block ends in, and repeats.
+    """
+    threshold = _round_down(iou_threshold, boxes.dtype)
+    left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
+    kept = []
+    while len(left):
+        block, left = left[:_NMS_BLOCK], left[_NMS_BLOCK:]
+        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
+        suppresses = box_iou(boxes[block], boxes[block]) > threshold
+        first, last = groups[block[0]], groups[block[-1]]
+        if first != last:
+            suppresses &= groups[block, None] == groups[block]
+        survivors = block[_resolve(suppresses)]
+        kept.append(survivors)
+        unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
+        if unfinished:
+            above, below = survivors[groups[survivors] == last], left[:unfinished]
+            dropped = (box_iou(boxes[above], boxes[below]) > threshold).view(torch.uint8).amax(dim=0)
+            left = torch.cat([below[dropped == 0], left[unfinished:]])
+    return torch.cat(kept) if kept else left
+
+
+def _resolve(suppresses: Tensor) -> Tensor:
+    """Who survives greedy NMS, given who would suppress whom: ``(n, n)`` bool, best first, to ``(n,)`` bool.
+
+    A box survives if no survivor before it suppresses it. Starting from "all survive" and applying that sentence again
+    and again settles box i after at most i rounds; real pictures need a handful.
+    """
+    before = suppresses.triu(1).float()  # only a better box suppresses
+    survives = torch.ones(len(before), device=before.device)
+    while True:
+        update = (survives @ before == 0).float()
+        if torch.equal(update, survives):
+            return survives.bool()
+        survives = update
+
+
+def _round_down(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of this dtype that is not above the threshold.
+
+    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.7 would
+    grow a little, and an IoU of exactly that single would not count as greater than 0.7, which it is. Rounded down, the
+    comparison has the same outcome as one in double precision, torchvision's.
+    """
+    rounded = torch.tensor(threshold, dtype=dtype)
+    if rounded.item() > threshold:
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    return rounded.item()

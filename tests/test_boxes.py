@@ -1,0 +1,277 @@
+"""Boxes against torchvision, values worked by hand, slow loops, and the laws that the docstrings state."""
+
+import math
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision.models.detection._utils import BoxCoder
+
+from minircnn import boxes as B
+
+NAN = float("nan")
+
+
+def random_boxes(n, seed=0, scale=100.0):
+    g = torch.Generator().manual_seed(seed)
+    corner = torch.rand(n, 2, generator=g) * scale
+    return torch.cat([corner, corner + torch.rand(n, 2, generator=g) * scale * 0.5 + 0.1], dim=1)
+
+
+def degenerate_boxes():
+    """Points, lines, inside-out boxes and boxes outside any picture, among ordinary ones."""
+    rows = [[5, 5, 5, 5], [5, 5, 5, 5], [0, 3, 9, 3], [9, 9, 2, 2], [-7, -7, -3, -3], [0, 0, 10, 10], [0, 0, 10, 10]]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def iou_by_hand(a, b):
+    """One pair, in plain Python arithmetic."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union if union else NAN
+
+
+def nms_by_hand(boxes, scores, groups, threshold):
+    """The greedy definition, one pair at a time."""
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])  # Python's sort is stable
+    kept = []
+    for i in order:
+        if all(groups[i] != groups[j] or not iou_by_hand(boxes[i], boxes[j]) > threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+# Whole coordinates on a small grid: equal scores, equal boxes, touching edges and no area all come up.
+grid_boxes = st.lists(st.tuples(*[st.integers(0, 6)] * 4), max_size=40).map(
+    lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32).reshape(-1, 4)
+)
+
+
+class TestAreaAndIoU:
+    def test_values_by_hand(self):
+        a = torch.tensor([[0.0, 0.0, 4.0, 3.0]])
+        b = torch.tensor([[2.0, 1.0, 6.0, 4.0], [4.0, 0.0, 8.0, 3.0], [1.0, 1.0, 2.0, 2.0]])
+        assert B.box_area(a).tolist() == [12.0]
+        assert B.box_iou(a, b)[0].tolist() == pytest.approx([4 / 20, 0.0, 1 / 12])
+
+    def test_equals_torchvision(self):
+        a, b = random_boxes(300, 1), random_boxes(200, 2)
+        assert torch.equal(B.box_iou(a, b), torchvision.ops.box_iou(a, b))
+        assert torch.equal(B.box_area(a), torchvision.ops.box_area(a))
+
+    def test_degenerate_equal_torchvision(self):
+        d = degenerate_boxes()
+        assert torch.equal(B.box_iou(d, d).nan_to_num(-1), torchvision.ops.box_iou(d, d).nan_to_num(-1))
+        assert B.box_iou(d[:1], d[:1]).isnan().all()
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.int32, torch.int64, torch.float64])
+    def test_other_dtypes_do_not_overflow(self, dtype):
+        box = torch.tensor([[0, 0, 400, 400]]).to(dtype)  # its area is beyond half precision
+        assert B.box_area(box).tolist() == [160000.0]
+        assert B.box_iou(box, box).item() == 1.0
+
+    def test_empty(self):
+        none, some = torch.zeros(0, 4), random_boxes(3)
+        assert B.box_iou(none, some).shape == (0, 3)
+        assert B.box_iou(some, none).shape == (3, 0)
+        assert B.box_area(none).shape == (0,)
+
+    @given(grid_boxes, grid_boxes)
+    def test_against_slow_loop(self, a, b):
+        expected = torch.tensor([[iou_by_hand(p, q) for q in b.tolist()] for p in a.tolist()]).reshape(len(a), len(b))
+        torch.testing.assert_close(B.box_iou(a, b), expected, equal_nan=True)
+
+    @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-1000, 1000))
+    def test_laws_symmetric_and_unmoved_by_shift_and_scale(self, seed, scale, shift):
+        a, b = random_boxes(5, seed).double(), random_boxes(7, seed + 1).double()
+        iou = B.box_iou(a, b)
+        torch.testing.assert_close(iou, B.box_iou(b, a).T)
+        torch.testing.assert_close(iou, B.box_iou(a * scale + shift, b * scale + shift), atol=1e-8, rtol=1e-6)
+
+    def test_gradient(self):
+        a = random_boxes(4, 3).double().requires_grad_()
+        b = random_boxes(3, 4).double().requires_grad_()
+        assert torch.autograd.gradcheck(B.box_iou, (a, b))
+
+    def test_inputs_stay_as_they_are(self):
+        a, b = random_boxes(4, 1), random_boxes(4, 1)
+        B.box_iou(a, a), B.encode_boxes(a, a), B.decode_boxes(a, a), B.clip_boxes(a, (5, 5))
+        B.nms(a, a[:, 0], 0.5)
+        assert torch.equal(a, b)
+
+    @pytest.mark.parametrize("shape", [(4,), (3, 5), (0,)])
+    def test_wrong_shape_is_named(self, shape):
+        with pytest.raises(ValueError, match=r"a must have shape \(N, 4\)"):
+            B.box_iou(torch.zeros(shape), torch.zeros(1, 4))
+
+
+class TestEncodeDecode:
+    @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
+    def test_equal_torchvision(self, weights):
+        src, dst, coder = random_boxes(500, 1), random_boxes(500, 2), BoxCoder(weights)
+        deltas = B.encode_boxes(src, dst, weights)
+        torch.testing.assert_close(deltas, coder.encode([dst], [src])[0], atol=1e-6, rtol=1e-6)
+        wild = torch.randn(500, 3 * 4, generator=torch.Generator().manual_seed(3)) * 20  # beyond the cap as well
+        expected = coder.decode(wild, [src])
+        torch.testing.assert_close(B.decode_boxes(src, wild.view(500, 3, 4), weights), expected, atol=1e-6, rtol=1e-6)
+
+    def test_values_by_hand(self):
+        src = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # 20 wide, 40 high, centred on (20, 40)
+        dst = torch.tensor([[15.0, 10.0, 55.0, 50.0]])  # 40 wide, 40 high, centred on (35, 30)
+        expected = [15 / 20, -10 / 40, math.log(2), 0.0]
+        assert B.encode_boxes(src, dst)[0].tolist() == pytest.approx(expected)
+        assert B.encode_boxes(src, dst, (10, 10, 5, 5))[0].tolist() == pytest.approx([7.5, -2.5, 5 * math.log(2), 0.0])
+
+    @given(st.integers(0, 10_000), st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)]))
+    def test_law_decode_undoes_encode(self, seed, weights):
+        src, dst = random_boxes(20, seed).double(), random_boxes(20, seed + 1).double()
+        grown = (dst[:, 2:] - dst[:, :2]) / (src[:, 2:] - src[:, :2])
+        fair = grown.amax(1) < 62.5
+        back = B.decode_boxes(src, B.encode_boxes(src, dst, weights), weights)
+        torch.testing.assert_close(back[fair], dst[fair], atol=1e-6, rtol=1e-6)
+
+    def test_growth_is_capped(self):
+        src = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+        grown = B.decode_boxes(src, torch.tensor([[0.0, 0.0, 500.0, 500.0]]))
+        assert (grown[:, 2:] - grown[:, :2])[0].tolist() == pytest.approx([1000.0, 1000.0])
+
+    def test_zero_deltas_for_each_class_change_nothing(self):
+        src = random_boxes(5)
+        moved = B.decode_boxes(src, torch.zeros(5, 7, 4))
+        assert moved.shape == (5, 7, 4)
+        torch.testing.assert_close(moved, src[:, None].expand(5, 7, 4))
+
+    def test_empty(self):
+        none = torch.zeros(0, 4)
+        assert B.encode_boxes(none, none).shape == (0, 4)
+        assert B.decode_boxes(none, torch.zeros(0, 3, 4)).shape == (0, 3, 4)
+
+    def test_unpaired_is_an_error(self):
+        with pytest.raises(ValueError, match="pair up"):
+            B.encode_boxes(random_boxes(2), random_boxes(3))
+        with pytest.raises(ValueError, match="pair up"):
+            B.decode_boxes(random_boxes(2), torch.zeros(3, 4))
+
+    def test_gradient_reaches_the_deltas(self):
+        src = random_boxes(4).double()
+        deltas = torch.randn(4, 2, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda d: B.decode_boxes(src, d), (deltas,))
+
+
+class TestClip:
+    def test_equals_torchvision_and_takes_height_first(self):
+        boxes = random_boxes(200, 5) * 4 - 150
+        assert torch.equal(B.clip_boxes(boxes, (90, 160)), torchvision.ops.clip_boxes_to_image(boxes, (90, 160)))
+        assert B.clip_boxes(torch.tensor([[0.0, 0.0, 99.0, 99.0]]), (10, 20)).tolist() == [[0.0, 0.0, 20.0, 10.0]]
+
+    def test_outside_keeps_no_area(self):
+        clipped = B.clip_boxes(torch.tensor([[-9.0, -9.0, -1.0, -1.0], [50.0, 50.0, 60.0, 60.0]]), (20, 20))
+        assert B.box_area(clipped).tolist() == [0.0, 0.0]
+
+    def test_shape_for_each_class(self):
+        assert B.clip_boxes(torch.zeros(5, 3, 4), (4, 4)).shape == (5, 3, 4)
+        assert B.clip_boxes(torch.zeros(0, 4), (4, 4)).shape == (0, 4)
+
+
+class TestNMS:
+    @pytest.mark.parametrize("n", [1, 2, 100, 255, 256, 257, 1500])
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 1.0])
+    def test_equals_torchvision(self, n, threshold):
+        boxes = random_boxes(n, n)
+        scores = torch.rand(n, generator=torch.Generator().manual_seed(n))
+        assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_ties_in_scores_and_overlaps_equal_torchvision(self, seed):
+        g = torch.Generator().manual_seed(seed)
+        corner = torch.randint(0, 12, (600, 2), generator=g).float()
+        boxes = torch.cat([corner, corner + torch.randint(0, 6, (600, 2), generator=g)], dim=1)  # some have no area
+        scores = torch.randint(0, 10, (600,), generator=g) / 10.0
+        for threshold in (1 / 3, 0.5, 0.25, 0.6, 0.7):  # many IoUs equal these exactly
+            assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+
+    def test_degenerate_equal_torchvision(self):
+        boxes = degenerate_boxes()
+        scores = torch.linspace(1, 0, len(boxes))
+        assert torch.equal(B.nms(boxes, scores, 0.5), torchvision.ops.nms(boxes, scores, 0.5))
+        assert B.nms(boxes, scores, 0.5).tolist()[:2] == [0, 1]  # two equal points: 0 / 0 drops neither
+
+    def test_threshold_that_single_precision_rounds_up(self):
+        """An IoU between 0.7 and float32(0.7): greater than 0.7, yet equal to the rounded threshold."""
+        boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 7.0]])
+        assert B.box_iou(boxes, boxes)[0, 1] == torch.tensor(0.7)
+        scores = torch.tensor([0.9, 0.8])
+        for threshold in (0.7, 0.7 - 1e-9, 0.7 + 1e-7, 0.699999):
+            assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+
+    def test_an_iou_equal_to_the_threshold_is_kept(self):
+        boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]])
+        assert B.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist() == [0, 1]
+
+    def test_a_dropped_box_drops_nobody(self):
+        """B is dropped by A; C overlaps B but not A, and stays."""
+        boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [4.0, 0.0, 14.0, 10.0], [8.0, 0.0, 18.0, 10.0]])
+        assert B.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
+
+    def test_long_chain(self):
+        """Each box overlaps its neighbours only, so that every decision hangs on the one before it."""
+        x = torch.arange(700.0)
+        boxes = torch.stack([x * 4, x * 0, x * 4 + 10, x * 0 + 10], dim=1)
+        assert B.nms(boxes, -x, 0.3).tolist() == list(range(0, 700, 2))
+
+    def test_empty(self):
+        keep = B.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
+        assert keep.shape == (0,) and keep.dtype == torch.int64
+        assert B.batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5).shape == (0,)
+
+    def test_unpaired_is_an_error(self):
+        with pytest.raises(ValueError, match="2 boxes, 3 scores"):
+            B.nms(random_boxes(2), torch.zeros(3), 0.5)
+        with pytest.raises(ValueError, match="3 groups"):
+            B.batched_nms(random_boxes(2), torch.zeros(2), torch.zeros(3), 0.5)
+
+    @settings(max_examples=200)
+    @given(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256]))
+    def test_against_slow_loop_for_any_block_size(self, data, boxes, threshold, block):
+        n = len(boxes)
+        scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
+        groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(B, "_NMS_BLOCK", block)
+            kept = B.batched_nms(boxes.double(), torch.tensor(scores).float(), torch.tensor(groups).long(), threshold)
+        assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)
+
+
+class TestBatchedNMS:
+    @pytest.mark.parametrize("n, classes", [(50, 3), (900, 1), (900, 6), (3000, 2), (3000, 80), (3000, 2000)])
+    def test_equals_torchvision_class_by_class(self, n, classes):
+        g = torch.Generator().manual_seed(n)
+        boxes, scores = random_boxes(n, n), torch.rand(n, generator=g)
+        groups = torch.randint(0, classes, (n,), generator=g)
+        keep = torch.cat(
+            [
+                (index := torch.where(groups == c)[0])[torchvision.ops.nms(boxes[index], scores[index], 0.4)]
+                for c in groups.unique()
+            ]
+        )
+        keep = keep.sort().values  # of equal scores the first box comes first
+        expected = keep[scores[keep].argsort(descending=True, stable=True)]
+        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4), expected)
+
+    @pytest.mark.parametrize("n", [100, 900, 2000])
+    def test_equals_torchvision_where_its_offsets_are_exact(self, n):
+        g = torch.Generator().manual_seed(n)
+        boxes, groups = random_boxes(n, n).round(), torch.randint(0, 5, (n,), generator=g)
+        scores = torch.rand(n, generator=g)
+        expected = torchvision.ops.batched_nms(boxes, scores, groups, 0.5)
+        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.5), expected)
+
+    def test_negative_coordinates_do_not_reach_into_another_group(self):
+        """The case of the docstring: offsets push one group onto another, comparing groups does not."""
+        boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [-11.0, -11.0, -1.0, -1.0]])
+        scores, groups = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+        assert torchvision.ops.batched_nms(boxes, scores, groups, 0.5).tolist() == [0]
+        assert B.batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]

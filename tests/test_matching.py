@@ -1,0 +1,112 @@
+"""Matching and sampling against torchvision, slow loops and values worked by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
+
+from minircnn.matching import match, sample
+
+
+def match_by_hand(iou, high, low, keep_best):
+    """One box at a time."""
+    objects, boxes = len(iou), len(iou[0])
+    index, label = [], []
+    for n in range(boxes):
+        column = [iou[g][n] for g in range(objects)]
+        best = max(column)
+        index.append(column.index(best))
+        label.append(1 if best >= high else 0 if best < low else -1)
+        if keep_best and any(iou[g][n] == max(iou[g]) > 0 for g in range(objects)):
+            label[n] = 1
+    return index, label
+
+
+def to_torchvision(gt_index, label):
+    """torchvision writes both answers into one number: the object, or -1 background, or -2 ignored."""
+    return torch.where(label == 1, gt_index, torch.where(label == 0, -1, -2))
+
+
+ious = st.integers(1, 5).flatmap(
+    lambda g: st.integers(1, 12).flatmap(
+        lambda n: st.lists(
+            st.lists(st.integers(0, 10).map(lambda k: k / 10), min_size=n, max_size=n), min_size=g, max_size=g
+        )
+    )
+)
+
+
+class TestMatch:
+    @pytest.mark.parametrize("keep_best", [False, True])
+    @pytest.mark.parametrize("high, low", [(0.7, 0.3), (0.5, 0.5)])
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 3), (20, 5000)])
+    def test_equals_torchvision(self, shape, high, low, keep_best):
+        iou = torch.rand(shape, generator=torch.Generator().manual_seed(len(shape)))
+        iou = (iou * 20).round() / 20  # ties between boxes and between objects
+        iou[:, 0] = iou[:, 0].clamp(min=0.05)  # every object is touched: the case of the docstring is tested below
+        expected = Matcher(high, low, allow_low_quality_matches=keep_best)(iou)
+        assert torch.equal(to_torchvision(*match(iou, high, low, keep_best)), expected)
+
+    @given(ious, st.sampled_from([(0.7, 0.3), (0.5, 0.5), (1.0, 0.0)]), st.booleans())
+    def test_against_slow_loop(self, iou, thresholds, keep_best):
+        gt_index, label = match(torch.tensor(iou, dtype=torch.float64), *thresholds, keep_best)
+        assert (gt_index.tolist(), label.tolist()) == match_by_hand(iou, *thresholds, keep_best)
+
+    def test_thresholds_include_high_and_exclude_low(self):
+        assert match(torch.tensor([[0.5, 0.25, 0.24]]), 0.5, 0.25)[1].tolist() == [1, -1, 0]
+
+    def test_an_object_that_overlaps_nothing_makes_nothing_positive(self):
+        iou = torch.tensor([[0.0, 0.0, 0.0]])
+        assert Matcher(0.7, 0.3, allow_low_quality_matches=True)(iou).tolist() == [0, 0, 0]  # torchvision: all positive
+        assert match(iou, 0.7, 0.3, keep_best=True)[1].tolist() == [0, 0, 0]
+
+    def test_no_objects_and_no_boxes(self):
+        gt_index, label = match(torch.zeros(0, 5), 0.7, 0.3, keep_best=True)
+        assert gt_index.tolist() == label.tolist() == [0] * 5
+        for keep_best in (False, True):
+            gt_index, label = match(torch.zeros(3, 0), 0.7, 0.3, keep_best)
+            assert gt_index.shape == label.shape == (0,)
+            assert gt_index.dtype == label.dtype == torch.int64
+
+    def test_bad_arguments_are_named(self):
+        with pytest.raises(ValueError, match="low"):
+            match(torch.zeros(1, 1), high=0.3, low=0.7)
+        with pytest.raises(ValueError, match="objects, boxes"):
+            match(torch.zeros(3), high=0.7, low=0.3)
+
+
+class TestSample:
+    @pytest.mark.parametrize("num, fraction", [(256, 0.5), (64, 0.25), (10, 1.0), (10, 0.0), (5000, 0.5), (7, 0.5)])
+    def test_same_boxes_as_torchvision_for_the_same_seed(self, num, fraction):
+        labels = torch.randint(-1, 4, (1000,), generator=torch.Generator().manual_seed(num))
+        torch.manual_seed(3)
+        (expected_positive,), (expected_negative,) = BalancedPositiveNegativeSampler(num, fraction)([labels])
+        torch.manual_seed(3)
+        positive, negative = sample(labels, num, fraction)
+        assert positive.tolist() == torch.where(expected_positive)[0].tolist()
+        assert negative.tolist() == torch.where(expected_negative)[0].tolist()
+
+    @given(st.lists(st.integers(-1, 3), max_size=60), st.integers(0, 40), st.floats(0, 1), st.integers(0, 99))
+    def test_laws(self, labels, num, fraction, seed):
+        labels = torch.tensor(labels, dtype=torch.int64)
+        torch.manual_seed(seed)
+        positive, negative = sample(labels, num, fraction)
+        assert len(positive) == min(int((labels >= 1).sum()), int(num * fraction))
+        assert len(negative) == min(int((labels == 0).sum()), num - len(positive))
+        assert (labels[positive] >= 1).all() and (labels[negative] == 0).all()
+        for drawn in (positive, negative):
+            assert drawn.tolist() == sorted(set(drawn.tolist()))
+
+    def test_every_box_has_the_same_chance(self):
+        torch.manual_seed(0)
+        counts = torch.zeros(10)
+        for _ in range(3000):
+            counts[sample(torch.ones(10), 2, 1.0)[0]] += 1
+        # 600 expected, standard deviation 22: five of them either way
+        assert counts.min() > 490 and counts.max() < 710
+
+    @pytest.mark.parametrize("num, fraction", [(-1, 0.5), (4, -0.1), (4, 1.1)])
+    def test_bad_arguments_are_named(self, num, fraction):
+        with pytest.raises(ValueError, match="positive_fraction"):
+            sample(torch.zeros(3), num, fraction)
