@@ -1,0 +1,51 @@
+# Each target sets up what it needs, so that any of them can be run first on a fresh machine.
+#
+#   make course      open the course in JupyterLab           (make course ARGS=--no-browser on a server)
+#   make test        unit tests, doctests, every notebook    (make test ARGS="-k nms" for a part)
+#   make lint        ruff: lint and format
+#   make notebooks   run every notebook and store its outputs
+#
+#   CPU=1            install torch without the packages for NVIDIA GPUs, which take gigabytes on Linux
+#   PYTHON=…         the Python to build .venv from
+#   CONSTRAINTS=     the newest versions in place of the tested ones
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= -c constraints.txt
+ARGS ?=
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+else
+  BIN := $(VENV)/bin
+endif
+INSTALLED := $(VENV)/installed
+
+.PHONY: course test lint notebooks clean
+
+course: $(INSTALLED)
+	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
+
+# One process a core and one thread each: notebooks and tests run side by side without fighting for the cores.
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadfile minircnn tests notebooks $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+notebooks: $(INSTALLED)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/[0-9]*.ipynb
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# Written last, so that an installation that was interrupted is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+ifdef CPU
+	$(BIN)/python -m pip install --quiet "uv>=0.6.9"
+	$(BIN)/python -m uv pip install --python $(VENV) --torch-backend cpu $(CONSTRAINTS) -e ".[course,test]"
+else
+	$(BIN)/python -m pip install $(CONSTRAINTS) -e ".[course,test]"
+endif
+	touch $@

@@ -1,0 +1,1 @@
+"""Our operations against the reference implementations: ratios, measured side by side in one run."""

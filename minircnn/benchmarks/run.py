@@ -1,0 +1,67 @@
+"""Collects the cases, measures them, prints the table and writes it as JSON."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torchvision
+
+from minircnn.benchmarks import boxes, evaluation, selective_search
+from minircnn.benchmarks._timing import Case, Measurement, measure
+
+SUITES: dict[str, Callable[[], Sequence[Case]]] = {
+    "boxes": boxes.cases,
+    "evaluation": evaluation.cases,
+    "selective_search": selective_search.cases,
+}
+
+
+def run_suites(names: Iterable[str], repeats: int, report: Callable[[Measurement], None]) -> list[Measurement]:
+    """Measures suites one after the other, with one thread and with all.
+
+    Args:
+        names: keys of :data:`SUITES`.
+        repeats: pairs of calls for each case.
+        report: is called with each measurement as soon as it is there.
+
+    Returns:
+        All measurements.
+    """
+    measurements = []
+    for name in names:
+        if name not in SUITES:
+            raise ValueError(f"there is no suite {name!r}; there are {', '.join(SUITES)}")
+        for case in SUITES[name]():
+            for threads in sorted({1, os.cpu_count() or 1}):
+                measurements.append(measure(case, threads, repeats))
+                report(measurements[-1])
+    return measurements
+
+
+HEADER = f"{'operation':<46} {'against':<12} {'threads':>7} {'ratio':>6}  {'middle half':<13} {'agrees':<6}"
+
+
+def table_row(m: Measurement) -> str:
+    """One line of the table under :data:`HEADER`."""
+    spread = f"{m.low:.2f} – {m.high:.2f}"
+    agrees = "yes" if m.agrees else "NO"
+    return f"{m.name:<46} {m.reference:<12} {m.threads:>7} {m.ratio:>6.2f}  {spread:<13} {agrees:<6}"
+
+
+def write_json(measurements: Iterable[Measurement], file: Path) -> None:
+    """Writes the measurements and the versions that they were taken with; all of the file or nothing."""
+    content = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "measurements": [asdict(m) for m in measurements],
+    }
+    temporary = file.with_name(file.name + ".part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(file)

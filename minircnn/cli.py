@@ -1,0 +1,61 @@
+"""The command line: ``minircnn COMMAND``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minircnn import __version__
+
+app = typer.Typer(
+    help="From R-CNN to Mask R-CNN: detectors built from scratch, and measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"minircnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """From R-CNN to Mask R-CNN: detectors built from scratch, and measured."""
+
+
+@app.command()
+def benchmark(
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Which; all if none is named.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the table here.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Timed pairs for each row.")] = 15,
+) -> None:
+    """Compare our operations with the reference implementations.
+
+    A ratio is our time divided by the reference's, both measured in turn in one run: the median, with the middle half
+    of all pairs beside it. Below 1 ours is faster. The suites are boxes, evaluation and selective_search; the last needs
+    OpenCV: pip install "minircnn[benchmark]".
+    """
+    # Imported here, so that the other commands do not wait for what only this one needs.
+    from minircnn.benchmarks.run import HEADER, SUITES, run_suites, table_row, write_json
+
+    if unknown := set(suites or ()) - set(SUITES):
+        raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(SUITES)}")
+    if json_file and not json_file.parent.is_dir():
+        raise typer.BadParameter(f"--json {json_file}: the folder {json_file.parent} does not exist")
+    typer.echo(HEADER)
+    measurements = run_suites(suites or SUITES, repeats, report=lambda m: typer.echo(table_row(m)))
+    if json_file:
+        write_json(measurements, json_file)
+        typer.echo(f"written to {json_file}")
+    if not all(m.agrees for m in measurements):
+        typer.echo("Some results differ from the reference's: see the last column.", err=True)
+        raise typer.Exit(1)

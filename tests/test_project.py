@@ -1,0 +1,131 @@
+"""The project as a whole: one list of dependencies, the import order that is the history, files of a readable size."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it on Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "minircnn"
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+# Each imports only from those above it: first what all detectors share, then the detectors as history had them, and
+# last what no detector may import.
+HISTORY = """
+    boxes matching pooling transforms alexnet resnet_fpn selective_search rcnn fast_rcnn faster_rcnn mask_rcnn
+    datasets evaluation training plotting environment benchmarks cli __main__
+""".split()
+
+
+def module_of(path):
+    """boxes for minircnn/boxes.py, datasets for everything in minircnn/datasets/."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(source, package):
+    """The minircnn modules that a source file imports, anywhere in it, relative imports resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("minircnn."))
+
+
+def order_violations(module, source, package):
+    """What a file of this module imports although it comes later in the history."""
+    for other in imported_modules(source, package):
+        if other in HISTORY and other != module and HISTORY.index(other) > HISTORY.index(module):
+            yield f"{module} imports {other}, which comes later"
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_import_order_is_the_history(path):
+    module = module_of(path)
+    source = path.read_text(encoding="utf-8")
+    if path == PACKAGE / "__init__.py":
+        assert not list(imported_modules(source, ["minircnn"])), "import minircnn must stay instant"
+        return
+    assert module in HISTORY, f"{module} has no place in the history yet: add it to HISTORY above"
+    assert not list(order_violations(module, source, list(path.relative_to(ROOT).parts[:-1])))
+
+
+@pytest.mark.parametrize(
+    "source, caught",
+    [
+        ("from minircnn.cli import app", True),
+        ("import minircnn.plotting as p", True),
+        ("def f():\n    from minircnn import evaluation", True),
+        ("from .training import Trainer", True),
+        ("from . import plotting", True),
+        ("from minircnn.boxes import nms", False),
+        ("from minircnn import __version__", False),
+        ("import torch", False),
+    ],
+)
+def test_the_import_order_test_can_fail(source, caught):
+    assert bool(list(order_violations("fast_rcnn", source, ["minircnn"]))) == caught
+
+
+def test_files_stay_readable():
+    """About 350 lines a file and 40 a function, docstrings included in the first and not in the second."""
+    too_long = []
+    for path in SOURCES:
+        source = path.read_text(encoding="utf-8")
+        if source.count("\n") > 360:
+            too_long.append(f"{path.name}: {source.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if lines > 45:
+                    too_long.append(f"{path.name}: {node.name} has {lines} lines")
+    assert not too_long
+
+
+def package_name(requirement):
+    return re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-")
+
+
+def test_conda_adds_nothing_to_the_one_list():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PYPROJECT['requires-python']}", "pip"]
+    (constraints, install) = pip["pip"]
+    assert constraints == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[(.*)\]", install)[1].split(",")
+    assert set(extras) <= set(PYPROJECT["optional-dependencies"])
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert makefile.count(f'-e ".[{",".join(extras)}]"') == 2, "make and conda install the same extras"
+
+
+def test_every_direct_dependency_has_a_tested_version():
+    requirements = [*PYPROJECT["dependencies"], *(r for e in PYPROJECT["optional-dependencies"].values() for r in e)]
+    wanted = {package_name(r) for r in requirements} - {"minircnn"}
+    pins = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    assert wanted <= {package_name(pin) for pin in pins}
+    assert all(
+        re.match(r"[A-Za-z0-9_.-]+==[0-9][0-9A-Za-z.]*( ; python_version (<|>=) \"3\.1[0-9]\")?$", p) for p in pins
+    )
+    assert any(pin.startswith("torch==2.15.") for pin in pins)
+    assert any(pin.startswith("torchvision==0.29.") for pin in pins)
+
+
+def test_dependencies_are_ranges():
+    for requirement in PYPROJECT["dependencies"]:
+        assert ">=" in requirement and "==" not in requirement and "<" not in requirement
