@@ -27,7 +27,7 @@ course: $(INSTALLED)
 
 # One process a core and one thread each: notebooks and tests run side by side without fighting for the cores.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest --nbval -n 2 --dist loadfile minircnn tests notebooks $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadfile minircnn tests notebooks $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def notebook(path):
 def test_opens_with_a_title_and_its_minutes(notebook):
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
-    assert declared_minutes(notebook) is not None, "the first cell lacks '**Runs in:** about N minutes on two CPU cores'"
+    assert declared_minutes(notebook), "the first cell lacks '**Runs in:** about N minutes on two CPU cores'"
     assert declared_minutes(notebook) <= 3
 
 

@@ -97,7 +97,8 @@ def _nms(count: int) -> Case:
 def _batched_nms(count: int) -> Case:
     generator = torch.Generator().manual_seed(2)
     boxes = random_boxes(count).round()  # whole pixels, where torchvision's offsets between groups are exact
-    scores, groups = torch.rand(count, generator=generator), torch.randint(0, 20, (count,), generator=generator)
+    scores = torch.randperm(count, generator=generator) / count  # no ties: torchvision's order of those is not fixed
+    groups = torch.randint(0, 20, (count,), generator=generator)
     return Case(
         f"batched_nms, {count} boxes, 20 groups",
         "torchvision",
