@@ -1,0 +1,20 @@
+"""Data sets: each yields the same ``(image, target)`` pairs."""
+
+from typing import TYPE_CHECKING, Any
+
+from minircnn.datasets.coco import CocoDataset, collate, read_image
+from minircnn.datasets.coco_format import DatasetError
+
+if TYPE_CHECKING:
+    from minircnn.datasets.toytown import ToyTown
+
+__all__ = ["CocoDataset", "DatasetError", "ToyTown", "collate", "read_image"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature that Python gives it
+    """Import Toy Town's painter only when it is asked for: real photographs do not need it."""
+    if name == "ToyTown":
+        from minircnn.datasets.toytown import ToyTown
+
+        return ToyTown
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,274 @@
+"""What a file in COCO format must say, checked before any picture is opened.
+
+A detector trained on a broken data set does not crash: it learns less, or its loss becomes NaN after an hour. A box of
+no width has the logarithm of 0 as its regression target; an unknown category shifts labels; a run-length mask of the
+wrong length is decoded by pycocotools into something without a word. So everything that can be seen in the JSON is
+looked at when the data set is opened, and all defects are reported together, each with its picture, its annotation and
+a remedy.
+
+Format: https://cocodataset.org/#format-data (object detection). Its three ways to write a mask are
+
+* polygons: ``[[x1, y1, x2, y2, x3, y3, …], …]``, one list for each visible part, in pixels;
+* uncompressed run lengths: ``{"size": [height, width], "counts": [zeros, ones, zeros, …]}``, column after column;
+* compressed run lengths: the same with ``counts`` as a string, about five bits of a number in each character.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+
+OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out of its picture by this much
+MOST_LISTED = 10  # a file with a thousand defects has one cause; ten of them show it
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used as it is; the message names file, image and annotation, and a remedy."""
+
+
+def read_coco_json(path: Path) -> Record:
+    """Read a COCO annotation file and check its outermost shape.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The parsed file: a dict with the lists ``images``, ``annotations`` and ``categories``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DatasetError: It is no JSON (with line and column), or one of the three lists is missing.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation file; check the path (a COCO file ends in .json)")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; "
+            "the file may be incomplete: fetch or write it again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: no UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise DatasetError(
+                f"{path}: no list {key!r}; a COCO data set is one JSON object with the lists "
+                "'images', 'annotations' and 'categories' (a file of results is something else)"
+            )
+    return content
+
+
+def raise_problems(path: Path, problems: list[str]) -> None:
+    """Raise one :class:`DatasetError` that lists the problems of a file; do nothing where there are none."""
+    if not problems:
+        return
+    lines = [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems[:MOST_LISTED]]
+    if len(problems) > MOST_LISTED:
+        lines.append(f"… and {len(problems) - MOST_LISTED} more")
+    raise DatasetError("\n  ".join(lines))
+
+
+def category_problems(categories: list[Any]) -> Iterator[str]:
+    """Defects of the list of categories, one sentence each."""
+    if not categories:
+        yield "'categories' is empty: list every class as {'id': 1, 'name': 'person'}"
+    seen: set[int] = set()
+    for position, category in enumerate(categories):
+        problem = _key_problem(category, {"id": int, "name": str})
+        if problem:
+            yield f"categories[{position}]: {problem}"
+        elif category["id"] in seen:
+            yield f"category id {category['id']} ({category['name']!r}) is used twice: give each category its own id"
+        else:
+            seen.add(category["id"])
+
+
+def image_problems(images: list[Any], root: Path) -> Iterator[str]:
+    """Defects of the list of images, among them files that are not there, one sentence each."""
+    if not images:
+        yield "'images' is empty: a data set needs at least one picture"
+    seen: set[int] = set()
+    for position, image in enumerate(images):
+        problem = _key_problem(image, {"id": int, "file_name": str, "height": int, "width": int})
+        if problem:
+            yield f"images[{position}]: {problem}"
+            continue
+        name = f"image {image['id']} ({image['file_name']!r})"
+        if image["id"] in seen:
+            yield f"{name}: its id is used twice: give each image its own id"
+        if image["height"] < 1 or image["width"] < 1:
+            yield f"{name}: height {image['height']}, width {image['width']}: both must be at least 1"
+        if not (root / image["file_name"]).is_file():
+            yield f"{name}: no such file in {root}: put it there, give another root, or remove the image from the file"
+        seen.add(image["id"])
+
+
+def annotation_problems(
+    annotation: object, images: dict[int, Record], category_ids: set[int], masks: bool
+) -> Iterator[str]:
+    """Defects of one annotation, one sentence each.
+
+    Args:
+        annotation: One entry of the list ``annotations``.
+        images: The image records by their id.
+        category_ids: The ids that the file's categories have.
+        masks: Whether ``segmentation`` is wanted, and so has to be right.
+    """
+    problem = _key_problem(annotation, {"id": int, "image_id": int, "category_id": int, "bbox": list})
+    if problem:
+        known = annotation.get("id", "without id") if isinstance(annotation, dict) else repr(annotation)
+        yield f"annotation {known}: {problem}"
+        return
+    image = images.get(annotation["image_id"])
+    if image is None:
+        yield (
+            f"annotation {annotation['id']}: belongs to image {annotation['image_id']}, which 'images' does not list: "
+            "add the image or delete the annotation"
+        )
+        return
+    where = f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
+    if annotation["category_id"] not in category_ids:
+        yield where + f"unknown category {annotation['category_id']}: add it to 'categories' or delete the annotation"
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        yield where + f"'iscrowd' is {annotation['iscrowd']!r}: it must be 0 (one object) or 1 (a crowd)"
+    if not _are_numbers([annotation.get("area")]) or annotation["area"] < 0:
+        yield where + f"'area' is {annotation.get('area')!r}: state the mask's area in pixels (0 or more)"
+    yield from (where + problem for problem in _box_problems(annotation["bbox"], image))
+    if masks:
+        yield from (where + problem for problem in segmentation_problems(annotation.get("segmentation"), image))
+
+
+def _box_problems(bbox: list[Any], image: Record) -> Iterator[str]:
+    """Defects of ``[x, y, width, height]`` in a picture."""
+    if len(bbox) != 4 or not _are_numbers(bbox):
+        yield f"box {bbox} is not four finite numbers [x, y, width, height]: correct it or delete the annotation"
+        return
+    x, y, width, height = bbox
+    # Looked at in float32, as the target holds it: 500 + 1e-6 is 500 there, and the box has no width any more.
+    for name, start, length in (("width", x, width), ("height", y, height)):
+        if not np.float32(start + length) > np.float32(start):
+            yield f"box {bbox} has no {name}: correct it or delete the annotation (a loss over such a box is NaN)"
+    right, bottom = x + width - image["width"], y + height - image["height"]
+    if max(-x, -y, right, bottom) > OVERHANG:
+        yield (
+            f"box {bbox} (x, y, width, height) leaves the picture of {image['width']}×{image['height']} pixels: "
+            "clip it, or look whether it is written as corners or as fractions"
+        )
+
+
+def segmentation_problems(segmentation: object, image: Record) -> Iterator[str]:
+    """Defects of a mask in any of the three ways of writing it."""
+    if isinstance(segmentation, dict):
+        yield from _rle_problems(segmentation, image)
+    elif not isinstance(segmentation, list) or not segmentation:
+        yield (
+            f"its 'segmentation' is {segmentation!r}, not a list of polygons or a run-length mask: add it, "
+            "or open the data set with masks=False to use boxes only"
+        )
+    else:
+        for number, polygon in enumerate(segmentation):
+            # Four numbers are refused too: pycocotools reads them as a box, not as two corners of a polygon.
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not _are_numbers(polygon):
+                yield (
+                    f"polygon {number} is malformed: it needs x1, y1, x2, y2, x3, y3, …: "
+                    "at least three corners, an even count of finite numbers"
+                )
+                return
+            low, high_x, high_y = min(polygon), max(polygon[::2]), max(polygon[1::2])
+            if max(-low, high_x - image["width"], high_y - image["height"]) > OVERHANG:
+                yield f"polygon {number} leaves the picture of {image['width']}×{image['height']} pixels: clip it"
+
+
+def _rle_problems(rle: Record, image: Record) -> Iterator[str]:
+    """Defects of a run-length mask. Paper vs code: pycocotools decodes runs of any length without complaint."""
+    size = [image["height"], image["width"]]
+    if rle.get("size") != size:
+        yield f"mask of size {rle.get('size')} for a picture of [height, width] = {size}: make the mask in that size"
+        return
+    counts = rle.get("counts")
+    try:
+        runs = decode_counts(counts) if isinstance(counts, str) else counts
+    except ValueError as error:
+        yield f"its run-length string is malformed ({error}): write the mask again"
+        return
+    if not isinstance(runs, list) or not all(_is(run, int) and run >= 0 for run in runs):
+        yield "the 'counts' of its run-length mask are neither a string nor a list of whole numbers ≥ 0: write it again"
+    elif sum(runs) != size[0] * size[1]:
+        yield (
+            f"mask of the wrong size: its runs cover {sum(runs)} pixels, the picture has {size[0] * size[1]}: "
+            "make the mask again in the picture's size"
+        )
+
+
+def decode_counts(counts: str) -> list[int]:
+    """The run lengths that a compressed ``counts`` string holds.
+
+    Each character carries ``ord(character) - 48``: five bits of a number, lowest first, and a sixth bit (32) which says
+    that the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
+    number is the difference from the run two places before, which for the columns of a compact object is small.
+
+    Args:
+        counts: The string, for example ``"04"``.
+
+    Returns:
+        The lengths of alternating runs of 0 and 1, column after column.
+
+    Raises:
+        ValueError: A character outside the code, a string that ends within a number, or a negative run.
+
+    Example:
+        >>> decode_counts("52203")
+        [5, 2, 2, 2, 5]
+    """
+    runs: list[int] = []
+    value, shift = 0, 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            raise ValueError(f"character {character!r} is not in the code")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        if value < 0:
+            raise ValueError(f"run {len(runs)} has the length {value}")
+        runs.append(value)
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("it ends in the middle of a number")
+    return runs
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value of the JSON has a type; True and False, which Python counts as numbers, do not pass as such."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether all are finite numbers (Python's json also reads NaN and Infinity)."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+
+def _key_problem(record: object, keys: dict[str, type]) -> str | None:
+    """What is wrong with the keys of a record, or None."""
+    if not isinstance(record, dict):
+        return f"{record!r} is not an object {{…}}: correct the file"
+    for key, kind in keys.items():
+        if key not in record:
+            return f"no {key!r}: add it"
+        if not _is(record[key], kind):
+            names = {int: "a whole number", str: "a text", list: "a list"}
+            return f"{key!r} is {record[key]!r}: it must be {names[kind]}"
+    return None

@@ -1,0 +1,32 @@
+"""Toy Town: painted scenes with exact instance masks, in COCO format.
+
+Six classes whose shapes differ as real classes do, so that anchors, masks and metrics have something to teach, in
+pictures small enough to train on without a GPU. A scene is painted from nothing but its seed:
+
+    sketch    an object as a list of shapes, back to front       person, car, cat, tree, house, balloon; distractors
+    render    the sketch drawn at four times its size, reduced   render, pattern, palette
+    arrange   where the objects stand, who hides whom            layout
+    compose   background, shadows, objects, camera               photographs, landscape, backdrop, scene
+
+`single` paints one object in the middle, for learning to classify; `build` writes the fixed set of data/toytown.
+"""
+
+from minircnn.datasets.toytown.build import SPLITS, build
+from minircnn.datasets.toytown.checksums import check_checksums
+from minircnn.datasets.toytown.dataset import DATA_FOLDER, ToyTown
+from minircnn.datasets.toytown.objects import CLASSES, SUBTYPES
+from minircnn.datasets.toytown.scene import Scene, paint_scene
+from minircnn.datasets.toytown.single import paint_single
+
+__all__ = [
+    "CLASSES",
+    "DATA_FOLDER",
+    "SPLITS",
+    "SUBTYPES",
+    "Scene",
+    "ToyTown",
+    "build",
+    "check_checksums",
+    "paint_scene",
+    "paint_single",
+]

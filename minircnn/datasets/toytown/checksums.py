@@ -1,0 +1,59 @@
+"""SHA256SUMS, the list that `sha256sum --check` reads: proof that no file of the set has changed."""
+
+import hashlib
+import os
+from pathlib import Path
+
+NAME = "SHA256SUMS"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)  # noqa: PTH105 - the one call that replaces in one step on every system
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_checksums(folder: Path) -> None:
+    """List the SHA-256 of every file below `folder` in its SHA256SUMS."""
+    lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder)]
+    write_atomically(folder / NAME, "".join(lines).encode())
+
+
+def check_checksums(folder: Path) -> list[str]:
+    """What is wrong with the files below `folder`, one line for each fault; empty when all is well.
+
+    Raises:
+        FileNotFoundError: if there is no SHA256SUMS.
+    """
+    listing = folder / NAME
+    if not listing.is_file():
+        raise FileNotFoundError(
+            f"{listing}: not found; is this the folder of Toy Town? `python -m minircnn.datasets.toytown` builds it"
+        )
+    faults, listed = [], set()
+    for line_number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64:
+            faults.append(f"{listing}: line {line_number} is not 'checksum, two spaces, name': {line!r}")
+            continue
+        listed.add(name)
+        if not (folder / name).is_file():
+            faults.append(f"{folder / name}: missing")
+        elif _digest(folder / name) != digest:
+            faults.append(f"{folder / name}: its content has changed")
+    faults += [f"{folder / name}: not listed in {NAME}" for name in _files(folder) if name not in listed]
+    return faults
+
+
+def _files(folder: Path) -> list[str]:
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(name for name in names if name != NAME and not Path(name).name.startswith("."))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,40 @@
+"""The six classes: their names, sub-types and painters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from minircnn.datasets.toytown import balloon, car, cat, house, person, tree
+from minircnn.datasets.toytown.palette import choose
+from minircnn.datasets.toytown.sketch import Sketch
+
+CLASSES = ("person", "car", "cat", "tree", "house", "balloon")
+"""Names of the classes in the order of their labels: `CLASSES[label - 1]`, for label 0 is background."""
+
+
+@dataclass(frozen=True)
+class _Painter:
+    subtypes: tuple[str, ...]
+    sketch: Callable[[np.random.Generator, str], Sketch]
+
+
+_PAINTERS = {
+    "person": _Painter(person.SUBTYPES, person.sketch_person),
+    "car": _Painter(car.SUBTYPES, car.sketch_car),
+    "cat": _Painter(cat.SUBTYPES, cat.sketch_cat),
+    "tree": _Painter(tree.SUBTYPES, tree.sketch_tree),
+    "house": _Painter(house.SUBTYPES, house.sketch_house),
+    "balloon": _Painter(balloon.SUBTYPES, balloon.sketch_balloon),
+}
+
+SUBTYPES = tuple(f"{name}/{subtype}" for name in CLASSES for subtype in _PAINTERS[name].subtypes)
+"""Names of the finer kinds, such as "car/van"; a sub-type is an index into this tuple."""
+
+
+def sketch_object(rng: np.random.Generator, label: int) -> tuple[Sketch, int]:
+    """One object of class `label` (1..6) and its sub-type, an index into `SUBTYPES`."""
+    name = CLASSES[label - 1]
+    painter = _PAINTERS[name]
+    subtype = choose(rng, painter.subtypes)
+    return painter.sketch(rng, subtype), SUBTYPES.index(f"{name}/{subtype}")

@@ -1,0 +1,92 @@
+"""Photographs for backgrounds: those in scikit-image's wheel that may be used freely and show no object of our classes.
+
+Left out: astronaut, camera (a person), chelsea (a cat), because an unlabelled person or cat would be punished as a
+wrong detection; moon, page and the motorcycles, because no licence is stated for them; drawings, and pictures too small
+to crop.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import skimage
+from PIL import Image
+
+from minircnn.datasets.toytown.palette import any_colour, mixed
+
+_LARGEST = 720  # longer side in memory; the retina is stored at 1411 pixels, far more than a crop can show
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph.
+
+    Attributes:
+        file: its name in the folder `data` of scikit-image.
+        title: what it shows.
+        source: who made it or where scikit-image has it from.
+        licence: as scikit-image's documentation states it.
+        held_out: never shown in train, only in val and test, so that they ask for more than memory.
+    """
+
+    file: str
+    title: str
+    source: str
+    licence: str
+    held_out: bool = False
+
+
+_CC0, _PUBLIC, _FREE = "CC0", "public domain", "no known copyright restrictions"
+_HOLD_OUT = True
+PHOTOGRAPHS = {
+    "brick": Photograph("brick.png", "a brick wall", "CC0Textures, Bricks25", _CC0),
+    "grass": Photograph("grass.png", "grass", "DeviantArt, Grass-01", _CC0),
+    "gravel": Photograph("gravel.png", "gravel", "CC0Textures, Gravel04", _CC0),
+    "coffee": Photograph("coffee.png", "a cup of coffee", "given to scikit-image by its photographer", _CC0),
+    "hubble": Photograph("hubble_deep_field.jpg", "the Hubble eXtreme Deep Field", "NASA, HubbleSite", _PUBLIC),
+    "retina": Photograph("retina.jpg", "the back of an eye", "Häggström 2014, WikiJournal of Medicine 1 (2)", _CC0),
+    "tissue": Photograph("ihc.png", "stained tissue", "Center for Microscopy and Molecular Imaging", _FREE),
+    "clock": Photograph("clock_motion.png", "a blurred clock", "given to scikit-image by its photographer", _PUBLIC),
+    "rocket": Photograph("rocket.jpg", "a rocket before its launch", "SpaceX", _PUBLIC, _HOLD_OUT),
+    "coins": Photograph("coins.png", "coins from Pompeii", "Brooklyn Museum", _FREE, _HOLD_OUT),
+    "text": Photograph("text.png", "handwriting on squared paper", "Wikipedia, Corner.png", _PUBLIC, _HOLD_OUT),
+    "cell": Photograph("cell.png", "a cell", "Müller et al. 2018, Optics Express 26 (8)", _CC0, _HOLD_OUT),
+}
+TRAIN_PHOTOGRAPHS = tuple(name for name, p in PHOTOGRAPHS.items() if not p.held_out)
+HELD_OUT_PHOTOGRAPHS = tuple(name for name, p in PHOTOGRAPHS.items() if p.held_out)
+
+
+@cache
+def load_photograph(name: str) -> Image.Image:
+    """The photograph called `name` as an RGB picture. Read from scikit-image's wheel; nothing is ever downloaded.
+
+    Raises:
+        FileNotFoundError: if the installed scikit-image does not carry the file.
+    """
+    path = Path(skimage.__file__).parent / "data" / PHOTOGRAPHS[name].file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: this scikit-image does not carry it; install scikit-image from its wheel")
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    return picture
+
+
+def crop_photograph(rng: np.random.Generator, name: str, size: int, tint: bool = True) -> np.ndarray:
+    """A random square crop of a photograph, (size, size, 3) float32 in 0..255; half of them are mirrored.
+
+    With `tint`, grey photographs take on a random, quiet colour.
+    """
+    photograph = load_photograph(name)
+    shorter = min(photograph.size)
+    side = rng.uniform(min(0.35 * shorter, max(size, 64)), 0.9 * shorter)
+    x, y = rng.uniform(0, photograph.width - side), rng.uniform(0, photograph.height - side)
+    crop = photograph.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + side, y + side), reducing_gap=2.0)
+    pixels = np.asarray(crop, np.float32)
+    if rng.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    if tint and np.array_equal(pixels[..., 0], pixels[..., 2]):
+        colour = np.asarray(mixed((235.0, 225.0, 210.0), any_colour(rng), rng.uniform(0.1, 0.8)), np.float32)
+        pixels = pixels * (colour / colour.mean())
+    return pixels

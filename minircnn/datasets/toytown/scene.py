@@ -1,0 +1,162 @@
+"""Whole pictures: background, objects with their shadows, and what a camera adds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from minircnn.datasets.toytown.backdrop import Backdrop, paint_backdrop
+from minircnn.datasets.toytown.layout import Thing, arrange, overlap, visible_masks
+from minircnn.datasets.toytown.palette import chance
+from minircnn.datasets.toytown.photographs import PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from minircnn.datasets.toytown.render import Light
+
+SIZE = 128
+_SIZES = (32, 1024)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it; G objects, far ones first.
+
+    Attributes:
+        image: (S, S, 3) uint8.
+        labels: (G,) int64, 1..6.
+        subtypes: (G,) int64, indices into `SUBTYPES`.
+        masks: (G, S, S) bool: the visible pixels. They do not overlap.
+        full_areas: (G,) int64: pixels of each whole object, hidden ones and those outside the picture included.
+        background: name of the background, such as "photograph/coffee" or "landscape/sunset".
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    subtypes: np.ndarray
+    masks: np.ndarray
+    full_areas: np.ndarray
+    background: str
+
+
+def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_PHOTOGRAPHS) -> Scene:
+    """Paint the scene that belongs to a seed.
+
+    Args:
+        seed: a whole number from 0; the same seed gives the same picture.
+        size: side of the picture in pixels, 32 to 1024; everything in it grows alike.
+        photographs: names of the photographs that may serve as background, keys of `PHOTOGRAPHS`; empty for
+            landscapes only.
+
+    Raises:
+        ValueError: if the size or the name of a photograph is not one of those.
+    """
+    check_request(seed, size, photographs)
+    rng = np.random.default_rng(seed)
+    light = Light.random(rng)
+    backdrop = paint_backdrop(rng, size, light, photographs)
+    things = arrange(rng, backdrop, size, light)
+    image = compose(rng, backdrop, things, light)
+    objects = [(t, m) for t, m in zip(things, visible_masks(things, size), strict=True) if t.label]
+    return Scene(
+        image,
+        np.array([t.label for t, _ in objects], np.int64),
+        np.array([t.subtype for t, _ in objects], np.int64),
+        np.stack([m for _, m in objects]),
+        np.array([t.full_area for t, _ in objects], np.int64),
+        backdrop.name,
+    )
+
+
+def check_request(seed: int, size: int, photographs: Sequence[str]) -> None:
+    """Raise a ValueError that says what is wrong with the arguments, if anything is."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed: got {seed!r}; it must be a whole number from 0")
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not _SIZES[0] <= size <= _SIZES[1]:
+        raise ValueError(f"size: got {size!r}; it must be a whole number of pixels, {_SIZES[0]} to {_SIZES[1]}")
+    if isinstance(photographs, str):
+        raise ValueError(f"photographs: got the string {photographs!r}; pass a list of names, even of one")
+    unknown = [name for name in photographs if name not in PHOTOGRAPHS]
+    if unknown:
+        raise ValueError(f"photographs: there is none called {unknown[0]!r}; there are {', '.join(PHOTOGRAPHS)}")
+
+
+def compose(rng: np.random.Generator, backdrop: Backdrop, things: list[Thing], light: Light) -> np.ndarray:
+    """Paint the things over the background, far ones first: (S, S, 3) uint8."""
+    image = np.array(backdrop.image, np.float32)
+    strength = rng.uniform(0.25, 0.5)
+    for thing in things:
+        if thing.grounded:
+            _ground_shadow(image, thing, light, strength)
+        elif backdrop.horizon is None:
+            _drop_shadow(image, thing, light, strength)
+        window, part = thing.overlap(len(image))
+        alpha = thing.sprite.alpha[part][..., None]
+        colour = thing.sprite.colour[part] * backdrop.tint
+        if backdrop.haze is not None:
+            haze = 0.32 * (1 - thing.depth) ** 2
+            colour = colour * (1 - haze) + backdrop.haze * (haze * alpha)
+        image[window] = image[window] * (1 - alpha) + colour
+    return develop(rng, image)
+
+
+def _ground_shadow(image: np.ndarray, thing: Thing, light: Light, strength: float) -> None:
+    """The object's outline, flattened, leaning away from the light and softened, and a darker line where it stands."""
+    height, width = thing.sprite.size
+    flat = max(4, round(0.3 * height))
+    lean = -light.x * 0.55 * height  # how far the shadow of the top falls to the side
+    margin = round(abs(lean)) + 6
+    foot = flat + 5
+    # Pixel (X, Y) of the shadow takes the sprite's pixel (X - margin - shift, Y * height / flat); shift grows upwards.
+    step = lean / flat
+    coefficients = (1.0, step, -margin - step * flat, 0.0, height / flat, 0.0)
+    alpha = Image.fromarray(np.round(thing.sprite.alpha * 255).astype(np.uint8))
+    cast = alpha.transform((width + 2 * margin, foot), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+    shadow = np.asarray(cast.filter(ImageFilter.GaussianBlur(max(0.8, 0.018 * height))), np.float32) / 255
+    base = np.flatnonzero(thing.sprite.alpha[-max(5, height // 12) :].max(axis=0) > 0.5)
+    contact = np.zeros_like(shadow)
+    if len(base):
+        x = np.arange(contact.shape[1], dtype=np.float32)[None, :] - margin
+        y = np.arange(foot, dtype=np.float32)[:, None] - (flat - 1)
+        middle, half = (base[0] + base[-1]) / 2, (base[-1] - base[0]) / 2 + 2
+        contact = np.clip(1.2 - ((x - middle) / (1.1 * half)) ** 2 - (y / max(2.0, 0.05 * height)) ** 2, 0, 1)
+    _darken(image, np.maximum(shadow, 0.9 * contact), thing.x - margin, thing.y + height - 1 - flat, strength)
+
+
+def _drop_shadow(image: np.ndarray, thing: Thing, light: Light, strength: float) -> None:
+    """The shadow that a paper figure throws on the picture it is glued to."""
+    margin = 6
+    alpha = np.pad(np.round(thing.sprite.alpha * 255).astype(np.uint8), margin)
+    reach = 0.03 * max(thing.sprite.size) + 1
+    soft = np.asarray(Image.fromarray(alpha).filter(ImageFilter.GaussianBlur(reach * 0.6)), np.float32) / 255
+    _darken(
+        image,
+        soft,
+        thing.x - margin - round(light.x * reach),
+        thing.y - margin - round(light.y * reach),
+        strength * 0.8,
+    )
+
+
+def _darken(image: np.ndarray, shadow: np.ndarray, x: int, y: int, strength: float) -> None:
+    window, part = overlap(x, y, (shadow.shape[0], shadow.shape[1]), len(image))
+    # Shadows are lit by the sky, so they lose more red than blue.
+    image[window] *= 1 - shadow[part][..., None] * strength * np.array([1.05, 1.0, 0.88], np.float32)
+
+
+def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """What a camera adds: exposure, colour cast, vignette, blur and noise. (S, S, 3) floats to uint8."""
+    size = len(image)
+    gain = rng.uniform(0.88, 1.12) * (1 + rng.uniform(-0.08, 0.08, 3))
+    image = image * gain.astype(np.float32)
+    if chance(rng, 0.4):
+        ramp = (np.arange(size, dtype=np.float32) - size / 2) / (size / 2)
+        image = image * (1 - rng.uniform(0.05, 0.22) * (ramp[:, None] ** 2 + ramp[None, :] ** 2))[..., None]
+    if chance(rng, 0.3):
+        blurred = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).filter(
+            ImageFilter.GaussianBlur(rng.uniform(0.3, 0.85) * size / 128)
+        )
+        image = np.asarray(blurred, np.float32)
+    noise = rng.standard_normal((size, size, 3), dtype=np.float32)
+    if chance(rng, 0.5):
+        noise = noise[..., :1]  # grain, as of film, without colour
+    image = image + noise * np.float32(rng.uniform(0.5, 4.5))
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

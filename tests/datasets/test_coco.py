@@ -1,0 +1,477 @@
+"""CocoDataset against pycocotools, and every defect that it promises to name."""
+
+import copy
+import json
+import pickle
+import shutil
+import warnings
+
+import numpy as np
+import pycocotools.mask as rle_codec
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools.coco import COCO
+from torch.utils.data import DataLoader
+
+from minircnn.datasets import CocoDataset, DatasetError, collate, read_image
+from minircnn.datasets.coco_format import decode_counts
+
+SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotools fills exactly these 12 pixels
+
+
+def tiny(**changes):
+    """A data set of two 8×10 pictures (height 8, width 10); the second holds no object."""
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 8, "width": 10},
+            {"id": 3, "file_name": "b.png", "height": 8, "width": 10},
+        ],
+        "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
+        "annotations": [
+            {
+                "id": 11,
+                "image_id": 7,
+                "category_id": 9,
+                "bbox": [2, 1, 4, 3],
+                "area": 12,
+                "iscrowd": 0,
+                "segmentation": [SQUARE],
+            }
+        ],
+    }
+    content.update(copy.deepcopy(changes))
+    return content
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures whose pixels are all different, so that an exchange of axes or channels shows."""
+    for number, name in enumerate(("a.png", "b.png")):
+        pixels = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3) + number
+        Image.fromarray(pixels).save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder, content):
+    path = folder / "instances.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def load(folder, content, **options):
+    return CocoDataset(folder, write(folder, content), **options)
+
+
+def annotation(**changes):
+    """The annotation of `tiny`, changed; a value of None removes the key."""
+    record = tiny()["annotations"][0] | changes
+    return {key: value for key, value in record.items() if value is not None}
+
+
+# ---------------------------------------------------------------------------------------------------- what it yields
+
+
+def test_tiny_data_set_by_hand(folder):
+    dataset = load(folder, tiny())
+    assert len(dataset) == 2
+    assert dataset.classes == ["background", "cat", "dog"]
+    assert dataset.category_ids == [4, 9]
+    assert dataset.image_ids == [7, 3]
+    assert dataset.image_size(0) == (8, 10)
+    assert dataset.image_path(1) == folder / "b.png"
+
+    image, target = dataset[0]
+    pixels = np.arange(8 * 10 * 3).reshape(8, 10, 3)
+    assert image.dtype == torch.float32
+    assert torch.equal(image, torch.tensor(pixels.transpose(2, 0, 1) / 255, dtype=torch.float32))
+    assert target["boxes"].tolist() == [[2, 1, 6, 4]]
+    assert target["labels"].tolist() == [2]
+    assert target["image_id"] == 7
+    assert target["iscrowd"].tolist() == [False]
+    assert target["area"].tolist() == [12]
+    expected = torch.zeros(1, 8, 10, dtype=torch.bool)
+    expected[0, 1:4, 2:6] = True
+    assert torch.equal(target["masks"], expected)
+
+
+def test_picture_without_objects_stays_with_empty_tensors(folder):
+    _, target = load(folder, tiny())[1]
+    shapes = {key: (tuple(value.shape), value.dtype) for key, value in target.items() if key != "image_id"}
+    assert shapes == {
+        "boxes": ((0, 4), torch.float32),
+        "labels": ((0,), torch.int64),
+        "masks": ((0, 8, 10), torch.bool),
+        "iscrowd": ((0,), torch.bool),
+        "area": ((0,), torch.float32),
+    }
+
+
+def test_three_ways_to_write_a_mask_agree(folder):
+    mask = np.zeros((8, 10), dtype=np.uint8, order="F")
+    mask[1:4, 2:6] = 1
+    compressed = rle_codec.encode(mask)
+    compressed["counts"] = compressed["counts"].decode()
+    uncompressed = {"size": [8, 10], "counts": [17, 3, 5, 3, 5, 3, 5, 3, 36]}
+    segmentations = [[SQUARE], compressed, uncompressed]
+    records = [annotation(id=n, segmentation=s, iscrowd=n % 2) for n, s in enumerate(segmentations)]
+    _, target = load(folder, tiny(annotations=records))[0]
+    assert torch.equal(target["masks"], torch.from_numpy(mask).bool().expand(3, -1, -1))
+    assert target["iscrowd"].tolist() == [False, True, False]
+
+
+def test_masks_false_needs_no_segmentation(folder):
+    content = tiny(annotations=[annotation(segmentation=None)])
+    _, target = load(folder, content, masks=False)[0]
+    assert "masks" not in target
+    assert target["boxes"].tolist() == [[2, 1, 6, 4]]
+    with pytest.raises(DatasetError, match="masks=False"):
+        load(folder, content)
+
+
+def test_missing_iscrowd_means_one_object(folder):
+    _, target = load(folder, tiny(annotations=[annotation(iscrowd=None)]))[0]
+    assert target["iscrowd"].tolist() == [False]
+
+
+def test_each_reading_gives_its_own_tensors(folder):
+    dataset = load(folder, tiny())
+    image, target = dataset[0]
+    image.zero_()
+    target["boxes"].zero_()
+    target["masks"].zero_()
+    again, fresh = dataset[0]
+    assert again.sum() > 0
+    assert fresh["boxes"].tolist() == [[2, 1, 6, 4]]
+    assert fresh["masks"].sum() == 12
+
+
+def test_index_out_of_range_ends_iteration(folder):
+    dataset = load(folder, tiny())
+    with pytest.raises(IndexError):
+        dataset[2]
+    assert [target["image_id"] for _, target in dataset] == [7, 3]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_loader_with_collate(folder, workers):
+    dataset = load(folder, tiny())
+    context = "spawn" if workers else None
+    loader = DataLoader(dataset, batch_size=2, collate_fn=collate, num_workers=workers, multiprocessing_context=context)
+    ((images, targets),) = list(loader)
+    assert [tuple(image.shape) for image in images] == [(3, 8, 10)] * 2
+    assert [target["image_id"] for target in targets] == [7, 3]
+    assert targets[0]["masks"].sum() == 12
+
+
+def test_pickled_copy_yields_the_same(folder):
+    dataset = load(folder, tiny())
+    image, target = pickle.loads(pickle.dumps(dataset))[0]
+    assert torch.equal(image, dataset[0][0])
+    assert torch.equal(target["masks"], dataset[0][1]["masks"])
+
+
+def test_whole_of_coco_mini_equals_pycocotools(real_data):
+    root = real_data / "coco-mini"
+    dataset = CocoDataset(root / "images", root / "instances.json")
+    oracle = COCO(root / "instances.json")
+    assert dataset.image_ids == list(oracle.imgs)
+    assert dataset.category_ids == sorted(oracle.cats)
+    assert dataset.classes[1:] == [oracle.cats[c]["name"] for c in sorted(oracle.cats)]
+    assert dataset.classes[0] == "background"
+    crowds = objects = 0
+    for index, image_id in enumerate(oracle.imgs):
+        target = dataset.load_target(index)
+        records = oracle.loadAnns(oracle.getAnnIds(image_id))
+        assert len(target["labels"]) == len(records)
+        for row, record in enumerate(records):
+            with warnings.catch_warnings():  # of pycocotools about itself, see decode_masks
+                warnings.simplefilter("ignore", DeprecationWarning)
+                expected = oracle.annToMask(record).astype(bool)
+            assert np.array_equal(target["masks"][row].numpy(), expected)
+        bbox = np.array([record["bbox"] for record in records]).reshape(-1, 4)
+        corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1).astype(np.float32)
+        assert np.array_equal(target["boxes"].numpy(), corners)
+        assert [dataset.category_ids[k - 1] for k in target["labels"]] == [r["category_id"] for r in records]
+        assert target["iscrowd"].tolist() == [bool(r["iscrowd"]) for r in records]
+        assert torch.equal(target["area"], torch.tensor([r["area"] for r in records], dtype=torch.float32))
+        crowds += int(target["iscrowd"].sum())
+        objects += len(records)
+    assert objects == len(oracle.anns) > 0
+    assert crowds > 0
+
+
+def test_photographs_of_coco_mini_equal_pillow(real_data):
+    root = real_data / "coco-mini"
+    dataset = CocoDataset(root / "images", root / "instances.json")
+    for index in range(0, len(dataset), 10):
+        with Image.open(dataset.image_path(index)) as file:
+            expected = np.asarray(file.convert("RGB"))
+        image = dataset.load_image(index)
+        assert tuple(image.shape[1:]) == dataset.image_size(index)
+        assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+
+
+# ------------------------------------------------------------------------------------------------- kinds of pictures
+
+
+def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
+    grey = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    image = read_image(tmp_path / "grey.png")
+    assert torch.equal(image, (torch.from_numpy(grey).float() / 255).expand(3, -1, -1))
+
+    rgba = np.dstack([grey, grey + 1, grey + 2, np.full_like(grey, 9)])
+    Image.fromarray(rgba, "RGBA").save(tmp_path / "rgba.png")
+    image = read_image(tmp_path / "rgba.png")
+    assert torch.equal((image * 255).round().byte(), torch.from_numpy(rgba[..., :3].transpose(2, 0, 1).copy()))
+
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
+    image = read_image(tmp_path / "palette.png")
+    assert (image * 255).round().tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
+
+
+def test_sixteen_bit_grey_keeps_its_range(tmp_path):
+    Image.fromarray(np.array([[0, 13107, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    image = read_image(tmp_path / "deep.png")
+    assert tuple(image.shape) == (3, 1, 3)
+    torch.testing.assert_close(image[1, 0], torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_exif_rotation_is_not_obeyed(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn by 90 degrees": a viewer would show 10 rows of 8 pixels
+    with Image.open(folder / "a.png") as file:
+        file.save(folder / "a.jpg", exif=exif)
+    image, _ = load(folder, tiny(images=[tiny()["images"][0] | {"file_name": "a.jpg"}]))[0]
+    assert tuple(image.shape) == (3, 8, 10)
+
+
+def test_picture_stated_in_turned_size_gets_a_hint(folder):
+    record = tiny()["images"][0] | {"height": 10, "width": 8}
+    dataset = load(folder, tiny(images=[record]))
+    with pytest.raises(DatasetError, match="EXIF"):
+        dataset[0]
+
+
+def test_float_picture_is_refused(tmp_path):
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(DatasetError, match="without a known range"):
+        read_image(tmp_path / "float.tif")
+
+
+def test_truncated_and_foreign_files_are_named(folder):
+    dataset = load(folder, tiny())
+    whole = (folder / "a.png").read_bytes()
+    for content in (whole[:45], whole[:30], b"this is no picture", b""):
+        (folder / "a.png").write_bytes(content)
+        with pytest.raises(DatasetError, match=r"a\.png \(image 7 of .*instances\.json\).*cannot be decoded"):
+            dataset[0]
+    assert dataset[1][1]["image_id"] == 3
+
+
+def test_truncated_jpeg_is_named(folder, tmp_path):
+    with Image.open(folder / "a.png") as file:
+        file.resize((400, 400)).save(tmp_path / "big.jpg")
+    whole = (tmp_path / "big.jpg").read_bytes()
+    (tmp_path / "big.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DatasetError, match="cannot be decoded"):
+        read_image(tmp_path / "big.jpg")
+
+
+def test_file_that_vanished_after_loading(folder):
+    dataset = load(folder, tiny())
+    (folder / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        dataset[0]
+
+
+def test_picture_of_another_size_is_named(folder):
+    dataset = load(folder, tiny())
+    Image.new("RGB", (10, 9)).save(folder / "a.png")
+    with pytest.raises(DatasetError, match=r"image 7.*9 high and 10 wide, the JSON says 8 and 10"):
+        dataset[0]
+
+
+# --------------------------------------------------------------------------------------------- defects seen on loading
+
+MASK_SHORT = {"size": [8, 10], "counts": [17, 3, 5]}
+MASK_OTHER_SIZE = {"size": [10, 8], "counts": [80]}
+
+BAD_ANNOTATIONS = {
+    "no image_id": (annotation(image_id=None), r"annotation 11: no 'image_id'"),
+    "no bbox": (annotation(bbox=None), r"annotation 11: no 'bbox'"),
+    "no id": (annotation(id=None), r"annotation without id: no 'id'"),
+    "no area": (annotation(area=None), r"'area' is None"),
+    "no object": ("nonsense", r"annotation 'nonsense': 'nonsense' is not an object"),
+    "id as text": (annotation(id="11"), r"'id' is '11': it must be a whole number"),
+    "id as truth value": (annotation(id=True), r"'id' is True: it must be a whole number"),
+    "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
+    "unknown category": (annotation(category_id=5), r"unknown category 5"),
+    "iscrowd 2": (annotation(iscrowd=2), r"'iscrowd' is 2"),
+    "no width": (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
+    "no height": (annotation(bbox=[2, 1, 4, 0]), r"has no height"),
+    "negative width": (annotation(bbox=[6, 1, -4, 3]), r"has no width"),
+    "width lost in float32": (annotation(bbox=[7, 1, 1e-9, 3]), r"has no width"),
+    "three numbers": (annotation(bbox=[2, 1, 4]), r"is not four finite numbers"),
+    "nan": (annotation(bbox=[2, 1, float("nan"), 3]), r"is not four finite numbers"),
+    "infinite": (annotation(bbox=[2, 1, float("inf"), 3]), r"is not four finite numbers"),
+    "text in box": (annotation(bbox=[2, 1, "4", 3]), r"is not four finite numbers"),
+    "right of picture": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the picture of 10×8 pixels"),
+    "below picture": (annotation(bbox=[2, 1, 4, 8.5]), r"leaves the picture of 10×8 pixels"),
+    "left of picture": (annotation(bbox=[-1.5, 1, 4, 3]), r"leaves the picture of 10×8 pixels"),
+    "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
+    "segmentation a text": (annotation(segmentation="mask"), r"'segmentation' is 'mask'"),
+    "polygon as flat list": (annotation(segmentation=SQUARE), r"polygon 0 is malformed"),
+    "polygon of two corners": (annotation(segmentation=[SQUARE, [1, 1, 2, 2]]), r"polygon 1 is malformed"),
+    "polygon of odd count": (annotation(segmentation=[SQUARE[:7]]), r"polygon 0 is malformed"),
+    "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
+    "polygon far outside": (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the picture"),
+    "mask too short": (
+        annotation(segmentation=MASK_SHORT),
+        r"wrong size: its runs cover 25 pixels, the picture has 80",
+    ),
+    "mask of another size": (annotation(segmentation=MASK_OTHER_SIZE), r"mask of size \[10, 8\]"),
+    "negative run": (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"neither a string nor a list"),
+    "no counts": (annotation(segmentation={"size": [8, 10]}), r"neither a string nor a list"),
+    "string too short": (annotation(segmentation={"size": [8, 10], "counts": "52203"}), r"its runs cover 16 pixels"),
+    "string of rubbish": (
+        annotation(segmentation={"size": [8, 10], "counts": "zz!"}),
+        r"run-length string is malformed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
+def test_bad_annotation_is_named(folder, case):
+    record, message = BAD_ANNOTATIONS[case]
+    content = tiny()
+    content["annotations"].append(annotation(id=12, image_id=3))
+    content["annotations"].insert(0, record)
+    content["annotations"][1]["id"] = 10
+    with pytest.raises(DatasetError, match=message) as caught:
+        load(folder, content)
+    text = str(caught.value)
+    assert text.startswith(f"{folder / 'instances.json'}: 1 problem\n")
+    if isinstance(record, dict) and record.get("id") == 11 and record.get("image_id") == 7 and "bbox" in record:
+        assert "image 7 ('a.png'), annotation 11: " in text
+
+
+@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
+def test_bad_annotation_can_be_dropped(folder, case):
+    record, _ = BAD_ANNOTATIONS[case]
+    dataset = load(folder, tiny(annotations=[record, annotation(id=10)]), drop_invalid=True)
+    assert len(dataset.dropped) == 1
+    assert dataset[0][1]["boxes"].tolist() == [[2, 1, 6, 4]]
+    assert load(folder, tiny()).dropped == []
+
+
+BAD_FILES = {
+    "one id for two annotations": (
+        {"annotations": [annotation(), annotation()]},
+        r"annotation 11: its id is used twice",
+    ),
+    "one id for two images": ({"images": [tiny()["images"][0]] * 2}, r"image 7 \('a.png'\): its id is used twice"),
+    "one id for two categories": (
+        {"categories": [{"id": 9, "name": "dog"}, {"id": 9, "name": "cat"}]},
+        r"category id 9 \('cat'\) is used twice",
+    ),
+    "missing picture": (
+        {"images": [tiny()["images"][0] | {"file_name": "none.png"}]},
+        r"image 7 \('none.png'\): no such file",
+    ),
+    "image without file_name": ({"images": [{"id": 7, "height": 8, "width": 10}]}, r"images\[0\]: no 'file_name'"),
+    "image without width": ({"images": [{"id": 7, "file_name": "a.png", "height": 8}]}, r"images\[0\]: no 'width'"),
+    "image of no height": ({"images": [tiny()["images"][0] | {"height": 0}]}, r"height 0, width 10"),
+    "category without name": ({"categories": [{"id": 9}]}, r"categories\[0\]: no 'name'"),
+    "no categories": ({"categories": []}, r"'categories' is empty"),
+    "no images": ({"images": []}, r"'images' is empty"),
+    "annotations no list": ({"annotations": {}}, r"no list 'annotations'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_file_is_named(folder, case):
+    changes, message = BAD_FILES[case]
+    with pytest.raises(DatasetError, match=message) as caught:
+        load(folder, tiny(**changes))
+    assert str(folder / "instances.json") in str(caught.value)
+
+
+def test_broken_json_has_line_and_column(folder):
+    with pytest.raises(DatasetError, match=r"instances\.json: broken JSON at line 2, column 14"):
+        load(folder, '{"images": [],\n "categories"')
+    with pytest.raises(DatasetError, match="broken JSON at line 1, column 1"):
+        load(folder, "")
+
+
+def test_json_that_is_no_data_set(folder):
+    with pytest.raises(DatasetError, match="file of results is something else"):
+        load(folder, "[]")
+    (folder / "latin.json").write_bytes('{"images": "café"}'.encode("latin-1"))
+    with pytest.raises(DatasetError, match="no UTF-8"):
+        CocoDataset(folder, folder / "latin.json")
+
+
+def test_missing_folder_and_file(folder):
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        CocoDataset(folder, folder / "absent.json")
+    write(folder, tiny())
+    with pytest.raises(FileNotFoundError, match="absent: there is no such folder"):
+        CocoDataset(folder / "absent", folder / "instances.json")
+
+
+def test_all_problems_are_reported_at_once_and_a_flood_is_cut(folder):
+    records = [annotation(id=n, bbox=[2, 1, 0, 0], category_id=1) for n in range(20)]
+    with pytest.raises(DatasetError) as caught:
+        load(folder, tiny(annotations=records))
+    lines = str(caught.value).splitlines()
+    assert "60 problems" in lines[0]
+    assert len(lines) == 12
+    assert lines[-1].strip() == "… and 50 more"
+    assert all(word in lines[n] for n, word in ((1, "unknown category"), (2, "no width"), (3, "no height")))
+
+
+def test_box_may_stick_out_by_the_rounding_of_a_tool_and_stays_as_stated(folder):
+    _, target = load(folder, tiny(annotations=[annotation(bbox=[-0.5, -0.25, 11, 8.75])]))[0]
+    assert target["boxes"].tolist() == [[-0.5, -0.25, 10.5, 8.5]]
+
+
+def test_file_is_left_as_it_was(folder):
+    path = write(folder, tiny())
+    before = path.read_bytes()
+    shutil.copy(path, folder / "copy.json")
+    dataset = CocoDataset(folder, path)
+    dataset[0]
+    assert path.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------------------------- run lengths
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_decode_counts_is_the_inverse_of_pycocotools_encode(height, width, seed, density):
+    mask = (np.random.default_rng(seed).random((height, width)) < density).astype(np.uint8)
+    runs = decode_counts(rle_codec.encode(np.asfortranarray(mask))["counts"].decode())
+    column_order = np.repeat(np.arange(len(runs)) % 2, runs)
+    assert np.array_equal(column_order.reshape(width, height).T, mask)
+
+
+def test_decode_counts_of_long_runs():
+    mask = np.zeros((1000, 1000), dtype=np.uint8, order="F")
+    mask[:, 999] = 1
+    assert decode_counts(rle_codec.encode(mask)["counts"].decode()) == [999_000, 1000]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"), [("5!", "not in the code"), ("5P", "middle of a number"), ("N", "run 0")]
+)
+def test_decode_counts_refuses_rubbish(counts, message):
+    with pytest.raises(ValueError, match=message):
+        decode_counts(counts)

@@ -1,0 +1,383 @@
+"""The painter: geometry of sketches, light, layout, whole pictures."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skimage
+
+from minircnn.datasets.toytown import CLASSES, SUBTYPES, paint_scene, paint_single
+from minircnn.datasets.toytown.backdrop import paint_backdrop
+from minircnn.datasets.toytown.distractors import DISTRACTORS
+from minircnn.datasets.toytown.landscape import MOODS, paint_landscape
+from minircnn.datasets.toytown.layout import Thing, arrange, visible_masks, without_hidden
+from minircnn.datasets.toytown.objects import sketch_object
+from minircnn.datasets.toytown.pattern import PATTERNS, Paint
+from minircnn.datasets.toytown.photographs import (
+    HELD_OUT_PHOTOGRAPHS,
+    PHOTOGRAPHS,
+    TRAIN_PHOTOGRAPHS,
+    crop_photograph,
+    load_photograph,
+)
+from minircnn.datasets.toytown.render import Light, Sprite, render
+from minircnn.datasets.toytown.scene import _ground_shadow, compose
+from minircnn.datasets.toytown.single import paint_framed
+from minircnn.datasets.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
+
+LEFT, RIGHT = Light(-0.8, -0.6), Light(0.8, -0.6)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def sketch_of(*outlines, fill=(200.0, 100.0, 50.0), **options):
+    sketch = Sketch()
+    sketch.add(fill, *outlines, **options)
+    return sketch
+
+
+def area_of(outline):
+    """The shoelace formula."""
+    x, y = np.asarray(outline).T
+    return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
+
+
+# --- outlines --------------------------------------------------------------------------------------------------------
+
+
+def test_outlines_have_the_area_of_geometry():
+    assert area_of(ellipse(3, -2, 5, 2, turn=0.7)) == pytest.approx(np.pi * 10, rel=0.01)
+    assert area_of(box(0, 0, 3, 2)) == pytest.approx(6)
+    assert area_of(box(0, 0, 3, 2, radius=0.5)) == pytest.approx(6 - (4 - np.pi) * 0.25, rel=0.01)
+    assert area_of(box(0, 0, 2, 2, radius=9)) == pytest.approx(np.pi, rel=0.01)  # a radius too large gives a disc
+    assert area_of(polygon((0, 0), (4, 0), (0, 3))) == pytest.approx(6)
+    assert area_of(star(0, 0, 1, points=6, inner=np.cos(np.pi / 6))) == pytest.approx(1.5 * 3**0.5)  # a hexagon
+
+
+def test_smooth_passes_through_its_points():
+    points = [(0.0, 0.0), (1.0, 2.0), (3.0, 1.0), (2.0, -1.0)]
+    for closed in (True, False):
+        curve = smooth(*points, closed=closed)
+        for point in points:
+            assert np.abs(curve - point).sum(axis=1).min() < 1e-9
+
+
+def test_limb_is_as_wide_as_asked():
+    strip = limb([(0, 0), (10, 0)], 2.0, 4.0)[0]
+    np.testing.assert_allclose(sorted(strip.tolist()), [(0, -1), (0, 1), (10, -2), (10, 2)])
+    sprite = render(sketch_of(*limb([(0, 0), (10, 0)], 2.0)), 60, LEFT)  # a stadium: 10 × 2 and two half discs, 12 long
+    assert sprite.alpha.sum() == pytest.approx((20 + np.pi) * 25, rel=0.03)
+
+
+# --- rendering -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outline", "share"),
+    [(box(0, 0, 2, 1), 0.5), (ellipse(7, 7, 1, 0.5), np.pi / 8), (polygon((0, 0), (1, 0), (0, 1)), 0.5)],
+)
+@pytest.mark.parametrize("longest", [20.0, 57.3, 90.0])
+def test_render_keeps_size_and_area(outline, share, longest):
+    sprite = render(sketch_of(outline), longest, LEFT)
+    assert sprite.alpha.sum() == pytest.approx(share * longest**2, rel=0.05)
+    columns = np.flatnonzero(sprite.alpha.max(axis=0) >= 0.5)
+    assert columns[-1] - columns[0] + 1 == pytest.approx(longest, abs=2)
+
+
+def test_edges_are_smooth():
+    alpha = render(sketch_of(ellipse(0, 0, 1, 1)), 40, LEFT).alpha
+    partial = (alpha > 0.05) & (alpha < 0.95)
+    assert partial.sum() > 60  # about one for each pixel of the circumference
+    assert max(edge.max() for edge in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])) == 0
+    np.testing.assert_allclose(alpha, alpha[::-1], atol=0.25)
+    np.testing.assert_allclose(alpha, alpha[:, ::-1], atol=0.25)
+
+
+def test_colour_is_multiplied_by_alpha():
+    sprite = render(sketch_of(box(0, 0, 1, 1), fill=(200.0, 100.0, 50.0)), 30, Light(0, 0))
+    middle = sprite.colour[10:20, 10:20]
+    np.testing.assert_allclose(middle.mean(axis=(0, 1)), (200, 100, 50), atol=3)
+    edge = (sprite.alpha > 0.02) & (sprite.alpha < 0.98)
+    np.testing.assert_allclose(sprite.colour[edge][:, 0], 200 * sprite.alpha[edge], atol=16)
+
+
+def test_mirror_and_tilt_turn_the_object_but_not_the_light():
+    flag = sketch_of(box(0, 0, 0.2, 2), box(0, 0, 1, 0.7), shade=0.5)
+    plain, mirrored = render(flag, 60, LEFT), render(flag, 60, LEFT, mirror=True)
+    np.testing.assert_allclose(plain.alpha, mirrored.alpha[:, ::-1], atol=0.3)
+    ball = sketch_of(ellipse(0, 0, 1, 1), shade=0.5, ball=True)
+    for light, brighter in ((LEFT, 0), (RIGHT, 1)):
+        for mirror in (False, True):
+            brightness = np.array_split(render(ball, 40, light, mirror, 0.2).colour.sum(axis=2), 2, axis=1)
+            assert np.argmax([half.sum() for half in brightness]) == brighter
+    upright, turned = render(flag, 60, LEFT), render(flag, 60, LEFT, tilt=np.pi / 2)
+    assert upright.size == turned.size[::-1]
+    columns = (turned.alpha > 0.5).sum(axis=0)
+    assert columns[5] < columns[-6]  # clockwise: the flag, which was above, is on the right now
+
+
+def test_clip_and_opacity():
+    sketch = sketch_of(box(0, 0, 2, 2), fill=(0.0, 0.0, 0.0))
+    surface = sketch.shapes[0].outlines
+    sketch.add((255.0, 255.0, 255.0), box(1, -5, 9, 9), clip=surface)
+    sketch.add(Paint((255.0, 0.0, 0.0), opacity=0.5), box(0, 0, 1, 2))
+    sprite = render(sketch, 40, Light(0, 0))
+    assert sprite.size == (44, 44)  # what is clipped away takes no room
+    np.testing.assert_allclose(sprite.colour[22, 32], (255, 255, 255), atol=2)
+    np.testing.assert_allclose(sprite.colour[22, 12], (128, 0, 0), atol=3)
+
+
+@pytest.mark.parametrize("name", list(PATTERNS))
+def test_patterns_repeat_and_stay_in_range(name):
+    u, v = np.meshgrid(np.linspace(0, 3, 50), np.linspace(0, 3, 40))
+    weight = np.asarray(PATTERNS[name](u, v), float)
+    assert weight.shape == (40, 50) and 0 <= weight.min() < weight.max() <= 1
+    # every pattern repeats after 2 steps either way; sample between its edges, not on them
+    u, v = u + 0.013, v + 0.017
+    moved = np.asarray(PATTERNS[name](u + 2, v + 2), float)
+    assert np.mean(moved == np.asarray(PATTERNS[name](u, v), float)) > 0.99
+
+
+def test_a_plain_paint_has_no_weight():
+    with pytest.raises(ValueError, match="plain"):
+        Paint((0.0, 0.0, 0.0)).weight(np.zeros((1, 1)), np.zeros((1, 1)))
+
+
+def test_striped_square_is_half_of_each_colour():
+    fill = Paint((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "stripes", pitch=0.25)
+    sprite = render(sketch_of(box(0, 0, 1, 1), fill=fill), 64, Light(0, 0))
+    row = sprite.colour[30, 3:-3, 0]
+    assert row.mean() == pytest.approx(127.5, abs=12)
+    assert np.abs(np.diff((row > 127).astype(int))).sum() == 7  # eight bands
+
+
+# --- objects ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
+    seen = set()
+    for seed in range(260):
+        label = seed % 6 + 1
+        sketch, subtype = sketch_object(rng(seed), label)
+        assert SUBTYPES[subtype].startswith(CLASSES[label - 1] + "/")
+        seen.add(subtype)
+        longest = (20.0, 90.0)[seed // 6 % 2]
+        sprite = render(sketch, longest, LEFT, bool(seed % 2), 0.1)
+        height, width = sprite.size
+        assert longest <= max(height, width) <= longest + 5
+        assert (sprite.alpha >= 0.5).sum() > 0.06 * longest**2
+        assert sprite.colour.min() >= 0 and sprite.alpha.max() <= 1
+    assert seen == set(range(len(SUBTYPES)))
+
+
+def test_objects_of_one_subtype_vary():
+    images = []
+    for seed in range(8):
+        generator = rng(seed)
+        sketch, _ = sketch_object(generator, 2)
+        images.append(render(sketch, 40, LEFT).colour.sum())
+    assert np.std(images) / np.mean(images) > 0.1
+
+
+@pytest.mark.parametrize("name", list(DISTRACTORS))
+def test_distractors_can_be_drawn(name):
+    for seed in range(3):
+        sketch = Sketch()
+        DISTRACTORS[name](sketch, rng(seed))
+        assert (render(sketch, 30, RIGHT).alpha >= 0.5).sum() > 40
+
+
+# --- backgrounds -----------------------------------------------------------------------------------------------------
+
+
+def test_photographs_are_free_of_our_classes_and_apart():
+    assert not set(TRAIN_PHOTOGRAPHS) & set(HELD_OUT_PHOTOGRAPHS)
+    assert set(TRAIN_PHOTOGRAPHS) | set(HELD_OUT_PHOTOGRAPHS) == set(PHOTOGRAPHS)
+    files = {p.file for p in PHOTOGRAPHS.values()}
+    assert not files & {"astronaut.png", "camera.png", "chelsea.png", "lfw_subset.npy"}
+    assert all(p.licence in ("CC0", "public domain", "no known copyright restrictions") for p in PHOTOGRAPHS.values())
+
+
+@pytest.mark.parametrize("name", list(PHOTOGRAPHS))
+def test_crops_of_photographs(name):
+    crop = crop_photograph(rng(1), name, 128)
+    assert crop.shape == (128, 128, 3) and crop.dtype == np.float32
+    assert not np.array_equal(crop, crop_photograph(rng(2), name, 128))
+    np.testing.assert_array_equal(crop, crop_photograph(rng(1), name, 128))
+
+
+def test_a_missing_photograph_is_named(monkeypatch, tmp_path):
+    load_photograph.cache_clear()
+    monkeypatch.setattr(skimage, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(FileNotFoundError, match=r"coffee\.png"):
+        load_photograph("coffee")
+
+
+@pytest.mark.parametrize("mood", list(MOODS))
+@pytest.mark.parametrize("size", [32, 128, 200])
+def test_landscapes(mood, size):
+    image, horizon = paint_landscape(rng(3), MOODS[mood], size, LEFT)
+    assert image.shape == (size, size, 3)
+    assert image.min() >= 0 and image.max() <= 255
+    assert 0.3 * size < horizon < 0.62 * size
+
+
+def test_no_photograph_means_landscapes_only():
+    assert all(paint_backdrop(rng(s), 64, LEFT, ()).name.startswith("landscape/") for s in range(12))
+
+
+# --- layout ----------------------------------------------------------------------------------------------------------
+
+
+def square(side, x, y, depth, label):
+    alpha = np.ones((side, side), np.float32)
+    return Thing(Sprite(np.zeros((side, side, 3), np.float32), alpha), x, y, depth, label, 0, False)
+
+
+def test_near_things_hide_far_ones():
+    far, near = square(10, 0, 0, 0.1, 1), square(10, 5, 0, 0.9, 2)
+    masks = visible_masks([far, near], 128)
+    assert masks[0].sum() == 50 and masks[1].sum() == 100
+    assert not (masks[0] & masks[1]).any()
+    assert masks[0][:10, :5].all()
+
+
+def test_things_may_reach_over_every_edge():
+    for x, y, seen in ((-4, -7, 18), (124, 0, 40), (0, 126, 20), (-10, 0, 0), (128, 50, 0), (60, 60, 100)):
+        assert visible_masks([square(10, x, y, 0.5, 1)], 128)[0].sum() == seen
+
+
+def test_hidden_objects_are_taken_out_one_at_a_time():
+    # The middle one hides the far one; the near one hides the middle one, so when that goes, the far one may stay.
+    far, middle = square(10, 0, 0, 0.1, 1), square(10, 1, 1, 0.5, 2)
+    near, distractor = square(10, 2, 2, 0.8, 3), square(10, 100, 100, 0.9, 0)
+    # 36 pixels of `far` are too few even then.
+    assert [t.label for t in without_hidden([far, middle, near, distractor], 128)] == [3, 0]
+    far = square(13, 0, 0, 0.1, 1)  # 69 of 169 pixels beside `near`, 50 beside `near` and `middle`
+    assert [t.label for t in without_hidden([far, middle, near], 128)] == [1, 3]
+
+
+def test_things_of_no_class_are_never_taken_out():
+    things = [square(10, 0, 0, 0.1, 0), square(10, 0, 0, 0.5, 1)]
+    assert [t.label for t in without_hidden(things, 128)] == [0, 1]
+
+
+def test_arrange_keeps_its_promises():
+    for seed in range(25):
+        generator = rng(seed)
+        backdrop = paint_backdrop(generator, 128, LEFT, TRAIN_PHOTOGRAPHS)
+        things = arrange(generator, backdrop, 128, LEFT)
+        assert [t.depth for t in things] == sorted(t.depth for t in things)
+        masks = visible_masks(things, 128)
+        objects = [(t, m) for t, m in zip(things, masks, strict=True) if t.label]
+        assert 1 <= len(objects) <= 6
+        for thing, mask in objects:
+            assert mask.sum() >= max(40, 0.35 * thing.full_area)
+            assert 20 <= max(thing.sprite.size) <= 95
+            if thing.grounded:
+                assert backdrop.horizon is not None
+                assert thing.y + thing.sprite.size[0] > backdrop.horizon - 5
+
+
+def test_ground_shadows_fall_away_from_the_light():
+    for light, darker in ((LEFT, 1), (RIGHT, 0)):
+        image = np.full((128, 128, 3), 200, np.float32)
+        _ground_shadow(image, square(30, 49, 60, 0.5, 1), light, 0.5)
+        beside = [image[:, :47].mean(), image[:, 81:].mean()]
+        assert np.argmin(beside) == darker
+        assert image.min() > 0 and image.max() == 200
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_seed_gives_one_picture_whatever_the_global_generator_does():
+    np.random.seed(1)  # noqa: NPY002 - the global state is the point
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, single = paint_scene(5), paint_single(5)
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    other = paint_scene(5)
+    np.testing.assert_array_equal(one.image, other.image)
+    np.testing.assert_array_equal(one.masks, other.masks)
+    np.testing.assert_array_equal(single[0], paint_single(5)[0])
+    assert not np.array_equal(one.image, paint_scene(6).image)
+
+
+def test_the_order_of_hashes_does_not_matter():
+    code = (
+        "import hashlib; from minircnn.datasets.toytown import paint_scene; "
+        "print(hashlib.sha256(b''.join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest())"
+    )
+    expected = hashlib.sha256(b"".join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest()
+    environment = os.environ | {"PYTHONHASHSEED": "12345"}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("size", [32, 64, 200])
+def test_scenes_of_other_sizes(size):
+    scene = paint_scene(3, size)
+    count = len(scene.labels)
+    assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
+    assert scene.masks.shape == (count, size, size) and scene.masks.dtype == bool
+    assert scene.labels.dtype == scene.full_areas.dtype == np.int64
+    assert ((scene.labels >= 1) & (scene.labels <= 6)).all()
+
+
+def test_masks_are_where_the_objects_are():
+    """Painted with and without its things, a picture differs on their masks and, shadows aside, only there."""
+    generator = rng(11)
+    light = Light.random(generator)
+    backdrop = paint_backdrop(generator, 128, light, TRAIN_PHOTOGRAPHS)
+    things = arrange(generator, backdrop, 128, light)
+    full = compose(rng(1), backdrop, things, light).astype(float)
+    empty = compose(rng(1), backdrop, [], light).astype(float)
+    objects = np.any(visible_masks(things, 128), axis=0)
+    change = np.abs(full - empty).mean(axis=2)
+    assert change[objects].mean() > 20
+    assert np.median(change[~objects]) < 2
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_single_objects_are_centred_well_framed_and_whole(size):
+    for seed in range(20):
+        thing, image = paint_framed(rng(seed), size, TRAIN_PHOTOGRAPHS)
+        mask = thing.mask(size)
+        assert mask.sum() == thing.full_area  # nothing outside the picture
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+        assert 0.5 * size <= max(height, width) <= 0.93 * size
+        assert abs((rows[0] + rows[-1] + 1) / 2 - size / 2) < 0.1 * size
+        assert abs((columns[0] + columns[-1] + 1) / 2 - size / 2) < 0.1 * size
+        assert image.shape == (size, size, 3)
+        np.testing.assert_array_equal(image, paint_single(seed, size)[0])
+        assert (thing.label, thing.subtype) == paint_single(seed, size)[1:]
+
+
+def test_single_pictures_show_every_class():
+    labels = [paint_single(seed, 32)[1] for seed in range(60)]
+    assert set(labels) == set(range(1, 7))
+
+
+@pytest.mark.parametrize("paint", [paint_scene, paint_single])
+@pytest.mark.parametrize("size", [0, 31, 1025, 64.5, "64", True, None])
+def test_a_bad_size_is_refused(paint, size):
+    with pytest.raises(ValueError, match="size"):
+        paint(0, size)
+
+
+@pytest.mark.parametrize("paint", [paint_scene, paint_single])
+def test_other_bad_arguments_are_refused(paint):
+    for seed in (-1, 1.5, None):
+        with pytest.raises(ValueError, match="seed"):
+            paint(seed)
+    with pytest.raises(ValueError, match=r"'chelsea'.*coffee"):
+        paint(0, photographs=["coffee", "chelsea"])
+    with pytest.raises(ValueError, match="list of names"):
+        paint(0, photographs="coffee")
