@@ -1,0 +1,622 @@
+"""What is drawn against what was given: rectangles, texts, pixels, colours, alt texts."""
+
+import base64
+import copy
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.collections import PatchCollection
+from matplotlib.contour import ContourSet
+from matplotlib.patches import Rectangle
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from minircnn import plotting
+from minircnn.datasets import CocoDataset
+from minircnn.evaluation import evaluate
+from minircnn.plotting import display
+
+matplotlib.use("Agg")
+
+CLASSES = ["background", "person", "car"]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Each test leaves no figure and no changed setting behind."""
+    settings = dict(matplotlib.rcParams)
+    yield
+    plt.close("all")
+    assert dict(matplotlib.rcParams) == settings
+
+
+def picture(height=40, width=60):
+    return torch.rand((3, height, width), generator=torch.Generator().manual_seed(0))
+
+
+def target():
+    masks = torch.zeros((2, 40, 60), dtype=torch.bool)
+    masks[0, 5:20, 10:30] = True
+    masks[1, 15:40, 20:60] = True
+    return {
+        "boxes": torch.tensor([[10.0, 5.0, 30.0, 20.0], [20.0, 15.0, 60.0, 40.0]]),
+        "labels": torch.tensor([1, 2]),
+        "masks": masks,
+        "iscrowd": torch.tensor([False, True]),
+        "area": torch.tensor([300.0, 1000.0]),
+        "image_id": 3,
+    }
+
+
+def rectangles(ax):
+    """Corners of the rectangles drawn on axes, in the order of drawing."""
+    boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    return [[*patch.get_xy(), patch.get_x() + patch.get_width(), patch.get_y() + patch.get_height()] for patch in boxes]
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def render(ax):
+    """(h, w, 3) uint8 as the reader sees it."""
+    return np.asarray(Image.open(io.BytesIO(display.render_png(ax.get_figure()))).convert("RGB"))
+
+
+def pixel_of(ax, x, y):
+    """The rendered colour at a place of the picture."""
+    drawn = render(ax)
+    column, row = ax.transData.transform((x, y)) * display.DPI / ax.get_figure().dpi
+    return drawn[int(drawn.shape[0] - row), int(column)]
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+def test_picture_lies_on_its_own_pixels():
+    ax = plotting.show_image(picture())
+    assert ax.get_xlim() == (0, 60)
+    assert ax.get_ylim() == (40, 0)
+    assert ax.images[0].get_extent() == [0, 60, 40, 0]  # pixel (0, 0) covers 0…1, as boxes count
+    assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
+
+
+def test_all_forms_of_a_picture_show_the_same():
+    tensor = picture()
+    tensor = (tensor * 255).round() / 255
+    array = tensor.permute(1, 2, 0).numpy()
+    forms = [tensor, tensor.double(), array, (array * 255).round().astype(np.uint8)]
+    shown = [plotting.show_image(form).images[0].get_array() for form in forms]
+    for other in shown:
+        np.testing.assert_allclose(other, array, atol=1e-6)
+    grey = [tensor[:1], tensor[0], array[..., 0]]
+    for form in grey:
+        other = plotting.show_image(form).images[0].get_array()
+        np.testing.assert_allclose(other, np.repeat(array[..., :1], 3, axis=2), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.zeros(40, 60, 3), "shape"),
+        (torch.zeros(3, 0, 5), "shape"),
+        (torch.zeros(2, 3, 4, 5), "shape"),
+        (np.zeros((3, 40, 60)), "shape"),
+        (torch.full((3, 4, 5), -2.0), "undo normalisation"),
+        (torch.full((3, 4, 5), 255.0), "from 255 to 255"),
+        (torch.full((3, 4, 5), float("nan")), "must lie in"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.show_image(image)
+
+
+def test_rounding_errors_of_a_resize_are_clipped():
+    shown = plotting.show_image(torch.tensor([[-1e-7, 1 + 1e-6]])).images[0].get_array()
+    assert shown.min() == 0
+    assert shown.max() == 1
+
+
+def test_figure_keeps_the_proportions_of_the_picture():
+    for height, width in ((40, 60), (60, 40)):
+        figure = plotting.show_image(picture(height, width)).get_figure()
+        wide, high = figure.get_size_inches()
+        assert high / wide == pytest.approx(height / width)
+        assert max(wide, high) == pytest.approx(6)
+    plain = plotting.show_image(picture()).get_figure().get_size_inches()
+    titled = plotting.show_image(picture(), title="Two\nlines").get_figure().get_size_inches()
+    assert titled[0] == plain[0]
+    assert titled[1] > plain[1]
+
+
+def test_axes_that_are_given_are_used():
+    _, ax = plt.subplots()
+    assert plotting.show_image(picture(), ax=ax, title="Here") is ax
+    assert ax.get_title() == "Here"
+    assert len(plt.get_fignums()) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- objects
+
+
+def test_boxes_names_and_scores_are_those_given():
+    objects = {key: target()[key] for key in ("boxes", "labels")} | {"scores": torch.tensor([0.987, 0.5])}
+    ax = plotting.plot_detections(picture(), objects, CLASSES, title="Found")
+    assert sorted(rectangles(ax)) == sorted(objects["boxes"].tolist())
+    assert texts(ax) == ["person 0.99", "car 0.50"]
+    assert ax.get_title() == "Found"
+    edges = {tuple(np.round(patch.get_edgecolor()[:3], 6)) for patch in ax.patches}
+    assert edges == {tuple(np.round(plotting.class_colour(label), 6)) for label in (1, 2)}
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
+
+
+def test_best_detection_is_drawn_last():
+    ax = plotting.plot_detections(picture(), target(), CLASSES)
+    assert rectangles(ax)[-1] == target()["boxes"][0].tolist()
+    assert ax.texts[0].get_zorder() > ax.texts[1].get_zorder()
+
+
+def test_crowd_is_dashed_and_named():
+    ax = plotting.plot_detections(picture(), target(), CLASSES)
+    assert texts(ax) == ["person", "car (crowd)"]
+    styles = {tuple(patch.get_xy()): patch.get_linestyle() for patch in ax.patches}
+    assert styles[(10.0, 5.0)] in ("-", "solid")
+    assert styles[(20.0, 15.0)] not in ("-", "solid")
+
+
+def test_mask_overlay_is_coloured_where_the_mask_is_and_only_there():
+    objects = target()
+    ax = plotting.plot_detections(picture(), objects, CLASSES)
+    overlay = np.asarray(ax.images[1].get_array())
+    inside = objects["masks"].any(dim=0).numpy()
+    assert np.array_equal(overlay[..., 3] > 0, inside)
+    first, second = objects["masks"].numpy()
+    np.testing.assert_allclose(overlay[first][:, :3], [plotting.class_colour(1)] * first.sum())  # the best lies on top
+    below = second & ~first
+    np.testing.assert_allclose(overlay[below][:, :3], [plotting.class_colour(2)] * below.sum())
+    assert ax.images[1].get_extent() == [0, 60, 40, 0]
+    assert ax.images[1].get_interpolation() == "nearest"  # any other blends colour into the neighbours when drawn
+
+
+def test_mask_is_seen_in_the_rendered_picture():
+    grey = torch.full((3, 40, 60), 0.5)
+    objects = {key: value[:1] for key, value in target().items() if key in ("boxes", "labels", "masks")}
+    ax = plotting.plot_detections(grey, objects, boxes=False, names=False)
+    expected = 0.55 * 127.5 + 0.45 * 255 * np.array(plotting.class_colour(1))
+    assert np.abs(pixel_of(ax, 20, 12) - expected).max() < 3
+    assert np.abs(pixel_of(ax, 28, 18) - expected).max() < 3
+    assert np.abs(pixel_of(ax, 32, 12) - 127.5).max() < 3
+    assert np.abs(pixel_of(ax, 20, 22) - 127.5).max() < 3
+
+
+def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
+    objects = target()
+    ax = plotting.plot_detections(picture(), objects, CLASSES, boxes=False, names=False)
+    outlines = [c for c in ax.collections if isinstance(c, ContourSet)]
+    assert len(outlines) == 2
+    boxes = []
+    for outline in outlines:
+        corners = outline.get_paths()[0].get_extents()
+        boxes.append([corners.x0, corners.y0, corners.x1, corners.y1])
+    # Masks are drawn from the last to the first; both fill their boxes.
+    np.testing.assert_allclose(boxes, objects["boxes"].flip(0))
+
+
+def test_parts_can_be_left_out():
+    ax = plotting.plot_detections(picture(), target(), CLASSES, boxes=False, masks=False, names=False)
+    assert (len(ax.patches), len(ax.texts), len(ax.images), len(ax.collections)) == (0, 0, 1, 0)
+
+
+def test_no_objects_leave_the_picture_alone():
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
+    empty["masks"] = torch.zeros(0, 40, 60, dtype=torch.bool)
+    ax = plotting.plot_detections(picture(), empty, CLASSES)
+    assert (len(ax.patches), len(ax.texts)) == (0, 0)
+    assert np.asarray(ax.images[1].get_array())[..., 3].max() == 0
+
+
+def test_empty_mask_draws_nothing():
+    objects = target()
+    objects["masks"][:] = False
+    ax = plotting.plot_detections(picture(), objects, CLASSES)
+    assert len(ax.collections) == 0
+    assert len(ax.patches) == 2
+
+
+def test_labels_without_a_name_are_numbers():
+    objects = {"boxes": torch.tensor([[1.0, 2, 3, 4]] * 3), "labels": torch.tensor([2, 17, -1])}
+    assert texts(plotting.plot_detections(picture(), objects, CLASSES)) == ["car", "class 17", "class -1"]
+    assert texts(plotting.plot_detections(picture(), objects)) == ["class 2", "class 17", "class -1"]
+
+
+EDGE_BOXES = [
+    [0.0, 0.0, 10.0, 10.0],
+    [55.0, 0.0, 60.0, 3.0],
+    [58.0, 38.0, 60.0, 40.0],
+    [0.0, 39.0, 60.0, 40.0],
+    [-20.0, -20.0, 5.0, 5.0],
+    [50.0, 30.0, 90.0, 70.0],
+    [-5.0, -5.0, 65.0, 45.0],
+    [100.0, 100.0, 120.0, 120.0],
+    [30.0, 20.0, 30.0, 20.0],
+]
+
+
+@pytest.mark.parametrize("size", [1.2, 3.0, 9.0])
+@pytest.mark.parametrize("box", EDGE_BOXES)
+def test_label_stays_within_the_picture(box, size):
+    objects = {"boxes": torch.tensor([box]), "labels": torch.tensor([1]), "scores": torch.tensor([0.88])}
+    ax = plotting.plot_detections(picture(), objects, ["background", "jumping gypsy"], width=size)
+    render(ax)
+    frame = ax.get_window_extent()
+    label = ax.texts[0].get_bbox_patch().get_window_extent()
+    slack = 1.5  # dots on the screen
+    assert label.x0 >= frame.x0 - slack
+    assert label.x1 <= frame.x1 + slack
+    assert label.y0 >= frame.y0 - slack
+    assert label.y1 <= frame.y1 + slack
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
+
+
+def test_labels_of_the_same_place_do_not_hide_each_other():
+    objects = {"boxes": torch.tensor([[20.0, 15, 40, 30]] * 3), "labels": torch.tensor([1, 2, 1])}
+    ax = plotting.plot_detections(picture(), objects, CLASSES, width=6)
+    render(ax)
+    frames = [text.get_bbox_patch().get_window_extent().padded(-1) for text in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(frames) for b in frames[:i])
+
+
+def test_text_is_larger_on_a_larger_picture_and_smaller_among_many():
+    def points(width, count=1):
+        boxes = torch.tensor([[5.0, 5, 20, 20]]).repeat(count, 1)
+        objects = {"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64)}
+        return plotting.plot_detections(picture(), objects, CLASSES, width=width).texts[0].get_fontsize()
+
+    assert points(1.5) < points(4) < points(9)
+    assert points(4, 30) < points(4)
+    assert points(1.5, 30) >= 5.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": torch.tensor([1])}, "different numbers"),
+        ({"labels": None}, "need 'boxes' and 'labels'"),
+        ({"masks": torch.zeros(2, 39, 60)}, r"masks of size \(39, 60\) for a picture of size \(40, 60\)"),
+        ({"scores": torch.tensor([0.5])}, "different numbers"),
+    ],
+)
+def test_objects_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_detections(picture(), target() | change, CLASSES)
+
+
+def test_inputs_are_not_changed():
+    image, objects = picture(), target()
+    before_image, before = image.clone(), copy.deepcopy(objects)
+    plotting.plot_detections(image, objects, CLASSES)
+    plotting.plot_proposals(image, objects["boxes"], objects, CLASSES)
+    array = image.permute(1, 2, 0).numpy()
+    labels = np.arange(2400).reshape(40, 60) // 600
+    plotting.plot_label_map(labels, array, opacity=0.0)
+    assert torch.equal(image, before_image)
+    assert np.array_equal(labels, np.arange(2400).reshape(40, 60) // 600)
+    for key, value in objects.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[key]))
+
+
+def test_photograph_of_coco_with_all_its_objects(real_data):
+    root = real_data / "coco-mini"
+    dataset = CocoDataset(root / "images", root / "instances.json")
+    index = next(i for i in range(len(dataset)) if dataset.load_target(i)["iscrowd"].any())
+    image, objects = dataset[index]
+    ax = plotting.plot_detections(image, objects, dataset.classes)
+    np.testing.assert_allclose(sorted(rectangles(ax)), sorted(objects["boxes"].tolist()), rtol=1e-6)
+    assert len(ax.texts) == len(objects["labels"])
+    assert np.array_equal(np.asarray(ax.images[1].get_array())[..., 3] > 0, objects["masks"].any(dim=0).numpy())
+
+
+# --------------------------------------------------------------------------------------------------------------- grids
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "shape"), [(1, None, (1, 1)), (5, None, (2, 3)), (7, 4, (2, 4)), (2, 9, (1, 2))]
+)
+def test_grid_has_an_axes_for_each_picture(count, columns, shape):
+    images = [picture(40 + i, 60) for i in range(count)]
+    axes = plotting.image_grid(images, titles=[f"t{i}" for i in range(count)], columns=columns)
+    assert [ax.get_title() for ax in axes] == [f"t{i}" for i in range(count)]
+    assert [ax.get_ylim()[0] for ax in axes] == [40 + i for i in range(count)]
+    assert len(axes[0].get_figure().axes) == count
+    assert axes[0].get_gridspec().get_geometry() == shape
+
+
+def test_grid_draws_the_objects_of_each_picture():
+    one = {"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([2])}
+    axes = plotting.image_grid([picture(), picture()], objects=[target(), one], classes=CLASSES, masks=False)
+    assert [len(rectangles(ax)) for ax in axes] == [2, 1]
+    assert texts(axes[1]) == ["car"]
+    assert len(axes[0].images) == 1
+
+
+@pytest.mark.parametrize("columns", [1, 3, 6])
+@pytest.mark.parametrize("title", ["Typography", "Two\nlines"])
+def test_titles_are_not_cut_off(columns, title):
+    many = plotting.image_grid([picture(50, 50)] * 6, titles=[title] * 6, columns=columns)
+    for axes in (many, [plotting.show_image(picture(), title=title)]):
+        figure = axes[0].get_figure()
+        render(axes[0])
+        for ax in axes:
+            frame, paper = ax.title.get_window_extent(), figure.bbox
+            assert frame.y1 <= paper.y1
+            assert frame.x0 >= paper.x0
+            assert frame.x1 <= paper.x1
+            assert not any(frame.overlaps(other.get_window_extent()) for other in axes)
+
+
+def test_grid_refuses_lists_that_do_not_fit():
+    with pytest.raises(ValueError, match="images is empty"):
+        plotting.image_grid([])
+    with pytest.raises(ValueError, match="1 titles for 2 images"):
+        plotting.image_grid([picture(), picture()], titles=["one"])
+    with pytest.raises(ValueError, match="3 objects for 2 images"):
+        plotting.image_grid([picture(), picture()], objects=[target()] * 3)
+
+
+# ----------------------------------------------------------------------------------------------------------- proposals
+
+
+def test_proposals_are_all_drawn_and_the_best_is_named():
+    boxes = torch.tensor([[0.0, 0, 5, 5], [10, 5, 30, 15], [10, 5, 30, 20], [22, 15, 60, 40]])
+    ax = plotting.plot_proposals(picture(), boxes, target(), CLASSES)
+    (collection,) = [c for c in ax.collections if isinstance(c, PatchCollection)]
+    drawn = [[p.vertices[:, 0].min(), p.vertices[:, 1].min(), *p.vertices.max(axis=0)] for p in collection.get_paths()]
+    np.testing.assert_allclose(drawn, boxes)
+    assert texts(ax) == ["person: IoU 1.00", "car: IoU 0.95"]  # 38·25 / (40·25)
+    assert rectangles(ax) == [*target()["boxes"].tolist(), boxes[2].tolist(), boxes[3].tolist()]
+    styles = [patch.get_linestyle() in ("-", "solid") for patch in ax.patches]
+    assert styles == [False, False, True, True]
+
+
+def test_many_proposals_are_fainter_than_few():
+    def alpha(count):
+        boxes = torch.tensor([[1.0, 1, 20, 20]]).repeat(count, 1)
+        return plotting.plot_proposals(picture(), boxes).collections[0].get_alpha()
+
+    assert alpha(2000) < alpha(100) < alpha(5)
+
+
+def test_no_proposals_or_no_objects():
+    none = torch.zeros(0, 4)
+    assert texts(plotting.plot_proposals(picture(), none)) == []
+    ax = plotting.plot_proposals(picture(), none, target(), CLASSES)
+    assert rectangles(ax) == target()["boxes"].tolist()
+    empty = {"boxes": none, "labels": torch.zeros(0, dtype=torch.int64)}
+    assert texts(plotting.plot_proposals(picture(), target()["boxes"], empty, CLASSES)) == []
+
+
+# -------------------------------------------------------------------------------------------------------------- curves
+
+
+def pr_result():
+    """Of class 1 the first and third detection are right (2 of 4 objects found); class 2 has no detection."""
+    truth = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10], [80, 0, 90, 10]])
+    wanted = {"boxes": truth, "labels": torch.tensor([1, 1, 1, 1, 2])}
+    found = {
+        "boxes": torch.tensor([[0.0, 0, 10, 10], [0, 50, 10, 60], [20, 0, 30, 10]]),
+        "labels": torch.tensor([1, 1, 1]),
+        "scores": torch.tensor([0.9, 0.8, 0.7]),
+    }
+    return evaluate([found], [wanted], classes=CLASSES)
+
+
+def test_curves_are_those_of_the_result():
+    result = pr_result()
+    ax = plotting.plot_pr_curves(result, 0.5)
+    raw, thick, *_ = ax.lines
+    np.testing.assert_allclose(raw.get_xdata(), [0.25, 0.25, 0.5])
+    np.testing.assert_allclose(raw.get_ydata(), [1, 1 / 2, 2 / 3])
+    np.testing.assert_allclose(thick.get_ydata(), result.curve(1).interpolated)
+    assert len(ax.lines) == 4
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [f"person: AP {100 * result.per_class[1].ap50:.1f}", "car: AP 0.0"]
+    assert raw.get_color() == plotting.class_colour(1)
+    assert ax.get_title() == "Precision and recall at IoU 0.5 (boxes)"
+
+
+def test_curves_without_objects_and_at_an_unknown_threshold():
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    result = evaluate([nothing | {"scores": torch.zeros(0)}], [nothing], classes=CLASSES)
+    assert texts(plotting.plot_pr_curves(result)) == ["no class has objects"]
+    with pytest.raises(ValueError, match=r"0\.52 was not evaluated"):
+        plotting.plot_pr_curves(pr_result(), 0.52)
+
+
+# ----------------------------------------------------------------------------------------------------------- label map
+
+
+def test_label_map_has_one_colour_for_each_region_and_lines_between():
+    labels = np.zeros((20, 30), dtype=np.int64)
+    labels[:, 10:20], labels[:, 20:] = 1, 7
+    shown = np.asarray(plotting.plot_label_map(labels).images[0].get_array())
+    inner = {number: {tuple(c) for c in np.round(shown[labels == number], 9)} for number in (0, 1, 7)}
+    assert [len(inner[number]) for number in (0, 1, 7)] == [2, 2, 1]  # its colour, and its dark line at the right
+    colours = plotting.label_map_colours(labels)
+    line = np.zeros((20, 30), dtype=bool)
+    line[:, [9, 19]] = True
+    np.testing.assert_allclose(shown[~line], colours[~line])
+    np.testing.assert_allclose(shown[line], 0.35 * colours[line])
+
+
+def test_region_keeps_its_colour_when_others_merge():
+    before = np.arange(12).reshape(3, 4)
+    after = np.where(before == 5, 4, before)
+    kept = before != 5
+    assert np.array_equal(plotting.label_map_colours(before)[kept], plotting.label_map_colours(after)[kept])
+
+
+def test_label_map_over_its_picture():
+    labels = np.zeros((40, 60), dtype=np.int32)
+    image = picture()
+    shown = np.asarray(plotting.plot_label_map(torch.from_numpy(labels), image, opacity=0.25).images[0].get_array())
+    expected = 0.25 * plotting.label_map_colours(labels) + 0.75 * image.permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((2, 3, 4), dtype=int), np.zeros((4, 5)), np.full((4, 5), -1), np.zeros((39, 60), dtype=int)]
+)
+def test_what_is_no_label_map_is_refused(labels):
+    with pytest.raises(ValueError, match="labels"):
+        plotting.plot_label_map(labels, picture())
+
+
+# ------------------------------------------------------------------------------------------------------------- colours
+
+# Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color vision deficiency",
+# severity 1.
+COLOUR_BLIND = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def least_difference(colours):
+    """The smallest CIEDE2000 difference between two of some colours."""
+    lab = rgb2lab(np.asarray(colours)[None])[0]
+    difference = deltaE_ciede2000(lab[:, None], lab[None])
+    return difference[~np.eye(len(lab), dtype=bool)].min()
+
+
+def as_seen(colours, matrix):
+    colours = np.asarray(colours)
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.asarray(matrix).T, 0, 1)
+    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("sight", COLOUR_BLIND)
+def test_colours_of_toy_town_are_far_apart_for_every_reader(sight):
+    colours = [plotting.class_colour(label) for label in range(1, 7)]
+    assert least_difference(as_seen(colours, COLOUR_BLIND[sight])) > 15
+
+
+def test_first_24_colours_and_the_background_are_distinct():
+    assert least_difference([plotting.class_colour(label) for label in range(25)]) > 12
+    everything = [plotting.class_colour(label) for label in range(1, 91)]
+    assert len(set(everything)) == 90
+
+
+def test_class_colour_takes_any_kind_of_number():
+    assert plotting.class_colour(np.int64(3)) == plotting.class_colour(torch.tensor(3)) == plotting.class_colour(3)
+    assert plotting.class_colour(-1) == plotting.class_colour(0)
+
+
+def test_text_is_read_on_every_class_colour():
+    def luminance(colour):
+        linear = np.where(
+            np.asarray(colour) <= 0.04045, np.asarray(colour) / 12.92, ((np.asarray(colour) + 0.055) / 1.055) ** 2.4
+        )
+        return linear @ [0.2126, 0.7152, 0.0722]
+
+    for label in range(91):
+        back = luminance(plotting.class_colour(label))
+        text = {"black": 0.0, "white": 1.0}[plotting.text_colour(plotting.class_colour(label))]
+        assert (max(back, text) + 0.05) / (min(back, text) + 0.05) >= 4.5
+
+
+# ------------------------------------------------------------------------------------------------------------- showing
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What `show` hands to the notebook."""
+    outputs = []
+    monkeypatch.setattr(display, "publish", lambda data, metadata: outputs.append((data, metadata)))
+    return outputs
+
+
+def test_show_gives_the_picture_with_its_text_and_closes_the_figure(published):
+    plotting.show(plotting.show_image(picture()), alt="A red square on white.")
+    ((data, metadata),) = published
+    assert data["text/plain"] == "A red square on white."
+    assert metadata == {"image/png": {"alt": "A red square on white."}}
+    assert set(data) == {"image/png", "text/plain"}
+    assert Image.open(io.BytesIO(data["image/png"])).size == (600, 400)
+    assert plt.get_fignums() == []
+
+
+def test_show_takes_figures_axes_and_grids(published):
+    plotting.show(plotting.show_image(picture()).get_figure(), alt="figure")
+    plotting.show(plotting.image_grid([picture(), picture()]), alt="grid")
+    assert [data["text/plain"] for data, _ in published] == ["figure", "grid"]
+    with pytest.raises(ValueError, match="2 figures"):
+        plotting.show([plotting.show_image(picture()), plotting.show_image(picture())], alt="two")
+
+
+@pytest.mark.parametrize("alt", ["", "  \n", None])
+def test_show_insists_on_a_text(published, alt):
+    with pytest.raises(ValueError, match="alt is empty"):
+        plotting.show(plotting.show_image(picture()), alt=alt)
+    assert published == []
+
+
+def test_size_does_not_depend_on_the_readers_settings(published):
+    plotting.show(plotting.show_image(picture()), alt="as it is")
+    with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 37, "savefig.facecolor": "black"}):
+        plotting.show(plotting.show_image(picture()), alt="with other settings")
+        assert matplotlib.rcParams["savefig.bbox"] == "tight"
+    first, second = (data["image/png"] for data, _ in published)
+    assert first == second
+
+
+def test_show_outside_of_a_notebook_prints_the_text(capsys):
+    plotting.show(plotting.show_image(picture()), alt="A picture.")
+    assert capsys.readouterr().out == "A picture.\n"
+
+
+def test_photograph_becomes_lighter_and_looks_alike():
+    ax = plotting.show_image(skimage.data.astronaut(), title="An astronaut")
+    png = display.render_png(ax.get_figure())
+    light = display.compress_png(png)
+    assert len(light) < 0.5 * len(png)
+    before, after = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, light))
+    assert before.shape == after.shape
+    assert (after[0, 0] == 255).all()  # paper stays white
+    # Seen from a distance at which 8×8 pixels melt together, the two are the same.
+    high, wide = before.shape[0] // 8 * 8, before.shape[1] // 8 * 8
+    means = [p[:high, :wide].reshape(high // 8, 8, wide // 8, 8, 3).mean(axis=(1, 3)) for p in (before, after)]
+    assert np.abs(means[0] - means[1]).mean() < 1.5
+
+
+def test_picture_that_256_colours_would_spoil_stays_as_it_is(monkeypatch):
+    png = display.render_png(plotting.show_image(skimage.data.astronaut()).get_figure())
+    monkeypatch.setattr(display, "ALIKE", 0.0)
+    assert display.compress_png(png) == png
+    small = display.render_png(plotting.plot_pr_curves(pr_result()).get_figure())
+    assert display.compress_png(small) == small
+
+
+def test_notebook_cell_holds_exactly_one_output_with_alt_text():
+    """A real kernel: the figure must not appear a second time, as pyplot's figures do at the end of a cell."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    code = (
+        "import torch\nfrom minircnn.plotting import show, show_image\n"
+        "show(show_image(torch.zeros(3, 40, 60)), alt='Black.')"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data"
+    assert output.data["text/plain"] == "Black."
+    assert output.metadata["image/png"]["alt"] == "Black."
+    assert Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).size == (600, 400)
