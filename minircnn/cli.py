@@ -42,18 +42,17 @@ def benchmark(
     """Compare our operations with the reference implementations.
 
     A ratio is our time divided by the reference's, both measured in turn in one run: the median, with the middle half
-    of all pairs beside it. Below 1 ours is faster. The suites are boxes, evaluation and selective_search; the last needs
-    OpenCV: pip install "minircnn[benchmark]".
+    of all pairs beside it. Below 1 ours is faster. The suites are boxes, evaluation and selective_search; the last
+    needs OpenCV: pip install -e ".[benchmark]".
     """
     # Imported here, so that the other commands do not wait for what only this one needs.
-    from minircnn.benchmarks.run import HEADER, SUITES, run_suites, table_row, write_json
+    from minircnn.benchmarks.run import SUITES, run_suites, write_json
 
     if unknown := set(suites or ()) - set(SUITES):
         raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(SUITES)}")
     if json_file and not json_file.parent.is_dir():
         raise typer.BadParameter(f"--json {json_file}: the folder {json_file.parent} does not exist")
-    typer.echo(HEADER)
-    measurements = run_suites(suites or SUITES, repeats, report=lambda m: typer.echo(table_row(m)))
+    measurements = run_suites(suites or SUITES, repeats, report=typer.echo)
     if json_file:
         write_json(measurements, json_file)
         typer.echo(f"written to {json_file}")

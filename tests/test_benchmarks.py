@@ -85,6 +85,12 @@ class TestCommand:
         assert result.exit_code == 1
         assert " NO" in result.output
 
+    def test_a_suite_without_its_reference_says_so(self, monkeypatch):
+        monkeypatch.setattr(run, "SUITES", {"boxes": list})
+        result = self.invoke("boxes")
+        assert result.exit_code == 0
+        assert "boxes: nothing to compare with" in result.output
+
     def test_unknown_suite_and_folder_are_named(self, tmp_path):
         assert "there is no suite 'cats'; there are boxes" in " ".join(self.invoke("cats").output.split())
         result = self.invoke("boxes", "--json", str(tmp_path / "none" / "x.json"))

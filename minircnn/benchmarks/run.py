@@ -20,29 +20,36 @@ SUITES: dict[str, Callable[[], Sequence[Case]]] = {
 }
 
 
-def run_suites(names: Iterable[str], repeats: int, report: Callable[[Measurement], None]) -> list[Measurement]:
+HEADER = f"{'operation':<46} {'against':<12} {'threads':>7} {'ratio':>6}  {'middle half':<13} {'agrees':<6}"
+
+
+def run_suites(names: Iterable[str], repeats: int, report: Callable[[str], None]) -> list[Measurement]:
     """Measures suites one after the other, with one thread and with all.
 
     Args:
         names: keys of :data:`SUITES`.
         repeats: pairs of calls for each case.
-        report: is called with each measurement as soon as it is there.
+        report: is called with each line of the table as soon as it is there.
 
     Returns:
         All measurements.
+
+    Raises:
+        ValueError: there is no suite of that name.
     """
+    report(HEADER)
     measurements = []
     for name in names:
         if name not in SUITES:
             raise ValueError(f"there is no suite {name!r}; there are {', '.join(SUITES)}")
-        for case in SUITES[name]():
+        cases = SUITES[name]()
+        if not cases:
+            report(f"{name}: nothing to compare with: its reference is not installed (pip install -e '.[benchmark]')")
+        for case in cases:
             for threads in sorted({1, os.cpu_count() or 1}):
                 measurements.append(measure(case, threads, repeats))
-                report(measurements[-1])
+                report(table_row(measurements[-1]))
     return measurements
-
-
-HEADER = f"{'operation':<46} {'against':<12} {'threads':>7} {'ratio':>6}  {'middle half':<13} {'agrees':<6}"
 
 
 def table_row(m: Measurement) -> str:
