@@ -1,0 +1,505 @@
+"""Selective search against hand-worked values, slow loops, region properties of scikit-image, and pictures."""
+
+import colorsys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+from scipy import ndimage
+from skimage.measure import regionprops
+from skimage.segmentation import relabel_sequential
+
+from minircnn.evaluation import mean_best_overlap, proposal_recall
+from minircnn.selective_search import (
+    COLOUR_SPACES,
+    FAST,
+    QUALITY,
+    SIMILARITIES,
+    SINGLE,
+    Pixels,
+    Strategy,
+    describe_regions,
+    fill_similarity,
+    find_neighbours,
+    hierarchical_grouping,
+    histogram_intersection,
+    merge_trees,
+    region_histograms,
+    segment,
+    selective_search,
+    shrink,
+    size_similarity,
+    to_colour_space,
+)
+from minircnn.selective_search.regions import colour_bins, texture_bins
+
+label_maps = stn.arrays(np.int64, stn.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 5)).map(
+    lambda labels: relabel_sequential(labels + 1)[0] - 1
+)
+subsets = st.lists(st.sampled_from(SIMILARITIES), min_size=1, unique=True).map(tuple)
+
+
+def picture(height, width, seed=0):
+    """Smooth colourful blobs: felzenszwalb finds several regions."""
+    noise = np.random.default_rng(seed).random((3, height, width))
+    blobs = ndimage.gaussian_filter(noise, (0, 3, 3), mode="wrap")
+    low, high = blobs.min(), blobs.max()
+    return torch.from_numpy((blobs - low) / (high - low)).float()
+
+
+def random_regions(labels, seed=0):
+    rgb = np.random.default_rng(seed).random((*labels.shape, 3))
+    return describe_regions(Pixels.of(rgb, "rgb"), labels)
+
+
+# ---- the four similarities
+
+
+def test_similarities_by_hand():
+    # Two of three colours in common: min(.5, .2) + min(.5, .3) + min(0, .5).
+    assert histogram_intersection(np.array([0.5, 0.5, 0.0]), np.array([0.2, 0.3, 0.5])) == pytest.approx(0.5)
+    # A 3×2 and a 2×2 region, side by side and one row apart, in a picture of 100 pixels; around both 5×3 = 15.
+    sizes, boxes = (6, 4), (np.array([0, 0, 3, 2]), np.array([3, 1, 5, 3]))
+    assert size_similarity(*sizes, 100) == pytest.approx(0.9)
+    assert fill_similarity(*sizes, *boxes, 100) == pytest.approx(1 - (15 - 6 - 4) / 100)
+    # A ring of 8 pixels around a hole of 1 fits it perfectly.
+    assert fill_similarity(8, 1, np.array([0, 0, 3, 3]), np.array([1, 1, 2, 2]), 9) == 1
+
+
+def test_similarity_of_the_only_merge_is_the_sum_by_hand():
+    """Red left half, green right half, no texture in common: each number worked from the definition."""
+    rgb = np.zeros((4, 8, 3))
+    rgb[:, :4, 0], rgb[:, 4:, 1] = 1, 1
+    labels = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 4, axis=0)
+    regions = describe_regions(Pixels.of(rgb, "rgb"), labels)
+    # Red: bins (24, 0, 0), green: bins (0, 24, 0): the blue third is shared.
+    expected = {"colour": 1 / 3, "size": 0.0, "fill": 1.0}
+    for name, value in expected.items():
+        assert hierarchical_grouping(regions, (name,)).similarity.tolist() == pytest.approx([value], abs=1e-6)
+    together = hierarchical_grouping(regions, ("colour", "size", "fill"))
+    assert together.similarity.tolist() == pytest.approx([4 / 3], abs=1e-6)
+    assert together.boxes.tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 8, 4]]
+    assert together.sizes.tolist() == [16, 16, 32]
+
+
+# ---- colour spaces and histograms
+
+
+def test_hsv_against_the_standard_library():
+    rgb = np.random.default_rng(0).random((4, 5, 3))
+    slow = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in rgb])
+    np.testing.assert_allclose(to_colour_space(rgb, "hsv"), slow, atol=1e-9)
+    np.testing.assert_allclose(to_colour_space(rgb, "hue"), slow[..., :1], atol=1e-9)
+
+
+def test_lab_and_rgi_of_known_colours():
+    rgb = np.array([[[1.0, 1, 1], [0, 0, 0], [0.2, 0.3, 0.5]]])
+    neutral = 128 / 255
+    # White is L = 100, a = b = 0; black is L = 0.
+    np.testing.assert_allclose(
+        to_colour_space(rgb, "lab")[0, :2], [[1, neutral, neutral], [0, neutral, neutral]], atol=1e-3
+    )
+    luma = 0.2125 * 0.2 + 0.7154 * 0.3 + 0.0721 * 0.5
+    np.testing.assert_allclose(to_colour_space(rgb, "rgi")[0, 1:], [[0, 0, 0], [0.2, 0.3, luma]], atol=1e-6)
+    np.testing.assert_allclose(to_colour_space(rgb, "intensity")[0, 2], [luma], atol=1e-6)
+    assert to_colour_space(rgb, "rgb") is not None
+    np.testing.assert_array_equal(to_colour_space(rgb, "rgb"), rgb)
+
+
+@pytest.mark.parametrize("name", COLOUR_SPACES)
+def test_every_colour_space_stays_in_zero_to_one(name):
+    corners = np.stack(np.meshgrid([0, 0.5, 1], [0, 0.5, 1], [0, 0.5, 1]), axis=-1).reshape(1, -1, 3).astype(float)
+    grey = np.repeat(np.linspace(0, 1, 256)[None, :, None], 3, axis=2)
+    for rgb in (corners, grey):
+        channels = to_colour_space(rgb, name)
+        assert channels.shape == (*rgb.shape[:2], 1 if name in ("hue", "intensity") else 3)
+        assert channels.min() >= 0 and channels.max() <= 1  # nan fails both
+
+
+def test_colour_bins_by_hand():
+    channels = np.array([[[0.0], [0.039], [0.041], [0.5], [0.999], [1.0]]])
+    assert colour_bins(channels).tolist() == [[[0, 0, 1, 12, 24, 24]]]
+
+
+def test_texture_of_a_ramp_points_one_way():
+    """Brightness rises to the right by the same amount everywhere: full response to the right, none to the left."""
+    ramp = np.repeat(np.linspace(0, 1, 40)[None, :, None], 40, axis=0)
+    right, left, down, up, down_right, up_left, up_right, down_left = texture_bins(ramp)[:, 5:-5, 5:-5]
+    assert (right >= 8).all() and (down_right >= 8).all() and (up_right >= 8).all()
+    for silent in (left, down, up, up_left, down_left):
+        assert (silent == 0).all()
+
+
+@pytest.mark.parametrize(("index", "degrees"), list(enumerate([0, 180, 90, 270, 45, 225, 315, 135])))
+def test_texture_against_the_rotated_kernel(index, degrees):
+    """The derivative of a Gaussian in a direction, written out as one 2-D kernel, and binned by a plain formula."""
+    image = np.random.default_rng(1).random((24, 30))
+    y, x = np.mgrid[-6:7, -6:7]
+    angle = np.deg2rad(degrees)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    kernel = along * np.exp(-(x**2 + y**2) / 2) / (2 * np.pi)
+    response = np.maximum(ndimage.correlate(image, kernel, mode="reflect"), 0)
+    slow = np.minimum(10 * response / response.max(), 9).astype(int)
+    ours = texture_bins(image[..., None])[index]
+    # SciPy cuts its kernel at 4 sigma and normalises it: a value on the edge of a bin may fall to the other side.
+    assert abs(ours - slow).max() <= 1 and (ours == slow).mean() > 0.98
+
+
+def test_flat_picture_has_no_texture_but_a_histogram():
+    rounding = 1e-7 * np.random.default_rng(0).random((9, 9, 3))
+    pixels = Pixels.of(0.3 + rounding, "rgb")
+    assert (pixels.texture == 0).all()
+    regions = describe_regions(pixels, np.zeros((9, 9), int))
+    assert regions.texture.sum() == pytest.approx(1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(label_maps, st.integers(0, 99))
+def test_histograms_against_a_loop(labels, seed):
+    bins = np.random.default_rng(seed).integers(0, 4, (3, *labels.shape))
+    slow = np.zeros((labels.max() + 1, 3, 4))
+    for m, y, x in np.ndindex(bins.shape):
+        slow[labels[y, x], m, bins[m, y, x]] += 1
+    slow = slow.reshape(len(slow), -1)
+    np.testing.assert_allclose(region_histograms(bins, labels, 4), slow / slow.sum(1, keepdims=True), rtol=1e-6)
+
+
+# ---- regions
+
+
+@settings(deadline=None)
+@given(label_maps)
+def test_neighbours_against_a_loop(labels):
+    height, width = labels.shape
+    slow = set()
+    for y, x in np.ndindex(height, width):
+        for v in range(max(0, y - 1), min(height, y + 2)):
+            for u in range(max(0, x - 1), min(width, x + 2)):
+                if labels[y, x] < labels[v, u]:
+                    slow.add((labels[y, x], labels[v, u]))
+    found = find_neighbours(labels)
+    assert found.shape == (len(slow), 2)
+    assert [tuple(pair) for pair in found] == sorted(slow)
+
+
+@settings(deadline=None, max_examples=30)
+@given(label_maps)
+def test_sizes_and_boxes_against_scikit_image(labels):
+    regions = random_regions(labels)
+    for region, size, box in zip(regionprops(labels + 1), regions.sizes, regions.boxes, strict=True):
+        y1, x1, y2, x2 = region.bbox
+        assert (size, *box) == (region.area, x1, y1, x2, y2)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    pixels = Pixels.of(np.zeros((4, 5, 3)), "rgb")
+    with pytest.raises(ValueError, match="size"):
+        describe_regions(pixels, np.zeros((5, 4), int))
+    for gap in (np.full((4, 5), 1), np.full((4, 5), -1)):
+        with pytest.raises(ValueError, match="every number"):
+            describe_regions(pixels, gap)
+
+
+def test_segment_gives_larger_regions_for_larger_scale():
+    pixels = Pixels.of(shrink(picture(80, 100), 320), "lab")
+    few, many = segment(pixels, scale=400, min_size=5), segment(pixels, scale=20, min_size=5)
+    assert 1 < len(few.sizes) < len(many.sizes)
+    assert many.sizes.min() >= 5 and many.sizes.sum() == 80 * 100
+
+
+def test_shrink():
+    image = picture(30, 60)
+    same = shrink(image, 60)
+    np.testing.assert_allclose(same, image.permute(1, 2, 0).double(), atol=0)
+    assert shrink(image, 20).shape == (10, 20, 3)
+    assert shrink(picture(2, 500), 50).shape == (1, 50, 3)
+    # Antialiased: stripes of one pixel become grey, not black or white.
+    stripes = torch.zeros(3, 40, 40)
+    stripes[..., ::2] = 1
+    np.testing.assert_allclose(shrink(stripes, 8)[:, 2:-2], 0.5, atol=0.05)
+
+
+# ---- the tree
+
+
+def joined(labels, tree, merges):
+    """The label map after some merges, by relabelling pixel by pixel: the slow and obvious way."""
+    labels = labels.clone()
+    for k in range(merges):
+        for child in tree.children[k].tolist():
+            labels[labels == child] = tree.num_first + k
+    return labels
+
+
+@settings(deadline=None, max_examples=40)
+@given(label_maps, subsets)
+def test_tree_is_a_tree(labels, similarities):
+    tree = hierarchical_grouping(random_regions(labels), similarities)
+    n = int(labels.max()) + 1
+    assert tree.num_first == n and len(tree.children) == n - 1 == len(tree.similarity)
+    assert sorted(tree.children.flatten().tolist()) == list(range(2 * n - 2))  # all but the last node, once each
+    assert tree.parent[-1] == -1
+    for k, pair in enumerate(tree.children.tolist()):
+        assert tree.parent[pair].tolist() == [n + k, n + k]
+    assert tree.sizes[-1] == labels.size
+    assert tree.boxes[-1].tolist() == [0, 0, labels.shape[1], labels.shape[0]]
+
+
+@settings(deadline=None, max_examples=20)
+@given(label_maps, subsets)
+def test_every_node_is_the_union_of_its_pixels(labels, similarities):
+    """Sizes, boxes and histograms are carried from merge to merge; here all are taken from the pixels again."""
+    rgb = np.random.default_rng(0).random((*labels.shape, 3))
+    pixels = Pixels.of(rgb, "rgb")
+    tree = hierarchical_grouping(describe_regions(pixels, labels), similarities)
+    for k, pair in enumerate(tree.children.tolist()):
+        before = joined(tree.labels, tree, k)
+        assert torch.equal(tree.labels_after(k), before)
+        nodes, from_zero = before.unique(return_inverse=True)
+        fresh = describe_regions(pixels, from_zero.numpy())
+        np.testing.assert_array_equal(fresh.sizes, tree.sizes[nodes])
+        np.testing.assert_array_equal(fresh.boxes, tree.boxes[nodes])
+        a, b = (nodes.tolist().index(node) for node in pair)
+        assert tree.similarity[k].item() == pytest.approx(slow_similarity(fresh, a, b, similarities), abs=1e-4)
+
+
+def slow_similarity(regions, a, b, similarities):
+    """Equations 1 and 3 to 5, one number at a time."""
+    total, area = 0.0, regions.labels.size
+    for name in ("colour", "texture"):
+        if name in similarities:
+            total += sum(min(p, q) for p, q in zip(getattr(regions, name)[a], getattr(regions, name)[b], strict=True))
+    size = regions.sizes[a] + regions.sizes[b]
+    if "size" in similarities:
+        total += 1 - size / area
+    if "fill" in similarities:
+        ys, xs = np.nonzero((regions.labels == a) | (regions.labels == b))
+        around = (xs.max() - xs.min() + 1) * (ys.max() - ys.min() + 1)
+        total += 1 - (around - size) / area
+    return float(total)
+
+
+@pytest.mark.parametrize("similarities", [SIMILARITIES, ("texture", "size", "fill"), ("colour",), ("size",), ("fill",)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_grouping_is_greedy(similarities, seed):
+    """At every step the merged pair is the most similar of all that touch, recomputed from the pixels."""
+    pixels = Pixels.of(shrink(picture(24, 30, seed), 320), "hsv")
+    regions = segment(pixels, scale=5, min_size=8)
+    assert 8 < len(regions.sizes) < 80
+    tree = hierarchical_grouping(regions, similarities)
+    decided = 0
+    for k, pair in enumerate(tree.children.tolist()):
+        nodes, from_zero = joined(tree.labels, tree, k).unique(return_inverse=True)
+        fresh = describe_regions(pixels, from_zero.numpy())
+        values = {
+            (nodes[a].item(), nodes[b].item()): slow_similarity(fresh, a, b, similarities) for a, b in fresh.neighbours
+        }
+        best = max(values.values())
+        assert values[tuple(sorted(pair))] >= best - 1e-5  # rounding may decide between equals, and nothing else
+        assert tree.similarity[k].item() == pytest.approx(best, abs=1e-4)
+        decided += sum(value >= best - 1e-5 for value in values.values()) == 1
+    assert decided > 0.5 * len(tree.children)  # mostly there was one right answer
+
+
+def test_equals_merge_in_the_order_of_their_numbers():
+    rgb = np.zeros((1, 6, 3))
+    regions = describe_regions(Pixels.of(rgb, "rgb"), np.array([[0, 0, 1, 1, 2, 2]]))
+    assert hierarchical_grouping(regions, ("colour",)).children.tolist() == [[0, 1], [2, 3]]
+
+
+def test_labels_after_refuses_what_never_happened():
+    tree = hierarchical_grouping(random_regions(np.array([[0, 1, 2]])))
+    assert tree.labels_after(2).tolist() == [[4, 4, 4]]
+    for merges in (-1, 3):
+        with pytest.raises(ValueError, match="from 0 to 2"):
+            tree.labels_after(merges)
+
+
+# ---- strategies and proposals
+
+
+def test_presets_are_the_papers():
+    """Table 5: HSV; HSV and Lab with k 50, 100; five colour spaces with four k and four kinds of similarity."""
+    assert (len(SINGLE), len(FAST), len(QUALITY)) == (1, 8, 80)
+    assert SINGLE[0].colour_space == "hsv" and SINGLE[0].similarities == SIMILARITIES and SINGLE[0].scale == 100
+    assert {(s.colour_space, s.scale) for s in FAST} == {("hsv", 50), ("hsv", 100), ("lab", 50), ("lab", 100)}
+    assert len(set(QUALITY)) == 80 and set(SINGLE) <= set(FAST) <= set(QUALITY)
+
+
+def test_shared_work_changes_nothing():
+    image = picture(60, 80)
+    strategies = (*FAST, replace(FAST[0], max_side=40), replace(FAST[0], min_size=50), Strategy("hue", 100))
+    for strategy, shared in zip(strategies, merge_trees(image, strategies), strict=True):
+        (alone,) = merge_trees(image, [strategy])
+        for name in ("labels", "boxes", "sizes", "children", "similarity"):
+            assert torch.equal(getattr(shared, name), getattr(alone, name)), (strategy, name)
+
+
+def two_squares():
+    image = torch.full((3, 100, 140), 0.2)
+    image[:, 20:60, 10:50] = torch.tensor([0.9, 0.1, 0.1])[:, None, None]
+    image[:, 30:80, 80:130] = torch.tensor([0.1, 0.3, 0.9])[:, None, None]
+    return image
+
+
+@pytest.mark.parametrize("strategies", [SINGLE, FAST])
+def test_two_squares_are_found_exactly(strategies):
+    boxes = selective_search(two_squares(), strategies=strategies, duplicate_iou=1).tolist()
+    assert [10, 20, 50, 60] in boxes and [80, 30, 130, 80] in boxes and [0, 0, 140, 100] in boxes
+    # The blur before felzenszwalb frays the edges into thin regions, so there are more boxes; but not hundreds.
+    assert len(boxes) < 120
+
+
+def test_shrunk_boxes_come_back_in_pixels_of_the_picture():
+    image = torch.nn.functional.interpolate(two_squares()[None], scale_factor=3)[0]  # 300 × 420
+    boxes = selective_search(image, strategies=[Strategy(max_side=140)], duplicate_iou=1)
+    truth = torch.tensor([[30.0, 60, 150, 180], [240.0, 90, 390, 240], [0, 0, 420, 300]])
+    best = torchvision.ops.box_iou(truth, boxes).amax(dim=1)
+    assert (best > 0.999).all()
+
+
+def test_the_order_is_random_times_the_position_from_the_top():
+    """Over many seeds the whole picture, position 1, comes early; a first region, of large position, comes late."""
+    image = picture(60, 80)
+    (tree,) = merge_trees(image, SINGLE)
+    places = torch.zeros(2)
+    for seed in range(40):
+        boxes = selective_search(image, strategies=SINGLE, seed=seed, duplicate_iou=1).tolist()
+        for which, box in enumerate((tree.boxes[-1], tree.boxes[0])):
+            places[which] += boxes.index(box.tolist()) / len(boxes) / 40
+    assert places[0] < 0.15 and places[1] > 0.4
+
+
+def as_set(boxes):
+    return set(map(tuple, boxes.tolist()))
+
+
+def test_seed_decides_the_order_and_nothing_else():
+    image = picture(60, 80)
+    runs = [selective_search(image, seed=seed, duplicate_iou=1) for seed in (0, 0, 1)]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2]) and as_set(runs[0]) == as_set(runs[2])
+    expected = {tuple(box) for tree in merge_trees(image, FAST) for box in tree.boxes.tolist()}
+    assert as_set(runs[0]) == expected and len(runs[0]) == len(expected)
+
+
+def test_global_random_state_is_neither_read_nor_written():
+    image = picture(30, 40)
+    np.random.seed(1)  # noqa: NPY002 - the old global generator is what must stay untouched
+    torch.manual_seed(1)
+    first = selective_search(image)
+    assert np.random.get_state()[2] == np.random.RandomState(1).get_state()[2]  # noqa: NPY002
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(first, selective_search(image))
+
+
+def test_near_duplicates_go_as_torchvision_would_have_it():
+    image = picture(90, 120)
+    everything = selective_search(image, duplicate_iou=1)
+    kept = torchvision.ops.nms(everything, -torch.arange(float(len(everything))), 0.8)
+    thinned = selective_search(image)
+    assert 10 < len(thinned) < len(everything)
+    assert torch.equal(thinned, everything[kept])
+    assert torch.equal(selective_search(image, max_proposals=7), thinned[:7])
+    assert len(selective_search(image, max_proposals=10**6)) == len(thinned)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 9), (3, 3), (5, 700), (700, 2), (20, 321), (33, 57)])
+def test_any_size_gives_boxes_inside_the_picture(size):
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    before = image.clone()
+    boxes = selective_search(image, strategies=(*SINGLE, Strategy("intensity", 20, ("fill",), min_size=1)))
+    assert torch.equal(image, before)
+    assert boxes.dtype == torch.float32 and boxes.dim() == 2 and boxes.shape[1] == 4
+    height, width = size
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert [0, 0, width, height] in boxes.tolist()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_picture_of_one_colour_is_one_proposal(value):
+    assert selective_search(torch.full((3, 40, 60), value), strategies=QUALITY).tolist() == [[0, 0, 60, 40]]
+
+
+def test_grey_picture():
+    grey = picture(60, 80)[:1].expand(3, -1, -1)
+    boxes = selective_search(grey, strategies=(*FAST, *(Strategy(name, 50) for name in COLOUR_SPACES)))
+    assert len(boxes) > 10
+
+
+def test_other_float_types_and_layouts():
+    image = picture(40, 50)
+    expected = selective_search(image, strategies=SINGLE)
+    assert torch.equal(selective_search(image.double(), strategies=SINGLE), expected)
+    channels_last = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert torch.equal(selective_search(channels_last, strategies=SINGLE), expected)
+    assert torch.equal(selective_search(image.clone().requires_grad_(), strategies=SINGLE), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "says"),
+    [
+        (np.zeros((8, 8, 3), np.uint8), TypeError, "ndarray"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), TypeError, "divide bytes by 255"),
+        (torch.zeros(8, 8, 3), ValueError, r"\(8, 8, 3\)"),
+        (torch.zeros(1, 3, 8, 8), ValueError, r"\(1, 3, 8, 8\)"),
+        (torch.zeros(3, 0, 8), ValueError, "at least 1"),
+        (torch.full((3, 8, 8), float("nan")), ValueError, "nan"),
+        (torch.full((3, 8, 8), float("inf")), ValueError, "infinity"),
+        (torch.full((3, 8, 8), 255.0), ValueError, "255"),
+        (torch.full((3, 8, 8), -0.5), ValueError, "-0.5"),
+    ],
+)
+def test_bad_pictures_are_refused(image, error, says):
+    with pytest.raises(error, match=says):
+        selective_search(image)
+
+
+def test_bad_arguments_are_refused():
+    image = picture(8, 8)
+    for bad in (0, -3):
+        with pytest.raises(ValueError, match="max_proposals"):
+            selective_search(image, max_proposals=bad)
+    for bad in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="duplicate_iou"):
+            selective_search(image, duplicate_iou=bad)
+    with pytest.raises(ValueError, match="FAST"):
+        selective_search(image, strategies=())
+    with pytest.raises(ValueError, match="'cmyk'"):
+        Strategy("cmyk")
+    with pytest.raises(ValueError, match="'cmyk'"):
+        to_colour_space(np.zeros((2, 2, 3)), "cmyk")
+    for names in ((), ("taste",), "colour"):
+        with pytest.raises(ValueError, match="similarities"):
+            Strategy(similarities=names)
+        with pytest.raises(ValueError, match="similarities"):
+            hierarchical_grouping(random_regions(np.array([[0, 1]])), names)
+    for change in ({"scale": 0}, {"scale": float("nan")}, {"min_size": 0}, {"max_side": 0}):
+        with pytest.raises(ValueError, match="scale must be positive"):
+            Strategy(**change)
+
+
+def test_photographs(real_data):
+    """Well below what is measured (python -m minircnn.benchmarks.selective_search), well above chance."""
+    from minircnn.datasets import CocoDataset
+
+    photographs = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json")
+    chosen = [photographs[i] for i in (10, 60, 110)]
+    proposals = [selective_search(image) for image, _ in chosen]
+    targets = [target for _, target in chosen]
+    assert all(len(boxes) > 300 for boxes in proposals)
+    assert proposal_recall(proposals, targets, 0.5, [2000]) > 0.5
+    assert mean_best_overlap(proposals, targets, [2000]) > 0.5
+    random = torch.Generator().manual_seed(0)
+    by_chance = []
+    for (image, _), boxes in zip(chosen, proposals, strict=True):
+        corners = torch.rand(len(boxes), 2, 2, generator=random).sort(dim=1).values  # (P, 2, 2): two points
+        by_chance.append((corners * torch.tensor([image.shape[2], image.shape[1]])).flatten(1))
+    ours, chance = (mean_best_overlap(p, targets, [100, 1000]) for p in (proposals, by_chance))
+    assert (ours > chance + 0.05).all()
