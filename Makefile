@@ -2,12 +2,15 @@
 #
 #   make course      open the course in JupyterLab           (make course ARGS=--no-browser on a server)
 #   make test        unit tests, doctests, every notebook    (make test ARGS="-k nms" for a part)
+#   make unit        without the notebooks
+#   make notebooks-check   the notebooks alone
 #   make lint        ruff: lint and format
 #   make notebooks   run every notebook and store its outputs
 #
 #   CPU=1            install torch without the packages for NVIDIA GPUs, which take gigabytes on Linux
 #   PYTHON=…         the Python to build .venv from
 #   CONSTRAINTS=     the newest versions in place of the tested ones
+#   These three matter when .venv is made: say `make clean` first if there is one.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,14 +23,22 @@ else
 endif
 INSTALLED := $(VENV)/installed
 
-.PHONY: course test lint notebooks clean
+.PHONY: course test unit notebooks-check lint notebooks clean
 
 course: $(INSTALLED)
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
 
-# One process a core and one thread each: notebooks and tests run side by side without fighting for the cores.
+# Two processes with one thread each: tests and notebooks run side by side without fighting for the cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbval -n 2 --dist loadfile minircnn tests notebooks $(ARGS)
+	$(PYTEST) --nbval minircnn tests notebooks $(ARGS)
+
+unit: $(INSTALLED)
+	$(PYTEST) minircnn tests $(ARGS)
+
+notebooks-check: $(INSTALLED)
+	$(PYTEST) --nbval notebooks $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -42,7 +53,7 @@ clean:
 # Written last, so that an installation that was interrupted is taken up again.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-ifdef CPU
+ifneq ($(CPU),)
 	$(BIN)/python -m pip install --quiet "uv>=0.6.9"
 	$(BIN)/python -m uv pip install --python $(VENV) --torch-backend cpu $(CONSTRAINTS) -e ".[course,test]"
 else

@@ -19,8 +19,8 @@ import math
 import torch
 from torch import Tensor
 
-# A network that is still untrained may ask for exp(50) times the width. 1000 / 16 is the largest factor that
-# turns the smallest anchor of Faster R-CNN (16 pixels) into its largest picture side (1000 pixels).
+# A network that is still untrained may ask for exp(50) times the width. This is Detectron's limit, which torchvision
+# shares: from a small anchor, 16 pixels, to the side of a large picture, 1000 pixels, in one step.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 
 # Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
@@ -28,10 +28,11 @@ MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 _NMS_BLOCK = 256
 
 
-def _as_float(boxes: Tensor, name: str = "boxes") -> Tensor:
-    """Checks the shape (…, 4) and gives integers and half precision enough digits to multiply with."""
-    if boxes.dim() < 2 or boxes.shape[-1] != 4:
-        raise ValueError(f"{name} must have shape (N, 4), x1 y1 x2 y2, but has shape {tuple(boxes.shape)}")
+def _as_float(boxes: Tensor, name: str = "boxes", ranks: tuple[int, ...] = (2,)) -> Tensor:
+    """Checks the shape, and gives integers and half precision enough digits to multiply with."""
+    if boxes.dim() not in ranks or boxes.shape[-1] != 4:
+        allowed = " or ".join(f"({'N, K' if rank == 3 else 'N'}, 4)" for rank in ranks)
+        raise ValueError(f"{name} must have shape {allowed}, x1 y1 x2 y2, but has shape {tuple(boxes.shape)}")
     return boxes if boxes.dtype in (torch.float32, torch.float64) else boxes.float()
 
 
@@ -89,8 +90,8 @@ def encode_boxes(src: Tensor, dst: Tensor, weights: tuple[float, float, float, f
     Args:
         src: ``(N, 4)`` boxes to start from (proposals or anchors), of positive width and height.
         dst: ``(N, 4)`` boxes to reach (ground truth), of positive width and height.
-        weights: factors for ``dx, dy, dw, dh``. Paper vs code: the papers normalise the targets to unit variance;
-            published code uses the fixed factors (10, 10, 5, 5) in the second stage instead.
+        weights: factors for ``dx, dy, dw, dh``. Paper vs code: Fast R-CNN normalises the targets to zero mean and unit
+            variance; later code uses the fixed factors (10, 10, 5, 5) in the second stage instead.
 
     Returns:
         ``(N, 4)`` deltas ``dx, dy, dw, dh``. A box without width or height gives infinities.
@@ -122,13 +123,13 @@ def decode_boxes(
 
     Returns:
         Boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at log(1000 / 16), so that the wild numbers of
-        an untrained network stay finite (not in the paper; every implementation does it).
+        an untrained network stay finite (not in the papers; Detectron and torchvision do it).
 
     >>> src = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     >>> decode_boxes(src, torch.tensor([[0.1, 0.0, 0.0, 0.0]]))
     tensor([[ 1.,  0., 11., 10.]])
     """
-    src, deltas = _as_float(src, "src"), _as_float(deltas, "deltas")
+    src, deltas = _as_float(src, "src"), _as_float(deltas, "deltas", ranks=(2, 3))
     if len(src) != len(deltas):
         raise ValueError(f"src and deltas must pair up, but have {len(src)} and {len(deltas)} rows")
     deltas = deltas / deltas.new_tensor(weights)
@@ -154,6 +155,8 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     >>> clip_boxes(torch.tensor([[-5.0, 2.0, 30.0, 40.0]]), (20, 25))
     tensor([[ 0.,  2., 25., 20.]])
     """
+    if boxes.dim() < 2 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must have shape (…, 4), x1 y1 x2 y2, but have shape {tuple(boxes.shape)}")
     x1, y1, x2, y2 = boxes.unbind(-1)
     height, width = size
     return torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1)
@@ -182,8 +185,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
     """:func:`nms` within each group: boxes of different groups (classes, pyramid levels) never drop each other.
 
-    Paper vs code: below 1000 boxes torchvision moves the groups apart by large offsets and runs one NMS, which rounds
-    coordinates and lets boxes with negative coordinates reach into another group; we compare the groups themselves.
+    Paper vs code: up to 1000 boxes (on a CPU) torchvision moves the groups apart by large offsets and runs one NMS,
+    which rounds coordinates and lets boxes with negative coordinates reach into another group; we compare the groups.
 
     Args:
         boxes: ``(N, 4)``.
@@ -199,8 +202,11 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     tensor([1, 0])
     """
     boxes = _as_float(boxes)
-    if not len(boxes) == len(scores) == len(groups):
-        raise ValueError(f"of each there must be one: {len(boxes)} boxes, {len(scores)} scores, {len(groups)} groups")
+    if not (len(boxes),) == scores.shape == groups.shape:
+        raise ValueError(
+            f"there must be a score and a group for each of the {len(boxes)} boxes, "
+            f"but scores have shape {tuple(scores.shape)} and groups {tuple(groups.shape)}"
+        )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
     kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold)].sort().values

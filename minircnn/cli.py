@@ -50,6 +50,8 @@ def benchmark(
 
     if unknown := set(suites or ()) - set(SUITES):
         raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(SUITES)}")
+    if json_file and json_file.is_dir():
+        raise typer.BadParameter(f"--json {json_file}: this is a folder; name a file in it")
     if json_file and not json_file.parent.is_dir():
         raise typer.BadParameter(f"--json {json_file}: the folder {json_file.parent} does not exist")
     measurements = run_suites(suites or SUITES, repeats, report=typer.echo)

@@ -161,7 +161,7 @@ def check_data(folder: Path, verify: Callable[[Path], list[str]] | None = None) 
         folder: Its folder.
         verify: Gives a line for each file that is missing or changed; by default it compares the checksums.
     """
-    remedy = "fetch it again, in the project's folder: git checkout -- data/toytown"
+    remedy = "in the project's folder: git checkout -- data/toytown (and delete what does not belong there)"
     if not folder.is_dir():
         return Check("Toy Town", "problem", f"there is no folder {folder}", remedy)
     try:
@@ -180,13 +180,17 @@ def check_data(folder: Path, verify: Callable[[Path], list[str]] | None = None) 
 
 def check_cores(cores: int | None = None) -> Check:
     """Whether there are the two cores that the stated minutes of the notebooks assume."""
-    if cores is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores() if cores is None else cores
     if cores >= 2:
         return Check("processor cores", "ok", f"{cores}")
     return Check(
         "processor cores", "warning", f"{cores}", "nothing to do: notebooks take up to twice the stated minutes"
     )
+
+
+def available_cores() -> int:
+    """The cores that this process may use, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_memory(available: int | None = None) -> Check:

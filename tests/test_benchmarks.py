@@ -96,6 +96,9 @@ class TestCommand:
         result = self.invoke("boxes", "--json", str(tmp_path / "none" / "x.json"))
         assert result.exit_code == 2
         assert "does not exist" in " ".join(result.output.split())
+        result = self.invoke("boxes", "--json", str(tmp_path))
+        assert result.exit_code == 2
+        assert "this is a folder" in " ".join(result.output.split())
 
 
 def test_version():

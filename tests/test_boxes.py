@@ -102,10 +102,22 @@ class TestAreaAndIoU:
         B.nms(a, a[:, 0], 0.5)
         assert torch.equal(a, b)
 
-    @pytest.mark.parametrize("shape", [(4,), (3, 5), (0,)])
+    @pytest.mark.parametrize("shape", [(4,), (3, 5), (0,), (2, 3, 4)])
     def test_wrong_shape_is_named(self, shape):
+        wrong, right = torch.zeros(shape), torch.zeros(1, 4)
         with pytest.raises(ValueError, match=r"a must have shape \(N, 4\)"):
-            B.box_iou(torch.zeros(shape), torch.zeros(1, 4))
+            B.box_iou(wrong, right)
+        with pytest.raises(ValueError, match=r"dst must have shape \(N, 4\)"):
+            B.encode_boxes(right, wrong)
+        with pytest.raises(ValueError, match=r"src must have shape \(N, 4\)"):
+            B.decode_boxes(wrong, right)
+        with pytest.raises(ValueError, match=r"boxes must have shape \(N, 4\)"):
+            B.nms(wrong, torch.zeros(2), 0.5)
+        if shape[-1] != 4:
+            with pytest.raises(ValueError, match=r"deltas must have shape \(N, 4\) or \(N, K, 4\)"):
+                B.decode_boxes(right, wrong)
+            with pytest.raises(ValueError, match=r"boxes must have shape \(…, 4\)"):
+                B.clip_boxes(wrong, (4, 4))
 
 
 class TestEncodeDecode:
@@ -228,9 +240,11 @@ class TestNMS:
         assert B.batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5).shape == (0,)
 
     def test_unpaired_is_an_error(self):
-        with pytest.raises(ValueError, match="2 boxes, 3 scores"):
+        with pytest.raises(ValueError, match=r"each of the 2 boxes, but scores have shape \(3,\)"):
             B.nms(random_boxes(2), torch.zeros(3), 0.5)
-        with pytest.raises(ValueError, match="3 groups"):
+        with pytest.raises(ValueError, match=r"scores have shape \(2, 1\)"):
+            B.nms(random_boxes(2), torch.zeros(2, 1), 0.5)
+        with pytest.raises(ValueError, match=r"groups \(3,\)"):
             B.batched_nms(random_boxes(2), torch.zeros(2), torch.zeros(3), 0.5)
 
     @settings(max_examples=200)

@@ -24,12 +24,6 @@ def text_of(output):
     return output.get("text", "") + "".join(v for k, v in data.items() if k.startswith("text/"))
 
 
-def declared_minutes(notebook):
-    """The number in the line **Runs in:** about N minutes … of the opening cell."""
-    found = re.search(r"\*\*Runs in:\*\* about (\d+) minutes? on two CPU cores", notebook.cells[0].source)
-    return int(found[1]) if found else None
-
-
 def test_numbered_without_gaps():
     assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(len(NOTEBOOKS)))
     assert len(NOTEBOOKS) >= 3
@@ -46,10 +40,12 @@ def notebook(path):
 
 
 def test_opens_with_a_title_and_its_minutes(notebook):
+    """Three minutes at most; the conftest.py of the project holds the number against the time that it takes."""
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
-    assert declared_minutes(notebook), "the first cell lacks '**Runs in:** about N minutes on two CPU cores'"
-    assert declared_minutes(notebook) <= 3
+    minutes = re.search(r"\*\*Runs in:\*\* about (\d+) minutes? on two CPU cores", notebook.cells[0].source)
+    assert minutes, "the first cell lacks '**Runs in:** about N minutes on two CPU cores'"
+    assert 1 <= int(minutes[1]) <= 3
 
 
 def test_is_stored_as_executed_from_top_to_bottom(notebook):

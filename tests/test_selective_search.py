@@ -158,7 +158,7 @@ def test_flat_picture_has_no_texture_but_a_histogram():
     assert regions.texture.sum() == pytest.approx(1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(label_maps, st.integers(0, 99))
 def test_histograms_against_a_loop(labels, seed):
     bins = np.random.default_rng(seed).integers(0, 4, (3, *labels.shape))
@@ -172,7 +172,6 @@ def test_histograms_against_a_loop(labels, seed):
 # ---- regions
 
 
-@settings(deadline=None)
 @given(label_maps)
 def test_neighbours_against_a_loop(labels):
     height, width = labels.shape
@@ -187,7 +186,7 @@ def test_neighbours_against_a_loop(labels):
     assert [tuple(pair) for pair in found] == sorted(slow)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(label_maps)
 def test_sizes_and_boxes_against_scikit_image(labels):
     regions = random_regions(labels)
@@ -236,7 +235,7 @@ def joined(labels, tree, merges):
     return labels
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(label_maps, subsets)
 def test_tree_is_a_tree(labels, similarities):
     tree = hierarchical_grouping(random_regions(labels), similarities)
@@ -250,7 +249,7 @@ def test_tree_is_a_tree(labels, similarities):
     assert tree.boxes[-1].tolist() == [0, 0, labels.shape[1], labels.shape[0]]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(label_maps, subsets)
 def test_every_node_is_the_union_of_its_pixels(labels, similarities):
     """Sizes, boxes and histograms are carried from merge to merge; here all are taken from the pixels again."""

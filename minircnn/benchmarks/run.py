@@ -1,7 +1,6 @@
 """Collects the cases, measures them, prints the table and writes it as JSON."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ import torchvision
 
 from minircnn.benchmarks import boxes, evaluation, selective_search
 from minircnn.benchmarks._timing import Case, Measurement, measure
+from minircnn.environment import available_cores
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "boxes": boxes.cases,
@@ -46,7 +46,7 @@ def run_suites(names: Iterable[str], repeats: int, report: Callable[[str], None]
         if not cases:
             report(f"{name}: nothing to compare with: its reference is not installed (pip install -e '.[benchmark]')")
         for case in cases:
-            for threads in sorted({1, os.cpu_count() or 1}):
+            for threads in sorted({1, available_cores()}):
                 measurements.append(measure(case, threads, repeats))
                 report(table_row(measurements[-1]))
     return measurements
@@ -65,7 +65,7 @@ def write_json(measurements: Iterable[Measurement], file: Path) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "machine": platform.machine(),
         "measurements": [asdict(m) for m in measurements],
     }

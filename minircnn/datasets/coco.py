@@ -239,7 +239,12 @@ def read_image(path: str | Path) -> Tensor:
             pixels = np.array(rgb)  # (H, W, 3) uint8
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such picture; check the path") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's SyntaxError: a broken PNG chunk
+    except PermissionError:
+        raise PermissionError(f"{path}: may not be read; change its permissions") from None
+    except DatasetError:
+        raise
+    # Damaged files make Pillow's readers raise all of these, SyntaxError for a broken PNG chunk among them.
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
         raise DatasetError(
             f"the picture cannot be decoded ({str(error) or type(error).__name__}); fetch or write the file again"
         ) from error

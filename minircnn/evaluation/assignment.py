@@ -63,7 +63,7 @@ def match_voc(iou: np.ndarray, thresholds: np.ndarray, ignored: np.ndarray, crow
         iou: ``(D, G)``, detections best first.
         thresholds: ``(T,)`` in (0, 1].
         ignored: ``(A, G)`` bool; which objects do not count.
-        crowd: unused: VOC has no crowd regions.
+        crowd: unused: VOC has no crowd regions. Ours are ignored there, as difficult objects are.
 
     Returns:
         ``(A, T, D)`` int64: the object that each detection found, or -1.

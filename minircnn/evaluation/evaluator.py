@@ -96,7 +96,7 @@ def _class_names(classes: Sequence[str] | None, found: Table, wanted: Table) -> 
     labels = np.union1d(found.label, wanted.label)
     if classes is None:
         return {int(label): f"class {label}" for label in labels}
-    if not classes or "background" not in classes[0]:
+    if not classes or "background" not in classes[0]:  # torchvision writes "__background__"
         raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
     if len(labels) and labels[-1] >= len(classes):
         raise ValueError(f"label {labels[-1]} has no name: classes has {len(classes)} entries, background included")

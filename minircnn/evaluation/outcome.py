@@ -68,7 +68,7 @@ def _match_all(
     for image in np.unique(wanted.image[g]):
         first, last = np.searchsorted(found.image[d], [image, image + 1])
         objects = np.flatnonzero(wanted.image[g] == image)
-        crowd = wanted.crowd[g[objects]]
+        crowd = wanted.crowd[g[objects]] & rules.forgives_in_crowd
         iou = overlaps(found.regions_at(d[first:last]), wanted.regions_at(g[objects]), crowd)
         local = rules.match(iou, rules.iou_thresholds, ignored[:, objects], crowd)
         match[..., first:last] = np.where(local == UNMATCHED, UNMATCHED, local + objects[0])

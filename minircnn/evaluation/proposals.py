@@ -99,11 +99,11 @@ def _best_overlaps(
     for index, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"proposals[{index}] must have shape (P, 4), but has shape {tuple(boxes.shape)}")
-        objects = target["boxes"]
-        wanted = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(objects), dtype=torch.bool)
-        overlaps.append(_best_of_first(boxes, objects[wanted], counts))
+        objects = target["boxes"].detach().cpu()
+        wanted = ~target["iscrowd"].cpu() if "iscrowd" in target else torch.ones(len(objects), dtype=torch.bool)
+        overlaps.append(_best_of_first(boxes.detach().cpu(), objects[wanted], counts))
         if with_labels:
-            labels.append(target["labels"][wanted])
+            labels.append(target["labels"].cpu()[wanted])
     return torch.cat(overlaps, dim=1), torch.cat(labels)
 
 

@@ -28,6 +28,7 @@ class Protocol:
         takes_area: average the area under the curve, not its values at the recall points.
         match: who found whom, as :func:`match_coco` and :func:`match_voc`.
         honours_difficult: whether objects marked difficult are ignored. Crowd regions always are.
+        forgives_in_crowd: whether the overlap with a crowd region is the share of the detection that lies inside it.
     """
 
     iou_thresholds: np.ndarray
@@ -37,6 +38,7 @@ class Protocol:
     takes_area: bool
     match: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     honours_difficult: bool
+    forgives_in_crowd: bool
 
 
 PROTOCOLS = {
@@ -48,6 +50,7 @@ PROTOCOLS = {
         takes_area=False,
         match=match_coco,
         honours_difficult=False,
+        forgives_in_crowd=True,
     ),
     "voc2007": Protocol(
         iou_thresholds=np.array([0.5]),
@@ -57,6 +60,7 @@ PROTOCOLS = {
         takes_area=False,
         match=match_voc,
         honours_difficult=True,
+        forgives_in_crowd=False,  # VOC knows no crowds: to it they are difficult objects
     ),
     "voc2010": Protocol(
         iou_thresholds=np.array([0.5]),
@@ -66,6 +70,7 @@ PROTOCOLS = {
         takes_area=True,
         match=match_voc,
         honours_difficult=True,
+        forgives_in_crowd=False,  # VOC knows no crowds: to it they are difficult objects
     ),
 }
 

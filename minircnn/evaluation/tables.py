@@ -13,6 +13,8 @@ import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
+from minircnn.datasets.coco_format import decode_counts
+
 KINDS = ("boxes", "masks")
 
 
@@ -77,7 +79,7 @@ def read_tables(
 
 def _read_detections(entry: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     columns = _read_regions(entry, kind, where)
-    columns["score"] = _column(entry, "scores", columns["label"], where)
+    columns["score"] = _column(entry, "scores", columns["label"], where).astype(np.float64)
     return columns
 
 
@@ -97,7 +99,10 @@ def _read_regions(entry: Mapping[str, Any], kind: str, where: str) -> dict[str, 
     if not isinstance(entry, Mapping) or kind not in entry or "labels" not in entry:
         has = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
         raise ValueError(f'{where} must be a dict with "{kind}" and "labels", but has {has}')
-    label = _as_array(entry["labels"]).reshape(-1).astype(np.int64)
+    label = _as_array(entry["labels"]).reshape(-1)
+    if len(label) and label.dtype.kind not in "iu":
+        raise ValueError(f"{where}: labels must be whole numbers, but are {label.dtype}")
+    label = label.astype(np.int64)
     regions, area = (_read_boxes if kind == "boxes" else _read_masks)(entry[kind], where)
     if len(regions) != len(label):
         raise ValueError(f"{where} has {len(regions)} {kind} but {len(label)} labels")
@@ -165,10 +170,22 @@ def _as_compressed(masks: Sequence[dict], where: str) -> list[dict]:
     for row, mask in enumerate(masks):
         if not isinstance(mask, Mapping) or not {"size", "counts"} <= set(mask):
             raise ValueError(f'{where}: mask {row} is not a run-length encoding with "size" and "counts"')
-        if isinstance(mask["counts"], list):
-            mask = rle.frPyObjects(mask, *mask["size"])
-        compressed.append(mask)
+        _check_runs(mask, f"{where}: mask {row}")
+        compressed.append(rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask)
     return compressed
+
+
+def _check_runs(mask: Mapping[str, Any], where: str) -> None:
+    """Runs must cover the picture: pycocotools does not look, and its overlap of others may never end."""
+    height, width = mask["size"]
+    try:
+        runs = np.asarray(mask["counts"]) if isinstance(mask["counts"], list) else decode_counts(mask["counts"])
+    except ValueError as error:
+        raise ValueError(f"{where}: its run-length string is malformed ({error}); encode the mask again") from error
+    if runs.sum() != height * width or (runs < 0).any():
+        raise ValueError(
+            f"{where}: its runs cover {runs.sum()} pixels, but its size is {height} × {width}; encode the mask again"
+        )
 
 
 def _check_mask_sizes(found: list[dict], wanted: list[dict], index: int) -> None:
@@ -209,6 +226,10 @@ def _check_values(table: Table, name: str) -> None:
         if broken.any():
             where, row = _place(table, broken, name)
             raise ValueError(f"{where}: box {boxes[row].tolist()} must be finite, with x1 <= x2 and y1 <= y2")
+    sized = np.isfinite(table.area)
+    if not sized.all():
+        where, row = _place(table, ~sized, name)
+        raise ValueError(f"{where}: area {table.area[row]} must be a finite number of square pixels")
 
 
 def _place(table: Table, wrong: np.ndarray, name: str) -> tuple[str, int]:

@@ -110,7 +110,7 @@ def as_tensors(images):
     return detections, targets
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(st.lists(image, min_size=1, max_size=3))
 def test_any_small_set(images):
     compare(*as_tensors(images), "boxes", num_classes=2)

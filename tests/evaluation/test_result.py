@@ -125,6 +125,7 @@ def good():
         ({"scores": torch.tensor([float("nan")])}, r"detections\[1\]: a score is nan"),
         ({"scores": torch.tensor([0.5, 0.4])}, r"detections\[1\] has 1 labels but scores of shape \(2,\)"),
         ({"labels": torch.tensor([0])}, r"detections\[1\]: label 0"),
+        ({"labels": torch.tensor([1.7])}, r"detections\[1\]: labels must be whole numbers, but are float"),
         ({"labels": torch.tensor([1, 1])}, r"detections\[1\] has 1 boxes but 2 labels"),
         ({"boxes": torch.tensor([[10.0, 0.0, 0.0, 10.0]])}, r"detections\[1\]: box \[10\.0"),
         ({"boxes": torch.tensor([[0.0, 0.0, float("inf"), 10.0]])}, r"detections\[1\]: box .*must be finite"),
@@ -149,6 +150,7 @@ def test_bad_detections_are_named_with_their_image(change, message):
         ({"iscrowd": torch.tensor([True, False])}, r"targets\[0\] has 1 labels but iscrowd of shape \(2,\)"),
         ({"area": torch.zeros(0)}, r"targets\[0\] has 1 labels but area of shape \(0,\)"),
         ({"labels": torch.tensor([-1])}, r"targets\[0\]: label -1"),
+        ({"area": torch.tensor([float("nan")])}, r"targets\[0\]: area nan must be a finite number"),
     ],
 )
 def test_bad_targets_are_named_with_their_image(change, message):
@@ -192,6 +194,11 @@ def test_lists_of_different_length():
         ),
         (torch.ones(2, 8, 8, dtype=torch.bool), r"detections\[0\] has 2 masks but 1 labels"),
         ([{"size": [8, 8]}], r"detections\[0\]: mask 0"),
+        # Without a look at them, pycocotools computes overlaps of these for ever.
+        ([{"size": [8, 8], "counts": [0, 40]}], r"detections\[0\]: mask 0: its runs cover 40 pixels"),
+        ([{"size": [8, 8], "counts": [90, -26]}], r"detections\[0\]: mask 0: its runs cover 64 pixels"),
+        ([{"size": [8, 8], "counts": b"04"}], r"detections\[0\]: mask 0: its runs cover 4 pixels"),
+        ([{"size": [8, 8], "counts": b"rubbish"}], r"detections\[0\]: mask 0: its run-length string is malformed"),
     ],
 )
 def test_bad_masks_are_named(masks, message):
@@ -199,3 +206,10 @@ def test_bad_masks_are_named(masks, message):
     found = {"masks": masks, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     with pytest.raises(ValueError, match=message):
         evaluate([found], [target], kind="masks")
+
+
+def test_true_and_false_as_scores_rank_like_one_and_zero():
+    detections, targets = good()
+    for detection in detections:
+        detection["scores"] = torch.ones(len(detection["labels"]), dtype=torch.bool)
+    assert evaluate(detections, targets).ap50 == pytest.approx(evaluate(*good()).ap50)

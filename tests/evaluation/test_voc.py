@@ -162,3 +162,13 @@ def test_masks_are_judged_by_the_same_rules():
     found = {"masks": half, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     assert evaluate([found], [target], kind="masks", protocol="voc2010").ap == 1.0
     assert evaluate([found], [target], kind="masks", protocol="voc2010", iou_thresholds=[0.51]).ap == 0.0
+
+
+def test_a_crowd_around_an_object_does_not_hide_it():
+    """VOC has no crowd regions: one counts as a difficult object, by its plain IoU, 0.009 here against 0.9."""
+    target = entry(
+        torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 100.0, 100.0]]), iscrowd=torch.tensor([False, True])
+    )
+    found = entry(torch.tensor([[0.0, 0.0, 10.0, 9.0]]), [0.5])
+    assert evaluate([found], [target], protocol="voc2010").ap50 == 1.0
+    assert evaluate([found], [target], protocol="coco").ap50 == 1.0

@@ -46,13 +46,14 @@ def check_checksums(folder: Path) -> list[str]:
             faults.append(f"{folder / name}: missing")
         elif _digest(folder / name) != digest:
             faults.append(f"{folder / name}: its content has changed")
-    faults += [f"{folder / name}: not listed in {NAME}" for name in _files(folder) if name not in listed]
+    faults += [f"{folder / name}: not listed in {NAME}: delete it" for name in _files(folder) if name not in listed]
     return faults
 
 
 def _files(folder: Path) -> list[str]:
-    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    return sorted(name for name in names if name != NAME and not Path(name).name.startswith("."))
+    """Every file but the listing itself and what hides behind a dot (.DS_Store, .ipynb_checkpoints/…)."""
+    names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(n.as_posix() for n in names if n.as_posix() != NAME and not any(p.startswith(".") for p in n.parts))
 
 
 def _digest(path: Path) -> str:
