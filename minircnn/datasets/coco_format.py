@@ -16,7 +16,7 @@ Format: https://cocodataset.org/#format-data (object detection). Its three ways 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -67,6 +67,19 @@ def read_coco_json(path: Path) -> Record:
                 "'images', 'annotations' and 'categories' (a file of results is something else)"
             )
     return content
+
+
+class RunLengthError(ValueError):
+    """A run-length string that cannot be decoded.
+
+    Attributes:
+        number: Which of the given strings.
+        what: What is wrong with it.
+    """
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"run-length string {number} {what}")
+        self.number, self.what = number, what
 
 
 def raise_problems(path: Path, problems: list[str]) -> None:
@@ -198,9 +211,9 @@ def _rle_problems(rle: Record, image: Record) -> Iterator[str]:
         return
     counts = rle.get("counts")
     try:
-        runs = decode_counts(counts).tolist() if isinstance(counts, str) else counts
-    except ValueError as error:
-        yield f"its run-length string is malformed ({error}): write the mask again"
+        runs = decode_counts([counts])[0].tolist() if isinstance(counts, str) else counts
+    except RunLengthError as error:
+        yield f"its run-length string {error.what}: write the mask again"
         return
     if not isinstance(runs, list) or not all(_is(run, int) and run >= 0 for run in runs):
         yield "the 'counts' of its run-length mask are neither a string nor a list of whole numbers ≥ 0: write it again"
@@ -211,47 +224,64 @@ def _rle_problems(rle: Record, image: Record) -> Iterator[str]:
         )
 
 
-def decode_counts(counts: str | bytes) -> NDArray[np.int64]:
-    """The run lengths that a compressed ``counts`` string holds.
+def decode_counts(strings: Sequence[str | bytes]) -> list[NDArray[np.int64]]:
+    """The run lengths that compressed ``counts`` strings hold, all strings in one go.
 
     Each character carries ``ord(character) - 48``: five bits of a number, lowest first, and a sixth bit (32) which says
     that the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
     number is the difference from the run two places before, which for the columns of a compact object is small.
 
     Args:
-        counts: The string, for example ``"04"``, or its bytes.
+        strings: For example ``["04"]``, or the same as bytes.
 
     Returns:
-        The lengths of alternating runs of 0 and 1, column after column.
+        For each string the lengths of alternating runs of 0 and 1, column after column.
 
     Raises:
-        ValueError: A character outside the code, a string that ends within a number, or a negative run.
+        RunLengthError: A string has a character outside the code, ends within a number, or holds a negative run.
 
     Example:
-        >>> decode_counts("52203").tolist()
-        [5, 2, 2, 2, 5]
+        >>> [runs.tolist() for runs in decode_counts(["52203", "04"])]
+        [[5, 2, 2, 2, 5], [0, 4]]
     """
-    code = np.frombuffer(counts.encode("utf-8") if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    if not len(code):
-        return code
-    unknown = (code < 0) | (code > 63)
-    if unknown.any():
-        raise ValueError(f"character {int(unknown.argmax())} is not in the code")
+    strings = [s.encode("utf-8") if isinstance(s, str) else s for s in strings]
+    lengths = np.array([len(s) for s in strings], dtype=np.int64)
+    owner = np.repeat(np.arange(len(strings)), lengths)  # the string of each character
+    code = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
+    _refuse((code < 0) | (code > 63), owner, "has a character that is not in the code")
     ends = (code & 32) == 0  # the last character of a number
-    if not ends[-1]:
-        raise ValueError("it ends in the middle of a number")
-    starts = np.append(0, np.flatnonzero(ends[:-1]) + 1)
-    digits = np.diff(starts, append=len(code))
-    if digits.max() > MOST_DIGITS:
-        raise ValueError(f"a number of {digits.max()} characters is too long")
-    place = np.arange(len(code)) - np.repeat(starts, digits)
-    runs = np.add.reduceat((code & 31) << (5 * place), starts)
-    runs -= ((code[ends] & 16) > 0).astype(np.int64) << (5 * digits)
-    for first in (1, 2):  # sums of the differences, odd and even runs apart
-        runs[first::2] = runs[first::2].cumsum()
-    if (runs < 0).any():
-        raise ValueError(f"run {int((runs < 0).argmax())} has the length {runs.min()}")
+    last = np.cumsum(lengths)[lengths > 0] - 1  # the last character of a string
+    _refuse(~ends[last], owner[last], "ends in the middle of a number")
+    start = np.flatnonzero(np.append(True, ends[:-1])[: len(code)])
+    digits = np.diff(start, append=len(code))
+    owner = owner[start]  # from here on the string of each number
+    _refuse(digits > MOST_DIGITS, owner, "holds a number of too many characters")
+    if not len(start):
+        return [np.zeros(0, dtype=np.int64) for _ in strings]
+    place = np.arange(len(code)) - np.repeat(start, digits)
+    numbers = np.add.reduceat((code & 31) << (5 * place), start)
+    numbers -= ((code[ends] & 16) > 0).astype(np.int64) << (5 * digits)
+    runs = _add_up_differences(numbers, owner)
+    _refuse(runs < 0, owner, "holds a run of negative length")
+    return np.split(runs, np.searchsorted(owner, np.arange(1, len(strings))))
+
+
+def _add_up_differences(numbers: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Runs from numbers: the odd ones and the even ones of each string are two chains of differences."""
+    index = np.arange(len(numbers)) - np.searchsorted(owner, owner)  # within the string
+    chain = 3 * owner + np.where(index > 0, 1 + index % 2, 0)  # the first run stands alone
+    order = np.argsort(chain, kind="stable")
+    sums, chain = np.cumsum(numbers[order]), chain[order]
+    first = np.searchsorted(chain, chain)  # where each one's chain begins
+    runs = np.empty_like(numbers)
+    runs[order] = sums - (sums - numbers[order])[first]
     return runs
+
+
+def _refuse(wrong: NDArray[np.bool_], owner: NDArray[np.int64], what: str) -> None:
+    """Raises an error that names the first string with something wrong."""
+    if wrong.any():
+        raise RunLengthError(int(owner[wrong.argmax()]), what)
 
 
 def _is(value: object, kind: type | UnionType) -> bool:

@@ -13,7 +13,7 @@ import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
-from minircnn.datasets.coco_format import decode_counts
+from minircnn.datasets.coco_format import RunLengthError, decode_counts
 
 KINDS = ("boxes", "masks")
 
@@ -68,6 +68,9 @@ def read_tables(
             f"detections and targets must have one entry for each image, in the same order, "
             f"but there are {len(detections)} and {len(targets)}"
         )
+    if kind == "masks":
+        _check_runs(detections, "detections")
+        _check_runs(targets, "targets")
     found, wanted = [], []
     for index, (detection, target) in enumerate(zip(detections, targets, strict=True)):
         found.append(_read_detections(detection, kind, f"detections[{index}]"))
@@ -147,7 +150,7 @@ def _read_boxes(boxes: Tensor, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_masks(masks: Tensor | list[dict], where: str) -> tuple[list[dict], np.ndarray]:
     """Run-length encoded masks and their areas."""
-    encoded = _encode(masks, where) if isinstance(masks, Tensor) else _as_compressed(masks, where)
+    encoded = _encode(masks, where) if isinstance(masks, Tensor) else _as_compressed(masks)
     return encoded, np.asarray(rle.area(encoded), dtype=np.float64).reshape(-1)
 
 
@@ -164,28 +167,37 @@ def _encode(masks: Tensor, where: str) -> list[dict]:
     return rle.encode(np.asfortranarray(pixels.transpose(1, 2, 0)))
 
 
-def _as_compressed(masks: Sequence[dict], where: str) -> list[dict]:
+def _as_compressed(masks: Sequence[dict]) -> list[dict]:
     """COCO's files hold runs as compressed bytes, as the same in text, or as plain lists of numbers."""
-    compressed = []
-    for row, mask in enumerate(masks):
+    return [rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask for mask in masks]
+
+
+def _check_runs(entries: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Runs must cover their picture: pycocotools does not look, and the overlap of those that do not may never end."""
+    places, masks = [], []
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Mapping) and not isinstance(entry.get("masks"), Tensor):
+            for row, mask in enumerate(entry.get("masks") or ()):
+                places.append(f"{name}[{index}]: mask {row}")
+                masks.append(mask)
+    for place, mask in zip(places, masks, strict=True):
         if not isinstance(mask, Mapping) or not {"size", "counts"} <= set(mask):
-            raise ValueError(f'{where}: mask {row} is not a run-length encoding with "size" and "counts"')
-        _check_runs(mask, f"{where}: mask {row}")
-        compressed.append(rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask)
-    return compressed
-
-
-def _check_runs(mask: Mapping[str, Any], where: str) -> None:
-    """Runs must cover the picture: pycocotools does not look, and its overlap of others may never end."""
-    height, width = mask["size"]
+            raise ValueError(f'{place} is not a run-length encoding with "size" and "counts"')
+    strings = [number for number, mask in enumerate(masks) if not isinstance(mask["counts"], list)]
+    runs = [mask["counts"] for mask in masks]
     try:
-        runs = np.asarray(mask["counts"]) if isinstance(mask["counts"], list) else decode_counts(mask["counts"])
-    except ValueError as error:
-        raise ValueError(f"{where}: its run-length string is malformed ({error}); encode the mask again") from error
-    if runs.sum() != height * width or (runs < 0).any():
+        for number, decoded in zip(strings, decode_counts([runs[number] for number in strings]), strict=True):
+            runs[number] = decoded
+    except RunLengthError as error:
         raise ValueError(
-            f"{where}: its runs cover {runs.sum()} pixels, but its size is {height} × {width}; encode the mask again"
-        )
+            f"{places[strings[error.number]]}: its run-length string {error.what}; encode it again"
+        ) from error
+    for place, mask, lengths in zip(places, masks, runs, strict=True):
+        covered, (height, width) = sum(lengths) if isinstance(lengths, list) else lengths.sum(), mask["size"]
+        if covered != height * width or (isinstance(lengths, list) and min(lengths) < 0):
+            raise ValueError(
+                f"{place}: its runs cover {covered} pixels, but its size is {height} × {width}; encode it again"
+            )
 
 
 def _check_mask_sizes(found: list[dict], wanted: list[dict], index: int) -> None:

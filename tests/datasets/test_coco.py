@@ -343,7 +343,7 @@ BAD_ANNOTATIONS = {
     "string too short": (annotation(segmentation={"size": [8, 10], "counts": "52203"}), r"its runs cover 16 pixels"),
     "string of rubbish": (
         annotation(segmentation={"size": [8, 10], "counts": "zz!"}),
-        r"run-length string is malformed",
+        r"run-length string has a character that is not in the code",
     ),
 }
 
@@ -459,30 +459,35 @@ def test_file_is_left_as_it_was(folder):
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_decode_counts_is_the_inverse_of_pycocotools_encode(height, width, seed, density):
     mask = (np.random.default_rng(seed).random((height, width)) < density).astype(np.uint8)
-    runs = decode_counts(rle_codec.encode(np.asfortranarray(mask))["counts"].decode())
+    (runs,) = decode_counts([rle_codec.encode(np.asfortranarray(mask))["counts"].decode()])
     column_order = np.repeat(np.arange(len(runs)) % 2, runs)
     assert np.array_equal(column_order.reshape(width, height).T, mask)
 
 
-def test_decode_counts_of_long_runs():
-    mask = np.zeros((1000, 1000), dtype=np.uint8, order="F")
-    mask[:, 999] = 1
-    assert decode_counts(rle_codec.encode(mask)["counts"].decode()).tolist() == [999_000, 1000]
+def test_decode_counts_of_several_strings_at_once():
+    """Also of a long one, of one without pixels of the object, and of none at all."""
+    long = np.zeros((1000, 1000), dtype=np.uint8, order="F")
+    long[:, 999] = 1
+    strings = [rle_codec.encode(mask)["counts"] for mask in (long, np.asfortranarray(long[:2, :3]), long)]
+    found = decode_counts([strings[0], "", *strings[1:], "52203", ""])
+    assert [runs.tolist() for runs in found] == [[999_000, 1000], [], [6], [999_000, 1000], [5, 2, 2, 2, 5], []]
+    assert decode_counts([]) == []
+    assert [runs.tolist() for runs in decode_counts(["", ""])] == [[], []]
 
 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ("5!", "character 1 is not in the code"),
+        ("5!", "not in the code"),
         ("5ä", "not in the code"),
         ("5P", "middle of a number"),
-        ("N", "run 0 has the length -2"),
-        ("P" * 20 + "0", "number of 21 characters"),
+        ("N", "negative length"),
+        ("P" * 20 + "0", "too many characters"),
     ],
 )
 def test_decode_counts_refuses_rubbish(counts, message):
-    with pytest.raises(ValueError, match=message):
-        decode_counts(counts)
+    with pytest.raises(ValueError, match=f"run-length string 1 .*{message}"):
+        decode_counts(["52203", counts, "04"])
 
 
 def test_byte_order_mark_is_no_defect(folder):

@@ -198,7 +198,7 @@ def test_lists_of_different_length():
         ([{"size": [8, 8], "counts": [0, 40]}], r"detections\[0\]: mask 0: its runs cover 40 pixels"),
         ([{"size": [8, 8], "counts": [90, -26]}], r"detections\[0\]: mask 0: its runs cover 64 pixels"),
         ([{"size": [8, 8], "counts": b"04"}], r"detections\[0\]: mask 0: its runs cover 4 pixels"),
-        ([{"size": [8, 8], "counts": b"rubbish"}], r"detections\[0\]: mask 0: its run-length string is malformed"),
+        ([{"size": [8, 8], "counts": b"rubbish"}], r"detections\[0\]: mask 0: its run-length string has a character"),
     ],
 )
 def test_bad_masks_are_named(masks, message):
