@@ -11,7 +11,6 @@ import skimage.data
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import PatchCollection
-from matplotlib.contour import ContourSet
 from matplotlib.patches import Rectangle
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -51,6 +50,11 @@ def target():
         "area": torch.tensor([300.0, 1000.0]),
         "image_id": 3,
     }
+
+
+def two_objects():
+    """The same without a crowd."""
+    return {**target(), "iscrowd": torch.tensor([False, False])}
 
 
 def rectangles(ax):
@@ -198,11 +202,12 @@ def test_mask_is_seen_in_the_rendered_picture():
 def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
     objects = target()
     ax = plotting.plot_detections(picture(), objects, CLASSES, boxes=False, names=False)
-    outlines = [c for c in ax.collections if isinstance(c, ContourSet)]
+    # matplotlib before 3.8 puts the lines of a contour set into the axes, later ones the set itself.
+    outlines = [path for collection in ax.collections for path in collection.get_paths() if len(path)]
     assert len(outlines) == 2
     boxes = []
     for outline in outlines:
-        corners = outline.get_paths()[0].get_extents()
+        corners = outline.get_extents()
         boxes.append([corners.x0, corners.y0, corners.x1, corners.y1])
     # Masks are drawn from the last to the first; both fill their boxes.
     np.testing.assert_allclose(boxes, objects["boxes"].flip(0))
@@ -288,7 +293,10 @@ def test_text_is_larger_on_a_larger_picture_and_smaller_among_many():
     [
         ({"labels": torch.tensor([1])}, "different numbers"),
         ({"labels": None}, "need 'boxes' and 'labels'"),
-        ({"masks": torch.zeros(2, 39, 60)}, r"masks of size \(39, 60\) for a picture of size \(40, 60\)"),
+        (
+            {"masks": torch.zeros(2, 39, 60, dtype=torch.bool)},
+            r"masks of size \(39, 60\) for a picture of size \(40, 60\)",
+        ),
         ({"scores": torch.tensor([0.5])}, "different numbers"),
     ],
 )
@@ -374,7 +382,7 @@ def test_grid_refuses_lists_that_do_not_fit():
 
 def test_proposals_are_all_drawn_and_the_best_is_named():
     boxes = torch.tensor([[0.0, 0, 5, 5], [10, 5, 30, 15], [10, 5, 30, 20], [22, 15, 60, 40]])
-    ax = plotting.plot_proposals(picture(), boxes, target(), CLASSES)
+    ax = plotting.plot_proposals(picture(), boxes, two_objects(), CLASSES)
     (collection,) = [c for c in ax.collections if isinstance(c, PatchCollection)]
     drawn = [[p.vertices[:, 0].min(), p.vertices[:, 1].min(), *p.vertices.max(axis=0)] for p in collection.get_paths()]
     np.testing.assert_allclose(drawn, boxes)
@@ -395,7 +403,7 @@ def test_many_proposals_are_fainter_than_few():
 def test_no_proposals_or_no_objects():
     none = torch.zeros(0, 4)
     assert texts(plotting.plot_proposals(picture(), none)) == []
-    ax = plotting.plot_proposals(picture(), none, target(), CLASSES)
+    ax = plotting.plot_proposals(picture(), none, two_objects(), CLASSES)
     assert rectangles(ax) == target()["boxes"].tolist()
     empty = {"boxes": none, "labels": torch.zeros(0, dtype=torch.int64)}
     assert texts(plotting.plot_proposals(picture(), target()["boxes"], empty, CLASSES)) == []
@@ -620,3 +628,42 @@ def test_notebook_cell_holds_exactly_one_output_with_alt_text():
     assert output.data["text/plain"] == "Black."
     assert output.metadata["image/png"]["alt"] == "Black."
     assert Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).size == (600, 400)
+
+
+def test_classic_pages_hold_the_alt_text(published):
+    nbformat = pytest.importorskip("nbformat")
+    nbconvert = pytest.importorskip("nbconvert")
+    plotting.show(plotting.show_image(picture()), alt="A red square on white.")
+    ((data, metadata),) = published
+    data = data | {"image/png": base64.b64encode(data["image/png"]).decode()}
+    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    page, _ = nbconvert.HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    assert 'alt="A red square on white."' in page
+
+
+def test_class_names_without_the_background_are_refused():
+    """Every name would be one too far, without a word."""
+    with pytest.raises(ValueError, match='must be "background"'):
+        plotting.plot_detections(picture(), target(), ["person", "car"])
+    with pytest.raises(ValueError, match='must be "background"'):
+        plotting.plot_proposals(picture(), torch.zeros(0, 4), target(), ["person", "car"])
+
+
+def test_masks_of_probabilities_are_refused():
+    objects = target()
+    objects["masks"] = objects["masks"] * 0.4
+    with pytest.raises(ValueError, match=r"compare probabilities with 0\.5 first"):
+        plotting.plot_detections(picture(), objects, CLASSES)
+
+
+def test_class_names_are_no_formulas():
+    ax = plotting.plot_detections(picture(), target(), ["background", r"$\foo$ note", "car"])
+    plotting.display.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
+    assert r"$\foo$ note" in [text.get_text() for text in ax.texts]
+
+
+def test_proposals_as_arrays_and_beside_a_crowd():
+    objects = {**target(), "iscrowd": torch.tensor([False, True])}
+    ax = plotting.plot_proposals(picture(), objects["boxes"].numpy(), objects, CLASSES)
+    assert [text.get_text() for text in ax.texts] == ["person: IoU 1.00"]

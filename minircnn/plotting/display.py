@@ -22,10 +22,11 @@ ALIKE = 8.0
 def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
     """Show a figure in the notebook, once, and close it.
 
-    The cell's output holds the picture, with the alt text in its metadata (under the key where nbconvert's templates
-    look for it, to write it into a page for screen readers), and the alt text again as the plain-text form. nbval
-    compares the latter and not the picture, so state in it the facts that the picture shows. Outside of a notebook the
-    alt text is printed.
+    The cell's output holds the picture, with the alt text in its metadata, and the alt text again as the plain-text
+    form. nbconvert's classic template writes the one in the metadata into its pages for screen readers (``jupyter
+    nbconvert --to html --template classic``); its default template, lab, does not, and says of every picture that it
+    has no description. nbval compares the plain text and not the picture, so state in it the facts that the picture
+    shows. Outside of a notebook the alt text is printed.
 
     Args:
         figure: A figure, axes of it, or several axes of one figure, as :func:`image_grid` returns them.

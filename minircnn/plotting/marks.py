@@ -28,7 +28,8 @@ def picture_size(ax: Axes) -> tuple[int, int]:
 def draw_box(ax: Axes, box: Sequence[float], colour: Colour, *, dashed: bool = False) -> None:
     """A box in a colour, with a dark rim that sets it off from a background of the same colour."""
     x1, y1, x2, y2 = (float(value) for value in box)
-    line = 1.2 if _font_size(ax, 1) < 8 else 1.8
+    small_picture = _font_size(ax, 1) < 8
+    line = 1.2 if small_picture else 1.8
     patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line, zorder=4)
     if dashed:
         patch.set_linestyle((0, (4, 2.5)))
@@ -41,7 +42,7 @@ def draw_masks(ax: Axes, masks: np.ndarray, colours: Sequence[Colour]) -> None:
     height, width = picture_size(ax)
     overlay = np.zeros((height, width, 4))  # transparent outside of all masks
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
-        overlay[mask.astype(bool)] = (*colour, MASK_OPACITY)
+        overlay[mask] = (*colour, MASK_OPACITY)
         _draw_outline(ax, mask, colour)
     # "nearest", so that no colour bleeds into the pixels beside a mask.
     ax.imshow(overlay, extent=(0, width, height, 0), interpolation="nearest", zorder=2)
@@ -76,7 +77,8 @@ def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]]
     taken: list[tuple[float, float, float, float]] = []
     for rank, (text, box, colour) in enumerate(zip(texts, boxes, colours, strict=True)):
         # A few per cent wider than the outlines of the letters, since those are hinted when they are drawn.
-        long = 1.05 * TextPath((0, 0), text, size=font).get_extents().width + 2 * pad if text else 0.0
+        plain = text.replace("$", r"\$")  # a class may be called "$5 note"
+        long = 1.05 * TextPath((0, 0), plain, size=font).get_extents().width + 2 * pad if text else 0.0
         fit = min(1.0, width / (long * point)) if long else 1.0
         place = _find_place(box, (1.5 * font * fit * point, long * fit * point), (height, width), taken)
         taken.append(place)
@@ -87,6 +89,7 @@ def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]]
             fontsize=font * fit,
             color=text_colour(colour),
             va="center",
+            parse_math=False,
             bbox={"boxstyle": f"square,pad={pad / font}", "facecolor": colour, "edgecolor": "none", "alpha": 0.9},
             zorder=6 - rank / (len(texts) + 1),
         )

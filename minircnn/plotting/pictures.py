@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
@@ -136,7 +137,7 @@ def draw_objects(
 
     The first object of the list lies on top, since detections stand best first. A crowd has a dashed box.
     """
-    found = _as_arrays(objects)
+    found = _as_arrays(objects, classes)
     colours = [class_colour(label) for label in found["labels"]]
     crowds = found.get("iscrowd", np.zeros(len(colours), dtype=bool))
     if masks and "masks" in found:
@@ -229,7 +230,8 @@ def plot_proposals(
     Args:
         image: The picture, see :func:`show_image`.
         boxes: (P, 4) proposals.
-        objects: A target, with ``boxes`` (G, 4) and ``labels`` (G,).
+        objects: A target, with ``boxes`` (G, 4) and ``labels`` (G,). Crowd regions are left out: a proposal is for one
+            object, and :func:`minircnn.evaluation.proposal_recall` does not count them either.
         classes: Names by label.
         ax: Where to draw; by default a new figure.
         title: Title.
@@ -239,6 +241,7 @@ def plot_proposals(
         The axes. The label of a best proposal states its IoU with the object.
     """
     ax = show_image(image, ax=ax, title=title, width=width)
+    boxes = torch.as_tensor(boxes).detach().cpu()
     # The more boxes there are, the fainter each: a thousand of them have to leave the picture visible.
     faint = float(np.clip(6 / math.sqrt(max(len(boxes), 1)), 0.12, 0.7))
     patches = [Rectangle((x1, y1), x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes.tolist()]
@@ -247,7 +250,7 @@ def plot_proposals(
     )
     if objects is None or len(objects["boxes"]) == 0:
         return ax
-    truth, labels = objects["boxes"].float(), objects["labels"].tolist()
+    truth, labels = _single_objects(objects, classes)
     colours = [class_colour(label) for label in labels]
     for box, colour in zip(truth.tolist(), colours, strict=True):
         draw_box(ax, box, colour, dashed=True)
@@ -261,14 +264,23 @@ def plot_proposals(
     return ax
 
 
+def _single_objects(objects: Objects, classes: Sequence[str] | None) -> tuple[Tensor, list[int]]:
+    """Boxes (G, 4) and labels of the objects that are no crowd."""
+    found = _as_arrays(objects, classes)
+    single = ~found.get("iscrowd", np.zeros(len(found["labels"]), dtype=bool)).astype(bool)
+    return torch.from_numpy(found["boxes"][single]).float().reshape(-1, 4), found["labels"][single].tolist()
+
+
 def _title_height(titles: Sequence[str] | None, font: float) -> float:
     """Inches that the titles above a row of pictures take, with the distance that matplotlib leaves below them."""
     lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
     return (1.3 * font * lines + 6) / 72 if lines else 0.0
 
 
-def _as_arrays(objects: Objects) -> dict[str, np.ndarray]:
-    """The drawable entries as numpy arrays, all of one length."""
+def _as_arrays(objects: Objects, classes: Sequence[str] | None) -> dict[str, np.ndarray]:
+    """The drawable entries as numpy arrays, all of one length, checked against what would be drawn wrongly."""
+    if classes is not None and (not classes or "background" not in classes[0]):
+        raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
     keys = [key for key in ("boxes", "labels", "scores", "masks", "iscrowd") if objects.get(key) is not None]
     found = {
         key: objects[key].detach().cpu().numpy() if isinstance(objects[key], Tensor) else np.asarray(objects[key])
@@ -276,6 +288,8 @@ def _as_arrays(objects: Objects) -> dict[str, np.ndarray]:
     }
     if "boxes" not in found or "labels" not in found:
         raise ValueError(f"objects need 'boxes' and 'labels'; these have {sorted(map(str, objects))}")
+    if "masks" in found and found["masks"].dtype != bool:
+        raise ValueError(f"masks must be bool, but are {found['masks'].dtype}; compare probabilities with 0.5 first")
     lengths = {key: len(value) for key, value in found.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"objects of different numbers: {lengths}")

@@ -79,7 +79,7 @@ def build(folder: Path, counts: dict[str, int] | None = None, progress: Callable
 
 
 def _empty_annotations(split: str) -> dict[str, Any]:
-    categories = [{"id": i, "name": name, "supercategory": "toy town"} for i, name in enumerate(CLASSES, start=1)]
+    categories = [{"id": i, "name": name, "supercategory": "toy town"} for i, name in enumerate(CLASSES[1:], start=1)]
     info = {"description": f"Toy Town, {split}: painted scenes with instance masks", "version": "1.0"}
     licence = {
         "id": 1,

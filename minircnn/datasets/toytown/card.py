@@ -43,13 +43,13 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
 
 def _objects(splits: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
     """All annotations, or those of one class."""
-    label = None if name is None else CLASSES.index(name) + 1
+    label = None if name is None else CLASSES.index(name)
     return [a for content in splits.values() for a in content["annotations"] if label in (None, a["category_id"])]
 
 
 def _counts(splits: dict[str, Any]) -> str:
     rows: list[list[Any]] = []
-    for label, name in enumerate(CLASSES, start=1):
+    for label, name in enumerate(CLASSES[1:], start=1):
         counts = [sum(a["category_id"] == label for a in content["annotations"]) for content in splits.values()]
         rows.append([f"{label} {name}", *counts, sum(counts)])
     objects = [len(content["annotations"]) for content in splits.values()]
@@ -68,7 +68,7 @@ def _counts(splits: dict[str, Any]) -> str:
 
 def _sizes(splits: dict[str, Any]) -> str:
     rows = []
-    for name in CLASSES:
+    for name in CLASSES[1:]:
         objects = _objects(splits, name)
         width, height = np.array([a["bbox"][2:] for a in objects]).T
         area = np.array([a["area"] for a in objects])
@@ -84,7 +84,7 @@ def _range(values: np.ndarray) -> str:
 
 def _hidden(splits: dict[str, Any]) -> str:
     rows = []
-    for name in [*CLASSES, None]:
+    for name in [*CLASSES[1:], None]:
         objects = _objects(splits, name)
         share = np.array([a["area"] / a["full_area"] for a in objects])
         edge = np.array([_touches_edge(a["bbox"], a["segmentation"]["size"]) for a in objects])

@@ -16,7 +16,7 @@ MIN_VISIBLE_PIXELS = 40
 """… and at least this many of them in a picture of 128 × 128; else it is taken out before anything is painted."""
 SCALE = (20.0, 90.0)
 """Length of the longer side of a whole object in a picture of 128 × 128."""
-_BALLOON = CLASSES.index("balloon") + 1
+_BALLOON = CLASSES.index("balloon")
 _COUNT_ODDS = (0.1, 0.16, 0.22, 0.22, 0.17, 0.13)  # of 1 … 6 objects
 
 
@@ -84,7 +84,7 @@ def arrange(rng: np.random.Generator, backdrop: Backdrop, size: int, light: Ligh
 
 def _place_object(rng: np.random.Generator, backdrop: Backdrop, size: int, light: Light, near: Thing | None) -> Thing:
     """One object of a random class; beside `near`, if given, so that they are likely to overlap."""
-    label = int(rng.integers(1, len(CLASSES) + 1))
+    label = int(rng.integers(1, len(CLASSES)))
     depth = float(rng.beta(1.15, 1.15))
     low, high = (s * size / 128 for s in SCALE)
     longest = float(np.clip((low + (high - low) * depth) * rng.uniform(0.75, 1.3), low, high))

@@ -9,8 +9,8 @@ from minircnn.datasets.toytown import balloon, car, cat, house, person, tree
 from minircnn.datasets.toytown.palette import choose
 from minircnn.datasets.toytown.sketch import Sketch
 
-CLASSES = ("person", "car", "cat", "tree", "house", "balloon")
-"""Names of the classes in the order of their labels: `CLASSES[label - 1]`, for label 0 is background."""
+CLASSES = ("background", "person", "car", "cat", "tree", "house", "balloon")
+"""Names by label, as every data set of this package has them: `CLASSES[0]` is the background."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ _PAINTERS = {
     "balloon": _Painter(balloon.SUBTYPES, balloon.sketch_balloon),
 }
 
-SUBTYPES = tuple(f"{name}/{subtype}" for name in CLASSES for subtype in _PAINTERS[name].subtypes)
+SUBTYPES = tuple(f"{name}/{subtype}" for name in CLASSES[1:] for subtype in _PAINTERS[name].subtypes)
 """Names of the finer kinds, such as "car/van"; a sub-type is an index into this tuple."""
 
 
 def sketch_object(rng: np.random.Generator, label: int) -> tuple[Sketch, int]:
     """One object of class `label` (1..6) and its sub-type, an index into `SUBTYPES`."""
-    name = CLASSES[label - 1]
+    name = CLASSES[label]
     painter = _PAINTERS[name]
     subtype = choose(rng, painter.subtypes)
     return painter.sketch(rng, subtype), SUBTYPES.index(f"{name}/{subtype}")

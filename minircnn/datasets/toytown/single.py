@@ -49,7 +49,7 @@ def paint_framed(rng: np.random.Generator, size: int, photographs: Sequence[str]
         things.append(
             Thing(sprite, round(side - sprite.size[1] / 3), int(rng.integers(0, size // 2)), 0.5, 0, -1, False)
         )
-    label = int(rng.integers(1, len(CLASSES) + 1))
+    label = int(rng.integers(1, len(CLASSES)))
     sketch, subtype = sketch_object(rng, label)
     sprite = render(
         sketch, size * rng.uniform(*FRAME), light, chance(rng, 0.5), float(np.clip(rng.normal(0, 0.08), -0.25, 0.25))
@@ -57,6 +57,6 @@ def paint_framed(rng: np.random.Generator, size: int, photographs: Sequence[str]
     height, width = sprite.size
     x = round((size - width) / 2 + rng.uniform(-0.04, 0.04) * size)
     y = round((size - height) / 2 + rng.uniform(-0.04, 0.04) * size)
-    grounded = backdrop.horizon is not None and CLASSES[label - 1] != "balloon" and y + height > backdrop.horizon
+    grounded = backdrop.horizon is not None and CLASSES[label] != "balloon" and y + height > backdrop.horizon
     things.append(Thing(sprite, x, y, 1.0, label, subtype, grounded))
     return things[-1], compose(rng, backdrop, things, light)
