@@ -12,6 +12,7 @@ import torchvision
 from minircnn.benchmarks import boxes, evaluation, selective_search
 from minircnn.benchmarks._timing import Case, Measurement, measure
 from minircnn.environment import available_cores
+from minircnn.files import write_atomically
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "boxes": boxes.cases,
@@ -69,6 +70,4 @@ def write_json(measurements: Iterable[Measurement], file: Path) -> None:
         "machine": platform.machine(),
         "measurements": [asdict(m) for m in measurements],
     }
-    temporary = file.with_name(file.name + ".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())

@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from minircnn.datasets.toytown.checksums import write_atomically, write_checksums
+from minircnn.datasets.toytown.checksums import write_checksums
 from minircnn.datasets.toytown.objects import CLASSES, SUBTYPES
 from minircnn.datasets.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from minircnn.datasets.toytown.scene import SIZE, Scene, paint_scene
+from minircnn.files import write_atomically
 
 _QUALITY: dict[str, Any] = {
     "quality": 92,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from minircnn.datasets.toytown.build import SPLITS
-from minircnn.datasets.toytown.checksums import write_atomically
 from minircnn.datasets.toytown.layout import MIN_VISIBLE_SHARE
 from minircnn.datasets.toytown.objects import CLASSES
 from minircnn.datasets.toytown.photographs import PHOTOGRAPHS
+from minircnn.files import write_atomically
 
 BEGIN = "<!-- tables: written by `python -m minircnn.datasets.toytown --card` -->"
 END = "<!-- end of tables -->"

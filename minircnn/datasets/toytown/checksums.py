@@ -1,21 +1,11 @@
 """SHA256SUMS, the list that `sha256sum --check` reads: proof that no file of the set has changed."""
 
 import hashlib
-import os
 from pathlib import Path
 
+from minircnn.files import write_atomically
+
 NAME = "SHA256SUMS"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that replaces in one step on every system
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_checksums(folder: Path) -> None:
