@@ -38,7 +38,7 @@ def test_threads_are_set_and_set_back():
     measure(Case("", "", note, note, lambda a, b: True), threads=before + 1, repeats=2)
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), _timing._threads(before + 1):
+    with pytest.raises(ZeroDivisionError), _timing.limit_threads(before + 1):
         1 / 0  # noqa: B018
     assert torch.get_num_threads() == before
 

@@ -7,7 +7,7 @@ the spread of the middle half.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
     """
     if repeats < 2:
         raise ValueError(f"repeats must be at least 2 for a spread, but is {repeats}")
-    with _threads(threads):
+    with limit_threads(threads):
         agrees = bool(case.check(case.ours(), case.theirs()))
         pairs = [(_seconds(case.ours), _seconds(case.theirs)) for _ in range(repeats)]
     ratios = [ours / theirs for ours, theirs in pairs]
@@ -80,8 +80,12 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _threads(count: int):  # noqa: ANN202
-    """Sets the number of threads and sets it back; the reference gets as many as we do."""
+def limit_threads(count: int) -> Iterator[None]:
+    """Sets the number of threads of torch (and OpenCV, where it is installed), and sets it back in the end.
+
+    Args:
+        count: how many, at least 1. The reference gets as many as we do.
+    """
     before = torch.get_num_threads()
     opencv = _opencv()
     opencv_before = opencv.getNumThreads() if opencv else None

@@ -7,7 +7,6 @@ reporting them (``--part report``, which is what you get).
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from minircnn.benchmarks._timing import Case, _threads
+from minircnn.benchmarks._timing import Case, limit_threads
 from minircnn.boxes import box_iou
 from minircnn.datasets import CocoDataset
+from minircnn.environment import available_cores
 from minircnn.evaluation import mean_best_overlap, proposal_recall
 from minircnn.selective_search import selective_search
 
@@ -154,14 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     by_id = sorted(range(len(dataset)), key=dataset.image_ids.__getitem__)
     indices = {"tune": by_id[0::2], "report": by_id[1::2], "all": by_id}[options.part][: options.limit]
     targets = [dataset.load_target(index) for index in indices]
-    with _threads(1):
+    with limit_threads(1):
         proposals, ratios = compare(dataset, indices)
     objects = sum(int((~target["iscrowd"]).sum()) for target in targets)
     print(f"{len(indices)} pictures ({options.part}), {objects} objects, crowds left out")
     print(table({name: quality(boxes, targets) for name, boxes in proposals.items()}))
     print(f"time, ours / OpenCV, 1 thread:  {spread(ratios)}")
-    threads = os.cpu_count() or 1
-    with _threads(threads):
+    threads = available_cores()
+    with limit_threads(threads):
         _, ratios = compare(dataset, indices[::5] if len(indices) >= 10 else indices)
     print(f"time, ours / OpenCV, {threads} threads: {spread(ratios)}")
 

@@ -106,7 +106,8 @@ def selective_search(
         image: ``(3, H, W)`` float tensor in [0, 1], on the CPU or not; the work is done on the CPU.
         strategies: ``SINGLE``, ``FAST``, ``QUALITY`` or your own.
         max_proposals: how many boxes at most; None for all.
-        seed: of the random ranks. The same picture and seed give the same boxes.
+        seed: of the random ranks. The same picture and seed give the same boxes; on another kind of processor, where
+            rounding decides otherwise between nearly equal similarities, a few may differ.
         duplicate_iou: a box goes if its IoU with an earlier one is more than this, or if it equals an earlier one.
 
     Returns:

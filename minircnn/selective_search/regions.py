@@ -221,7 +221,8 @@ def segment(pixels: Pixels, scale: float, min_size: int = 20, sigma: float = 0.8
     Args:
         pixels: the picture in the colour space in which regions should be uniform.
         scale: k. Two regions stay apart where the contrast between them exceeds that inside either by ``k / size``:
-            the larger k, the larger the regions. scikit-image and OpenCV measure k for colours from 0 to 255.
+            the larger k, the larger the regions. k counts in colours from 0 to 255, as in OpenCV; scikit-image, whose
+            colours lie in [0, 1], divides it by 255.
         min_size: regions with fewer pixels join a neighbour.
         sigma: standard deviation in pixels of the blur that comes first; 0.8 in both papers.
     """
