@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from minircnn.benchmarks import _timing, boxes, run
+from minircnn.benchmarks import _timing, boxes, run, selective_search
 from minircnn.benchmarks._timing import Case, measure
 from minircnn.cli import app
 
@@ -61,6 +61,17 @@ def test_box_checks_notice_a_wrong_answer():
     matched = by_name["match"]
     gt_index, label = matched.ours()
     assert not matched.check((gt_index, 1 - label.abs()), matched.theirs())
+
+
+def test_proposals_have_to_cover_three_quarters_of_the_reference():
+    boxes = torch.tensor([[20.0 * i, 0.0, 20.0 * i + 10, 10.0] for i in range(8)])
+    near = boxes + torch.tensor([1.0, 0.0, 1.0, 0.0])  # IoU 9 / 11
+    assert selective_search.cover_most(near, boxes)
+    assert selective_search.cover_most(torch.cat([near, near + 500]), boxes), "more boxes than the reference may be"
+    assert selective_search.cover_most(near[:6], boxes)
+    assert not selective_search.cover_most(near[:5], boxes)
+    assert not selective_search.cover_most(boxes + 5, boxes)
+    assert not selective_search.cover_most(boxes[:0], boxes)
 
 
 class TestCommand:

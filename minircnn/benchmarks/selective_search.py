@@ -73,19 +73,21 @@ def cases() -> list[Case]:
                 reference="OpenCV fast",
                 ours=lambda image=image: selective_search(image),
                 theirs=lambda image=image: opencv_selective_search(image),
-                check=find_much_the_same,
+                check=cover_most,
             )
         )
     return found
 
 
-def find_much_the_same(ours: object, theirs: object) -> bool:
-    """Whether each of two sets of proposals covers two thirds of the other at an IoU of a half.
+def cover_most(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether three quarters of the reference's proposals have one of ours at an IoU of a half or more.
 
-    The two programs start from different regions, so equal boxes cannot be asked for.
+    The two programs start from different regions, so equal boxes cannot be asked for. Nor can the other direction: our
+    lists are about twice as long, and hold small boxes that OpenCV, with larger first regions, never makes.
     """
-    iou = box_iou(ours, theirs)  # (P, Q)
-    return all(bool((iou.amax(dim=dim) >= 0.5).float().mean() > 2 / 3) for dim in (0, 1))
+    if not len(ours) or not len(theirs):
+        return not len(theirs)
+    return bool((box_iou(ours, theirs).amax(dim=0) >= 0.5).float().mean() >= 0.75)
 
 
 def compare(dataset: CocoDataset, indices: Sequence[int]) -> tuple[dict[str, list[Tensor]], list[float]]:
