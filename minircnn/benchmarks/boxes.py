@@ -9,7 +9,7 @@ from minircnn.benchmarks._timing import Case
 from minircnn.boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
 from minircnn.matching import match
 
-OBJECTS, ANCHORS = 20, 10_000  # a picture of 600 × 800 has about as many anchors at stride 16 with 9 to a cell
+OBJECTS, ANCHORS = 20, 10_000  # nine anchors in each of 33 × 33 cells, a square picture of 528 pixels at stride 16
 
 
 def random_boxes(count: int, seed: int = 0) -> Tensor:

@@ -1,6 +1,6 @@
 """What an evaluation says: a few numbers, a table of the classes, and the curves behind them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -90,6 +90,8 @@ class Result:
             large for COCO; all for VOC), M limits of detections (1, 10, 100 for COCO; none for VOC).
         recall: ``(T, K, A, M)`` reached at the end of the list.
         scores: ``(T, R, K, A, M)`` at which each recall point is reached; 0 where it is not.
+        rankings: label to :class:`Ranking`, from which :meth:`curve` makes its curves.
+        average_precision: ``(T, K)`` of all sizes, with the highest limit of detections.
     """
 
     kind: str
@@ -113,8 +115,8 @@ class Result:
     precision: np.ndarray
     recall: np.ndarray
     scores: np.ndarray
-    rankings: dict[int, Ranking] = field(default_factory=dict)
-    average_precision: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # (T, K)
+    rankings: dict[int, Ranking]
+    average_precision: np.ndarray
 
     def curve(self, label: int, iou_threshold: float = 0.5) -> Curve:
         """The precision-recall curve of one class at one of the evaluated IoU thresholds.

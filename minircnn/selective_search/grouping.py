@@ -14,6 +14,12 @@ from minircnn.selective_search.regions import Regions
 SIMILARITIES = ("colour", "texture", "size", "fill")
 
 
+def check_similarities(names: Sequence[str]) -> None:
+    """Raises a ValueError unless these are one or more of ``SIMILARITIES``."""
+    if not names or not set(names) <= set(SIMILARITIES):
+        raise ValueError(f"similarities must be some of {', '.join(SIMILARITIES)}, not {names!r}")
+
+
 def histogram_intersection(a: NDArray, b: NDArray) -> NDArray:
     """``sum_k min(a_k, b_k)`` over the last axis: 1 for equal histograms, 0 for disjoint ones (equations 1 and 3).
 
@@ -141,8 +147,7 @@ def hierarchical_grouping(regions: Regions, similarities: Sequence[str] = SIMILA
     Raises:
         ValueError: if there is no similarity of such a name.
     """
-    if not similarities or not set(similarities) <= set(SIMILARITIES):
-        raise ValueError(f"similarities must be some of {', '.join(SIMILARITIES)}, not {similarities!r}")
+    check_similarities(similarities)
     nodes = _Nodes(regions, similarities)
     neighbours: list[set[int]] = [set() for _ in regions.sizes]
     for a, b in regions.neighbours.tolist():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import nms
-from minircnn.selective_search.grouping import SIMILARITIES, MergeTree, hierarchical_grouping
+from minircnn.selective_search.grouping import SIMILARITIES, MergeTree, check_similarities, hierarchical_grouping
 from minircnn.selective_search.regions import COLOUR_SPACES, Pixels, Regions, segment, shrink
 
 
@@ -36,8 +36,7 @@ class Strategy:
         """Refuses names and numbers that mean nothing."""
         if self.colour_space not in COLOUR_SPACES:
             raise ValueError(f"colour_space must be one of {', '.join(COLOUR_SPACES)}, not {self.colour_space!r}")
-        if not self.similarities or not set(self.similarities) <= set(SIMILARITIES):
-            raise ValueError(f"similarities must be some of {', '.join(SIMILARITIES)}, not {self.similarities!r}")
+        check_similarities(self.similarities)
         if not (self.scale > 0 and self.min_size >= 1 and self.max_side >= 1):
             raise ValueError(f"scale must be positive, min_size and max_side at least 1, but this is {self}")
 

@@ -193,15 +193,16 @@ def test_of_equally_overlapped_objects_the_last_is_taken(order, expected):
     assert ours.ap50 == pytest.approx(expected)
 
 
+def one_object():
+    """A box, and the target of a picture that holds just this."""
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    flags = {"area": torch.tensor([100.0]), "iscrowd": torch.tensor([False])}
+    return box, {"boxes": box, "labels": torch.tensor([1]), **flags}
+
+
 def test_equal_scores_keep_the_order_of_the_images():
     """Right in the first image, wrong in the second: precision is 1 at the top only in this order."""
-    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    target = {
-        "boxes": box,
-        "labels": torch.tensor([1]),
-        "area": torch.tensor([100.0]),
-        "iscrowd": torch.tensor([False]),
-    }
+    box, target = one_object()
     right = {"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     wrong = {**right, "boxes": box + 50}
     ours, _ = compare([right, wrong], [target, target], "boxes", num_classes=1)
@@ -212,13 +213,7 @@ def test_equal_scores_keep_the_order_of_the_images():
 
 def test_pycocotools_loses_an_object_with_id_zero_and_we_do_not():
     """The one place where we differ on purpose; see the docstring of evaluate."""
-    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-    target = {
-        "boxes": box,
-        "labels": torch.tensor([1]),
-        "area": torch.tensor([100.0]),
-        "iscrowd": torch.tensor([False]),
-    }
+    box, target = one_object()
     found = {"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([0.5])}
     truth, results = for_pycocotools([found], [target], "boxes", 1)
     truth.dataset["annotations"][0]["id"] = 0
