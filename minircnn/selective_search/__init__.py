@@ -35,6 +35,7 @@ from minircnn.selective_search.regions import (
     shrink,
     to_colour_space,
 )
+from minircnn.selective_search.stored import stored_proposals
 
 __all__ = [
     "COLOUR_SPACES",
@@ -57,5 +58,6 @@ __all__ = [
     "selective_search",
     "shrink",
     "size_similarity",
+    "stored_proposals",
     "to_colour_space",
 ]

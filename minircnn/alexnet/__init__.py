@@ -1,0 +1,43 @@
+"""AlexNet: the network that R-CNN took from image classification, and on which three of the four detectors stand."""
+
+from minircnn.alexnet.network import (
+    ALEXNET_2012,
+    LAYERS,
+    SMALL,
+    SMALL_STRIDE_16,
+    TORCHVISION,
+    AlexNet,
+    AlexNetConfig,
+    fold_batch_norm,
+)
+from minircnn.alexnet.pretrained import (
+    IMAGENET_URL,
+    SMALL_STRIDE_16_WEIGHTS,
+    SMALL_WEIGHTS,
+    build_alexnet,
+    load_alexnet,
+    load_alexnet_2012,
+    load_imagenet_weights,
+    rename_keys,
+    save_alexnet,
+)
+
+__all__ = [
+    "ALEXNET_2012",
+    "IMAGENET_URL",
+    "LAYERS",
+    "SMALL",
+    "SMALL_STRIDE_16",
+    "SMALL_STRIDE_16_WEIGHTS",
+    "SMALL_WEIGHTS",
+    "TORCHVISION",
+    "AlexNet",
+    "AlexNetConfig",
+    "build_alexnet",
+    "fold_batch_norm",
+    "load_alexnet",
+    "load_alexnet_2012",
+    "load_imagenet_weights",
+    "rename_keys",
+    "save_alexnet",
+]

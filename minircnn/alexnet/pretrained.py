@@ -1,0 +1,124 @@
+"""Where a trained AlexNet comes from: our own file, torchvision's, or the convolutions of 2012."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from minircnn.alexnet.network import ALEXNET_2012, TORCHVISION, AlexNet, AlexNetConfig
+from minircnn.weights import (
+    WEIGHTS_FOLDER,
+    WeightsError,
+    download,
+    halve,
+    load_into,
+    load_weights,
+    read_tensors,
+    save_weights,
+)
+
+SMALL_WEIGHTS = WEIGHTS_FOLDER / "alexnet.safetensors"
+"""Our small network at stride 8, trained on pictures of one object by ``minircnn train alexnet``."""
+SMALL_STRIDE_16_WEIGHTS = WEIGHTS_FOLDER / "alexnet_stride16.safetensors"
+"""The same at stride 16."""
+
+IMAGENET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+_IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states
+
+_TORCHVISION_NAMES = {
+    "features.0": "trunk.conv1",
+    "features.3": "trunk.conv2",
+    "features.6": "trunk.conv3",
+    "features.8": "trunk.conv4",
+    "features.10": "trunk.conv5",
+    "classifier.1": "classifier.fc6",
+    "classifier.4": "classifier.fc7",
+    "classifier.6": "fc8",
+}
+_NAMES_2012 = {f"conv{i}": f"trunk.conv{i}" for i in range(1, 6)}
+
+
+def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names for the tensors of torchvision's AlexNet and of the 2012 network; others keep theirs.
+
+    >>> list(rename_keys({"features.3.bias": torch.zeros(192), "conv5.weight": torch.zeros(1)}))
+    ['trunk.conv2.bias', 'trunk.conv5.weight']
+    """
+    names = _TORCHVISION_NAMES | _NAMES_2012
+    renamed = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        renamed[f"{names.get(layer, layer)}.{kind}" if layer else key] = value
+    return renamed
+
+
+def load_imagenet_weights(weights: str | Path | None = None) -> AlexNet:
+    """Torchvision's AlexNet with the weights that it learned on ImageNet.
+
+    Args:
+        weights: the file if you have it (``.pth``). None: it is downloaded (233 MB, once) and its checksum compared.
+
+    Returns:
+        A network of 1000 classes in evaluation mode.
+
+    Raises:
+        WeightsError: the file could not be fetched (the message says what to do offline), or is damaged.
+    """
+    path = Path(weights) if weights is not None else download(IMAGENET_URL, _IMAGENET_SHA256, size="233 MB")
+    network = AlexNet(TORCHVISION, num_classes=1000)
+    load_into(network, rename_keys(read_tensors(path)), path)
+    return network.eval()
+
+
+def load_alexnet_2012(weights: str | Path, num_classes: int = 1000) -> AlexNet:
+    """The network of 2012 with trained convolutions; its fully connected layers are fresh.
+
+    Args:
+        weights: a file with ``conv1.weight`` … ``conv5.bias``, for pictures with blue first and values from 0 to 255,
+            as Caffe has them. An entry ``mean`` takes the place of the usual mean.
+        num_classes: outputs of fc8.
+
+    Returns:
+        A network in evaluation mode.
+    """
+    tensors = read_tensors(weights)
+    config = ALEXNET_2012
+    mean = tensors.pop("mean", None)
+    if mean is not None:
+        config = AlexNetConfig(mean=tuple(mean.div(255).tolist()))
+    network = AlexNet(config, num_classes)
+    load_into(network, rename_keys(tensors), weights, only="trunk.")
+    return network.eval()
+
+
+def save_alexnet(network: AlexNet, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes a network, in half precision, and what it is, for :func:`load_alexnet`."""
+    record = {"network": asdict(network.config), "num_classes": network.fc8.out_features, **about}
+    save_weights(path, halve(network.state_dict()), record)
+
+
+def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
+    """A network that :func:`save_alexnet` wrote; by default the small one that comes with the project.
+
+    Returns:
+        A network in evaluation mode.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        WeightsError: a file is damaged, or of something else.
+    """
+    tensors, about = load_weights(path)
+    try:
+        network = build_alexnet(about["network"], about["num_classes"])
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: its JSON does not describe an AlexNet ({error})") from error
+    load_into(network, tensors, path)
+    return network.eval()
+
+
+def build_alexnet(config: Mapping[str, Any], num_classes: int) -> AlexNet:
+    """A network from its configuration as JSON holds it, where tuples are lists."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    return AlexNet(AlexNetConfig(**values), num_classes)

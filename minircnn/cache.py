@@ -1,0 +1,91 @@
+"""Results that take long to compute, kept on disk under a name made of everything that they depend on.
+
+A cache that is asked "have you features of picture 7?" answers with last week's after the network has changed. This one
+is asked for the result of *this* picture, *these* boxes, *these* weights and *this* code: whatever changes, the name
+changes with it, and what is stale is simply never found.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from minircnn.files import write_atomically
+from minircnn.weights import cache_folder
+
+Part = Tensor | str | int | float | None
+
+
+def fingerprint(*parts: Part) -> str:
+    """A name of 32 digits for values: equal values have equal names, others do not.
+
+    >>> fingerprint("fc7", 1) == fingerprint("fc7", 1), fingerprint("fc7", 1) == fingerprint("fc71")
+    (True, False)
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            value = part.detach().cpu().contiguous()
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.view(torch.uint8).numpy() if value.numel() and value.dim() else repr(value).encode())
+        else:
+            digest.update(json.dumps(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
+
+
+def module_fingerprint(module: torch.nn.Module) -> str:
+    """A name for a network's weights and settings, as its ``repr`` and its state dict tell them."""
+    state = module.state_dict()
+    return fingerprint(repr(module), *(part for name in sorted(state) for part in (name, state[name])))
+
+
+@lru_cache
+def code_fingerprint(*modules: ModuleType, packages: tuple[str, ...] = ("torch", "numpy")) -> str:
+    """A name for the code of modules (of packages: all their files) and for the versions of installed packages."""
+    files = []
+    for module in modules:
+        file = Path(module.__file__)
+        files += sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
+    versions = [f"{name} {metadata.version(name)}" for name in packages]
+    return fingerprint(*versions, *(file.read_text(encoding="utf-8") for file in files))
+
+
+class Cache:
+    """A folder of results.
+
+    Args:
+        folder: where; made when the first result is stored. None: ``results`` in the user's cache folder.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else cache_folder() / "results"
+
+    def get(self, kind: str, parts: tuple[Part, ...], compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """A stored result, or else one that is computed and stored.
+
+        Args:
+            kind: what it is, such as "proposals"; a folder of that name holds the results.
+            parts: everything that the result depends on.
+            compute: gives tensors by name.
+
+        Returns:
+            The tensors. A damaged file is computed anew.
+        """
+        name = fingerprint(kind, *parts)
+        path = self.folder / kind / name[:2] / f"{name}.safetensors"
+        try:
+            return safetensors.torch.load(path.read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            pass
+        result = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
+        write_atomically(path, safetensors.torch.save(result))
+        return result

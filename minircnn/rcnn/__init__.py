@@ -1,0 +1,24 @@
+"""2014: R-CNN. Proposals, warped one by one, through AlexNet; an SVM names them; a regression moves their boxes."""
+
+from minircnn.rcnn.box_regression import fit_box_regressor
+from minircnn.rcnn.detector import RCNN, RCNNConfig
+from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
+from minircnn.rcnn.saving import RCNN_WEIGHTS, load_rcnn, save_rcnn
+from minircnn.rcnn.selection import select_detections
+from minircnn.rcnn.svms import MiningRecord, SVMSettings, mine_hard_negatives, train_svm
+
+__all__ = [
+    "RCNN",
+    "RCNN_WEIGHTS",
+    "FineTuningSettings",
+    "MiningRecord",
+    "ProposalPool",
+    "RCNNConfig",
+    "SVMSettings",
+    "fit_box_regressor",
+    "load_rcnn",
+    "mine_hard_negatives",
+    "save_rcnn",
+    "select_detections",
+    "train_svm",
+]

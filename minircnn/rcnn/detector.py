@@ -1,0 +1,350 @@
+"""R-CNN: regions with CNN features. The first detector of the history, with its three models.
+
+Girshick, Donahue, Darrell and Malik 2014, "Rich feature hierarchies for accurate object detection and semantic
+segmentation", arXiv 1311.2524.
+
+    picture → selective search → warp_regions → AlexNet → K - 1 SVMs ──────────→ select_detections
+                                                       ╰→ K - 1 box regressors ─╯
+
+Shape comments: P proposals, G objects, K classes with background, D features.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minircnn import alexnet, pooling
+from minircnn.alexnet import AlexNet
+from minircnn.boxes import box_iou, decode_boxes
+from minircnn.cache import Cache, code_fingerprint, module_fingerprint
+from minircnn.matching import match
+from minircnn.pooling import warp_regions
+from minircnn.rcnn.box_regression import fit_box_regressor
+from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool, Sample, in_crowd, single_objects
+from minircnn.rcnn.selection import select_detections
+from minircnn.rcnn.svms import MiningRecord, SVMSettings, mine_hard_negatives
+
+_CROPS_AT_ONCE = 256  # what keeps the processor busy and fits into its memory
+
+
+@dataclass(frozen=True)
+class RCNNConfig:
+    """The numbers of the paper.
+
+    Attributes:
+        context: surroundings on each side of a warped proposal, as a share of its side: 16 of 227 pixels.
+        svm_layer: the features that the SVMs judge by.
+        box_layer: the features that the box regressors read; fc7 has forgotten where things are.
+        feature_norm: to what mean length features are scaled, so that C = 0.001 and lambda = 1000 suit every layer.
+        negative_iou: a proposal that overlaps no object of a class by this much is a negative for the class. The paper
+            tried 0 to 0.5 and found that it matters: 0.5 costs 5 points of AP, 0 costs 4.
+        box_iou: a proposal must overlap its object by more than this to teach how to reach it.
+        ridge: lambda of the box regression.
+        score_threshold: detections have at least this margin.
+        nms_threshold: IoU above which the weaker of two detections of a class goes.
+        max_detections: of one picture.
+    """
+
+    context: float = 16 / 227
+    svm_layer: str = "fc7"
+    box_layer: str = "pool5"
+    feature_norm: float = 20.0
+    negative_iou: float = 0.3
+    box_iou: float = 0.6
+    ridge: float = 1000.0
+    score_threshold: float = -1.0
+    nms_threshold: float = 0.3
+    max_detections: int = 100
+
+
+class RCNN(nn.Module):
+    """Three models that are trained one after the other: a network, an SVM for each class, a regressor for each class.
+
+    Args:
+        network: an AlexNet that was trained on something; its ``config.input_size`` is the size of warped proposals.
+        classes: names; ``classes[0]`` is the background.
+        config: the numbers.
+
+    In the order of training: :meth:`finetune`, :meth:`fit_svms`, :meth:`fit_box_regressors`. The first may be left out
+    (the paper's table 2 shows what that costs), and so may the last: then boxes stay where the proposals are.
+    """
+
+    def __init__(self, network: AlexNet, classes: Sequence[str], config: RCNNConfig | None = None) -> None:
+        super().__init__()
+        self.network, self.classes, self.config = network, tuple(classes), config or RCNNConfig()
+        objects, sizes = len(self.classes) - 1, network.feature_sizes
+        svm_size, box_size = sizes[self.config.svm_layer], sizes[self.config.box_layer]
+        self.register_buffer("svm_scale", torch.ones(()))
+        self.register_buffer("svm", torch.zeros(objects, svm_size + 1))  # the bias last
+        self.register_buffer("box_scale", torch.ones(()))
+        self.register_buffer("box", torch.zeros(objects, 4, box_size + 1))
+
+    def features(self, image: Tensor, boxes: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
+        """One pass of the network for every region of a picture: this is what makes R-CNN slow.
+
+        Args:
+            image: ``(3, H, W)`` in [0, 1].
+            boxes: ``(P, 4)``.
+            layers: names, see :data:`minircnn.alexnet.LAYERS`.
+
+        Returns:
+            ``(P, D)`` for each layer.
+
+        Raises:
+            ValueError: a feature is not a number, because the picture or the weights hold nan.
+        """
+        found: dict[str, list[Tensor]] = {
+            name: [image.new_zeros(0, self.network.feature_sizes[name])] for name in layers
+        }
+        self.network.eval()
+        with torch.no_grad():
+            for part in boxes.to(image.device).split(_CROPS_AT_ONCE):
+                for name, value in self.network.features(
+                    self.network.normalise(self.warp(image, part)), layers
+                ).items():
+                    found[name].append(value)
+        result = {name: torch.cat(values) for name, values in found.items()}
+        if not all(value.isfinite().all() for value in result.values()):
+            raise ValueError("features are nan or infinite: the picture or the network's weights hold such numbers")
+        return result
+
+    def warp(self, image: Tensor, boxes: Tensor) -> Tensor:
+        """Proposals as the network's squares: (3, H, W), (P, 4) to (P, 3, S, S) in [0, 1]."""
+        size = self.network.config.input_size
+        return warp_regions(image, boxes, size, self.config.context * size, fill=self.network.mean_colour)
+
+    def finetune(
+        self,
+        samples: Sequence[Sample],
+        proposals: Sequence[Tensor],
+        optimise: Callable[..., Any],
+        settings: FineTuningSettings | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever optimise returns
+        """First training: fc8 is replaced by one that names proposals, background included, and all layers adapt.
+
+        The convolutions learn ten times more slowly than the rest, so as not to forget what they know (the paper lets
+        the whole network learn at a tenth of the rate of pre-training).
+
+        Args:
+            samples: ``(image, target)`` pairs of the training pictures.
+            proposals: ``(P, 4)`` for each of them.
+            optimise: called as ``optimise(network, losses, groups=…)`` to make the losses small, like
+                :func:`minircnn.training.fit` with its settings filled in by ``functools.partial``.
+            settings: what a batch is made of.
+
+        Returns:
+            What ``optimise`` returns.
+        """
+        _check_pairs(samples, proposals)
+        settings = settings or FineTuningSettings()
+        pool = ProposalPool(samples, proposals, settings.positive_iou)
+        device = self.network.fc8.weight.device
+        self.network.fc8 = nn.Linear(self.network.config.hidden, len(self.classes)).to(device)
+        nn.init.normal_(self.network.fc8.weight, std=0.01)
+        nn.init.zeros_(self.network.fc8.bias)
+
+        def losses(_: int) -> dict[str, Tensor]:
+            drawn = pool.draw(settings.positives, settings.batch - settings.positives)
+            crops = torch.cat(  # one picture at a time
+                [
+                    self.warp(
+                        samples[int(picture)][0].to(device),
+                        pool.boxes[drawn[pool.picture[drawn] == picture]].to(device),
+                    )
+                    for picture in pool.picture[drawn].unique()
+                ]
+            )  # (batch, 3, S, S)
+            if torch.rand(()) < 0.5:
+                crops = crops.flip(3)
+            scores = self.network(self.network.normalise(crops))
+            return {"classification": F.cross_entropy(scores, pool.labels[drawn].to(device))}
+
+        trunk = list(self.network.trunk.parameters())
+        rest = [*self.network.classifier.parameters(), *self.network.fc8.parameters()]
+        result = optimise(
+            self.network, losses, groups=[{"params": trunk, "scale": 0.1}, {"params": rest, "scale": 1.0}]
+        )
+        self.network.eval()
+        return result
+
+    def fit_svms(
+        self,
+        samples: Sequence[Sample],
+        proposals: Sequence[Tensor],
+        *,
+        settings: SVMSettings | None = None,
+        cache: Cache | None = None,
+    ) -> list[MiningRecord]:
+        """Second training: an SVM for each class. Positives are its objects, negatives what overlaps none by 0.3.
+
+        Args:
+            samples: ``(image, target)`` pairs.
+            proposals: ``(P, 4)`` for each picture.
+            settings: how the machines learn.
+            cache: where features are kept.
+
+        Returns:
+            For each class what was mined.
+
+        Raises:
+            ValueError: a class has no object in these pictures, or features are not numbers.
+        """
+        _check_pairs(samples, proposals)
+        stored, targets = (
+            self._feature_store(self.config.svm_layer, cache),
+            [single_objects(t) for _, t in _all(samples)],
+        )
+        positives = self._objects_by_class(samples, targets, stored)
+        lengths = [stored(image, found).norm(dim=1) for (image, _), found in zip(_all(samples), proposals, strict=True)]
+        self.svm_scale.fill_(_scale_to(self.config.feature_norm, torch.cat(lengths)))
+        scale = float(self.svm_scale)
+
+        def pictures() -> Iterator[tuple[Tensor, Tensor]]:
+            for (image, target), found, objects in zip(_all(samples), proposals, targets, strict=True):
+                features = stored(image, found) * scale  # (P, D)
+                yield features, self._negatives(found, objects) & ~in_crowd(found, target)[:, None]
+
+        weights, records = mine_hard_negatives([p * scale for p in positives], pictures, settings or SVMSettings())
+        self.svm.copy_(weights)
+        return records
+
+    def _objects_by_class(
+        self,
+        samples: Sequence[Sample],
+        targets: Sequence[dict[str, Tensor]],
+        stored: Callable[[Tensor, Tensor], Tensor],
+    ) -> list[Tensor]:
+        """The features of all objects of each class: K - 1 times (N, D)."""
+        rows = [stored(image, target["boxes"]) for (image, _), target in zip(_all(samples), targets, strict=True)]
+        features, labels = torch.cat(rows), torch.cat([target["labels"] for target in targets])
+        missing = [name for label, name in enumerate(self.classes) if label and not (labels == label).any()]
+        if missing:
+            raise ValueError(
+                f"no object of class {missing[0]!r} in the training pictures: leave it out, or add pictures"
+            )
+        return [features[labels == label] for label in range(1, len(self.classes))]
+
+    def _negatives(self, proposals: Tensor, objects: dict[str, Tensor]) -> Tensor:
+        """For which classes each proposal may serve as a negative: (P, 4) to (P, K - 1) bool."""
+        iou = box_iou(proposals, objects["boxes"]).nan_to_num(0)  # (P, G)
+        near = iou >= self.config.negative_iou
+        is_class = objects["labels"][:, None] == torch.arange(1, len(self.classes))  # (G, K - 1)
+        return ~(near.float() @ is_class.float() > 0)
+
+    def fit_box_regressors(
+        self, samples: Sequence[Sample], proposals: Sequence[Tensor], *, cache: Cache | None = None
+    ) -> list[int]:
+        """Third training: for each class a line from features to the way from a proposal to its object.
+
+        Args:
+            samples: ``(image, target)`` pairs.
+            proposals: ``(P, 4)`` for each picture.
+            cache: where features are kept.
+
+        Returns:
+            For each class from how many proposals it learned. A class without any leaves boxes as they are.
+        """
+        _check_pairs(samples, proposals)
+        stored = self._feature_store(self.config.box_layer, cache)
+        rows, sources, goals, labels = [], [], [], []
+        for (image, target), found in zip(_all(samples), proposals, strict=True):
+            objects = single_objects(target)
+            gt_index, label = match(box_iou(objects["boxes"], found), self.config.box_iou, self.config.box_iou)
+            near = label == 1
+            rows.append(stored(image, found[near]))
+            sources.append(found[near])
+            goals.append(objects["boxes"][gt_index[near]])
+            labels.append(objects["labels"][gt_index[near]])
+        features, source, goal, label = (torch.cat(parts) for parts in (rows, sources, goals, labels))
+        self.box_scale.fill_(_scale_to(self.config.feature_norm, features.norm(dim=1)))
+        features = features * float(self.box_scale)
+        counts = []
+        for k in range(1, len(self.classes)):
+            own = label == k
+            self.box[k - 1] = fit_box_regressor(features[own], source[own], goal[own], self.config.ridge)
+            counts.append(int(own.sum()))
+        return counts
+
+    def _feature_store(self, layer: str, cache: Cache | None) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function from a picture and boxes to features of one layer: (P, D) floats on the CPU.
+
+        They are computed, or taken from the cache, which holds half precision.
+        """
+        code, network = code_fingerprint(alexnet, pooling), module_fingerprint(self.network) if cache else ""
+
+        def stored(image: Tensor, boxes: Tensor) -> Tensor:
+            def compute() -> dict[str, Tensor]:
+                return {"features": self.features(image.to(self.svm.device), boxes, [layer])[layer].half()}
+
+            parts = (code, network, layer, self.config.context, image, boxes)
+            found = cache.get("features", parts, compute) if cache else compute()
+            return found["features"].cpu().float()
+
+        return stored
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Margins of the SVMs, with -inf for the background, which has none: (P, D) to (P, K)."""
+        margins = features * self.svm_scale @ self.svm[:, :-1].T + self.svm[:, -1]  # (P, K - 1)
+        return F.pad(margins, (1, 0), value=-torch.inf)
+
+    def regress(self, features: Tensor, proposals: Tensor) -> Tensor:
+        """Where the regressor of each class moves each proposal: (P, D), (P, 4) to (P, K, 4)."""
+        weights, bias = self.box[..., :-1], self.box[..., -1]
+        deltas = torch.einsum("pd,kcd->pkc", features * self.box_scale, weights) + bias  # (P, K - 1, 4)
+        return decode_boxes(proposals, F.pad(deltas, (0, 0, 1, 0)))  # background moves nothing
+
+    def detect(
+        self, images: Sequence[Tensor], proposals: Sequence[Tensor], *, regress: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """Finds objects: features of every proposal, margins, better boxes, and the best of them.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
+            proposals: ``(P, 4)`` for each. P may be 0: then nothing is found.
+            regress: whether the box regressors move the boxes.
+
+        Returns:
+            For each picture ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)`` (margins), best first.
+
+        Raises:
+            ValueError: another number of proposals than of pictures, or features that are no numbers.
+        """
+        _check_pairs(images, proposals)
+        config, found = self.config, []
+        for image, boxes in zip(images, proposals, strict=True):
+            boxes = boxes.to(image.device)
+            features = self.features(
+                image, boxes, {config.svm_layer, config.box_layer} if regress else {config.svm_layer}
+            )
+            moved = self.regress(features[config.box_layer], boxes) if regress else boxes
+            found.append(
+                select_detections(
+                    moved,
+                    self.scores(features[config.svm_layer]),
+                    tuple(image.shape[1:]),
+                    score_threshold=config.score_threshold,
+                    nms_threshold=config.nms_threshold,
+                    max_detections=config.max_detections,
+                )
+            )
+        return found
+
+
+def _all(samples: Sequence[Sample]) -> Iterator[Sample]:
+    """One after the other, also from a data set that only knows ``len`` and ``[i]``."""
+    return (samples[index] for index in range(len(samples)))
+
+
+def _scale_to(norm: float, lengths: Tensor) -> float:
+    """The factor that gives lengths a mean of ``norm``; 1 where there is nothing to scale."""
+    mean = float(lengths.mean()) if len(lengths) else 0.0
+    return norm / mean if mean > 0 else 1.0
+
+
+def _check_pairs(pictures: Sequence[Any], proposals: Sequence[Tensor]) -> None:
+    if len(pictures) != len(proposals):
+        raise ValueError(f"there are {len(pictures)} pictures but proposals for {len(proposals)}: give one tensor each")

@@ -1,0 +1,93 @@
+"""The first of R-CNN's three trainings: the network learns to name warped proposals (R-CNN, 2.3 and appendix B).
+
+Until now it has seen pictures of one well-framed object. Proposals are something else: stretched to a square, framed
+badly, and mostly of nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minircnn.boxes import box_iou
+from minircnn.matching import match
+
+Sample = tuple[Tensor, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """What a batch is made of.
+
+    Attributes:
+        batch: proposals in a batch, drawn from all pictures of the data set.
+        positives: how many of them show an object; the rest is background. In nature it is one of dozens.
+        positive_iou: how much a proposal must overlap an object to carry its name. Paper vs code: much looser than for
+            the SVM, for which only the objects themselves are positives (appendix B: a network needs many examples).
+    """
+
+    batch: int = 128
+    positives: int = 32
+    positive_iou: float = 0.5
+
+
+class ProposalPool:
+    """All proposals of a data set, and the objects themselves, sorted into positives and background.
+
+    Attributes:
+        picture: (N,) int64, the index of the picture that each box belongs to.
+        boxes: (N, 4).
+        labels: (N,) int64, the class of a positive, 0 for background.
+    """
+
+    def __init__(self, samples: Sequence[Sample], proposals: Sequence[Tensor], positive_iou: float) -> None:
+        pictures, boxes, labels = [], [], []
+        for index, found in enumerate(proposals):
+            target = single_objects(samples[index][1])
+            candidates = torch.cat([found, target["boxes"]])  # (P + G, 4)
+            gt_index, label = match(box_iou(target["boxes"], candidates), positive_iou, positive_iou)
+            label = torch.where(label == 1, _take(target["labels"], gt_index), 0)
+            counts = ~in_crowd(candidates, samples[index][1])
+            boxes.append(candidates[counts])
+            labels.append(label[counts])
+            pictures.append(torch.full((int(counts.sum()),), index))
+        self.picture, self.boxes, self.labels = torch.cat(pictures), torch.cat(boxes), torch.cat(labels)
+        self._positive, self._background = torch.where(self.labels > 0)[0], torch.where(self.labels == 0)[0]
+        if not len(self._positive) or not len(self._background):
+            raise ValueError(
+                f"fine-tuning needs objects and background, but of {len(self.labels)} boxes {len(self._positive)} show "
+                "an object: look at the annotations and the proposals"
+            )
+
+    def draw(self, positives: int, background: int) -> Tensor:
+        """Numbers of boxes, drawn with torch's global generator, all of equal chance within each kind, sorted."""
+        kinds = ((self._positive, positives), (self._background, background))
+        return torch.cat([kind[torch.randint(len(kind), (count,))] for kind, count in kinds]).sort().values
+
+
+def single_objects(target: dict[str, Any]) -> dict[str, Tensor]:
+    """The boxes and labels of a target without crowd regions, which are no single object."""
+    single = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(target["labels"]), dtype=torch.bool)
+    return {"boxes": target["boxes"][single], "labels": target["labels"][single]}
+
+
+def in_crowd(boxes: Tensor, target: dict[str, Any]) -> Tensor:
+    """Which boxes lie with more than half of their area in a crowd region: (P, 4) to (P,) bool.
+
+    They show objects that nobody has drawn one by one, so they are neither positives nor background.
+    """
+    if "iscrowd" not in target or not target["iscrowd"].any():
+        return torch.zeros(len(boxes), dtype=torch.bool)
+    crowds = target["boxes"][target["iscrowd"]]
+    low = torch.maximum(boxes[:, None, :2], crowds[:, :2])  # (P, crowds, 2)
+    high = torch.minimum(boxes[:, None, 2:], crowds[:, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)
+    return (shared > 0.5 * area[:, None]).any(dim=1)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """``values[index]``, or zeros where there are no values."""
+    return values[index] if len(values) else torch.zeros_like(index)

@@ -1,0 +1,186 @@
+"""Weights of networks on disk: a safetensors file, and beside it a JSON file that says what they are.
+
+safetensors holds numbers and nothing else: reading it never runs code, as unpickling would. The JSON holds the settings
+that the weights were trained with, what they reached, and a checksum.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+import minircnn
+from minircnn.files import write_atomically
+
+WEIGHTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "weights"
+"""Where the weights lie that come with a clone of the project."""
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used as they are; the message names the file, and a remedy."""
+
+
+def cache_folder() -> Path:
+    """Where downloads and what takes long to compute are kept: ``MINIRCNN_CACHE``, or a folder of the user's.
+
+    Everything in it can be deleted at any time, and is then fetched or computed again.
+    """
+    chosen = os.environ.get("MINIRCNN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "minircnn"
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Writes ``path`` and the JSON beside it.
+
+    Args:
+        path: where to; ends in ``.safetensors``.
+        tensors: by name, stored in the precision that they have. :func:`halve` makes the file half as large.
+        about: what can be written as JSON; ``"sha256"`` is added.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    record = {**about, "sha256": hashlib.sha256(content).hexdigest()}
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+
+
+def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floats in 16 bits, which moves a weight by less than a thousandth of itself."""
+    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what :func:`save_weights` wrote.
+
+    Returns:
+        The tensors, floats in single precision, and the content of the JSON file.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: one of them is damaged, or they do not belong together.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    record_path = path.with_suffix(".json")
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{record_path}: not found; it belongs to {path.name} and says how to use it")
+    try:
+        about = json.loads(record_path.read_text(encoding="utf-8"))
+        expected = about["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{record_path}: damaged ({error!r}); train or fetch the weights again") from error
+    if sha256(path) != expected:
+        raise WeightsError(f"{path}: not the file that {record_path.name} describes; train or fetch both again")
+    return tensors, about
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, floats in single precision. No code in the file is ever run.
+
+    Args:
+        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt`` (a PyTorch state dict).
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
+    """
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".npz", ".pth", ".pt"):
+        raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of weights; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            tensors = safetensors.torch.load(path.read_bytes())
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path}: damaged, or no weights ({_first_line(error)}); fetch it again") from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(f"{path}: holds more than tensors, which is not read, because it could run code") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
+    """Gives a module its weights by name, all of them or none.
+
+    Args:
+        module: changed in place.
+        tensors: by the module's own names.
+        source: where they come from, for messages.
+        only: load and demand only the names that begin so, such as ``"trunk."``; others keep what they have.
+
+    Raises:
+        WeightsError: names are missing or unknown, or a shape is another: the weights are for another network.
+    """
+    wanted = {name: value for name, value in module.state_dict().items() if name.startswith(only)}
+    given = {name: value for name, value in tensors.items() if name.startswith(only)}
+    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is not in the network" for name in given.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & given.keys()
+        if given[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
+    module.load_state_dict(given, strict=False)
+
+
+def download(url: str, sha256_prefix: str, size: str) -> Path:
+    """Fetches a file of weights once, with a progress bar, and keeps it in :func:`cache_folder`.
+
+    Args:
+        url: where it is published.
+        sha256_prefix: how the file's checksum begins. What does not match is not kept.
+        size: how large it is, for the message.
+
+    Returns:
+        Where it lies now.
+
+    Raises:
+        WeightsError: it could not be fetched (no network?), or is not what was published. Nothing is left behind.
+    """
+    target = cache_folder() / "downloads" / url.rsplit("/", 1)[-1]
+    if target.is_file() and sha256(target).startswith(sha256_prefix):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256_prefix)
+    except (URLError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"could not fetch {url} ({_first_line(error)}). Without a network: fetch this file ({size}) on another "
+            f"machine and put it at {target}, or give its path"
+        ) from error
+    return target
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
