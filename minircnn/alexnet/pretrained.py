@@ -43,6 +43,7 @@ _NAMES_2012 = {f"conv{i}": f"trunk.conv{i}" for i in range(1, 6)}
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names for the tensors of torchvision's AlexNet and of the 2012 network; others keep theirs.
 
+    >>> import torch
     >>> list(rename_keys({"features.3.bias": torch.zeros(192), "conv5.weight": torch.zeros(1)}))
     ['trunk.conv2.bias', 'trunk.conv5.weight']
     """
@@ -120,5 +121,5 @@ def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
 
 def build_alexnet(config: Mapping[str, Any], num_classes: int) -> AlexNet:
     """A network from its configuration as JSON holds it, where tuples are lists."""
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in dict(config).items()}
     return AlexNet(AlexNetConfig(**values), num_classes)

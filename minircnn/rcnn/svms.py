@@ -148,7 +148,7 @@ def mine_hard_negatives(
             first += len(features)
             for learner, allowed in zip(learners, negative.T, strict=True):
                 learner.look_at(features[allowed], ids[allowed])
-    for learner in learners:
-        if learner.num_waiting or learner.weights is None:
-            learner.learn()
+        for learner in learners:
+            if learner.num_waiting or learner.weights is None:
+                learner.learn()
     return torch.stack([learner.weights for learner in learners]), [learner.record for learner in learners]
