@@ -75,7 +75,8 @@ def train_rcnn(
     if settings.iterations:
         report("1 of 3: fine-tuning the network")
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
-        optimise = partial(fit, settings=loop, checkpoint=unfinished, resume=resume, quiet=quiet)
+        run = {**asdict(settings), "pictures": len(samples), "proposals": sum(map(len, proposals))}
+        optimise = partial(fit, settings=loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
         model.finetune(samples, proposals, optimise, FineTuningSettings())
     # The file will hold half precision; so let the other two models see what it will hold.
     model.network.half().float()

@@ -40,7 +40,7 @@ def fresh_model(config=None):
 
 @pytest.fixture(scope="module")
 def fitted(samples, proposals):
-    model = fresh_model()
+    model = fresh_model(RCNNConfig(score_threshold=-1.0))
     model.fit_svms(samples, proposals)
     model.fit_box_regressors(samples, proposals)
     return model
@@ -127,7 +127,7 @@ def test_detects_what_the_steps_by_hand_give(fitted, samples, proposals, regress
         weights = fitted.box[label - 1]
         deltas = pool5 * fitted.box_scale @ weights[:, :-1].T + weights[:, -1]
         moved = (decode_boxes(boxes, deltas) if regress else boxes).clamp(0, 60)
-        good = torch.where(margins > -1)[0]
+        good = torch.where(margins > -1.0)[0]
         kept = good[torchvision.ops.nms(moved[good], margins[good], 0.3)]
         rows += [(float(margins[i]), label, *moved[i].tolist()) for i in kept]
     rows = sorted(rows, reverse=True)[:100]
