@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from minircnn.benchmarks import _timing, boxes, run, selective_search
+from minircnn.benchmarks import _timing, boxes, pooling, run, selective_search
 from minircnn.benchmarks._timing import Case, measure
 from minircnn.cli import app
 
@@ -48,8 +48,8 @@ def test_too_few_repeats():
         measure(fake_case(), 1, repeats=1)
 
 
-@pytest.mark.parametrize("case", boxes.cases(), ids=lambda case: case.name)
-def test_box_cases_agree_with_their_reference(case):
+@pytest.mark.parametrize("case", [*boxes.cases(), *pooling.cases()], ids=lambda case: case.name)
+def test_cases_agree_with_their_reference(case):
     assert case.check(case.ours(), case.theirs())
 
 
@@ -58,6 +58,8 @@ def test_box_checks_notice_a_wrong_answer():
     assert not by_name["nms"].check(by_name["nms"].ours()[1:], by_name["nms"].theirs())
     iou = by_name["box_iou"]
     assert not iou.check(iou.ours() + 1e-3, iou.theirs())
+    warp = pooling.cases()[0]
+    assert not warp.check(warp.ours().flip(3), warp.theirs())
     matched = by_name["match"]
     gt_index, label = matched.ours()
     assert not matched.check((gt_index, 1 - label.abs()), matched.theirs())

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 import torchvision
 
-from minircnn.benchmarks import boxes, evaluation, selective_search
+from minircnn.benchmarks import boxes, evaluation, pooling, selective_search
 from minircnn.benchmarks._timing import Case, Measurement, measure
 from minircnn.environment import available_cores
 from minircnn.files import write_atomically
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "boxes": boxes.cases,
+    "pooling": pooling.cases,
     "evaluation": evaluation.cases,
     "selective_search": selective_search.cases,
 }

@@ -105,9 +105,10 @@ class RCNN(nn.Module):
         self.network.eval()
         with torch.no_grad():
             for part in boxes.to(image.device).split(_CROPS_AT_ONCE):
-                for name, value in self.network.features(
-                    self.network.normalise(self.warp(image, part)), layers
-                ).items():
+                crops = self.network.normalise(self.warp(image, part))  # (P, 3, S, S)
+                # With the channels of a pixel side by side, convolutions on a CPU take half the time.
+                outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)
+                for name, value in outputs.items():
                     found[name].append(value)
         result = {name: torch.cat(values) for name, values in found.items()}
         if not all(value.isfinite().all() for value in result.values()):

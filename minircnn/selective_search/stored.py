@@ -35,16 +35,14 @@ def stored_proposals(
     cache = cache or Cache()
     packages = ("numpy", "scipy", "scikit-image", "torch")
     code = code_fingerprint(selective_search, boxes, packages=packages)
-    search = delayed(_search)
-    found = Parallel(n_jobs=workers)(search(samples, i, cache, code, tuple(strategies)) for i in range(len(samples)))
+    # One picture is sent to one worker, and only when it is its turn: a whole data set would take longer to send.
+    found = Parallel(n_jobs=workers)(
+        delayed(_search)(samples[i][0], cache, code, tuple(strategies)) for i in range(len(samples))
+    )
     return [proposals[:max_proposals] for proposals in found]
 
 
-def _search(
-    samples: Sequence[tuple[Tensor, Any]], index: int, cache: Cache, code: str, strategies: tuple[Strategy, ...]
-) -> Tensor:
-    image = samples[index][0]
-
+def _search(image: Tensor, cache: Cache, code: str, strategies: tuple[Strategy, ...]) -> Tensor:
     def compute() -> dict[str, Tensor]:
         return {"boxes": selective_search.selective_search(image, strategies=strategies)}
 

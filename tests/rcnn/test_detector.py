@@ -15,18 +15,17 @@ from minircnn.cache import Cache
 from minircnn.pooling import warp_regions
 from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, load_rcnn, save_rcnn
 from minircnn.weights import WeightsError, load_weights, save_weights
-from tests.rcnn.test_finetuning import picture, random_boxes
 
 CLASSES = ["background", "red", "green", "blue"]
 
 
 @pytest.fixture(scope="module")
-def samples():
+def samples(picture):
     return [picture([1, 2, 3, 1]), picture([2, 3]), picture([]), picture([3, 1, 1])]
 
 
 @pytest.fixture(scope="module")
-def proposals(samples):
+def proposals(samples, random_boxes):
     """Some at random, and some near the objects."""
     shifts = torch.tensor([[2.0, -1.0, 1.0, 2.0], [0.0, 1.0, 2.0, 0.0], [1.0, 1.0, -1.0, 2.0]])
     near = [(target["boxes"][:, None] + shifts).flatten(0, 1) for _, target in samples]
@@ -65,7 +64,7 @@ def test_features_are_those_of_each_box_alone(samples, proposals):
         torch.testing.assert_close(found[layer], expected, atol=1e-4, rtol=1e-4)
 
 
-def test_more_crops_than_fit_at_once(samples):
+def test_more_crops_than_fit_at_once(samples, random_boxes):
     model, boxes = fresh_model(), random_boxes(600, 5)
     found = model.features(samples[0][0], boxes, ["fc6"])["fc6"]
     assert found.shape == (600, 256)
@@ -181,7 +180,7 @@ def test_a_class_without_objects_is_named(samples, proposals):
         fresh_model().fit_svms([samples[3]], [proposals[3]])
 
 
-def test_a_class_without_near_proposals_leaves_boxes_alone(samples, proposals):
+def test_a_class_without_near_proposals_leaves_boxes_alone(samples, proposals, random_boxes):
     model = fresh_model()
     counts = model.fit_box_regressors([samples[3]], [proposals[3]])
     assert counts[1] == 0 and counts[0] > 0

@@ -12,27 +12,7 @@ from minircnn.rcnn.finetuning import in_crowd, single_objects
 COLOURS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def picture(labels, side=60):
-    """Uniform squares of 20 pixels, a colour for each class, on grey."""
-    image = COLOURS[0][:, None, None].expand(3, side, side).clone()
-    boxes = []
-    for i, label in enumerate(labels):
-        x, y = 20 * (i % 3), 20 * (i // 3)
-        image[:, y : y + 20, x : x + 20] = COLOURS[label][:, None, None]
-        boxes.append([x, y, x + 20, y + 20])
-    return image, {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-    }
-
-
-def random_boxes(count, seed, side=60):
-    random = torch.Generator().manual_seed(seed)
-    corner = torch.rand(count, 2, generator=random) * (side - 10)
-    return torch.cat([corner, (corner + 5 + torch.rand(count, 2, generator=random) * 25).clamp(max=side)], dim=1)
-
-
-def test_the_pool_equals_a_loop():
+def test_the_pool_equals_a_loop(picture, random_boxes):
     samples = [picture([1, 2, 3, 1, 2]), picture([]), picture([3])]
     proposals = [random_boxes(200, seed) for seed in range(3)]
     pool = ProposalPool(samples, proposals, positive_iou=0.5)
@@ -51,7 +31,7 @@ def test_the_pool_equals_a_loop():
     assert row == len(pool.labels)
 
 
-def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike():
+def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike(picture, random_boxes):
     samples = [picture([1, 2]), picture([3])]
     pool = ProposalPool(samples, [random_boxes(30, seed) for seed in range(2)], 0.5)
     torch.manual_seed(0)
@@ -65,12 +45,12 @@ def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike():
         assert (counts - expected).abs().max() < 5 * expected.sqrt()
 
 
-def test_nothing_to_learn_is_an_error():
+def test_nothing_to_learn_is_an_error(picture, random_boxes):
     with pytest.raises(ValueError, match="0 show an object"):
         ProposalPool([picture([])], [random_boxes(5, 0)], 0.5)
 
 
-def test_crowds_are_neither_objects_nor_background():
+def test_crowds_are_neither_objects_nor_background(picture):
     image, target = picture([1, 2])
     target["iscrowd"] = torch.tensor([False, True])
     assert single_objects(target)["labels"].tolist() == [1]
@@ -100,7 +80,7 @@ class ByColour(nn.Module):
         return -100 * torch.cdist(middle, COLOURS)
 
 
-def test_every_crop_meets_its_own_name():
+def test_every_crop_meets_its_own_name(picture):
     samples = [picture([1, 2, 3, 3, 2, 1]), picture([2]), picture([3, 3, 1])]
     # Half a pixel inside of each object, and grey places, so that the colour in the middle is never in doubt.
     proposals = [torch.cat([t["boxes"] + 1, torch.tensor([[5.0, 45.0, 15.0, 55.0]])]) for _, t in samples]
@@ -117,7 +97,7 @@ def test_every_crop_meets_its_own_name():
     assert not model.network.training
 
 
-def test_replaces_the_last_layer_and_gives_every_parameter_to_one_group():
+def test_replaces_the_last_layer_and_gives_every_parameter_to_one_group(picture, random_boxes):
     model = RCNN(AlexNet(SMALL, 18), ["background", "a", "b", "c"])
     seen = {}
 

@@ -48,7 +48,8 @@ def test_background_is_never_found_and_boxes_may_be_shared():
 
 
 def test_the_threshold_itself_is_not_enough_and_margins_may_be_negative():
-    found = select([[0.0, 0.0, 10.0, 10.0]] * 3, [[0.0, -1.0], [0.0, -0.9], [0.0, -1.1]], score_threshold=-1.0)
+    boxes = [[x, 0.0, x + 10, 10.0] for x in (0.0, 15.0, 30.0)]
+    found = select(boxes, [[0.0, -1.0], [0.0, -0.9], [0.0, -1.1]], score_threshold=-1.0)
     assert found["scores"].tolist() == pytest.approx([-0.9])
 
 

@@ -108,8 +108,8 @@ def test_a_negative_is_taken_once_and_easy_ones_go():
     settings = SVMSettings(cost=0.01, retrain_after=10_000, passes=3)
     positives, negatives = clouds(30, 400, distance=1.0)
     _, (record,) = mine_hard_negatives([positives], pages(negatives, torch.ones(400, 1, dtype=torch.bool), 4), settings)
-    assert record.found[0] == 400  # without a machine every negative is hard
-    assert max(record.negatives) <= 400
+    # Without a machine every negative is hard. In later passes the hard ones are there already.
+    assert record.found == [400]
     assert EASY < HARD
 
 

@@ -1,0 +1,73 @@
+"""The weights and results that come with the project are what their JSON files say, and do what is said of them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, load_alexnet
+from minircnn.cache import Cache
+from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
+from minircnn.experiments import RESULTS_FOLDER, rcnn_ablation
+from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
+from minircnn.selective_search import stored_proposals
+from minircnn.training import accuracy, single_objects
+from minircnn.weights import WEIGHTS_FOLDER, load_weights
+
+MEGABYTE = 1_000_000
+FILES = sorted(WEIGHTS_FOLDER.glob("*.safetensors"))
+
+
+def test_the_data_folder_stays_small():
+    sizes = [path.stat().st_size for path in WEIGHTS_FOLDER.parent.rglob("*") if path.is_file()]
+    assert max(sizes) < 20 * MEGABYTE and sum(sizes) < 60 * MEGABYTE
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_is_the_one_that_its_json_describes(path):
+    _, about = load_weights(path)  # compares the checksum
+    assert about["command"].startswith("minircnn train ")
+    assert about["command"].split("--out ")[1].split()[0] == f"data/weights/{path.name}"
+    card = (WEIGHTS_FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert f"`weights/{path.stem}`" in card, "the data card lists every file"
+
+
+def test_no_file_without_its_partner():
+    names = {path.stem for path in FILES}
+    assert names == {path.stem for path in WEIGHTS_FOLDER.glob("*.json")}
+    assert {SMALL_WEIGHTS.stem, SMALL_STRIDE_16_WEIGHTS.stem, RCNN_WEIGHTS.stem} <= names
+
+
+@pytest.mark.parametrize("path", [SMALL_WEIGHTS, SMALL_STRIDE_16_WEIGHTS], ids=lambda path: path.stem)
+def test_the_alexnets_name_what_they_have_never_seen(path, tmp_path):
+    stated = json.loads(path.with_suffix(".json").read_text())["held_out_accuracy"]
+    reached = accuracy(load_alexnet(path), *single_objects("val", 300, Cache(tmp_path)))
+    # 300 pictures of the 2000: a standard error of at most 1.7 points.
+    assert reached.subtypes == pytest.approx(stated["subtypes"], abs=0.05)
+    assert reached.classes == pytest.approx(stated["classes"], abs=0.03)
+    assert reached.subtypes > 0.85 and reached.classes > 0.95
+
+
+def test_rcnn_reaches_its_target_on_test_pictures(tmp_path):
+    test = ToyTown("test", masks=False)
+    samples = [test[i] for i in range(30)]
+    proposals = stored_proposals(samples, cache=Cache(tmp_path), max_proposals=300)
+    model = load_rcnn()
+    images, targets = zip(*samples, strict=True)
+    moved, plain = (evaluate(model.detect(images, proposals, regress=r), targets) for r in (True, False))
+    assert moved.ap50 >= 0.60
+    assert moved.ap75 > plain.ap75 + 0.05
+
+
+def test_the_ablation_has_the_rows_of_the_papers_table():
+    table = json.loads((Path(RESULTS_FOLDER) / "rcnn_ablation.json").read_text())
+    rows = [rcnn_ablation.Row(**row) for row in table["rows"]]
+    assert [(row.fine_tuned, row.layer, row.box_regression) for row in rows] == [
+        *((False, layer, False) for layer in ("pool5", "fc6", "fc7")),
+        *((True, layer, False) for layer in ("pool5", "fc6", "fc7")),
+        (True, "fc7", True),
+    ]
+    assert all(0 < row.ap75 < row.ap50 < 1 and 0 < row.ap < row.ap50 for row in rows)
+    test = ToyTown("test", masks=False)
+    assert (table["training_pictures"], table["test_pictures"]) == (len(ToyTown("train", masks=False)), len(test))
