@@ -33,9 +33,9 @@ def fingerprint(*parts: Part) -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
-            value = part.detach().cpu().contiguous()
+            value = part.detach().cpu()
             digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(value.view(torch.uint8).numpy() if value.numel() and value.dim() else repr(value).encode())
+            digest.update(value.reshape(-1).view(torch.uint8).numpy())
         else:
             digest.update(json.dumps(part).encode())
         digest.update(b"\0")

@@ -1,19 +1,35 @@
 """Files that are written whole or not at all."""
 
+import time
+import uuid
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that it is there complete or not at all, even if the program is stopped in between.
 
+    Several programs may write one file at once: the last one wins.
+
     Args:
         path: where to; folders that are missing are made, and a file of that name is replaced in one step.
         content: all of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    # A name that no other program has: of two that write into one file, one would rename what the other has half done.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         temporary.write_bytes(content)
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Renames; waits a little where Windows refuses because another program has the file open."""
+    for seconds in (0.01, 0.05, 0.2, 0.5):
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    temporary.replace(path)

@@ -51,14 +51,14 @@ def warp_regions(
         ``(R, 3, S, S)``, of the picture's type. All regions are computed at once.
 
     Raises:
-        ValueError: a shape, the size, the context or the mode does not fit, or a box holds nan or infinity.
+        ValueError: a shape, the size, the context, the mode or the colour does not fit, or a box holds nan or infinity.
 
     >>> image = torch.arange(16.0).view(1, 4, 4).expand(3, 4, 4)
     >>> warp_regions(image, torch.tensor([[1.0, 1.0, 3.0, 3.0]]), size=2, context=0)[0, 0]
     tensor([[ 5.,  6.],
             [ 9., 10.]])
     """
-    _check_warp(image, boxes, size, context, mode)
+    _check_warp(image, boxes, size, context, mode, fill)
     boxes = boxes.to(image.dtype)
     inner = boxes if mode == "warp" else _tightest_squares(boxes)
     # The inner S - 2 * context pixels of the result are the box; the margin shows the picture around it at that scale.
@@ -76,7 +76,7 @@ def warp_regions(
     return torch.where(seen, _bilinear(image, x, y), background)
 
 
-def _check_warp(image: Tensor, boxes: Tensor, size: int, context: float, mode: str) -> None:
+def _check_warp(image: Tensor, boxes: Tensor, size: int, context: float, mode: str, fill: Sequence[float]) -> None:
     if image.dim() != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
         raise ValueError(f"image must be a float tensor (3, H, W), but is {image.dtype} of {tuple(image.shape)}")
     if boxes.dim() != 2 or boxes.shape[1] != 4:
@@ -87,6 +87,8 @@ def _check_warp(image: Tensor, boxes: Tensor, size: int, context: float, mode: s
         raise ValueError(f"size must be at least 1 and context in [0, size / 2), but are {size} and {context}")
     if mode not in WARP_MODES:
         raise ValueError(f"mode must be one of {', '.join(map(repr, WARP_MODES))}, not {mode!r}")
+    if len(fill) != 3:
+        raise ValueError(f"fill must be a colour of 3 numbers, but has {len(fill)}")
 
 
 def _tightest_squares(boxes: Tensor) -> Tensor:

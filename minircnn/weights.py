@@ -8,16 +8,14 @@ import hashlib
 import json
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 import minircnn
@@ -51,9 +49,9 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-    record = {**about, "sha256": hashlib.sha256(content).hexdigest()}
+    record = json.dumps({**about, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
     write_atomically(path, content)
-    write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), record.encode())
 
 
 def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -97,25 +95,39 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".npz", ".pth", ".pt"):
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth, ".pt": _read_pth}
+    if path.suffix not in readers:
         raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of weights; check the path")
     try:
-        if path.suffix == ".safetensors":
-            tensors = safetensors.torch.load(path.read_bytes())
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path}: damaged, or no weights ({_first_line(error)}); fetch it again") from error
+        tensors = readers[path.suffix](path)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: holds more than tensors, which is not read, because it could run code") from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(
+            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; save a state "
+            "dict: torch.save(model.state_dict(), file)"
+        ) from error
+    except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
+        raise WeightsError(f"{path}: damaged, or no weights ({_first_line(error)}); fetch it again") from error
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
         raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
     return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load(path.read_bytes())
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    # Opened here: NumPy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def _read_pth(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
@@ -162,10 +174,10 @@ def download(url: str, sha256_prefix: str, size: str) -> Path:
     target = cache_folder() / "downloads" / url.rsplit("/", 1)[-1]
     if target.is_file() and sha256(target).startswith(sha256_prefix):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256_prefix)
-    except (URLError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:
         raise WeightsError(
             f"could not fetch {url} ({_first_line(error)}). Without a network: fetch this file ({size}) on another "
             f"machine and put it at {target}, or give its path"
@@ -183,4 +195,4 @@ def sha256(path: Path) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")[:200]

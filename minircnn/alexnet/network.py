@@ -169,6 +169,10 @@ class AlexNet(nn.Module):
             found["fc7"] = self.classifier[3:](x)
         return {name: found[name] for name in LAYERS if name in layers}
 
+    def extra_repr(self) -> str:
+        """The numbers, so that two networks with equal layers but other means do not look (or hash) alike."""
+        return repr(self.config)
+
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the classes before the softmax: normalised (B, 3, H, W) to (B, K)."""
         return self.fc8(self.classifier(self.pool5(self.trunk(images)).flatten(1)))

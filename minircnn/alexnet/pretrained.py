@@ -83,11 +83,17 @@ def load_alexnet_2012(weights: str | Path, num_classes: int = 1000) -> AlexNet:
 
     Returns:
         A network in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: it is damaged, or of another network.
     """
     tensors = read_tensors(weights)
     config = ALEXNET_2012
     mean = tensors.pop("mean", None)
     if mean is not None:
+        if mean.shape != (3,):
+            raise WeightsError(f"{weights}: mean has shape {tuple(mean.shape)}; give one number for each colour, (3,)")
         config = AlexNetConfig(mean=tuple(mean.div(255).tolist()))
     network = AlexNet(config, num_classes)
     load_into(network, rename_keys(tensors), weights, only="trunk.")
@@ -113,8 +119,8 @@ def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
     tensors, about = load_weights(path)
     try:
         network = build_alexnet(about["network"], about["num_classes"])
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: its JSON does not describe an AlexNet ({error})") from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its JSON does not describe an AlexNet ({error!r:.200})") from error
     load_into(network, tensors, path)
     return network.eval()
 

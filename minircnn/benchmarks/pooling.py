@@ -14,7 +14,7 @@ def cases() -> list[Case]:
 
 
 def _warp(size: int, regions: int, side: int) -> Case:
-    """torchvision has no warp; its RoIAlign with one sample for each pixel does the same, for boxes inside a picture."""
+    """Beside RoIAlign with one sample for each pixel, which does the same for boxes inside of a picture."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(3, size, size, generator=generator)
     start = torch.rand(regions, 2, generator=generator) * 0.5 * size

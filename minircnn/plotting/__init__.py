@@ -9,6 +9,7 @@ by half a pixel against their boxes). Inputs are never changed, and neither are 
 from minircnn.plotting.charts import plot_label_map, plot_pr_curves
 from minircnn.plotting.colours import class_colour, label_map_colours, text_colour
 from minircnn.plotting.display import show
+from minircnn.plotting.networks import contact_sheet, plot_filters, plot_losses, plot_maps
 from minircnn.plotting.pictures import (
     draw_objects,
     image_grid,
@@ -19,11 +20,15 @@ from minircnn.plotting.pictures import (
 
 __all__ = [
     "class_colour",
+    "contact_sheet",
     "draw_objects",
     "image_grid",
     "label_map_colours",
     "plot_detections",
+    "plot_filters",
     "plot_label_map",
+    "plot_losses",
+    "plot_maps",
     "plot_pr_curves",
     "plot_proposals",
     "show",

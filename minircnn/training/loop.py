@@ -6,7 +6,7 @@ each. So a run that was interrupted and taken up again gives the same losses as 
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minircnn.files import write_atomically
-from minircnn.weights import WeightsError
+from minircnn.weights import WeightsError, load_into
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
     resume: bool = False,
+    about: Mapping[str, Any] | None = None,
     quiet: bool | None = None,
 ) -> list[dict[str, float]]:
     """Trains a model.
@@ -76,6 +77,8 @@ def fit(
         checkpoint: a file in which the state is kept from time to time, and at the end. None: none is kept.
         checkpoint_every: iterations between two.
         resume: go on where ``checkpoint`` stands, if there is such a file.
+        about: what else the run depends on, such as its data: numbers and words by name. It is kept in the checkpoint,
+            and a run with another one does not go on from there.
         quiet: no progress bar. None: none where the output is not a terminal.
 
     Returns:
@@ -83,7 +86,7 @@ def fit(
 
     Raises:
         WeightsError: the checkpoint is damaged or of a run with other settings.
-        FloatingPointError: a loss is not a finite number.
+        FloatingPointError: a loss or its gradient is not finite. The parameters are as before that iteration.
     """
     groups = groups or [{"params": list(model.parameters()), "scale": 1.0}]
     optimiser = torch.optim.AdamW(
@@ -91,7 +94,8 @@ def fit(
         weight_decay=settings.weight_decay,
     )
     parameters = [p for group in groups for p in group["params"]]
-    start = _load(checkpoint, model, optimiser, settings) if resume and checkpoint and checkpoint.is_file() else 0
+    run = {**asdict(settings), **(about or {})}
+    start = _load(checkpoint, model, optimiser, run) if resume and checkpoint and checkpoint.is_file() else 0
     history = []
     model.train()
     with tqdm(total=settings.iterations, initial=start, disable=quiet, unit="batch") as bar:
@@ -102,38 +106,38 @@ def fit(
             found = losses(iteration)
             total = torch.stack(list(found.values())).sum()
             history.append({name: float(loss.detach()) for name, loss in found.items()})
-            if not math.isfinite(float(total.detach())):
-                raise FloatingPointError(f"iteration {iteration}: {history[-1]}: try a lower learning rate")
             optimiser.zero_grad()
             total.backward()
-            nn.utils.clip_grad_norm_(parameters, settings.clip)
+            length = nn.utils.clip_grad_norm_(parameters, settings.clip)
+            if not math.isfinite(float(total.detach())) or not math.isfinite(float(length)):
+                what = f"{history[-1]}, gradient of length {float(length):.3g}"
+                raise FloatingPointError(f"iteration {iteration}: {what}: try a lower learning rate")
             optimiser.step()
             bar.update()
             bar.set_postfix({name: f"{value:.3f}" for name, value in history[-1].items()}, refresh=False)
             if checkpoint and ((iteration + 1) % checkpoint_every == 0 or iteration + 1 == settings.iterations):
-                _save(checkpoint, iteration + 1, model, optimiser, settings)
+                _save(checkpoint, iteration + 1, model, optimiser, run)
     return history
 
 
-def _save(
-    path: Path, iteration: int, model: nn.Module, optimiser: torch.optim.Optimizer, settings: LoopSettings
-) -> None:
+def _save(path: Path, iteration: int, model: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({"iteration": iteration, "settings": asdict(settings), **state}, buffer)
+    torch.save({"iteration": iteration, "settings": run, **state}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _load(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, settings: LoopSettings) -> int:
-    """Puts a checkpoint into model and optimiser; returns the iteration to go on with."""
+def _load(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, run: dict[str, Any]) -> int:
+    """Puts a checkpoint into model and optimiser, if it is of this run; returns the iteration to go on with."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        before, after = state["settings"], asdict(settings)
-        if before == after:
-            model.load_state_dict(state["model"])
+        before, iteration = dict(state["settings"]), int(state["iteration"])
+        if before == run:
             optimiser.load_state_dict(state["optimiser"])
-            return state["iteration"]
+            load_into(model, state["model"], path)  # last, and all or nothing: after an error the model is as before
+            return iteration
     except Exception as error:  # whatever a damaged file makes torch raise
         raise WeightsError(f"{path}: damaged, or of another model ({error!r:.200}); start without resume") from error
-    changed = {name: f"{before.get(name)} → {value}" for name, value in after.items() if before.get(name) != value}
+    names = [name for name in before | run if before.get(name) != run.get(name)]
+    changed = ", ".join(f"{name} {before.get(name)} → {run.get(name)}" for name in names)
     raise WeightsError(f"{path}: begun with other settings ({changed}); give the same, or start without resume")

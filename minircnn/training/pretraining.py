@@ -1,6 +1,6 @@
 """Supervised pre-training: AlexNet learns to name one well-framed object, before anybody asks where objects are.
 
-R-CNN's authors took a network that had learned ImageNet (section 2.3). Ours learns the 18 sub-types of Toy Town's six
+R-CNN's authors took a network that had learned ImageNet (section 2.3). Ours learns the 21 sub-types of Toy Town's six
 classes, from pictures of one object that the painter makes from seeds. The finer question makes the better features.
 """
 
@@ -75,28 +75,34 @@ def single_objects(split: str, count: int, cache: Cache | None = None) -> tuple[
 
     Returns:
         (N, 3, S, S) uint8, with a side S of 64 pixels, and (N,) int64 sub-types, indices into ``toytown.SUBTYPES``.
+
+    Raises:
+        ValueError: another split, or no pictures.
     """
+    if split not in _FIRST_SEED or count < 1:
+        raise ValueError(f'split must be "train" or "val" and count at least 1, but are {split!r} and {count}')
     size, first = SMALL.input_size, _FIRST_SEED[split]
     held_out = HELD_OUT_PHOTOGRAPHS if split == "val" else ()
     photographs = TRAIN_PHOTOGRAPHS[: len(held_out) or None] + held_out
     key = (code_fingerprint(toytown, packages=("numpy", "pillow", "scikit-image")), split, size)
     starts = range(0, count, _CHUNK)
-    chunks = Parallel(n_jobs=-1)(
-        delayed(_paint_chunk)(cache or Cache(), key, first + start, size, photographs) for start in starts
+    chunks = Parallel(n_jobs=-1 if len(starts) > 1 else 1)(
+        delayed(_paint_chunk)(cache or Cache(), key, first + start, min(_CHUNK, count - start), size, photographs)
+        for start in starts
     )
-    images, subtypes = (torch.cat([chunk[name] for chunk in chunks])[:count] for name in ("images", "subtypes"))
+    images, subtypes = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "subtypes"))
     return images, subtypes
 
 
 def _paint_chunk(
-    cache: Cache, key: tuple[str, str, int], first: int, size: int, photographs: tuple[str, ...]
+    cache: Cache, key: tuple[str, str, int], first: int, count: int, size: int, photographs: tuple[str, ...]
 ) -> dict[str, Tensor]:
     def paint() -> dict[str, Tensor]:
-        painted = [toytown.paint_single(seed, size, photographs) for seed in range(first, first + _CHUNK)]
+        painted = [toytown.paint_single(seed, size, photographs) for seed in range(first, first + count)]
         images = torch.from_numpy(np.stack([image for image, _, _ in painted])).permute(0, 3, 1, 2)
         return {"images": images, "subtypes": torch.tensor([subtype for _, _, subtype in painted])}
 
-    return cache.get("single_objects", (*key, first, _CHUNK), paint)
+    return cache.get("single_objects", (*key, first, count), paint)
 
 
 def reframe(images: Tensor, amount: float = 0.2) -> Tensor:
@@ -123,7 +129,7 @@ def reframe(images: Tensor, amount: float = 0.2) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: AlexNet, images: Tensor, subtypes: Tensor) -> Accuracy:
-    """How often a network of 18 outputs names the sub-type, and the class, of (N, 3, S, S) uint8 pictures."""
+    """How often a network of 21 outputs names the sub-type, and the class, of (N, 3, S, S) uint8 pictures."""
     device = network.fc8.weight.device
     network.eval()
     scores = [network(network.normalise(part.to(device).float() / 255)).cpu() for part in images.split(500)]
@@ -162,7 +168,13 @@ def train_alexnet(
 
     Returns:
         The accuracy on held-out pictures.
+
+    Raises:
+        ValueError: ``out`` has another ending.
+        WeightsError: the unfinished run is damaged or has other settings.
     """
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out}: weights are written as .safetensors; give the file that ending")
     images, subtypes = single_objects("train", settings.pictures, cache)
     per_epoch = len(images) // settings.batch
     torch.manual_seed(settings.seed)
@@ -187,8 +199,8 @@ def train_alexnet(
         seed=settings.seed,
     )
     unfinished = out.with_suffix(".checkpoint")
-    fit(network, losses, loop, checkpoint=unfinished, resume=resume, quiet=quiet)
-    folded = fold_batch_norm(network)
+    fit(network, losses, loop, checkpoint=unfinished, resume=resume, about=asdict(settings), quiet=quiet)
+    folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
     reached = accuracy(folded, *single_objects("val", settings.val_pictures, cache))
     about = {"what": "AlexNet, small, trained on one-object pictures of Toy Town", "command": command}
     save_alexnet(folded, out, {**about, "settings": asdict(settings), "held_out_accuracy": asdict(reached)})

@@ -4,7 +4,9 @@ import copy
 import json
 import pickle
 import shutil
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -12,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
@@ -250,6 +252,114 @@ def test_exif_rotation_is_not_obeyed(folder):
         file.save(folder / "a.jpg", exif=exif)
     image, _ = load(folder, tiny(images=[tiny()["images"][0] | {"file_name": "a.jpg"}]))[0]
     assert tuple(image.shape) == (3, 8, 10)
+
+
+def saved_with_orientation(path, picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {}))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+@pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
+def test_upright_is_what_pillow_makes_of_the_tag(tmp_path, suffix, orientation):
+    picture = Image.fromarray(np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4)
+    path = saved_with_orientation(tmp_path / f"turned{suffix}", picture, orientation)
+    with Image.open(path) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file))
+    image = read_image(path, upright=True)
+    assert image.is_contiguous()
+    assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal((read_image(path) * 255).round().byte().permute(1, 2, 0).numpy(), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [[1, 2, 3], [4, 5, 6]]),
+        (2, [[3, 2, 1], [6, 5, 4]]),
+        (3, [[6, 5, 4], [3, 2, 1]]),
+        (4, [[4, 5, 6], [1, 2, 3]]),
+        (5, [[1, 4], [2, 5], [3, 6]]),
+        (6, [[4, 1], [5, 2], [6, 3]]),
+        (7, [[6, 3], [5, 2], [4, 1]]),
+        (8, [[3, 6], [2, 5], [1, 4]]),
+    ],
+)
+def test_upright_by_hand_with_sixteen_bits(tmp_path, orientation, expected):
+    """The standard says where row 0 and column 0 of the file belong: for 6, for example, right and top."""
+    picture = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint16) * 10_000)
+    image = read_image(saved_with_orientation(tmp_path / "deep.png", picture, orientation), upright=True)
+    assert (image * 6.5535).round().tolist() == [expected] * 3
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("kind", ["grey", "sixteen bits", "colour"])
+def test_tiff_is_turned_once(tmp_path, kind, compression, upright):
+    """By Pillow, whatever we ask for. Pillow 11 to 13 garble some of these when they open them by name."""
+    grey = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
+    pixels = {"grey": grey, "sixteen bits": grey.astype(np.uint16) * 257, "colour": np.dstack([grey] * 3)}[kind]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif, compression=compression)
+    image = read_image(tmp_path / "turned.tif", upright=upright)
+    assert (image * 255).round().tolist() == [[[40, 10], [50, 20], [60, 30]]] * 3
+
+
+DAMAGED_TAGS = {
+    "no header": b"Exif\0\0rubbish",
+    "a false header": b"Exif\0\0MM\xff*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+    "cut off": b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03",
+    "empty": b"Exif\0\0",
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow says what is wrong with the tag
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("tag", DAMAGED_TAGS)
+def test_damaged_exif_turns_nothing(tmp_path, suffix, tag):
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = tmp_path / f"odd{suffix}"
+    Image.fromarray(np.full((4, 5, 3), 80, dtype=np.uint8)).save(path, exif=DAMAGED_TAGS[tag], **options)
+    assert torch.equal(read_image(path, upright=True), torch.full((3, 4, 5), 80 / 255))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+def test_of_a_moving_picture_the_first_frame_is_read(tmp_path, suffix):
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    options = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:], **options)
+    with Image.open(tmp_path / f"moving{suffix}") as file:
+        assert file.n_frames == 3
+    expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
+    assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
+
+
+def png_that_claims(width, height):
+    """The beginning of a PNG: a correct header, then a few bytes that hold next to nothing."""
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100))))
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [10_000, 20_000, 2**31 - 1])  # Pillow warns of the first and refuses the others
+def test_picture_that_would_fill_the_memory_is_refused(tmp_path, side):
+    (tmp_path / "bomb.png").write_bytes(png_that_claims(side, side))
+    with pytest.raises(DatasetError, match=r"too large to be read safely.*make it smaller"):
+        read_image(tmp_path / "bomb.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_large_picture_that_pillow_only_warns_of_is_read(tmp_path):
+    """100 million pixels. Refusing them would be a decision for whoever calls."""
+    (tmp_path / "large.png").write_bytes(png_that_claims(10_000, 10_000))
+    with pytest.raises(DatasetError, match="cannot be decoded"):  # so it was tried, and there is nothing in the file
+        read_image(tmp_path / "large.png")
 
 
 def test_picture_stated_in_turned_size_gets_a_hint(folder):

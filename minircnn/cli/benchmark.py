@@ -1,37 +1,11 @@
-"""The command line: ``minircnn COMMAND``."""
+"""``minircnn benchmark``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from minircnn import __version__
 
-app = typer.Typer(
-    help="From R-CNN to Mask R-CNN: detectors built from scratch, and measured.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain messages, which may be searched, piped and read aloud
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"minircnn {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
-    ] = False,
-) -> None:
-    """From R-CNN to Mask R-CNN: detectors built from scratch, and measured."""
-
-
-@app.command()
 def benchmark(
     suites: Annotated[
         list[str] | None, typer.Argument(metavar="[SUITE]...", help="Which; all if none is named.")
@@ -42,8 +16,8 @@ def benchmark(
     """Compare our operations with the reference implementations.
 
     A ratio is our time divided by the reference's, both measured in turn in one run: the median, with the middle half
-    of all pairs beside it. Below 1 ours is faster. The suites are boxes, evaluation and selective_search; the last
-    needs OpenCV: pip install -e ".[benchmark]".
+    of all pairs beside it. Below 1 ours is faster. The suites are boxes, pooling, evaluation and
+    selective_search; the last needs OpenCV: pip install -e ".[benchmark]".
     """
     # Imported here, so that the other commands do not wait for what only this one needs.
     from minircnn.benchmarks.run import SUITES, run_suites, write_json

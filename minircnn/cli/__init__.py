@@ -1,0 +1,41 @@
+"""The command line: ``minircnn COMMAND``.
+
+Each of train, evaluate and detect has a file of its own, with a sub-command for each detector. Whatever takes long to
+import is imported inside of the commands, so that ``minircnn --help`` does not wait for PyTorch.
+"""
+
+from typing import Annotated
+
+import typer
+
+from minircnn import __version__
+from minircnn.cli import benchmark, detect, evaluate, train
+from minircnn.cli.errors import OneLineErrors
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="From R-CNN to Mask R-CNN: detectors built from scratch, and measured.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain messages, which may be searched, piped and read aloud
+)
+app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(detect.app, name="detect")
+app.command()(benchmark.benchmark)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"minircnn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """From R-CNN to Mask R-CNN: detectors built from scratch, and measured."""

@@ -1,0 +1,143 @@
+"""``minircnn detect``: one sub-command for each detector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minircnn.cli.errors import RefusedError
+from minircnn.cli.options import Device, JsonFile, MaxProposals, find_weights, ready_device, write_json
+from minircnn.cli.pictures import Plan, make_plan, printable, read_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Detections = dict[str, Tensor]
+
+app = typer.Typer(help="Find objects in your own pictures.", no_args_is_help=True)
+
+Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.")]
+OutPng = Annotated[
+    Path,
+    typer.Option(metavar="PNG", help="A file that ends in .png and shows all pictures, or a folder for one PNG each."),
+]
+
+
+@app.command()
+def rcnn(
+    pictures: Pictures,
+    out: OutPng,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The detector; by default data/weights/rcnn.safetensors."),
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(metavar="MARGIN", help="Show what scores more; a margin of an SVM, no probability.")
+    ] = 0.0,
+    max_proposals: MaxProposals = 300,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Find objects with R-CNN.
+
+    A line for each object says the picture, the class, the score, and the box as x1 y1 x2 y2 in pixels. Pictures that
+    cannot be read are named and left out; the exit status is then 1.
+    """
+    if not math.isfinite(threshold):
+        raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
+    plan = start(pictures, out, json_file)
+    from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
+    from minircnn.selective_search import selective_search
+
+    target_device = ready_device(device)
+    weights = find_weights("--weights", weights, RCNN_WEIGHTS, "`minircnn train rcnn`")
+    model = load_rcnn(weights).to(target_device)
+    model.config = replace(model.config, score_threshold=threshold)
+
+    def find(image: Tensor) -> Detections:
+        proposals = selective_search(image, max_proposals=max_proposals)
+        return model.detect([image.to(target_device)], [proposals])[0]
+
+    about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
+    detect_all(plan, find, model.classes, about)
+
+
+def start(pictures: Sequence[Path], out: Path, json_file: Path | None) -> Plan:
+    """What to do, after everything that can be refused has been refused; ends the command if there is nothing to do."""
+    plan = make_plan(pictures, out, json_file)
+    for path, reason in plan.skipped:
+        _complain(path, reason)
+    if not plan.pictures:
+        raise typer.Exit(1)
+    return plan
+
+
+def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequence[str], about: dict[str, Any]) -> None:
+    """Looks at each picture, prints and draws what is there, and writes what the plan says.
+
+    Args:
+        plan: what to read and to write.
+        find: detections of a picture (3, H, W), best first.
+        classes: names by label.
+        about: goes into the JSON file.
+
+    Raises:
+        typer.Exit: with status 1, after all else is done, if something was skipped.
+    """
+    from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing
+    from minircnn.files import write_atomically
+
+    grid = not plan.targets and len(plan.pictures) > 1
+    skipped, records, drawings = list(plan.skipped), [], []
+    for index, path in enumerate(plan.pictures):
+        try:
+            image = read_picture(path)
+        except (OSError, ValueError) as error:
+            skipped.append((path, str(error)))
+            _complain(*skipped[-1])
+            continue
+        found = {name: value.cpu() for name, value in find(image).items()}
+        png = plan.targets[index] if plan.targets else plan.out
+        records.append({**_as_record(path, image, found, classes), "png": str(png)})
+        _print(records[-1])
+        drawings.append(make_drawing(path, image, found, GRID_SIDE if grid else LONGEST_SIDE))
+        if plan.targets:
+            write_atomically(png, draw_one(drawings.pop(), classes))
+    if drawings:
+        write_atomically(plan.out, draw_grid(drawings, classes) if grid else draw_one(drawings[0], classes))
+    if records:
+        typer.echo(f"written to {printable(plan.out)}")
+    if records and plan.json_file:
+        left_out = [{"picture": str(path), "reason": reason} for path, reason in skipped]
+        write_json(plan.json_file, {**about, "pictures": records, "skipped": left_out})
+        typer.echo(f"written to {printable(plan.json_file)}")
+    if skipped:
+        raise typer.Exit(1)
+
+
+def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
+    """A picture's detections as JSON holds them; boxes in pixels of the upright picture."""
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
+    objects = [{"class": classes[label], "label": label, "score": score, "box": box} for label, score, box in rows]
+    return {"picture": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
+
+
+def _print(record: dict[str, Any]) -> None:
+    """A line for each object of a picture, or one that says that there is none."""
+    name = printable(record["picture"])
+    for row in record["detections"]:
+        box = " ".join(f"{value:.1f}" for value in row["box"])
+        typer.echo(f"{name}: {row['class']} {row['score']:.2f} at {box}")
+    if not record["detections"]:
+        typer.echo(f"{name}: nothing found")
+
+
+def _complain(path: Path, reason: str) -> None:
+    """One line about what is left out; the name comes once, also where the reason begins with it."""
+    reason = " ".join(reason.removeprefix(f"{path}: ").split())
+    typer.echo(f"{printable(path)}: skipped: {reason}", err=True)

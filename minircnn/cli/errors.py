@@ -1,0 +1,39 @@
+"""Errors as one line for people, and as an exit status for programs."""
+
+import sys
+
+import typer
+from typer.core import TyperGroup
+
+INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done as it was asked; the message says why, and what to do. Exit status 2."""
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose errors reach the user as one line ``Error: …``, not as a traceback.
+
+    That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
+    ``ValueError``, with bad weights and bad data sets among them, ``OSError`` and ``FloatingPointError``. Ctrl-C prints
+    a line, too. Anything else is a fault in the program and keeps its traceback.
+    """
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Runs the command that was asked for."""
+        if hasattr(sys.stdout, "reconfigure"):  # names of files may hold letters that a terminal or a pipe cannot take
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            return super().invoke(ctx)
+        except RefusedError as error:
+            message, status = f"Error: {error}", 2
+        except BrokenPipeError:  # the reader of our output has seen enough
+            raise
+        except (ValueError, OSError, FloatingPointError) as error:
+            message, status = f"Error: {error}", 1
+        except KeyboardInterrupt:
+            hint = " With --resume the same command goes on from there." if ctx.invoked_subcommand == "train" else ""
+            message, status = f"Stopped.{hint}", INTERRUPTED
+        typer.echo(message, err=True)
+        raise typer.Exit(status)

@@ -1,0 +1,134 @@
+"""Options that several commands share, and what has to be true of them before any work is done."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minircnn.cli.errors import RefusedError
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps …")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all numbers here.")]
+MaxProposals = Annotated[int, typer.Option(min=1, metavar="N", help="The first N proposals of each picture.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run of the same settings that was stopped.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.", show_default="0")]
+
+
+def positive(value: float | None) -> float | None:
+    """For options that must be a number above 0, or not given."""
+    if value is not None and not (value > 0 and math.isfinite(value)):
+        raise typer.BadParameter(f"{value} is no positive number")
+    return value
+
+
+def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - of whatever type each is
+    """The options that the user gave. What he did not is None here, and keeps the default of the settings.
+
+    >>> given(pictures=10, epochs=None)
+    {'pictures': 10}
+    """
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def as_command(command: str, options: Mapping[str, Any]) -> str:
+    """How to ask for these options in a shell, to be noted beside what comes out.
+
+    >>> as_command("train alexnet", {"learning_rate": 0.002, "out": "my file"})
+    "minircnn train alexnet --learning-rate 0.002 --out 'my file'"
+    """
+    words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
+    return " ".join(["minircnn", command, *words])
+
+
+def ready_device(name: str) -> torch.device:
+    """The device of that name, after a number has been put there and taken back.
+
+    Raises:
+        RefusedError: it is not there.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.ones((), device=device).item()
+    except Exception as error:  # each kind of device has its own way to be missing
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise RefusedError(f"--device {name}: not on this machine ({reason}); try --device cpu") from error
+    return device
+
+
+def check_new_file(option: str, path: Path) -> None:
+    """Refuses a file that could not be written."""
+    if path.is_dir():
+        raise RefusedError(f"{option} {path}: this is a folder; name a file in it")
+    check_place(option, path, path.parent)
+
+
+def check_place(option: str, path: Path, folder: Path) -> None:
+    """Refuses what is to be written into a folder that is not there, or that may not be written into."""
+    if not folder.is_dir():
+        raise RefusedError(f"{option} {path}: the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise RefusedError(f"{option} {path}: the folder {folder} may not be written into; name another one")
+
+
+def new_weights(out: Path | None, default: Path) -> Path:
+    """Where training will write, checked before hours of work go into it."""
+    if out is None:
+        return default
+    check_new_file("--out", out)
+    if out.suffix != ".safetensors":
+        raise RefusedError(f"--out {out}: weights are written as .safetensors; give the file that ending")
+    return out
+
+
+def find_weights(option: str, path: Path | None, default: Path, command: str) -> Path:
+    """The file to read weights from: what the user named, or what comes with the project.
+
+    Args:
+        option: how it is called.
+        path: what he named.
+        default: what comes with the project.
+        command: what trains such weights.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if path is None and not default.is_file():
+        raise FileNotFoundError(f"{default}: not there; train it with {command}, or name another file with {option}")
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"{option} {path}: there is no such file; check the path, or train it with {command}")
+    return path or default
+
+
+def check_count(pictures: int | None, data: Sequence[Any], name: str) -> int:
+    """How many pictures of a data set to take: all, or as many as were asked for if there are so many."""
+    if pictures is not None and pictures > len(data):
+        raise RefusedError(f"--pictures {pictures}: {name} has only {len(data)}")
+    return pictures or len(data)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
+    from minircnn.files import write_atomically
+
+    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,155 @@
+"""``minircnn evaluate rcnn`` against evaluate() called directly, and a recall counted object by object."""
+
+import json
+import math
+import re
+import time
+from dataclasses import asdict
+
+import pytest
+import torch
+from torchvision.ops import box_iou
+
+from minircnn.cli.evaluate import timed_detections
+from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
+from minircnn.rcnn import RCNN, load_rcnn, save_rcnn
+from minircnn.selective_search import selective_search
+
+COUNT, PROPOSALS = 5, 40
+
+
+@pytest.fixture(scope="module", params=["test", "val"])
+def direct(request, detector):
+    """What comes out without the command line: the split, results without and with regression, and the recall."""
+    data, model = ToyTown(request.param), load_rcnn(detector)
+    samples = [data[index] for index in range(COUNT)]
+    proposals = [selective_search(image)[:PROPOSALS] for image, _ in samples]
+    results = []
+    for regress in (False, True):
+        found = [model.detect([s[0]], [p], regress=regress)[0] for s, p in zip(samples, proposals, strict=True)]
+        results.append(evaluate(found, [target for _, target in samples], classes=data.classes))
+    covered = [
+        any(float(box_iou(object_[None], p[None])) >= 0.5 for p in boxes)
+        for (_, target), boxes in zip(samples, proposals, strict=True)
+        for object_ in target["boxes"]
+    ]
+    return request.param, *results, sum(covered) / len(covered)
+
+
+def without_nan(values):
+    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
+
+
+def test_numbers_are_those_of_evaluate(call, detector, direct, tmp_path):
+    split, unmoved, moved, recall = direct
+    assert moved.ap != unmoved.ap and moved.ap50 > 0, "otherwise this test says little"
+    start = time.perf_counter()
+    result = call(
+        *("evaluate", "rcnn", "--weights", detector, "--split", split, "--pictures", COUNT),
+        *("--max-proposals", PROPOSALS, "--json", tmp_path / "x.json"),
+    )
+    took = time.perf_counter() - start
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"R-CNN on 5 pictures, Toy Town's {split} split: {moved}\n\n")
+    for name, numbers in (("without box regression ", unmoved), ("with box regression    ", moved)):
+        values = f"AP {100 * numbers.ap:.1f} %   AP50 {100 * numbers.ap50:.1f} %   AP75 {100 * numbers.ap75:.1f} %"
+        assert f"\n{name} {values}\n" in result.stdout
+    assert f"\nrecall of the first 40 proposals at IoU 0.5: {100 * recall:.1f} %\n" in result.stdout
+
+    written = json.loads((tmp_path / "x.json").read_text())
+    for name, numbers in (("without_box_regression", unmoved), ("with_box_regression", moved)):
+        classes = written[name].pop("classes")
+        assert written[name] == without_nan(numbers.summary())
+        assert classes == [without_nan(asdict(row)) for row in numbers.per_class.values()]
+    assert None in written["with_box_regression"].values(), "no object is large, which JSON has to say with null"
+    assert written["proposal_recall"] == {"iou": 0.5, "recall": pytest.approx(recall)}
+    assert (written["pictures"], written["max_proposals"], written["device"]) == (COUNT, PROPOSALS, "cpu")
+    assert written["data"] == f"Toy Town, {split}"
+    seconds = written["seconds_a_picture"]
+    assert 0 < seconds["network_and_rest"] * COUNT < took
+    assert 0 < seconds["proposals"] * COUNT < took
+
+
+def test_proposals_are_timed_only_when_they_are_computed(call, detector, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "fresh"))
+
+    def run(count):
+        file = tmp_path / "x.json"
+        result = call(
+            "evaluate", "rcnn", "--weights", detector, "--pictures", count, "--max-proposals", 5, "--json", file
+        )
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith("seconds a picture"))
+        return line, json.loads(file.read_text())
+
+    line, first = run(2)
+    assert re.fullmatch(r"seconds a picture: proposals \d+\.\d{3}; network and the rest \d+\.\d{3}", line)
+    line, again = run(2)
+    assert line.startswith("seconds a picture: proposals from the cache, not timed; network")
+    assert first["seconds_a_picture"]["proposals"] > 0
+    assert again["seconds_a_picture"]["proposals"] is None
+    assert again["with_box_regression"] == first["with_box_regression"]
+    line, more = run(3)
+    assert re.search(r"proposals \d+\.\d{3} \(2 of 3 from the cache, not timed\); network", line)
+    assert more["seconds_a_picture"]["proposals"] > 0
+
+
+def test_by_default_it_is_the_test_split_with_300_proposals(call, detector, tmp_path, monkeypatch):
+    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", detector)
+    assert call("evaluate", "rcnn", "--pictures", 1, "--json", tmp_path / "x.json").exit_code == 0
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert (written["data"], written["max_proposals"]) == ("Toy Town, test", 300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pictures", "201"], "Error: --pictures 201: Toy Town's test split has only 200"),
+        (["--json", "none/x.json"], "the folder none does not exist; make it first"),
+        (["--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
+        (["--split", "train"], "train"),  # that a detector knows the pictures that it learned from says nothing
+        (["--pictures", "0"], "pictures"),
+    ],
+)
+def test_what_is_refused(call, detector, arguments, message):
+    result = call("evaluate", "rcnn", "--weights", detector, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_detector_of_other_classes_is_refused(call, detector, tmp_path):
+    model = load_rcnn(detector)
+    renamed = RCNN(model.network, ["background", "cat", "car", "person", "tree", "house", "balloon"])
+    save_rcnn(renamed, tmp_path / "other.safetensors", {})
+    result = call("evaluate", "rcnn", "--weights", tmp_path / "other.safetensors", "--pictures", 1)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "it knows cat, car, person, tree, house, balloon, but these pictures show person, car, cat" in result.stderr
+
+
+def test_weights_that_are_not_there(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", tmp_path / "none.safetensors")
+    result = call("evaluate", "rcnn")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "none.safetensors: not there; train it with `minircnn train rcnn`" in result.stderr
+
+
+def test_time_is_that_of_looking_at_a_picture_not_of_reading_it(monkeypatch):
+    """A clock that we set: each picture takes five seconds to read, the first two to look at, the second four."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Slow:
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            clock[0] += 5
+            return torch.full((3, 2, 2), float(index)), {}
+
+    def detect(image, boxes):
+        clock[0] += 2 + 2 * float(image[0, 0, 0])
+        return {"scores": image[0, 0] + boxes[0, :2]}
+
+    found, seconds = timed_detections(detect, Slow(), [torch.zeros(1, 4), torch.ones(1, 4)], "")
+    assert [entry["scores"].tolist() for entry in found] == [[0, 0], [2, 2]]
+    assert seconds == 3

@@ -1,0 +1,185 @@
+"""The program as a whole: ``python -m minircnn`` in a process of its own, its help, its errors, and Ctrl-C."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from minircnn.cli import app
+from minircnn.cli.errors import OneLineErrors, RefusedError
+from minircnn.cli.options import as_command, given, ready_device, write_json
+from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.rcnn import load_rcnn
+
+PROGRAM = [sys.executable, "-m", "minircnn"]
+
+
+def environment(**changes):
+    return {**os.environ, "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1", **changes}
+
+
+def run(folder, *arguments, **changes):
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], cwd=folder, env=environment(**changes), capture_output=True, check=False
+    )
+
+
+def test_a_detector_is_trained(tmp_path):
+    """Other processes search for proposals; nothing but the two files stays behind."""
+    options = ("--from-scratch", "--pictures", 6, "--iterations", 1, "--max-proposals", 20)
+    result = run(tmp_path, "train", "rcnn", *options, "--out", "x.safetensors")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"1 of 3: fine-tuning" in result.stdout
+    assert load_rcnn(tmp_path / "x.safetensors").classes[1] == "person"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.json", "x.safetensors"]
+
+
+def test_objects_are_found_and_names_may_have_letters_that_the_output_cannot_take(tmp_path, detector):
+    """A pipe on Windows has the letters of one part of the world, and names come from all of it."""
+    shutil.copy(DATA_FOLDER / "test" / "000001.jpg", tmp_path / "日本 ü.jpg")
+    (tmp_path / "日.jpg").write_bytes(b"no picture")
+    options = ("--weights", detector, "--max-proposals", 20, "--out", "x.png")
+    result = run(tmp_path, "detect", "rcnn", ".", *options, PYTHONIOENCODING="cp1252")
+    assert result.returncode == 1
+    *found, last = result.stdout.splitlines()
+    assert found
+    assert all(re.fullmatch(rb"\\u65e5\\u672c \xfc\.jpg: \w+ \d\.\d\d at( [0-9.]+){4}", line) for line in found)
+    assert last == b"written to x.png"
+    assert result.stderr.startswith(b"\\u65e5.jpg: skipped: the picture cannot be decoded")
+    assert len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_is_one_line(tmp_path):
+    """As a terminal sends it: to the program and to the processes that it has started."""
+    arguments = ("train", "rcnn", "--from-scratch", "--pictures", "6", "--max-proposals", "20")
+    with subprocess.Popen(
+        [*PROGRAM, *arguments, "--iterations", "100000", "--out", "x.safetensors"],
+        cwd=tmp_path,
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while (line := process.stdout.readline()) and not line.startswith("1 of 3"):
+            pass
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "Stopped. With --resume the same command goes on from there.\n"
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_neither_help_nor_a_refusal_waits_for_pytorch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from minircnn.cli import app\n"
+        "for command in ([], ['train'], ['evaluate', 'rcnn'], ['detect', 'rcnn'], ['train', 'alexnet']):\n"
+        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['detect', 'rcnn', 'x.png', '--out', 'none/x.png']).exit_code == 2\n"
+        "print([name for name in ('torch', 'numpy', 'matplotlib', 'PIL', 'joblib') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_commands():
+    result = CliRunner().invoke(app, ["--help"])
+    for name in ("benchmark", "train", "evaluate", "detect"):
+        assert f"\n  {name} " in result.output
+    for group, commands in {"train": ["alexnet", "rcnn"], "evaluate": ["rcnn"], "detect": ["rcnn"]}.items():
+        result = CliRunner().invoke(app, [group])
+        assert "Usage" in result.output
+        assert all(f"\n  {name} " in result.output for name in commands)
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+def failing_with(error, arguments=("train",)):
+    """A program whose commands fail."""
+    program = typer.Typer(cls=OneLineErrors, pretty_exceptions_enable=False)
+
+    @program.command()
+    def train():
+        raise error
+
+    @program.command()
+    def detect():
+        raise error
+
+    return CliRunner().invoke(program, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RefusedError("x: y"), 2),
+        (ValueError("x: y"), 1),
+        (FileNotFoundError("x: y"), 1),
+        (PermissionError("x: y"), 1),
+        (FloatingPointError("x: y"), 1),
+    ],
+)
+def test_errors_that_are_expected_are_one_line(error, status):
+    result = failing_with(error)
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", "Error: x: y\n")
+
+
+@pytest.mark.parametrize("error", [TypeError("bug"), RuntimeError("bug"), KeyError("bug"), AssertionError("bug")])
+def test_faults_of_the_program_keep_their_traceback(error):
+    assert failing_with(error).exception is error
+
+
+def test_interrupts_say_how_to_go_on_where_that_is_possible():
+    result = failing_with(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "Stopped. With --resume the same command goes on from there.\n")
+    result = failing_with(KeyboardInterrupt(), ["detect"])
+    assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
+
+
+def test_output_that_nobody_reads_any_more_is_no_error_of_ours(tmp_path):
+    """``minircnn … | head`` ends quietly."""
+    code = "import sys; from minircnn.cli import app; sys.argv[0] = 'minircnn'; app()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+# ----------------------------------------------------------------------------------------------------------- options
+
+
+def test_device_that_is_there():
+    assert str(ready_device("cpu")) == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda:77", "meta", "toaster", "", "cpu:x"])
+def test_device_that_is_not_there(name):
+    with pytest.raises(RefusedError, match=rf"^--device {name}: not on this machine \(.*\); try --device cpu$"):
+        ready_device(name)
+
+
+def test_small_helpers():
+    assert given(a=0, b=None, c=False, d="") == {"a": 0, "c": False, "d": ""}
+    assert as_command("train x", {"max_proposals": 3}) == "minircnn train x --max-proposals 3"
+
+
+def test_json_is_valid_also_without_numbers(tmp_path):
+
+    content = {"a": [1.5, float("nan"), {"b": float("nan")}], "c": (True, None, "ü"), "d": 0}
+    write_json(tmp_path / "x.json", content)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert json.loads(text) == {"a": [1.5, None, {"b": None}], "c": [True, None, "ü"], "d": 0}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "y.json", {"a": float("inf")})
+    assert not (tmp_path / "y.json").exists()

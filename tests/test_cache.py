@@ -1,0 +1,318 @@
+"""The cache finds what it has and nothing that has become stale."""
+
+import importlib.util
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from minircnn.alexnet import SMALL, AlexNet
+from minircnn.cache import Cache, code_fingerprint, fingerprint, module_fingerprint
+
+# No two of these may share a name. Each stands beside another from which it differs in one respect.
+PARTS = {
+    "words": ("fc7", "fc71"),
+    "two words": ("fc7", "fc7", "1"),
+    "two words, cut elsewhere": ("fc", "77", "1"),
+    "one word with a gap": ("fc7 1",),
+    "a word with a zero byte": ("fc\0007", "1"),
+    "a word with quotes": ('fc7"\0"1',),
+    "in this order": ("fc7", 1),
+    "in the other order": (1, "fc7"),
+    "number as a word": ("fc7", "1"),
+    "fraction": ("fc7", 1.5),
+    "its neighbour": ("fc7", math.nextafter(1.5, 2)),
+    "nothing": ("fc7", None),
+    "nothing as a word": ("fc7", "null"),
+    "no parts": (),
+    "empty word": ("",),
+    "tensor": (torch.tensor([1.0, 2.0, 3.0, 4.0]),),
+    "tensor, last bit": (torch.tensor([1.0, 2.0, 3.0, float(torch.nextafter(torch.tensor(4.0), torch.tensor(9.0)))]),),
+    "tensor, other order": (torch.tensor([2.0, 1.0, 3.0, 4.0]),),
+    "tensor, other shape": (torch.tensor([[1.0, 2.0], [3.0, 4.0]]),),
+    "tensor, turned": (torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T,),
+    "tensor, other type": (torch.tensor([1, 2, 3, 4], dtype=torch.int32),),
+    "tensor, same bytes and size": (torch.tensor([1.0, 2.0, 3.0, 4.0]).view(torch.int32),),
+    "tensor, in two": (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])),
+    "tensor, in two, cut elsewhere": (torch.tensor([1.0]), torch.tensor([2.0, 3.0, 4.0])),
+    "flags": (torch.tensor([True, False]),),
+    "flags as bytes": (torch.tensor([1, 0], dtype=torch.uint8),),
+    "one number": (torch.tensor(1.00001),),
+    "one number, which prints alike": (torch.tensor(1.00002),),
+    "one number, of a row": (torch.tensor([1.00001]),),
+    "whole number": (torch.tensor(1),),
+    "whole number, halved width": (torch.tensor(1, dtype=torch.int32),),
+    "empty": (torch.zeros(0),),
+    "empty, of boxes": (torch.zeros(0, 4),),
+    "empty, turned": (torch.zeros(4, 0),),
+    "empty, whole": (torch.zeros(0, 4, dtype=torch.int64),),
+    "nothing twice": (torch.zeros(0), torch.zeros(0)),
+}
+
+
+def test_what_differs_has_another_name():
+    names = {key: fingerprint(*parts) for key, parts in PARTS.items()}
+    assert [pair for pair in combinations(names, 2) if names[pair[0]] == names[pair[1]]] == []
+    assert all(len(name) == 32 and int(name, 16) >= 0 for name in names.values())
+
+
+def test_what_is_equal_has_the_same_name():
+    grid = torch.arange(24.0).reshape(2, 3, 4)
+    wanted = fingerprint(grid, "a")
+    assert fingerprint(grid.clone(), "a") == wanted
+    assert fingerprint(grid.permute(2, 0, 1).contiguous().permute(1, 2, 0), "a") == wanted
+    assert fingerprint(torch.cat([grid, grid])[:2], "a") == wanted
+    assert fingerprint(grid.clone().requires_grad_(), "a") == wanted
+    pictures = torch.rand(2, 3, 4, 5)
+    assert fingerprint(pictures.to(memory_format=torch.channels_last)) == fingerprint(pictures)
+
+
+def test_a_part_that_has_no_name_is_an_error():
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        fingerprint(object())
+
+
+# -------------------------------------------------------------------------------------------------------------- modules
+
+
+def network(**changes):
+    torch.manual_seed(0)
+    return AlexNet(replace(SMALL, **changes), 3)
+
+
+def test_module_fingerprint_changes_with_one_weight():
+    wanted = module_fingerprint(network())
+    assert module_fingerprint(network()) == wanted
+    assert module_fingerprint(network().eval()) == wanted
+    for name in ("trunk.conv3.weight", "fc8.bias"):
+        changed = network()
+        value = changed.state_dict()[name].view(-1)
+        value[-1] = math.nextafter(float(value[-1]), 9) + 1e-6
+        assert module_fingerprint(changed) != wanted, name
+
+
+def test_module_fingerprint_changes_with_a_buffer_of_one_number():
+    module = nn.Module()
+    module.register_buffer("scale", torch.tensor(1.00001))
+    before = module_fingerprint(module)
+    module.scale.fill_(1.00002)  # prints as 1.0000, as the one before
+    assert module_fingerprint(module) != before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mean": (0.4, 0.45, 0.45)}, {"std": (1.0, 1.0, 1.0)}, {"blue_first": True}, {"dropout": 0.1}]
+)
+def test_module_fingerprint_changes_with_settings_that_are_no_weights(changes):
+    assert module_fingerprint(network(**changes)) != module_fingerprint(network())
+
+
+def test_module_fingerprint_knows_which_weights_are_whose():
+    first, second = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    second[0], second[1] = first[1], first[0]
+    assert module_fingerprint(first) != module_fingerprint(second)
+    scale, shift = nn.Module(), nn.Module()  # which print alike
+    scale.register_buffer("scale", torch.ones(1))
+    shift.register_buffer("shift", torch.ones(1))
+    assert module_fingerprint(scale) != module_fingerprint(shift)
+
+
+def package(folder, **files):
+    """A package of Python files that is loaded from a folder: its module object, new each time."""
+    folder.mkdir(exist_ok=True)
+    for name, content in {"__init__": "", **files}.items():
+        path = folder / f"{name.replace('__in__', '/')}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(folder.name, folder / "__init__.py")
+    return importlib.util.module_from_spec(spec)
+
+
+def test_code_fingerprint_changes_with_every_file(tmp_path):
+    base = {"one": "x = 1\n", "two": "y = 'ä'\n", "sub__in__three": "z = 3\n"}
+    first = code_fingerprint(package(tmp_path / "first", **base))
+    names = [first]
+    assert code_fingerprint(package(tmp_path / "same", **base)) == first, "where it lies does not matter"
+    changes = [
+        {"one": "x = 2\n"},
+        {"two": "y = 'ö'\n"},
+        {"sub__in__three": "z = 3  # why\n"},
+        {"__init__": "import os\n"},
+    ]
+    for number, change in enumerate([*changes, {"four": ""}]):
+        names.append(code_fingerprint(package(tmp_path / f"changed{number}", **{**base, **change})))
+    moved = {"one": "", "two": "x = 1\ny = 'ä'\n", "sub__in__three": "z = 3\n"}
+    names.append(code_fingerprint(package(tmp_path / "moved", **moved)))
+    assert len(set(names)) == len(names)
+
+
+def test_code_fingerprint_of_a_changed_file_in_place(tmp_path):
+    before = code_fingerprint(package(tmp_path / "p", one="x = 1\n"))
+    (tmp_path / "p" / "notes.txt").write_text("no code")
+    assert code_fingerprint(package(tmp_path / "p", one="x = 1\n")) == before
+    assert code_fingerprint(package(tmp_path / "p", one="x = 2\n")) != before
+
+
+def test_code_fingerprint_of_one_file_does_not_look_at_its_neighbours(tmp_path):
+    def name(neighbour):
+        package(tmp_path / "p", one="x = 1\n", two=neighbour)
+        spec = importlib.util.spec_from_file_location("one", tmp_path / "p" / "one.py")
+        return code_fingerprint(importlib.util.module_from_spec(spec))
+
+    assert name("y = 1\n") == name("y = 2\n")
+
+
+def test_code_fingerprint_changes_with_versions(tmp_path, monkeypatch):
+    wanted = code_fingerprint(package(tmp_path / "p"), packages=("torch", "numpy"))
+    assert code_fingerprint(package(tmp_path / "p")) == wanted
+    assert code_fingerprint(package(tmp_path / "p"), packages=("torch",)) != wanted
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99" if name == "numpy" else version(name))
+    assert code_fingerprint(package(tmp_path / "p")) != wanted
+
+
+# ---------------------------------------------------------------------------------------------------------------- cache
+
+
+class Counter:
+    """Computes, and counts how often it was asked."""
+
+    def __init__(self, **result):
+        self.result, self.asked = result or {"x": torch.arange(5.0)}, 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.result
+
+
+def files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_same_parts_are_found_again_without_computing(tmp_path):
+    result = {
+        "boxes": torch.rand(3, 4, dtype=torch.float64),
+        "turned": torch.rand(2, 3).T,
+        "none": torch.zeros(0, 4),
+        "one": torch.tensor(3),
+        "flags": torch.tensor([True, False]),
+        "half": torch.tensor([0.1]).half(),
+    }
+    compute = Counter(**result)
+    for parts in PARTS.values():
+        compute.asked = 0
+        for cache in (Cache(tmp_path), Cache(str(tmp_path)), Cache(tmp_path)):
+            found = cache.get(
+                "features", tuple(part.clone() if hasattr(part, "clone") else part for part in parts), compute
+            )
+            assert found.keys() == result.keys()
+            for name, value in result.items():
+                assert torch.equal(found[name], value) and found[name].dtype == value.dtype
+        assert compute.asked == 1
+    assert len(files(tmp_path)) == len(PARTS)
+    assert {path.relative_to(tmp_path).parts[0] for path in files(tmp_path)} == {"features"}
+
+
+def test_another_kind_is_another_result(tmp_path):
+    first, second = Counter(x=torch.tensor([1])), Counter(x=torch.tensor([2]))
+    assert Cache(tmp_path).get("a", ("k",), first)["x"].tolist() == [1]
+    assert Cache(tmp_path).get("b", ("k",), second)["x"].tolist() == [2]
+    assert Cache(tmp_path / "elsewhere").get("a", ("k",), second)["x"].tolist() == [2]
+
+
+def test_the_gradient_stays_outside(tmp_path):
+    weight = torch.ones(3, requires_grad=True)
+    for _ in range(2):
+        found = Cache(tmp_path).get("a", (), lambda: {"x": weight * 2})
+        assert not found["x"].requires_grad and found["x"].tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_the_caller_does_with_a_result_does_not_reach_the_next(tmp_path):
+    compute = Counter()
+    for _ in range(3):
+        found = Cache(tmp_path).get("a", (), compute)
+        compute.result = {"x": torch.full((5,), -1.0)}
+        assert found["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+        found["x"].zero_()
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 50, -1])
+def test_a_file_that_is_cut_short_is_computed_anew(tmp_path, length):
+    compute = Counter()
+    Cache(tmp_path).get("a", ("k",), compute)
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:length])
+    assert Cache(tmp_path).get("a", ("k",), compute)["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert compute.asked == 2
+    assert path.read_bytes() == whole
+    Cache(tmp_path).get("a", ("k",), compute)
+    assert compute.asked == 2
+
+
+def test_what_fails_is_not_stored(tmp_path, monkeypatch):
+    def fails():
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        Cache(tmp_path).get("a", ("k",), fails)
+    assert not files(tmp_path)
+    whole = Path.write_bytes
+
+    def half(path, content):
+        whole(path, content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(KeyboardInterrupt):
+            Cache(tmp_path).get("a", ("k",), Counter())
+    assert not files(tmp_path)
+    compute = Counter()
+    Cache(tmp_path).get("a", ("k",), compute)
+    assert compute.asked == 1 and len(files(tmp_path)) == 1
+
+
+def test_by_default_in_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "mine"))
+    Cache().get("a", ("k",), Counter())
+    (path,) = files(tmp_path)
+    assert path.relative_to(tmp_path).parts[:3] == ("mine", "results", "a")
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+import torch
+from minircnn.cache import Cache, fingerprint
+folder, ready = Path(sys.argv[1]), Path(sys.argv[2])
+ready.touch()
+while len(list(ready.parent.iterdir())) < 2:  # until the other one is there
+    time.sleep(0.001)
+for key in range(100):
+    found = Cache(folder).get("a", (key,), lambda: {"x": torch.full((50_000,), key)})
+    assert found["x"].eq(key).all() and len(found["x"]) == 50_000
+print(fingerprint("fc7", 1, 0.5, None, torch.arange(4), torch.tensor(2.5)))
+"""
+
+
+def test_two_processes_with_the_same_keys_at_once(tmp_path):
+    (tmp_path / "ready").mkdir()
+    start = [sys.executable, "-c", WORKER, str(tmp_path / "cache")]
+    options = {"stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([*start, str(tmp_path / "ready" / letter)], **options) for letter in "ab"]
+    printed = [worker.communicate(timeout=120)[0].strip() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    # Names hang on nothing that a program draws at random, or no run would find what another has stored.
+    assert printed == [fingerprint("fc7", 1, 0.5, None, torch.arange(4), torch.tensor(2.5))] * 2
+    assert len(files(tmp_path / "cache")) == 100
+    compute = Counter()
+    for key in range(100):
+        assert Cache(tmp_path / "cache").get("a", (key,), compute)["x"].eq(key).all()
+    assert compute.asked == 0

@@ -1,0 +1,335 @@
+"""Filters, maps, sheets and losses as they are drawn, against the numbers that were given."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from minircnn import plotting
+from minircnn.plotting import display
+from minircnn.plotting.networks import mosaic
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Each test leaves no figure and no changed setting behind."""
+    settings = dict(matplotlib.rcParams)
+    yield
+    plt.close("all")
+    assert dict(matplotlib.rcParams) == settings
+
+
+def pictures(count, height=20, width=30):
+    return torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
+
+
+def shown(ax):
+    """(H, W, 3) as the axes hold it."""
+    return np.asarray(ax.images[0].get_array())
+
+
+def rectangles(ax):
+    """Corners, colour and linewidth of each rectangle."""
+    patches = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    return [
+        ([*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3]) for p in patches
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- mosaic
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (1, 4), (5, 3), (6, 3), (7, 1), (4, 4)])
+@pytest.mark.parametrize("gap", [(1, 1), (0, 0), (5, 2)])
+def test_mosaic_holds_every_tile_and_white_elsewhere(count, columns, gap):
+    tiles = np.random.default_rng(0).uniform(0, 0.9, (count, 4, 6, 3))
+    canvas = mosaic(tiles, columns, gap)
+    rows = -(-count // columns)
+    assert canvas.shape == (rows * 4 + (rows - 1) * gap[0], columns * 6 + (columns - 1) * gap[1], 3)
+    rest = np.ones(canvas.shape[:2], dtype=bool)
+    for y in range(4):
+        for x in range(6):
+            for i in range(count):
+                row, column = i // columns * (4 + gap[0]) + y, i % columns * (6 + gap[1]) + x
+                assert np.array_equal(canvas[row, column], tiles[i, y, x])
+                rest[row, column] = False
+    assert (canvas[rest] == 1).all()
+
+
+# ------------------------------------------------------------------------------------------------------------- filters
+
+
+def test_grey_is_no_weight_and_the_largest_has_full_colour():
+    weight = torch.zeros(3, 3, 2, 2)
+    weight[0, 0, 0, 0] = 4.0  # red
+    weight[0, 2, 1, 1] = -1.0  # a little of the opposite of blue
+    weight[1, 1, 0, 1] = -0.001  # scaled on its own: full magenta
+    ax = plotting.plot_filters(weight, columns=3)
+    picture = shown(ax)
+    assert picture.shape == (2, 3 * 2 + 2, 3)  # a pixel between two
+    np.testing.assert_allclose(picture[0, 0], [1, 0.5, 0.5])
+    np.testing.assert_allclose(picture[1, 1], [0.5, 0.5, 0.375])
+    np.testing.assert_allclose(picture[0, 4], [0.5, 0, 0.5])
+    np.testing.assert_allclose(picture[:, 6:], 0.5)  # a filter without weights
+    assert (picture[:, [2, 5]] == 1).all()
+    assert ax.images[0].get_interpolation() == "nearest"
+
+
+def test_filters_are_in_order_and_left_as_they_were():
+    weight = torch.nn.Conv2d(3, 32, 7).weight
+    before = weight.detach().clone()
+    ax = plotting.plot_filters(weight, title="conv1")
+    assert torch.equal(weight.detach(), before)
+    assert ax.get_title() == "conv1"
+    picture = shown(ax)
+    assert picture.shape == (6 * 8 - 1, 6 * 8 - 1, 3)  # 32 filters: 6 in a row
+    for number in (0, 5, 6, 31):
+        one = before[number].permute(1, 2, 0).numpy()
+        y, x = number // 6 * 8, number % 6 * 8
+        np.testing.assert_allclose(picture[y : y + 7, x : x + 7], 0.5 + 0.5 * one / np.abs(one).max(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
+        (torch.zeros(3, 7, 7), r"not \(3, 7, 7\)"),
+        (torch.zeros(0, 3, 7, 7), "filters that look at colours"),
+        (torch.full((2, 3, 2, 2), float("nan")), "nan or infinity"),
+        (torch.full((2, 3, 2, 2), float("inf")), "nan or infinity"),
+    ],
+)
+def test_what_are_no_filters_is_refused(weight, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_filters(weight)
+
+
+def test_columns_are_those_asked_for():
+    weight = torch.rand(5, 3, 2, 2)
+    assert shown(plotting.plot_filters(weight, columns=1)).shape[:2] == (5 * 3 - 1, 2)
+    assert shown(plotting.plot_filters(weight, columns=9)).shape[:2] == (2, 5 * 3 - 1)
+    assert shown(plotting.plot_filters(weight)).shape[:2] == (2 * 3 - 1, 3 * 3 - 1)
+    for columns in (0, -1):
+        with pytest.raises(ValueError, match=f"columns is {columns}: there must be at least 1"):
+            plotting.plot_filters(weight, columns=columns)
+
+
+# ---------------------------------------------------------------------------------------------------------------- maps
+
+
+def brightness(picture):
+    return picture @ [0.2126, 0.7152, 0.0722]
+
+
+def test_maps_are_brighter_where_they_are_larger():
+    ramp = torch.arange(16.0).view(1, 4, 4)
+    picture = shown(plotting.plot_maps(ramp))
+    assert (np.diff(brightness(picture).ravel()) > 0).all()
+    assert brightness(picture[0, 0]) < 0.01
+    assert brightness(picture[3, 3]) > 0.9
+
+
+def test_each_map_has_its_own_scale_or_all_share_one():
+    maps = torch.zeros(3, 4, 4)
+    maps[0, 1, 1], maps[1, 2, 2] = 1.0, 4.0
+    own = shown(plotting.plot_maps(maps, columns=3))
+    one = shown(plotting.plot_maps(maps, columns=3, together=True))
+    quarter = shown(plotting.plot_maps(torch.tensor([[[1.0, 4.0]]])))[0, 0]
+    np.testing.assert_allclose(own[1, 1], own[2, 7])
+    np.testing.assert_allclose(one[2, 7], own[2, 7])
+    np.testing.assert_allclose(one[1, 1], quarter)
+    for picture in (own, one):
+        assert (brightness(picture[:, 10:]) < 0.01).all()  # nothing there: black, not nan
+
+
+def test_gaps_are_the_same_share_of_small_and_large_maps():
+    """Sheets below each other, of layers with maps of other sizes, must stay in line."""
+    for side, gap in ((16, 1), (31, 2), (63, 4), (3, 1)):
+        picture = shown(plotting.plot_maps(torch.ones(6, side, side), columns=6))
+        assert picture.shape[:2] == (side, 6 * side + 5 * gap)
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (torch.zeros(1, 3, 4, 4), r"those of one picture, not \(1, 3, 4, 4\)"),
+        (torch.zeros(0, 4, 4), r"\(C, h, w\)"),
+        (torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
+        (torch.tensor([[[float("nan"), 1.0]]]), "ReLU"),
+        (torch.tensor([[[float("inf"), 1.0]]]), "ReLU"),
+    ],
+)
+def test_what_are_no_maps_is_refused(maps, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_maps(maps)
+
+
+# --------------------------------------------------------------------------------------------------------------- sheets
+
+
+def place_of(ax, image):
+    """Upper left corner x, y of a picture in a sheet, found by looking for it."""
+    canvas, wanted = shown(ax), image.permute(1, 2, 0).numpy()
+    height, width = wanted.shape[:2]
+    for y in range(canvas.shape[0] - height + 1):
+        for x in range(canvas.shape[1] - width + 1):
+            part = canvas[y : y + height, x : x + width]
+            if np.allclose(part[0, 0], wanted[0, 0]) and np.allclose(part, wanted, atol=1e-6):
+                return x, y
+    raise AssertionError("the picture is not in the sheet")
+
+
+def test_sheet_holds_pictures_row_by_row():
+    images = pictures(5)
+    ax = plotting.contact_sheet(images, columns=3, title="Five")
+    places = [place_of(ax, image) for image in images]
+    xs, ys = sorted({x for x, _ in places}), sorted({y for _, y in places})
+    assert (len(xs), len(ys)) == (3, 2)
+    assert places == [(xs[i % 3], ys[i // 3]) for i in range(5)]
+    assert xs[1] - xs[0] == xs[2] - xs[1] > 30
+    assert ys[1] - ys[0] > 20
+    assert ax.get_title() == "Five"
+    assert not ax.texts
+    assert not ax.patches
+
+
+def test_frames_boxes_and_captions_belong_to_their_pictures():
+    images = pictures(6)
+    captions = ["a", "b", "c\nd", r"$\foo$", "", "f"]
+    ax = plotting.contact_sheet(
+        images,
+        columns=3,
+        labels=[1, 2, 0, -1, torch.tensor(6), None],
+        captions=captions,
+        boxes=[None, (0, 0, 30, 20), torch.tensor([2.0, 3, 10, 12]), None, None, None],
+    )
+    places = [place_of(ax, image) for image in images]
+    drawn = rectangles(ax)
+    white = [corners for corners, colour in drawn if colour == (1, 1, 1)]
+    frames = [(corners, colour) for corners, colour in drawn if colour != (1, 1, 1)]
+    (x1, y1), (x2, y2) = places[1], places[2]
+    assert white == [[x1, y1, x1 + 30, y1 + 20], [x2 + 2, y2 + 3, x2 + 10, y2 + 12]]
+    for (x, y), (corners, colour), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
+        assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the picture, hiding none of it
+        assert colour == pytest.approx(plotting.class_colour(label))
+    assert [text.get_text() for text in ax.texts] == captions
+    display.render_png(ax.get_figure())  # matplotlib parses a formula, or what it takes for one, when it draws it
+    for (x, y), text in zip(places, ax.texts, strict=True):
+        assert text.get_position()[0] == x + 15
+        assert y + 20 < text.get_position()[1] < y + 24
+
+
+@pytest.mark.parametrize("columns", [2, 4, 8])
+@pytest.mark.parametrize("lines", ["one", "one\ntwo"])
+def test_captions_hide_no_picture_and_stay_on_the_paper(columns, lines):
+    images = pictures(2 * columns, 64, 64)
+    ax = plotting.contact_sheet(images, columns=columns, captions=[lines] * len(images), labels=[1] * len(images))
+    figure = ax.get_figure()
+    display.render_png(figure)
+    tops = [ax.transData.transform((0, 0.0 + place_of(ax, images[i])[1]))[1] for i in (0, columns)]
+    for i, text in enumerate(ax.texts):
+        extent = text.get_window_extent()
+        assert extent.y0 >= 0
+        if i < columns:
+            assert extent.y0 > tops[1]  # above the second row
+        assert extent.y1 < tops[i // columns]
+
+
+def test_row_titles_stand_beside_their_rows_and_are_not_cut_off():
+    images = pictures(6, 64, 64)
+    ax = plotting.contact_sheet(images, columns=3, row_titles=["house", "hot-air balloon"], title="Favourites")
+    figure = ax.get_figure()
+    display.render_png(figure)
+    labels = ax.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["house", "hot-air balloon"]
+    for row, label in enumerate(labels):
+        extent = label.get_window_extent()
+        middle = ax.transData.transform((0, place_of(ax, images[3 * row])[1] + 32))[1]
+        assert extent.x0 >= 0
+        assert extent.x1 < ax.get_window_extent().x0
+        assert (extent.y0 + extent.y1) / 2 == pytest.approx(middle, abs=3)
+    assert ax.title.get_window_extent().y1 <= figure.bbox.y1
+    assert figure.get_size_inches()[0] == 9
+
+
+def test_new_figure_has_no_empty_space():
+    """The sheet touches the paper's edges, all but its own white margins: measured on the rendered picture."""
+    ax = plotting.contact_sheet(torch.zeros(6, 3, 64, 64), columns=3, width=6)
+    drawn = np.asarray(Image.open(io.BytesIO(display.render_png(ax.get_figure()))).convert("L"))
+    assert drawn.shape[1] == 600
+    rows, columns = np.nonzero(drawn < 128)
+    assert max(rows.min(), columns.min(), drawn.shape[0] - 1 - rows.max(), drawn.shape[1] - 1 - columns.max()) < 15
+
+
+def test_sheet_on_axes_that_are_given():
+    _, ax = plt.subplots()
+    assert plotting.contact_sheet(pictures(3), ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+def test_one_column_too_many_leaves_white():
+    one = pictures(1)
+    ax = plotting.contact_sheet(one, columns=4)
+    x, y = place_of(ax, one[0])
+    canvas = shown(ax).copy()
+    canvas[y : y + 20, x : x + 30] = 1
+    assert (canvas == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": []}, "images is empty"),
+        ({"images": [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)]}, r"sizes \(4, 4\) and \(4, 5\)"),
+        ({"labels": [1]}, "1 labels for 3 images"),
+        ({"captions": ["a"] * 4}, "4 captions for 3 images"),
+        ({"boxes": [None] * 2}, "2 boxes for 3 images"),
+        ({"row_titles": ["a"] * 3}, "3 row_titles for 2 rows"),
+        ({"columns": 0}, "columns is 0"),
+        ({"images": torch.full((3, 3, 4, 4), -2.0)}, "undo normalisation"),
+    ],
+)
+def test_sheets_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.contact_sheet(**({"images": pictures(3), "columns": 2} | change))
+
+
+# --------------------------------------------------------------------------------------------------------------- losses
+
+
+def test_losses_and_their_running_mean():
+    rng = np.random.default_rng(0)
+    history = [{"class": float(a), "box": float(b)} for a, b in rng.uniform(0, 3, (30, 2))]
+    ax = plotting.plot_losses(history, window=7, title="Training")
+    assert len(ax.lines) == 4
+    for i, name in enumerate(("class", "box")):
+        raw, thick = ax.lines[2 * i : 2 * i + 2]
+        values = [losses[name] for losses in history]
+        np.testing.assert_array_equal(raw.get_xdata(), range(1, 31))
+        np.testing.assert_allclose(raw.get_ydata(), values)
+        slow = [np.mean(values[max(0, end - 7) : end]) for end in range(1, 31)]
+        np.testing.assert_allclose(thick.get_ydata(), slow)
+        assert raw.get_color() == thick.get_color()
+        assert raw.get_linewidth() < thick.get_linewidth()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["class", "box"]
+    assert ax.lines[0].get_color() != ax.lines[2].get_color()
+    assert ax.get_ylim()[0] == 0
+    assert ax.get_title() == "Training"
+
+
+def test_a_short_training_and_none():
+    ax = plotting.plot_losses([{"loss": 2.0}])
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[2.0], [2.0]]
+    _, mine = plt.subplots()
+    assert plotting.plot_losses([{"loss": 2.0}, {"loss": 1.0}], ax=mine) is mine
+    with pytest.raises(ValueError, match="history has 0 iterations"):
+        plotting.plot_losses([])
+    with pytest.raises(ValueError, match="window is 0"):
+        plotting.plot_losses([{"loss": 1.0}], window=0)

@@ -1,0 +1,519 @@
+"""Weights on disk: what goes in comes out, what is damaged is named, and no file runs code."""
+
+import _thread
+import hashlib
+import json
+import pickle
+import random
+import warnings
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from torch import nn
+
+from minircnn.weights import (
+    WeightsError,
+    cache_folder,
+    download,
+    halve,
+    load_into,
+    load_weights,
+    read_tensors,
+    save_weights,
+    sha256,
+)
+
+ENDINGS = (".safetensors", ".npz", ".pth", ".pt")
+
+
+def tensors():
+    """Every kind that a network may hold, the number without a dimension and the empty one among them."""
+    random = torch.Generator().manual_seed(0)
+    return {
+        "conv.weight": torch.randn(4, 3, 2, 2, generator=random),
+        "turned": torch.randn(3, 5, generator=random).T,  # not contiguous
+        "bn.num_batches_tracked": torch.tensor(7),
+        "scale": torch.tensor(0.1),
+        "none": torch.zeros(0, 4),
+        "flags": torch.tensor([True, False]),
+    }
+
+
+def same(found, wanted):
+    return found.keys() == wanted.keys() and all(
+        torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted
+    )
+
+
+def write(path):
+    """A file of each kind that holds a (3,) and b (2, 2)."""
+    a, b = np.array([1.5, -2.0, 3.0], np.float32), np.arange(4, dtype=np.float32).reshape(2, 2)
+    if path.suffix == ".safetensors":
+        path.write_bytes(safetensors.numpy.save({"a": a, "b": b}))
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, a=a, b=b)
+    else:
+        torch.save({"a": torch.tensor(a), "b": torch.tensor(b)}, path)
+    return {"a": torch.tensor(a), "b": torch.tensor(b)}
+
+
+# ---------------------------------------------------------------------------------------------------------- save, load
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "mit Leerzeichen und ä ü 重み.safetensors", "a.b.safetensors"])
+def test_round_trip(tmp_path, name):
+    path = tmp_path / "new folder é" / name
+    about = {"what": "a test", "numbers": [1, 2.5, None], "ü": {"nested": True}}
+    save_weights(path, tensors(), about)
+    found, told = load_weights(str(path))
+    assert same(found, tensors())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told == about | {"sha256": digest}
+    record = path.with_suffix(".json")
+    assert json.loads(record.read_text(encoding="utf-8")) == told
+    assert sorted(path.parent.iterdir()) == sorted([path, record])
+    assert sha256(path) == digest
+
+
+def test_json_may_be_edited_by_hand(tmp_path):
+    save_weights(tmp_path / "w.safetensors", tensors(), {"what": ""})
+    record = tmp_path / "w.json"
+    record.write_bytes(record.read_bytes().replace(b'"what": ""', '"what": "für uns"'.encode()))
+    assert load_weights(tmp_path / "w.safetensors")[1]["what"] == "für uns"
+
+
+def test_checksum_of_a_large_file(tmp_path):
+    content = bytes(range(256)) * 10_000 + b"end"  # several blocks, the last not full
+    (tmp_path / "large").write_bytes(content)
+    assert sha256(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+    (tmp_path / "large").write_bytes(b"")
+    assert sha256(tmp_path / "large") == hashlib.sha256(b"").hexdigest()
+
+
+def test_other_programs_read_the_file(tmp_path):
+    save_weights(tmp_path / "w.safetensors", {"a": torch.tensor([[1.0, 2.0]])}, {})
+    found = safetensors.numpy.load((tmp_path / "w.safetensors").read_bytes())
+    assert found["a"].dtype == np.float32 and found["a"].tolist() == [[1.0, 2.0]]
+
+
+def test_parameters_are_saved_as_numbers_and_stay_as_they_are(tmp_path):
+    layer = nn.Linear(3, 2)
+    save_weights(tmp_path / "w.safetensors", dict(layer.named_parameters()), {})
+    found, _ = load_weights(tmp_path / "w.safetensors")
+    assert not found["weight"].requires_grad and layer.weight.requires_grad
+    assert torch.equal(found["weight"], layer.weight)
+
+
+def test_halves_come_back_in_single_precision(tmp_path):
+    values = torch.linspace(-3, 3, 1000)
+    given = {"w": values, "count": torch.tensor([70000])}
+    save_weights(tmp_path / "w.safetensors", halve(given), {})
+    found, _ = load_weights(tmp_path / "w.safetensors")
+    assert found["w"].dtype == torch.float32 and found["count"].tolist() == [70000]
+    assert found["w"].tolist() == values.numpy().astype(np.float16).astype(np.float32).tolist()
+    assert ((found["w"] - values).abs() <= values.abs() / 1000).all()
+    assert given["w"].dtype == torch.float32
+    assert (tmp_path / "w.safetensors").stat().st_size < 1000 * 2 + 300
+
+
+def test_another_ending_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"w\.pth: weights are written as \.safetensors"):
+        save_weights(tmp_path / "w.pth", tensors(), {})
+    with pytest.raises(TypeError):
+        save_weights(tmp_path / "w.safetensors", tensors(), {"not JSON": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_files_are_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: there is no such file of weights"):
+        load_weights(path)
+    save_weights(path, tensors(), {})
+    path.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"w\.json: not found; it belongs to w\.safetensors"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '["sha256"]', '"sha256"', "null", "3", "{}", "", '{"sha256": ', "\xff", '{"sha256": "ab"} x']
+)
+def test_damaged_json_is_named(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, tensors(), {})
+    path.with_suffix(".json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(WeightsError, match=r"w\.json: damaged .*again"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "", None, 5, []])
+def test_weights_and_json_must_belong_together(tmp_path, digest):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, tensors(), {})
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+    with pytest.raises(WeightsError, match=r"w\.safetensors: not the file that w\.json describes"):
+        load_weights(path)
+
+
+def test_one_changed_number_is_noticed(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(10)}, {})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert read_tensors(path)["a"][:9].tolist() == [1.0] * 9  # still a file in order
+    with pytest.raises(WeightsError, match="not the file"):
+        load_weights(path)
+
+
+# ---------------------------------------------------------------------------------------------------------------- read
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_reads_every_kind(tmp_path, ending):
+    path = tmp_path / f"w{ending}"
+    wanted = write(path)
+    assert same(read_tensors(path), wanted)
+    assert same(read_tensors(str(path)), wanted)
+
+
+def test_floats_become_single_and_integers_stay(tmp_path):
+    np.savez(
+        tmp_path / "w.npz", half=np.float16([1.5]), double=np.float64([0.1]), whole=np.int32([3]), one=np.float32(2)
+    )
+    found = read_tensors(tmp_path / "w.npz")
+    assert {name: value.dtype for name, value in found.items()} == {
+        "half": torch.float32,
+        "double": torch.float32,
+        "whole": torch.int32,
+        "one": torch.float32,
+    }
+    assert found["double"].item() == np.float32(0.1) and found["one"].shape == ()
+
+
+@pytest.mark.parametrize("ending", ["", ".bin", ".json", ".PTH", ".npy"])
+def test_wrong_ending_is_named(tmp_path, ending):
+    with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.npz, \.pth or \.pt"):
+        read_tensors(tmp_path / f"w{ending}")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_missing_file_and_folder_in_its_place(tmp_path, ending):
+    with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
+        read_tensors(tmp_path / f"w{ending}")
+    (tmp_path / f"w{ending}").mkdir()
+    with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
+        read_tensors(tmp_path / f"w{ending}")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_cut_short_anywhere_is_named(tmp_path, ending):
+    path = tmp_path / f"w{ending}"
+    write(path)
+    whole = path.read_bytes()
+    for length in {0, 1, 8, 100, len(whole) // 2, len(whole) - 30, len(whole) - 1}:
+        path.write_bytes(whole[:length])
+        with pytest.raises(WeightsError, match=rf"w\{ending}: damaged, or "):
+            read_tensors(path)
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS, "old.pth"])
+def test_any_damage_is_a_weights_error(tmp_path, ending):
+    """Whatever torch, numpy, zipfile, zlib and pickle raise; some damage leaves a file in order, with other numbers."""
+    path = tmp_path / f"w{ending}"
+    write(path)
+    if ending == "old.pth":  # the format before zip files
+        torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    whole, dice, refused = path.read_bytes(), random.Random(0), 0
+    for trial in range(150):
+        content = bytearray(whole)
+        start = dice.randrange(len(content))
+        if trial % 2:
+            content[start : start + dice.randint(1, 30)] = b""
+        else:
+            content[start] = dice.randrange(256)
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch's, of a damaged header
+                read_tensors(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_text_is_no_state_dict(tmp_path):
+    (tmp_path / "w.pth").write_text("<html>404: not found</html>")
+    with pytest.raises(WeightsError, match=r"w\.pth: damaged, or no weights|w\.pth: damaged, or holds more"):
+        read_tensors(tmp_path / "w.pth")
+
+
+class Mischief:
+    """Unpickling it makes a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pt"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pth_is_refused_and_does_not_run(tmp_path, ending, zipped):
+    trace, path = tmp_path / "trace", tmp_path / f"w{ending}"
+    content = {"a": torch.zeros(3), "b": Mischief(trace)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match=r"holds more than tensors, which is not read, because it could run code"):
+        read_tensors(path)
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists(), "the file would have done it"
+
+
+def test_pickled_objects_in_npz_are_refused_and_do_not_run(tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "w.npz"
+    np.savez(path, a=np.array([Mischief(trace)], dtype=object))
+    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights .*allow_pickle=False"):
+        read_tensors(path)
+    assert not trace.exists()
+    with np.load(path, allow_pickle=True) as arrays:
+        arrays["a"]
+    assert trace.exists(), "the file would have done it"
+
+
+@pytest.mark.parametrize("disguise", [".npz", ".safetensors"])
+def test_a_pickle_under_another_name_does_not_run(tmp_path, disguise):
+    trace, path = tmp_path / "trace", tmp_path / f"w{disguise}"
+    path.write_bytes(pickle.dumps(Mischief(trace)))
+    with pytest.raises(WeightsError, match="damaged, or "):
+        read_tensors(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [torch.zeros(3), [torch.zeros(3)], {"model": {"a": torch.zeros(3)}}, {"a": 1}, {0: torch.zeros(3)}, "text", None],
+    ids=repr,
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: no tensors by name; save a state dict: torch\.save"):
+        read_tensors(tmp_path / "w.pth")
+
+
+def test_a_whole_model_is_refused(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"holds more than tensors.*save a state dict"):
+        read_tensors(tmp_path / "w.pth")
+
+
+def test_arrays_that_are_no_tensors_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.array(["a", "b"]))
+    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights"):
+        read_tensors(tmp_path / "w.npz")
+    with (tmp_path / "w.npz").open("wb") as file:
+        np.save(file, np.zeros(3))  # one array, as in a .npy
+    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights"):
+        read_tensors(tmp_path / "w.npz")
+
+
+# ----------------------------------------------------------------------------------------------------------- load_into
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"trunk": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm1d(2), "head": nn.Linear(4, 2)})
+
+
+def other_weights():
+    return {name: torch.full_like(value, 5) for name, value in network().state_dict().items()}
+
+
+def test_load_into_takes_all(tmp_path):
+    module, given = network(), other_weights()
+    load_into(module, given, "w.npz")
+    assert same(module.state_dict(), given)
+    given["head.bias"].zero_()
+    assert module["head"].bias.tolist() == [5.0, 5.0], "the module has its own copy"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"head.bias": None}, r"my\.file: weights for another network: head\.bias is missing$"),
+        ({"bn.running_var": None}, r"bn\.running_var is missing$"),
+        ({"tail.bias": torch.zeros(1)}, r"tail\.bias is not in the network$"),
+        ({"head.bias": torch.zeros(3)}, r"head\.bias has shape \(3,\), the network needs \(2,\)$"),
+        ({"head.bias": torch.zeros(2, 1)}, r"head\.bias has shape \(2, 1\), the network needs \(2,\)$"),
+        ({"head.bias": torch.zeros(1)}, r"head\.bias has shape \(1,\), the network needs \(2,\)$"),
+        (
+            {"head.bias": torch.zeros(3), "head.weight": None, "x": torch.zeros(1)},
+            r"head\.bias has shape.*; head\.weight is missing; x is not in the network$",
+        ),
+        (dict.fromkeys(other_weights()), r"bn\.bias is missing; .* and 6 more$"),
+    ],
+)
+def test_load_into_takes_all_or_nothing(change, message):
+    module, before = network(), network().state_dict()
+    given = {name: value for name, value in (other_weights() | change).items() if value is not None}
+    with pytest.raises(WeightsError, match=message):
+        load_into(module, given, "my.file")
+    assert same(module.state_dict(), before)
+
+
+def test_load_into_a_part():
+    module, before, given = network(), network().state_dict(), other_weights()
+    del given["head.bias"]
+    load_into(module, given | {"tail": torch.zeros(1)}, "w", only="trunk.")
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, given[name] if name.startswith("trunk.") else before[name]), name
+    del given["trunk.bias"]
+    with pytest.raises(WeightsError, match=r"another network: trunk\.bias is missing$"):
+        load_into(module, given, "w", only="trunk.")
+    with pytest.raises(WeightsError, match=r"another network: trunk\.x is not in the network$"):
+        load_into(module, other_weights() | {"trunk.x": torch.zeros(1)}, "w", only="trunk.")
+
+
+# ------------------------------------------------------------------------------------------------------------ download
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache ä"
+    monkeypatch.setenv("MINIRCNN_CACHE", str(folder))
+    return folder
+
+
+def test_cache_folder_is_the_users_choice(cache, monkeypatch, tmp_path):
+    assert cache_folder() == cache
+    monkeypatch.delenv("MINIRCNN_CACHE")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache_folder() == tmp_path / ".cache" / "minircnn"
+    monkeypatch.setenv("MINIRCNN_CACHE", "")
+    assert cache_folder() == tmp_path / ".cache" / "minircnn"
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A file that some server might offer: its address, and how its checksum begins."""
+    file = tmp_path / "published.pth"
+    file.write_bytes(b"weights" * 1000)
+    return file, file.as_uri(), hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+
+
+def test_download_once(cache, published):
+    file, url, digest = published
+    place = download(url, digest, "7 kB")
+    assert place == cache / "downloads" / "published.pth"
+    assert place.read_bytes() == file.read_bytes()
+    assert list(place.parent.iterdir()) == [place]
+    file.unlink()  # whoever asks again will not find it there
+    assert download(url, digest, "7 kB") == place
+
+
+def test_a_damaged_download_is_fetched_again(cache, published):
+    file, url, digest = published
+    place = download(url, digest, "7 kB")
+    place.write_bytes(file.read_bytes()[:-1])
+    assert download(url, digest, "7 kB").read_bytes() == file.read_bytes()
+
+
+def test_a_file_that_the_user_put_there_is_taken(cache, published):
+    file, url, digest = published
+    place = cache / "downloads" / "published.pth"
+    place.parent.mkdir(parents=True)
+    file.rename(place)
+    assert download(url, digest, "7 kB") == place
+
+
+def test_another_checksum_leaves_nothing_behind(cache, published):
+    _, url, _ = published
+    with pytest.raises(WeightsError, match=r"could not fetch file:.*published\.pth .*invalid hash"):
+        download(url, "0" * 8, "7 kB")
+    assert not list((cache / "downloads").iterdir())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.pth", "file:///no/such/x.pth", "nonsense://a/x.pth"])
+def test_without_a_network_the_message_says_what_to_do(cache, url):
+    with pytest.raises(WeightsError) as caught:
+        download(url, "0" * 8, "7 kB")
+    message = str(caught.value)
+    assert message.startswith(f"could not fetch {url} (")
+    assert f"fetch this file (7 kB) on another machine and put it at {cache / 'downloads' / 'x.pth'}" in message
+    assert not list((cache / "downloads").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache, published):
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(WeightsError, match=r"could not fetch .*or give its path"):
+        download(published[1], published[2], "7 kB")
+
+
+@contextmanager
+def server(answer):
+    """Answers every request by calling `answer(handler)`; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def log_message(self, *args):
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}/x.pth"
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+def half_of_it(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    handler.wfile.write(b"x" * 50000)
+
+
+def no_http(handler):
+    handler.wfile.write(b"what?\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [half_of_it, no_http, lambda handler: handler.send_error(404)])
+def test_a_broken_answer_leaves_nothing_behind(cache, answer):
+    whole = hashlib.sha256(b"x" * 100000).hexdigest()
+    with server(answer) as url, pytest.raises(WeightsError, match=f"could not fetch {url}"):
+        download(url, whole, "100 kB")
+    assert not list((cache / "downloads").iterdir())
+
+
+def test_an_interrupted_download_leaves_nothing_behind(cache):
+    """The user presses Ctrl-C while half of the file is there."""
+
+    def interrupted(handler):
+        half_of_it(handler)
+        handler.wfile.flush()
+        _thread.interrupt_main()
+
+    with server(interrupted) as url, pytest.raises(KeyboardInterrupt):
+        download(url, "0" * 8, "100 kB")
+    assert not list((cache / "downloads").iterdir())
+
+
+def test_from_a_server(cache):
+    def whole(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"x" * 100000)
+
+    with server(whole) as url:
+        place = download(url, hashlib.sha256(b"x" * 100000).hexdigest(), "100 kB")
+    assert place.read_bytes() == b"x" * 100000
