@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import random
+import signal
 import warnings
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -497,14 +498,19 @@ def test_a_broken_answer_leaves_nothing_behind(cache, answer):
 
 def test_an_interrupted_download_leaves_nothing_behind(cache):
     """The user presses Ctrl-C while half of the file is there."""
+    # Where the tests run in the background, their shell has made them deaf to Ctrl-C.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(handler):
         half_of_it(handler)
         handler.wfile.flush()
         _thread.interrupt_main()
 
-    with server(interrupted) as url, pytest.raises(KeyboardInterrupt):
-        download(url, "0" * 8, "100 kB")
+    try:
+        with server(interrupted) as url, pytest.raises(KeyboardInterrupt):
+            download(url, "0" * 8, "100 kB")
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert not list((cache / "downloads").iterdir())
 
 

@@ -72,7 +72,6 @@ def rcnn(
     weights = find_weights("--weights", weights, RCNN_WEIGHTS, "`minircnn train rcnn`")
     model = load_rcnn(weights).to(target_device)
     check_classes(weights, model.classes, data.classes)
-
     samples, targets = Subset(data, range(count)), [data.load_target(index) for index in range(count)]
     proposals, search = timed_proposals(samples, max_proposals)
 
@@ -87,24 +86,21 @@ def rcnn(
     moved, seconds = measure(regress=True)
     recall = float(proposal_recall(proposals, targets, RECALL_IOU, [max_proposals])[0])
     typer.echo(f"R-CNN on {count} pictures, Toy Town's {split.value} split: {moved}\n")
-    typer.echo(f"without box regression  {average_precisions(unmoved)}")
-    typer.echo(f"with box regression     {average_precisions(moved)}")
+    for name, result in (("without box regression", unmoved), ("with box regression", moved)):
+        typer.echo(f"{name:<22}  {average_precisions(result)}")
     typer.echo(f"recall of the first {max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
     typer.echo(f"seconds a picture: proposals {search}; network and the rest {seconds:.3f}")
     if json_file:
+        about = {"detector": "rcnn", "weights": str(weights), "data": f"Toy Town, {split.value}", "device": device}
         content = {
-            "detector": "rcnn",
-            "weights": str(weights),
-            "data": f"Toy Town, {split.value}",
             "pictures": count,
             "max_proposals": max_proposals,
-            "device": device,
             "without_box_regression": as_numbers(unmoved),
             "with_box_regression": as_numbers(moved),
             "proposal_recall": {"iou": RECALL_IOU, "recall": recall},
             "seconds_a_picture": {"proposals": search.seconds, "network_and_rest": seconds},
         }
-        write_json(json_file, content)
+        write_json(json_file, about | content)
         typer.echo(f"written to {json_file}")
 
 

@@ -53,6 +53,8 @@ def test_defaults_are_those_of_the_settings(name, settings, without_option):
     assert stated == {option: (None, getattr(settings, option)) for option in stated}
 
 
+# So little work that a test ends soon also where something is not refused that should be.
+FEW_SCENES = ("--pictures", 1, "--iterations", 0)
 FEW_SINGLE = ("--pictures", 32, "--val-pictures", 40, "--epochs", 2, "--batch", 16)
 
 
@@ -227,7 +229,7 @@ class TestRCNN:
         ],
     )
     def test_what_is_refused(self, call, tmp_path, arguments, status, message):
-        result = call("train", "rcnn", "--pictures", 1, "--out", tmp_path / "x.safetensors", *arguments)
+        result = call("train", "rcnn", *FEW_SCENES, "--out", tmp_path / "x.safetensors", *arguments)
         assert (result.exit_code, result.stdout) == (status, "")
         assert message in " ".join(result.stderr.split())
         assert not list(tmp_path.iterdir())
@@ -256,7 +258,7 @@ class TestRCNN:
 )
 def test_out_is_checked_before_any_work(call, tmp_path, monkeypatch, command, out, message):
     monkeypatch.chdir(tmp_path)
-    few = FEW_SINGLE if command == "alexnet" else ("--pictures", 1)
+    few = FEW_SINGLE if command == "alexnet" else FEW_SCENES
     result = call("train", command, *few, "--out", out)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.rstrip().endswith(message)
