@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from minircnn.alexnet import AlexNet
-from minircnn.cache import Cache
+from minircnn.cache import Cache, module_fingerprint
 from minircnn.rcnn import RCNN, FineTuningSettings, RCNNConfig, save_rcnn
 from minircnn.training.loop import LoopSettings, fit
 
@@ -70,12 +70,13 @@ def train_rcnn(
     """
     settings = settings or RCNNTrainingSettings()
     proposals = [found[: settings.max_proposals] for found in proposals]
-    model = RCNN(network, classes, config)
+    model = RCNN(network, classes, config).to(network.fc8.weight.device)
     unfinished = out.with_suffix(".checkpoint") if out else None
     if settings.iterations:
         report("1 of 3: fine-tuning the network")
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
-        run = {**asdict(settings), "pictures": len(samples), "proposals": sum(map(len, proposals))}
+        data = {"pictures": len(samples), "proposals": sum(map(len, proposals))}
+        run = {**asdict(settings), **data, "network": module_fingerprint(network)}
         optimise = partial(fit, settings=loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
         model.finetune(samples, proposals, optimise, FineTuningSettings())
     # The file will hold half precision; so let the other two models see what it will hold.

@@ -240,11 +240,20 @@ def test_what_a_run_leaves(unbroken, painted):
     assert accuracy(network, *single_objects("val", 24, painted)) == reached, "of the file, not of what it was before"
 
 
-def test_the_same_seed_gives_the_same_file_and_another_does_not(unbroken, painted, tmp_path):
+def test_the_same_seed_gives_the_same_file_and_another_does_not(unbroken, painted, tmp_path, monkeypatch):
+    """Another one also means: pictures are framed and dropped otherwise, not only shown in another order."""
+    drawn = set()
+
+    def note(images):
+        drawn.add(torch.rand(1, generator=torch.Generator().manual_seed(torch.initial_seed())).item())
+        return reframe(images)
+
+    monkeypatch.setattr(pretraining, "reframe", note)
     for seed, same in ((3, True), (4, False)):
         out = tmp_path / f"{seed}.safetensors"
         train_alexnet(replace(TINY, seed=seed), out=out, cache=painted, quiet=True)
         assert (out.read_bytes() == unbroken[0].read_bytes()) == same
+    assert len(drawn) == 30
 
 
 def stop_at(call, function):

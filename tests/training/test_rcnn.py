@@ -11,6 +11,7 @@ from minircnn.datasets import ToyTown
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import stored_proposals
 from minircnn.training import RCNNTrainingSettings, train_rcnn
+from minircnn.weights import WeightsError
 
 SETTINGS = RCNNTrainingSettings(iterations=6, max_proposals=40)
 
@@ -95,6 +96,21 @@ def test_an_interrupted_run_goes_on_to_the_same_detector(data, folder, monkeypat
     resumed, _ = run(data, folder / "broken.safetensors", resume=True)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_an_unfinished_run_from_another_network_is_not_taken_up(data, folder, monkeypatch):
+    from minircnn.rcnn import finetuning
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    out = folder / "other.safetensors"
+    state = {"iteration": 1, "settings": {"network": "another"}, "model": {}, "optimiser": {}}
+    torch.save(state, out.with_suffix(".checkpoint"))
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning.ProposalPool, "draw", interrupted)
+        with pytest.raises(WeightsError, match="network another"):
+            run(data, out, resume=True)
 
 
 def test_without_fine_tuning_the_network_stays_as_it_was(data):
