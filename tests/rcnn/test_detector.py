@@ -271,3 +271,14 @@ def test_files_of_something_else_are_refused(fitted, tmp_path):
     save_weights(path, {"box": tensors["box"]}, about)
     with pytest.raises(WeightsError, match="is missing"):
         load_rcnn(path)
+
+
+def test_a_negative_for_one_class_may_be_an_object_of_another(samples, proposals):
+    model = fresh_model()
+    for (_, target), boxes in zip(samples, proposals, strict=True):
+        found = model._negatives(boxes, target)
+        assert found.shape == (len(boxes), 3)
+        for label in (1, 2, 3):
+            own = target["boxes"][target["labels"] == label]
+            best = torchvision.ops.box_iou(boxes, own).amax(dim=1) if len(own) else torch.zeros(len(boxes))
+            assert found[:, label - 1].tolist() == (best < 0.3).tolist()
