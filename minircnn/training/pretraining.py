@@ -102,7 +102,7 @@ def _paint_chunk(
         images = torch.from_numpy(np.stack([image for image, _, _ in painted])).permute(0, 3, 1, 2)
         return {"images": images, "subtypes": torch.tensor([subtype for _, _, subtype in painted])}
 
-    return cache.get("single_objects", (*key, first, count), paint)
+    return cache.get("single_objects", (*key, first, count, *photographs), paint)
 
 
 def reframe(images: Tensor, amount: float = 0.2) -> Tensor:
