@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minircnn.alexnet import AlexNet
@@ -74,6 +75,7 @@ def train_rcnn(
     unfinished = out.with_suffix(".checkpoint") if out else None
     if settings.iterations:
         report("1 of 3: fine-tuning the network")
+        torch.manual_seed(settings.seed)  # for the fresh last layer; the loop seeds every batch
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
         data = {"pictures": len(samples), "proposals": sum(map(len, proposals))}
         run = {**asdict(settings), **data, "network": module_fingerprint(network)}

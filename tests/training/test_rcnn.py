@@ -113,6 +113,19 @@ def test_an_unfinished_run_from_another_network_is_not_taken_up(data, folder, mo
             run(data, out, resume=True)
 
 
+def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
+    samples, proposals, classes = data
+    weights = []
+    for drawn_before, seed in ((1, 0), (2, 0), (2, 5)):
+        torch.manual_seed(0)
+        network = AlexNet(SMALL, 18)
+        torch.manual_seed(drawn_before)
+        settings = RCNNTrainingSettings(iterations=1, max_proposals=20, seed=seed)
+        model = train_rcnn(network, samples, proposals, classes, settings, report=lambda _: None)
+        weights.append(model.network.fc8.weight.clone())
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
 def test_without_fine_tuning_the_network_stays_as_it_was(data):
     samples, proposals, classes = data
     torch.manual_seed(0)
