@@ -9,6 +9,7 @@ segmentation", arXiv 1311.2524.
 Shape comments: P proposals, G objects, K classes with background, D features.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,10 +198,8 @@ class RCNN(nn.Module):
             ValueError: a class has no object in these pictures, or features are not numbers.
         """
         _check_pairs(samples, proposals)
-        stored, targets = (
-            self._feature_store(self.config.svm_layer, cache),
-            [single_objects(t) for _, t in _all(samples)],
-        )
+        stored = self._feature_store(self.config.svm_layer, cache)
+        targets = [single_objects(target) for _, target in _all(samples)]
         positives = self._objects_by_class(samples, targets, stored)
         # A sample of the pictures tells how long features are.
         some = range(0, len(samples), -(-len(samples) // _PICTURES_FOR_SCALE) or 1)
@@ -279,7 +278,8 @@ class RCNN(nn.Module):
 
         They are computed, or taken from the cache, which holds half precision.
         """
-        code, network = code_fingerprint(alexnet, pooling), module_fingerprint(self.network) if cache else ""
+        code = code_fingerprint(alexnet, pooling, sys.modules[__name__])  # this file says how regions are warped
+        network = module_fingerprint(self.network) if cache else ""
 
         def stored(image: Tensor, boxes: Tensor) -> Tensor:
             def compute() -> dict[str, Tensor]:
