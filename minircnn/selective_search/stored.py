@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from torch import Tensor
 
 from minircnn import boxes, selective_search
@@ -39,6 +40,8 @@ def stored_proposals(
     found = Parallel(n_jobs=workers)(
         delayed(_search)(samples[i][0], cache, code, tuple(strategies)) for i in range(len(samples))
     )
+    if workers != 1:  # idle workers would stay for minutes, and each would answer Ctrl-C with a traceback of its own
+        get_reusable_executor().shutdown(wait=True)
     return [proposals[:max_proposals] for proposals in found]
 
 
