@@ -1,16 +1,32 @@
 """Regions to tensors of fixed size, against torchvision."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchvision import ops
 
 from minircnn.benchmarks._timing import Case
-from minircnn.pooling import warp_regions
+from minircnn.pooling import roi_pool, warp_regions
 
 
 def cases() -> list[Case]:
-    """Every operation of ``pooling.py`` that has a counterpart in torchvision."""
-    return [_warp(size=128, regions=300, side=64), _warp(size=500, regions=200, side=227)]
+    """Every operation of ``minircnn.pooling`` that has a counterpart in torchvision."""
+    return [
+        _warp(size=128, regions=300, side=64),
+        _warp(size=500, regions=200, side=227),
+        *(
+            _roi_pool(regions, channels, height, width, stride, grid, backward)
+            for regions, channels, height, width, stride, grid in (
+                (8, 256, 50, 68, 16, 7),
+                (300, 128, 16, 16, 8, 6),  # Toy Town
+                (512, 256, 50, 68, 16, 7),
+                (2000, 512, 38, 50, 16, 7),  # the paper's network, picture and proposals
+            )
+            for backward in (False, True)
+        ),
+    ]
 
 
 def _warp(size: int, regions: int, side: int) -> Case:
@@ -30,3 +46,34 @@ def _warp(size: int, regions: int, side: int) -> Case:
         lambda: ops.roi_align(image[None], [boxes], side, sampling_ratio=1, aligned=True),
         agree,
     )
+
+
+def _roi_pool(regions: int, channels: int, height: int, width: int, stride: int, grid: int, backward: bool) -> Case:
+    """Values, or values and gradients, on a map with many zeros, as ReLU leaves it."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, channels, height, width, generator=generator).relu()
+    rois = _regions(regions, height * stride, width * stride, generator)
+    weights = torch.rand(regions, channels, grid, grid, generator=generator)
+
+    def run(pool: Callable[..., Tensor]) -> Tensor:
+        if not backward:
+            return pool(features, rois, grid, 1 / stride)
+        leaf = features.clone().requires_grad_()
+        pool(leaf, rois, grid, 1 / stride).backward(weights)
+        return leaf.grad
+
+    return Case(
+        f"roi_pool{' + gradient' if backward else ''}, {regions} of {grid}², {channels}×{height}×{width}",
+        "torchvision",
+        lambda: run(roi_pool),
+        lambda: run(ops.roi_pool),
+        torch.equal,
+    )
+
+
+def _regions(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Regions of picture 0, of sides from a sixteenth of the shorter side to all of it, equally many of each scale."""
+    side = torch.exp(torch.rand(count, 2, generator=generator) * math.log(16)) / 16 * min(height, width)
+    size = torch.tensor([width, height])
+    start = torch.rand(count, 2, generator=generator) * (size - side)
+    return torch.cat([torch.zeros(count, 1), start, start + side], dim=1)

@@ -1,8 +1,4 @@
-"""How a region of a picture becomes a tensor of fixed size, in the order of history.
-
-A network with fully connected layers wants inputs of one size; regions have all sizes. R-CNN warps the *pixels* of each
-region and runs the whole network on each. (RoIPool and RoIAlign, which take the regions out of a feature map, follow
-with the detectors that need them.)
+"""2014: the *pixels* of each region are warped to a square, and the network sees one square after the other.
 
 Shape comments: R regions, S side of the warped square, H W picture size.
 """

@@ -1,0 +1,200 @@
+"""2015: each region is a part of the feature map, cut into a grid of bins; the largest value of each bin is kept.
+
+Girshick 2015, "Fast R-CNN", arXiv 1504.08083, section 2.1.
+
+Shape comments: B images, C channels, h w size of the feature map, R regions, n m rows and columns of the grid.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """The regions of all pictures of a batch in one tensor, each with the number of its picture in front.
+
+    Args:
+        boxes: for each picture ``(P, 4)``; P may be 0.
+
+    Returns:
+        ``(R, 5)``: picture, x1, y1, x2, y2.
+
+    >>> to_rois([torch.tensor([[0.0, 1.0, 2.0, 3.0]]), torch.tensor([[4.0, 5.0, 6.0, 7.0]])])
+    tensor([[0., 0., 1., 2., 3.],
+            [1., 4., 5., 6., 7.]])
+    """
+    if not len(boxes):
+        raise ValueError("boxes must hold a tensor (P, 4) for each picture, but there is no picture")
+    pictures = [found.new_full((len(found), 1), index) for index, found in enumerate(boxes)]
+    return torch.cat([torch.cat([picture, found], dim=1) for picture, found in zip(pictures, boxes, strict=True)])
+
+
+def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float) -> Tensor:
+    """Regions of feature maps as grids of one size, each cell the largest value of its bin (Fast R-CNN, section 2.1).
+
+    A region goes through two roundings. First its edges, divided by the stride, are rounded to whole cells of the map.
+    Then these cells are divided into n by m bins, whose edges are rounded again, outwards, so that neighbouring bins
+    may share cells. Nothing is interpolated: every value of the result is a value of the map.
+
+    Args:
+        features: ``(B, C, h, w)`` floats without nan; any memory format.
+        rois: ``(R, 5)``: picture, x1, y1, x2, y2 in pixels of the picture; R may be 0. See :func:`to_rois`.
+        output_size: n and m, or one number for both.
+        spatial_scale: cells per pixel: 1 / stride.
+
+    Returns:
+        ``(R, C, n, m)`` of the type of ``features``. A bin without a cell, which happens outside of the map, is 0. The
+        gradient of a bin goes to its largest cell, of equals to the first, row by row: values and gradients are those
+        of ``torchvision.ops.roi_pool``, bit for bit. None flows to ``rois``: rounding has none.
+
+    Raises:
+        ValueError: a shape does not fit, a region is not finite, or its picture does not exist.
+
+    Paper vs code: the paper divides a region of h by w cells into bins of h / n by w / m and leaves open how edges are
+    rounded; code counts the last cell in (a region from cell 2 to cell 2 is one cell wide, and none is narrower) and
+    lets bins overlap.
+
+    >>> features = torch.arange(16.0).view(1, 1, 4, 4)
+    >>> roi_pool(features, torch.tensor([[0.0, 0.0, 0.0, 24.0, 24.0]]), 2, 1 / 8)  # all four by four cells
+    tensor([[[[ 5.,  7.],
+              [13., 15.]]]])
+    """
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    _check(features, rois, rows, columns)
+    bins = _cut_into_bins(rois, rows, columns, spatial_scale, *features.shape[2:])
+    cells = features.permute(0, 2, 3, 1)  # (B, h, w, C): what belongs to a cell lies side by side
+    if features.requires_grad and torch.is_grad_enabled():
+        pooled = _largest_cells(cells.flatten(0, 2), bins, *features.shape[2:])
+    else:
+        pooled = _largest_values(cells, bins)
+    return pooled.view(len(rois), rows, columns, features.shape[1]).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """All bins of all regions, R · n · m of them, row by row; each attribute is (R · n · m,) int64.
+
+    Attributes:
+        picture: on whose feature map it lies.
+        top: its first row of cells.
+        left: its first column of cells.
+        height: how many rows, 0 for an empty bin.
+        width: how many columns, 0 for an empty bin.
+    """
+
+    picture: Tensor
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def _check(features: Tensor, rois: Tensor, rows: int, columns: int) -> None:
+    if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[2:]:
+        raise ValueError(
+            f"features must be a float tensor (B, C, h, w), but are {features.dtype} of {tuple(features.shape)}"
+        )
+    if rois.dim() != 2 or rois.shape[1] != 5 or not rois.is_floating_point():
+        raise ValueError(
+            "rois must be a float tensor (R, 5), picture x1 y1 x2 y2 (to_rois makes it from boxes), but are "
+            f"{rois.dtype} of {tuple(rois.shape)}"
+        )
+    if rows < 1 or columns < 1:
+        raise ValueError(f"output_size must be at least 1, but is ({rows}, {columns})")
+    if not rois.isfinite().all():
+        raise ValueError(f"region {int((~rois.isfinite()).any(dim=1).nonzero()[0])} holds nan or infinity")
+    if len(rois) and not (rois[:, 0].min() >= 0 and rois[:, 0].max() < len(features)):
+        wrong = rois[:, 0][(rois[:, 0] < 0) | (rois[:, 0] >= len(features))][0]
+        raise ValueError(f"a region is of picture {wrong:g}, but there are features of {len(features)} pictures")
+
+
+def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: int, width: int) -> _Bins:
+    """Both roundings: (R, 5) regions in pixels to bins in cells of a map of height x width."""
+    x1, y1, x2, y2 = _round_half_away(rois[:, 1:] * scale).unbind(1)  # (R,) whole cells, the last ones included
+    top, bottom = _cut(y1, y2, rows, height)  # (R, n)
+    left, right = _cut(x1, x2, columns, width)  # (R, m)
+    shape = (len(rois), rows, columns)
+    tall, wide = (bottom - top)[:, :, None].expand(shape), (right - left)[:, None, :].expand(shape)
+    filled = (tall > 0) & (wide > 0)
+    picture, top, left = rois[:, 0].long()[:, None, None], top[:, :, None], left[:, None, :]
+    return _Bins(
+        *(value.expand(shape).flatten() for value in (picture, top, left)),
+        (tall * filled).flatten(),
+        (wide * filled).flatten(),
+    )
+
+
+def _round_half_away(values: Tensor) -> Tensor:
+    """Rounds 0.5 to 1 and -0.5 to -1, as C does; torch.round would round both to 0, the nearest even number."""
+    whole = values.trunc()
+    return whole + values.sign() * ((values - whole).abs() >= 0.5)
+
+
+def _cut(first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Cuts intervals of cells into ``count`` bins: (R,), (R,) to where bins start and end, (R, count) int64 each.
+
+    Bins that reach beyond the ``size`` cells of the map are cut off there. The length of a bin is computed in the type
+    of the regions, single precision as a rule: where it should come out as a whole number, it may be a little more, and
+    then the bin ends a cell later. The reference does the same.
+    """
+    length = ((last - first + 1).clamp(min=1) / count)[:, None]  # (R, 1) cells in a bin
+    number = torch.arange(count, device=first.device, dtype=first.dtype)
+    start, end = (number * length).floor(), ((number + 1) * length).ceil()  # (R, count)
+    first = first[:, None]
+    return (start + first).clamp(0, size).long(), (end + first).clamp(0, size).long()
+
+
+def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
+    """The largest value of each bin: (B, h, w, C) to (bins, C). For prediction, where no gradient is asked for.
+
+    Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
+    of that size at every place, and each bin is looked up at its place. Larger windows grow out of smaller ones, by one
+    comparison for each cell.
+    """
+    pooled = cells.new_zeros(len(bins.top), cells.shape[-1])
+    members = _by_size(bins)
+    for width, across in _sliding_largest(cells, 2, max((width for width, _ in members), default=0)):
+        tallest = max((height for w, height in members if w == width), default=0)
+        for height, largest in _sliding_largest(across, 1, tallest):
+            if (width, height) in members:
+                chosen = members[width, height]
+                pooled[chosen] = largest[bins.picture[chosen], bins.top[chosen], bins.left[chosen]]
+    return pooled
+
+
+def _by_size(bins: _Bins) -> dict[tuple[int, int], Tensor]:
+    """The numbers of the bins of each (width, height)."""
+    base = int(bins.height.max()) + 1 if len(bins.height) else 1
+    sizes, of_size, count = (bins.width * base + bins.height).unique(return_inverse=True, return_counts=True)
+    members = of_size.argsort().split(count.tolist())
+    return {divmod(size, base): chosen for size, chosen in zip(sizes.tolist(), members, strict=True)}
+
+
+def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[int, Tensor]]:
+    """For windows of 1, 2, … ``longest`` cells along a dimension: their length, and the largest value of each."""
+    largest = cells
+    for length in range(1, longest + 1):
+        if length > 1:
+            places = cells.shape[dim] - length + 1
+            largest = torch.maximum(largest.narrow(dim, 0, places), cells.narrow(dim, length - 1, places))
+        yield length, largest
+
+
+def _largest_cells(table: Tensor, bins: _Bins, height: int, width: int) -> Tensor:
+    """The same as :func:`_largest_values`, with a gradient: (B · h · w, C) cells to (bins, C).
+
+    The bins' cells are listed, bin after bin, and torch finds in which cell each channel has its maximum (a bin is a
+    "bag" of rows of a table). What is picked there is a copy, through which the gradient goes back.
+    """
+    count = bins.height * bins.width  # (bins,) cells
+    end = count.cumsum(0)
+    owner = torch.repeat_interleave(count)  # (cells of all bins,) the bin of each
+    number = torch.arange(len(owner), device=owner.device) - (end - count)[owner]  # within its bin, row by row
+    row = number.div(bins.width[owner], rounding_mode="floor")
+    first = (bins.picture * height + bins.top) * width + bins.left  # (bins,) rows of the table
+    listed = first[owner] + row * width + (number - row * bins.width[owner])
+    with torch.no_grad():
+        _, _, _, place = torch.embedding_bag(table, listed, end - count, mode=2)  # 2: maximum
+    return table.gather(0, place).masked_fill_((count == 0)[:, None], 0)
