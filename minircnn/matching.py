@@ -49,7 +49,9 @@ def match(iou: Tensor, high: float, low: float, keep_best: bool = False) -> tupl
     return gt_index, label
 
 
-def sample(labels: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+def sample(
+    labels: Tensor, num: int, positive_fraction: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Draws a balanced random subset to learn from (Fast R-CNN, section 2.3; Faster R-CNN, section 3.1.3).
 
     Nearly all boxes are background. Learning from all of them would teach the network to always say "background".
@@ -58,10 +60,11 @@ def sample(labels: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, 
         labels: ``(N,)``; positive where >= 1 (a class, or the 1 of :func:`match`), negative where 0, ignored where -1.
         num: how many boxes to draw. Fewer come back if there are not enough negatives.
         positive_fraction: the largest share of positives, in [0, 1]. What positives leave free, negatives fill.
+        generator: draws; by default torch's global one, as in torchvision.
 
     Returns:
-        ``(positive, negative)``: int64 indices into ``labels``, ascending. The draw uses torch's global generator, the
-        positives' permutation first, then the negatives', so that a seed gives the same boxes as torchvision.
+        ``(positive, negative)``: int64 indices into ``labels``, ascending. The positives' permutation is drawn first,
+        then the negatives', so that a seed gives the same boxes as torchvision.
 
     >>> _ = torch.manual_seed(0)
     >>> positive, negative = sample(torch.tensor([1, 0, 0, -1, 2, 0, 0, 0]), num=4, positive_fraction=0.25)
@@ -73,9 +76,12 @@ def sample(labels: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, 
     positive, negative = torch.where(labels >= POSITIVE)[0], torch.where(labels == NEGATIVE)[0]
     num_positive = min(len(positive), int(num * positive_fraction))
     num_negative = min(len(negative), num - num_positive)
-    return _draw(positive, num_positive), _draw(negative, num_negative)
+    return _draw(positive, num_positive, generator), _draw(negative, num_negative, generator)
 
 
-def _draw(indices: Tensor, count: int) -> Tensor:
+def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """``count`` of the indices at random, without repetition, ascending."""
-    return indices[torch.randperm(len(indices), device=indices.device)[:count]].sort().values
+    # A generator lives on one device, and the same draw on every device needs it to be the same one.
+    device = generator.device if generator else indices.device
+    order = torch.randperm(len(indices), generator=generator, device=device)
+    return indices[order[:count].to(indices.device)].sort().values

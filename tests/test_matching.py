@@ -110,3 +110,12 @@ class TestSample:
     def test_bad_arguments_are_named(self, num, fraction):
         with pytest.raises(ValueError, match="positive_fraction"):
             sample(torch.zeros(3), num, fraction)
+
+    def test_a_generator_of_its_own_leaves_the_global_one_alone(self):
+        labels = torch.tensor([1, 0, 0, -1, 2, 0, 0, 1] * 10)
+        state = torch.random.get_rng_state()
+        first = sample(labels, 20, 0.25, torch.Generator().manual_seed(3))
+        assert torch.equal(state, torch.random.get_rng_state())
+        torch.manual_seed(3)  # both are the same kind of generator
+        again = sample(labels, 20, 0.25)
+        assert all(map(torch.equal, first, again))

@@ -1,0 +1,161 @@
+"""Fast R-CNN: one network, one pass, one training. The second detector of the history.
+
+Girshick 2015, "Fast R-CNN", arXiv 1504.08083.
+
+    picture ─→ convolutions ─→ feature map ─┬→ roi_pool → fc6, fc7 ─┬→ softmax over K classes ─┬→ select_detections
+    picture ─→ selective search ─→ proposals ╯                       ╰→ a box for each class ───╯
+
+Shape comments: B images, P proposals of an image, K classes with background.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minircnn.alexnet import AlexNet, normalise
+from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
+from minircnn.losses import Losses
+from minircnn.transforms import pad_batch
+
+
+class FastRCNN(nn.Module):
+    """A trunk that looks once at the picture, and heads that look at each region of what it saw.
+
+    Args:
+        trunk: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``.
+        roi_heads: for regions of such maps.
+        classes: names; ``classes[0]`` is the background.
+        normalise: makes the trunk's input of ``(B, 3, H, W)`` in [0, 1].
+
+    :func:`fast_rcnn_alexnet` builds the one that this course trains.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        roi_heads: RoIHeads,
+        classes: Sequence[str],
+        normalise: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        self.trunk, self.roi_heads, self.classes, self.normalise = trunk, roi_heads, tuple(classes), normalise
+
+    def features(self, images: Sequence[Tensor]) -> Tensor:
+        """The one pass: pictures ``(3, H, W)`` to feature maps ``(B, C, h, w)``; no regions are known here."""
+        _check_images(images)
+        batch = pad_batch([self.normalise(image[None])[0] for image in images])
+        # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time.
+        return self.trunk(batch.contiguous(memory_format=torch.channels_last))
+
+    def losses(
+        self,
+        images: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]],
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Losses:
+        """The multi-task loss on regions that are drawn from the proposals of these pictures.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
+            proposals: ``(P, 4)`` for each; P may be 0.
+            targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
+            generators: see :meth:`RoIHeads.sample`.
+
+        Returns:
+            ``loss_classifier`` and ``loss_box_reg``, finite in every case.
+
+        Raises:
+            ValueError: the numbers of pictures, proposals and targets differ, or a picture has no place for a cell.
+        """
+        _check_counts(images, proposals, targets)
+        features = self.features(images)
+        targets = [{name: _to(value, features.device) for name, value in target.items()} for target in targets]
+        proposals = [boxes.to(features.device) for boxes in proposals]
+        return self.roi_heads.losses(features, self.roi_heads.sample(proposals, targets, generators))
+
+    @torch.no_grad()
+    def detect(
+        self, images: Sequence[Tensor], proposals: Sequence[Tensor], *, regress: bool = True
+    ) -> list[dict[str, Tensor]]:
+        """Finds objects.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
+            proposals: ``(P, 4)`` for each. P may be 0: then nothing is found.
+            regress: whether the second sibling moves the boxes.
+
+        Returns:
+            For each picture ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)``, probabilities, best
+            first.
+
+        Raises:
+            ValueError: the numbers of pictures and proposals differ, or pictures or weights hold nan.
+        """
+        _check_counts(images, proposals)
+        features = self.features(images)
+        if not features.isfinite().all():
+            raise ValueError("features are nan or infinite: a picture or the network's weights hold such numbers")
+        sizes = [tuple(image.shape[1:]) for image in images]
+        boxes = [found.to(features.device) for found in proposals]
+        return self.roi_heads.detect(features, boxes, sizes, regress=regress)
+
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]] | None = None,
+    ) -> Losses | list[dict[str, Tensor]]:
+        """:meth:`losses` in training mode, else :meth:`detect`."""
+        if not self.training:
+            return self.detect(images, proposals)
+        if targets is None:
+            raise ValueError("targets are needed for training; call eval() first to detect")
+        return self.losses(images, proposals, targets)
+
+
+def fast_rcnn_alexnet(network: AlexNet, classes: Sequence[str], config: RoIConfig | None = None) -> FastRCNN:
+    """Fast R-CNN out of a pre-trained AlexNet (section 2.2).
+
+    conv1 … relu5 are the trunk, RoIPool takes the place of pool5, fc6 and fc7 go on as they are, and two siblings
+    replace fc8. There is no dropout.
+
+    Args:
+        network: is taken apart; its tensors are shared, not copied.
+        classes: names; ``classes[0]`` is the background.
+        config: the numbers; ``pool_size`` must be the network's, so that fc6 fits.
+    """
+    config = config or RoIConfig(pool_size=network.config.pool5_size)
+    if config.pool_size != network.config.pool5_size:
+        raise ValueError(
+            f"pool_size is {config.pool_size}, but fc6 expects maps of {network.config.pool5_size}² cells: give that"
+        )
+    layers = network.classifier
+    head = nn.Sequential(OrderedDict(fc6=layers.fc6, relu6=nn.ReLU(), fc7=layers.fc7, relu7=nn.ReLU()))
+    heads = RoIHeads(head, network.config.hidden, len(classes), network.config.total_stride, config)
+    return FastRCNN(
+        network.trunk, heads.to(network.fc8.weight.device), classes, partial(normalise, config=network.config)
+    )
+
+
+def _to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - targets hold tensors and numbers
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _check_counts(images: Sequence[Tensor], *others: Sequence[Any]) -> None:
+    for name, values in zip(("proposals", "targets"), others, strict=False):
+        if len(values) != len(images):
+            raise ValueError(f"there are {len(images)} pictures but {name} for {len(values)}: give one for each")
+
+
+def _check_images(images: Sequence[Tensor]) -> None:
+    for index, image in enumerate(images):
+        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ValueError(
+                f"image {index} must be a float tensor (3, H, W) in [0, 1], but is {image.dtype} of "
+                f"{tuple(image.shape)}"
+            )

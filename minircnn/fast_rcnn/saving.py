@@ -1,0 +1,59 @@
+"""Fast R-CNN in one file of numbers, with a JSON file that says how they fit together."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minircnn.alexnet import AlexNetConfig, build_alexnet
+from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
+from minircnn.fast_rcnn.heads import RoIConfig
+from minircnn.weights import WEIGHTS_FOLDER, WeightsError, halve, load_into, load_weights, save_weights
+
+FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
+"""The detector that comes with the project, trained on Toy Town by ``minircnn train fast_rcnn``."""
+
+
+def save_fast_rcnn(model: FastRCNN, network: AlexNetConfig, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes a detector that :func:`fast_rcnn_alexnet` made, in half precision, for :func:`load_fast_rcnn`.
+
+    Args:
+        model: the detector.
+        network: the configuration of the AlexNet that it was made of.
+        path: the ``.safetensors`` file; the ``.json`` is written beside it.
+        about: noted in the JSON file.
+    """
+    record = {
+        "detector": "fast_rcnn",
+        "classes": list(model.classes),
+        "config": asdict(model.roi_heads.config),
+        "network": asdict(network),
+    }
+    save_weights(path, halve(model.state_dict()), {**record, **about})
+
+
+def load_fast_rcnn(path: str | Path = FAST_RCNN_WEIGHTS) -> FastRCNN:
+    """A detector that :func:`save_fast_rcnn` wrote; by default the one that comes with the project.
+
+    Returns:
+        A detector in evaluation mode.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: a file is damaged, or describes something else.
+    """
+    tensors, about = load_weights(path)
+    if about.get("detector") != "fast_rcnn":
+        holds = about.get("detector", about.get("what", "something else"))
+        raise WeightsError(f"{path}: holds {holds}, not a Fast R-CNN")
+    try:
+        model = fast_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], roi_config(about["config"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its JSON does not describe a Fast R-CNN ({error!r:.200})") from error
+    load_into(model, tensors, path)
+    return model.eval()
+
+
+def roi_config(values: Mapping[str, Any]) -> RoIConfig:
+    """A configuration as JSON holds it, where tuples are lists."""
+    return RoIConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()})
