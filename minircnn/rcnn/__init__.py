@@ -5,7 +5,14 @@ from minircnn.rcnn.detector import RCNN, RCNNConfig
 from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
 from minircnn.rcnn.saving import RCNN_WEIGHTS, load_rcnn, save_rcnn
 from minircnn.rcnn.selection import select_detections
-from minircnn.rcnn.svms import MiningRecord, SVMSettings, mine_hard_negatives, train_svm
+from minircnn.rcnn.svms import (
+    MiningRecord,
+    SVMSettings,
+    far_from_class,
+    mine_hard_negatives,
+    scale_to,
+    train_svm,
+)
 
 __all__ = [
     "RCNN",
@@ -15,10 +22,12 @@ __all__ = [
     "ProposalPool",
     "RCNNConfig",
     "SVMSettings",
+    "far_from_class",
     "fit_box_regressor",
     "load_rcnn",
     "mine_hard_negatives",
     "save_rcnn",
+    "scale_to",
     "select_detections",
     "train_svm",
 ]

@@ -27,7 +27,7 @@ from minircnn.pooling import warp, warp_regions
 from minircnn.rcnn.box_regression import fit_box_regressor
 from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool, Sample, in_crowd, single_objects
 from minircnn.rcnn.selection import select_detections
-from minircnn.rcnn.svms import MiningRecord, SVMSettings, mine_hard_negatives
+from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
 
 _PICTURES_FOR_SCALE = 200
 _CROPS_AT_ONCE = 256  # what keeps the processor busy and fits into its memory
@@ -204,13 +204,14 @@ class RCNN(nn.Module):
         # A sample of the pictures tells how long features are.
         some = range(0, len(samples), -(-len(samples) // _PICTURES_FOR_SCALE) or 1)
         lengths = [stored(samples[i][0], proposals[i]).norm(dim=1) for i in some]
-        self.svm_scale.fill_(_scale_to(self.config.feature_norm, torch.cat(lengths)))
+        self.svm_scale.fill_(scale_to(self.config.feature_norm, torch.cat(lengths)))
         scale = float(self.svm_scale)
 
         def pictures() -> Iterator[tuple[Tensor, Tensor]]:
             for (image, target), found, objects in zip(_all(samples), proposals, targets, strict=True):
                 features = stored(image, found) * scale  # (P, D)
-                yield features, self._negatives(found, objects) & ~in_crowd(found, target)[:, None]
+                far = far_from_class(found, objects, len(self.classes), self.config.negative_iou)  # (P, K - 1)
+                yield features, far & ~in_crowd(found, target)[:, None]
 
         weights, records = mine_hard_negatives([p * scale for p in positives], pictures, settings or SVMSettings())
         self.svm.copy_(weights)
@@ -231,13 +232,6 @@ class RCNN(nn.Module):
                 f"no object of class {missing[0]!r} in the training pictures: leave it out, or add pictures"
             )
         return [features[labels == label] for label in range(1, len(self.classes))]
-
-    def _negatives(self, proposals: Tensor, objects: dict[str, Tensor]) -> Tensor:
-        """For which classes each proposal may serve as a negative: (P, 4) to (P, K - 1) bool."""
-        iou = box_iou(proposals, objects["boxes"]).nan_to_num(0)  # (P, G)
-        near = iou >= self.config.negative_iou
-        is_class = objects["labels"][:, None] == torch.arange(1, len(self.classes))  # (G, K - 1)
-        return ~(near.float() @ is_class.float() > 0)
 
     def fit_box_regressors(
         self, samples: Sequence[Sample], proposals: Sequence[Tensor], *, cache: Cache | None = None
@@ -264,7 +258,7 @@ class RCNN(nn.Module):
             goals.append(objects["boxes"][gt_index[near]])
             labels.append(objects["labels"][gt_index[near]])
         features, source, goal, label = (torch.cat(parts) for parts in (rows, sources, goals, labels))
-        self.box_scale.fill_(_scale_to(self.config.feature_norm, features.norm(dim=1)))
+        self.box_scale.fill_(scale_to(self.config.feature_norm, features.norm(dim=1)))
         features = features * float(self.box_scale)
         counts = []
         for k in range(1, len(self.classes)):
@@ -342,12 +336,6 @@ class RCNN(nn.Module):
 def _all(samples: Sequence[Sample]) -> Iterator[Sample]:
     """One after the other, also from a data set that only knows ``len`` and ``[i]``."""
     return (samples[index] for index in range(len(samples)))
-
-
-def _scale_to(norm: float, lengths: Tensor) -> float:
-    """The factor that gives lengths a mean of ``norm``; 1 where there is nothing to scale."""
-    mean = float(lengths.mean()) if len(lengths) else 0.0
-    return norm / mean if mean > 0 else 1.0
 
 
 def _check_pairs(pictures: Sequence[Any], proposals: Sequence[Tensor]) -> None:

@@ -4,13 +4,15 @@ A picture gives hundreds of negatives for each positive, and most of them are ea
 mining* keeps only those that the machine does not yet reject with a margin, learns again, and so on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from sklearn.svm import LinearSVC
 from torch import Tensor
+
+from minircnn.boxes import box_iou
 
 HARD, EASY = -1.0, -1.2
 """Margins: a negative above HARD costs something and is taken in; one below EASY has become irrelevant and goes."""
@@ -50,6 +52,29 @@ class MiningRecord:
     negatives: list[int] = field(default_factory=list)
     found: list[int] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
+
+
+def scale_to(norm: float, lengths: Tensor) -> float:
+    """The factor that gives lengths (N,) a mean of ``norm``; 1 where there is nothing to scale."""
+    mean = float(lengths.mean()) if len(lengths) else 0.0
+    return norm / mean if mean > 0 else 1.0
+
+
+def far_from_class(proposals: Tensor, objects: Mapping[str, Tensor], num_classes: int, iou: float) -> Tensor:
+    """For which classes each proposal may serve as a negative: those of which it overlaps no object by ``iou``.
+
+    Args:
+        proposals: ``(P, 4)``.
+        objects: ``boxes`` ``(G, 4)`` and ``labels`` ``(G,)``.
+        num_classes: K, with background.
+        iou: the limit.
+
+    Returns:
+        ``(P, K - 1)`` bool.
+    """
+    near = box_iou(proposals, objects["boxes"]).nan_to_num(0) >= iou  # (P, G)
+    is_class = objects["labels"][:, None] == torch.arange(1, num_classes)  # (G, K - 1)
+    return ~(near.float() @ is_class.float() > 0)
 
 
 def train_svm(positives: Tensor, negatives: Tensor, settings: SVMSettings) -> Tensor:
