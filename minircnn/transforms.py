@@ -1,17 +1,121 @@
-"""What happens to pictures and boxes on their way into a network. Nothing that is given is changed.
+"""What happens to pictures on their way into a network, and to boxes on the way in and out. Nothing given is changed.
 
-Shape comments: B pictures, H W the size of a picture.
+Other programs hide these steps in the model; here a :class:`Transform` is an argument of every detector that reads
+whole pictures, and says what it does to them.
+
+Shape comments: B pictures, H W the size of a picture, G objects.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Size = tuple[int, int]  # (height, width)
 
-def pad_batch(images: Sequence[Tensor]) -> Tensor:
+
+@dataclass(frozen=True)
+class Transform:
+    """Normalise, resize, pad.
+
+    Attributes:
+        mean: of each channel, in the network's order of channels.
+        std: what values are divided by.
+        blue_first: the network's order of channels; pictures have red first.
+        min_size: to how many pixels the shorter side is resized; None leaves pictures as they are. Fast R-CNN: 600.
+        max_size: the longer side gets at most so many. Fast R-CNN: 1000.
+        divisor: batches are padded to a multiple of so many pixels.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    blue_first: bool = False
+    min_size: int | None = None
+    max_size: int | None = None
+    divisor: int = 1
+
+    def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Size]]:
+        """Pictures as the network's input.
+
+        Args:
+            images: each ``(3, H, W)`` floats in [0, 1].
+
+        Returns:
+            ``(B, 3, H, W)``, and the size that each picture has in it.
+
+        Raises:
+            ValueError: there is no picture, or one has another shape or type.
+        """
+        _check(images)
+        ready = [resize(self.normalise(image), self.new_size(_size(image))) for image in images]
+        return pad_batch(ready, self.divisor), [_size(image) for image in ready]
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """A picture ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
+        image = image.flip(0) if self.blue_first else image
+        mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (image - mean) / std
+
+    def new_size(self, size: Size) -> Size:
+        """What a size becomes, sides keeping their ratio up to a pixel.
+
+        >>> Transform(min_size=600, max_size=1000).new_size((375, 500)), Transform().new_size((375, 500))
+        ((600, 800), (375, 500))
+        """
+        if self.min_size is None:
+            return size
+        scale = self.min_size / min(size)
+        if self.max_size is not None:
+            scale = min(scale, self.max_size / max(size))
+        return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
+
+    def target(self, target: dict[str, Any], size: Size) -> dict[str, Any]:
+        """A picture's objects after its resizing.
+
+        Args:
+            target: ``boxes`` ``(G, 4)`` and, if it has them, ``masks`` ``(G, H, W)`` change; the rest stays.
+            size: of the picture as it was.
+        """
+        new = self.new_size(size)
+        if new == size:
+            return target
+        changed = {**target, "boxes": resize_boxes(target["boxes"], size, new)}
+        if "masks" in target:
+            changed["masks"] = resize_masks(target["masks"], new)
+        return changed
+
+
+def resize(image: Tensor, size: Size) -> Tensor:
+    """A picture ``(C, H, W)`` in another size, each pixel interpolated bilinearly, without anti-aliasing."""
+    if _size(image) == size:
+        return image
+    return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def resize_masks(masks: Tensor, size: Size) -> Tensor:
+    """Masks ``(G, H, W)`` bool in another size: each pixel has the value of the nearest one."""
+    return F.interpolate(masks[:, None].float(), size=size)[:, 0].bool()
+
+
+def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
+    """Boxes ``(N, 4)`` after a picture of size ``old`` became one of size ``new``.
+
+    Law: ``resize_boxes(resize_boxes(boxes, a, b), b, a) == boxes``.
+
+    >>> resize_boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), (10, 10), (20, 30))
+    tensor([[3., 4., 9., 8.]])
+    """
+    if old == new:
+        return boxes
+    # Both sides in single precision, as the reference divides them.
+    vertical, horizontal = (torch.tensor(n, dtype=boxes.dtype) / o for n, o in zip(new, old, strict=True))
+    return boxes * torch.stack([horizontal, vertical, horizontal, vertical]).to(boxes.device)
+
+
+def pad_batch(images: Sequence[Tensor], divisor: int = 1) -> Tensor:
     """Pictures of different sizes as one batch: zeros to the right and below fill the smaller ones up.
 
     Coordinates keep their meaning. For a network 0 is the mean colour, if the pictures are normalised before. Near the
@@ -20,9 +124,10 @@ def pad_batch(images: Sequence[Tensor]) -> Tensor:
 
     Args:
         images: each ``(C, H, W)``; at least one.
+        divisor: height and width of the batch are the next multiples of it.
 
     Returns:
-        ``(B, C, H, W)`` with the largest H and W.
+        ``(B, C, H, W)``.
 
     >>> pad_batch([torch.ones(1, 1, 2), torch.ones(1, 2, 1)]).flatten(1)
     tensor([[1., 1., 0., 0.],
@@ -30,8 +135,18 @@ def pad_batch(images: Sequence[Tensor]) -> Tensor:
     """
     if not len(images):
         raise ValueError("images must hold at least one picture")
-    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    height, width = padded_size([_size(image) for image in images], divisor)
     return torch.stack([F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images])
+
+
+def padded_size(sizes: Sequence[Size], divisor: int = 1) -> Size:
+    """The size of a batch of pictures of these sizes.
+
+    >>> padded_size([(30, 50), (40, 20)], divisor=32)
+    (64, 64)
+    """
+    height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes, strict=True))
+    return height, width
 
 
 def mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -67,3 +182,16 @@ def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
     """
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)
+
+
+def _size(image: Tensor) -> Size:
+    return (image.shape[-2], image.shape[-1])
+
+
+def _check(images: Sequence[Tensor]) -> None:
+    for index, image in enumerate(images):
+        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ValueError(
+                f"image {index} must be a float tensor (3, H, W) in [0, 1], but is {image.dtype} of "
+                f"{tuple(image.shape)}"
+            )

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.tv_tensors import BoundingBoxes
 
-from minircnn.transforms import mirror, mirror_boxes, pad_batch
+from minircnn.transforms import Transform, mirror, mirror_boxes, pad_batch, resize_boxes
 
 
 def test_padding_keeps_the_pictures_and_adds_zeros():
@@ -45,3 +46,80 @@ def test_the_mirrored_box_shows_the_mirrored_object():
     assert changed["labels"] is target["labels"] and changed["image_id"] == 7
     assert all(map(torch.equal, (image, target["boxes"], target["masks"]), before))
     assert "masks" not in mirror(image, {"boxes": target["boxes"]})[1]
+
+
+SIZES = [(72, 88), (40, 133), (200, 61), (97, 97)]
+
+
+def scene(height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(3, height, width, generator=generator)
+    start = torch.rand(4, 2, generator=generator) * torch.tensor([width, height]) / 2
+    boxes = torch.cat([start, start + 5 + torch.rand(4, 2, generator=generator) * 20], dim=1)
+    masks = torch.rand(4, height, width, generator=generator) < 0.5
+    return image, {"boxes": boxes, "masks": masks, "labels": torch.tensor([1, 2, 3, 1])}
+
+
+@pytest.mark.parametrize(("shortest", "longest", "divisor"), [(64, 100, 32), (150, 1000, 1), (60, 70, 8), (97, 97, 16)])
+def test_equals_torchvisions_transform(shortest, longest, divisor):
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    reference_transform = GeneralizedRCNNTransform(shortest, longest, mean, std, size_divisible=divisor).train()
+    ours = Transform(mean, std, min_size=shortest, max_size=longest, divisor=divisor)
+    scenes = [scene(*size, seed=seed) for seed, size in enumerate(SIZES)]
+    images, targets = zip(*scenes, strict=True)
+    expected, expected_targets = reference_transform(list(images), list(targets))
+    batch, sizes = ours.batch(images)
+    assert sizes == expected.image_sizes
+    assert torch.allclose(batch, expected.tensors, atol=1e-6)
+    for image, target, wanted in zip(images, targets, expected_targets, strict=True):
+        found = ours.target(target, tuple(image.shape[1:]))
+        assert torch.allclose(found["boxes"], wanted["boxes"], atol=1e-6, rtol=1e-6)
+        assert found["masks"].dtype == torch.bool
+        assert torch.equal(found["masks"], wanted["masks"].bool())
+        assert found["labels"] is target["labels"]
+    for size, new in zip(SIZES, sizes, strict=True):  # and back, as torchvision's postprocess does
+        boxes = scene(*new)[1]["boxes"]
+        back = reference_transform.eval().postprocess([{"boxes": boxes}], [new], [size])[0]["boxes"]
+        assert torch.allclose(resize_boxes(boxes, new, size), back, atol=1e-5)
+
+
+def test_nothing_that_is_given_changes():
+    image, target = scene(50, 70)
+    before = image.clone(), target["boxes"].clone(), target["masks"].clone()
+    transform = Transform(min_size=80, divisor=32)
+    transform.batch([image])
+    transform.target(target, (50, 70))
+    assert all(map(torch.equal, (image, target["boxes"], target["masks"]), before))
+
+
+def test_without_sizes_pictures_keep_theirs():
+    image, target = scene(50, 70)
+    transform = Transform((0.5,) * 3, (0.5,) * 3)
+    batch, sizes = transform.batch([image])
+    assert sizes == [(50, 70)] and torch.allclose(batch[0], 2 * image - 1)
+    assert transform.target(target, (50, 70)) is target
+
+
+def test_blue_first():
+    image = torch.zeros(3, 2, 2)
+    image[0] = 1  # red
+    batch, _ = Transform((0.0,) * 3, (1.0, 1.0, 2.0), blue_first=True).batch([image])
+    assert batch[0, :, 0, 0].tolist() == [0, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("size", "new"),
+    [((375, 500), (600, 800)), ((500, 375), (800, 600)), ((300, 900), (333, 1000)), ((2000, 2000), (600, 600))],
+)
+def test_sizes_by_hand(size, new):
+    assert Transform(min_size=600, max_size=1000).new_size(size) == new
+
+
+def test_a_sliver_keeps_a_pixel():
+    assert Transform(min_size=10, max_size=20).new_size((1, 400)) == (1, 20)
+
+
+@pytest.mark.parametrize("images", [[], [torch.zeros(1, 4, 4)], [torch.zeros(3, 4, 4, dtype=torch.uint8)]])
+def test_what_is_no_picture_is_refused(images):
+    with pytest.raises(ValueError, match=r"picture|image 0 must be a float tensor"):
+        Transform().batch(images)

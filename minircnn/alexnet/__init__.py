@@ -9,7 +9,6 @@ from minircnn.alexnet.network import (
     AlexNet,
     AlexNetConfig,
     fold_batch_norm,
-    normalise,
 )
 from minircnn.alexnet.pretrained import (
     IMAGENET_URL,
@@ -39,7 +38,6 @@ __all__ = [
     "load_alexnet",
     "load_alexnet_2012",
     "load_imagenet_weights",
-    "normalise",
     "rename_keys",
     "save_alexnet",
 ]

@@ -135,7 +135,9 @@ class AlexNet(nn.Module):
         Returns:
             A new tensor of the same shape.
         """
-        return normalise(images, self.config)
+        images = images.flip(1) if self.config.blue_first else images
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.config.mean, self.config.std))
+        return (images - mean) / std
 
     @property
     def mean_colour(self) -> tuple[float, float, float]:
@@ -174,13 +176,6 @@ class AlexNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the classes before the softmax: normalised (B, 3, H, W) to (B, K)."""
         return self.fc8(self.classifier(self.pool5(self.trunk(images)).flatten(1)))
-
-
-def normalise(images: Tensor, config: AlexNetConfig) -> Tensor:
-    """Pictures as a network of this configuration expects them; see :meth:`AlexNet.normalise`."""
-    images = images.flip(1) if config.blue_first else images
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
-    return (images - mean) / std
 
 
 def _trunk(config: AlexNetConfig) -> nn.Sequential:

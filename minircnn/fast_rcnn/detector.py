@@ -9,17 +9,16 @@ Shape comments: B images, P proposals of an image, K classes with background.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minircnn.alexnet import AlexNet, normalise
+from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
 from minircnn.losses import Losses
-from minircnn.transforms import pad_batch
+from minircnn.transforms import Transform, resize_boxes
 
 
 class FastRCNN(nn.Module):
@@ -29,7 +28,7 @@ class FastRCNN(nn.Module):
         trunk: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``.
         roi_heads: for regions of such maps.
         classes: names; ``classes[0]`` is the background.
-        normalise: makes the trunk's input of ``(B, 3, H, W)`` in [0, 1].
+        transform: what happens to pictures before the trunk sees them.
 
     :func:`fast_rcnn_alexnet` builds the one that this course trains.
     """
@@ -39,17 +38,24 @@ class FastRCNN(nn.Module):
         trunk: nn.Module,
         roi_heads: RoIHeads,
         classes: Sequence[str],
-        normalise: Callable[[Tensor], Tensor],
+        transform: Transform | None = None,
     ) -> None:
         super().__init__()
-        self.trunk, self.roi_heads, self.classes, self.normalise = trunk, roi_heads, tuple(classes), normalise
+        self.trunk, self.roi_heads, self.classes = trunk, roi_heads, tuple(classes)
+        self.transform = transform or Transform()
 
-    def features(self, images: Sequence[Tensor]) -> Tensor:
-        """The one pass: pictures ``(3, H, W)`` to feature maps ``(B, C, h, w)``; no regions are known here."""
-        _check_images(images)
-        batch = pad_batch([self.normalise(image[None])[0] for image in images])
+    def features(self, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """The one pass: no regions are known here.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1].
+
+        Returns:
+            Feature maps ``(B, C, h, w)``, and the size of each picture as the trunk saw it.
+        """
+        batch, sizes = self.transform.batch(images)
         # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time.
-        return self.trunk(batch.contiguous(memory_format=torch.channels_last))
+        return self.trunk(batch.contiguous(memory_format=torch.channels_last)), sizes
 
     def losses(
         self,
@@ -73,10 +79,19 @@ class FastRCNN(nn.Module):
             ValueError: the numbers of pictures, proposals and targets differ, or a picture has no place for a cell.
         """
         _check_counts(images, proposals, targets)
-        features = self.features(images)
-        targets = [{name: _to(value, features.device) for name, value in target.items()} for target in targets]
-        proposals = [boxes.to(features.device) for boxes in proposals]
-        return self.roi_heads.losses(features, self.roi_heads.sample(proposals, targets, generators))
+        features, sizes = self.features(images)
+        sampled = self.roi_heads.sample(
+            _resized(proposals, images, sizes), self.resized_targets(images, targets), generators
+        )
+        return self.roi_heads.losses(features, sampled)
+
+    def resized_targets(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Objects in pixels of the pictures that the trunk sees, where the pictures are."""
+        resized = []
+        for image, target in zip(images, targets, strict=True):
+            here = {name: _to(value, image.device) for name, value in target.items()}
+            resized.append(self.transform.target(here, _size(image)))
+        return resized
 
     @torch.no_grad()
     def detect(
@@ -97,12 +112,17 @@ class FastRCNN(nn.Module):
             ValueError: the numbers of pictures and proposals differ, or pictures or weights hold nan.
         """
         _check_counts(images, proposals)
-        features = self.features(images)
-        if not features.isfinite().all():
-            raise ValueError("features are nan or infinite: a picture or the network's weights hold such numbers")
-        sizes = [tuple(image.shape[1:]) for image in images]
-        boxes = [found.to(features.device) for found in proposals]
-        return self.roi_heads.detect(features, boxes, sizes, regress=regress)
+        features, sizes = self.features(images)
+        check_finite(features)
+        found = self.roi_heads.detect(features, _resized(proposals, images, sizes), sizes, regress=regress)
+        return self.restored(found, images, sizes)
+
+    def restored(
+        self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> list[dict[str, Tensor]]:
+        """What was found, in pixels of the pictures that were given."""
+        pairs = zip(found, images, sizes, strict=True)
+        return [{**one, "boxes": resize_boxes(one["boxes"], size, _size(image))} for one, image, size in pairs]
 
     def forward(
         self,
@@ -118,7 +138,9 @@ class FastRCNN(nn.Module):
         return self.losses(images, proposals, targets)
 
 
-def fast_rcnn_alexnet(network: AlexNet, classes: Sequence[str], config: RoIConfig | None = None) -> FastRCNN:
+def fast_rcnn_alexnet(
+    network: AlexNet, classes: Sequence[str], config: RoIConfig | None = None, transform: Transform | None = None
+) -> FastRCNN:
     """Fast R-CNN out of a pre-trained AlexNet (section 2.2).
 
     conv1 … relu5 are the trunk, RoIPool takes the place of pool5, fc6 and fc7 go on as they are, and two siblings
@@ -128,6 +150,7 @@ def fast_rcnn_alexnet(network: AlexNet, classes: Sequence[str], config: RoIConfi
         network: is taken apart; its tensors are shared, not copied.
         classes: names; ``classes[0]`` is the background.
         config: the numbers; ``pool_size`` must be the network's, so that fc6 fits.
+        transform: what happens to pictures; by default they are normalised as the network learned them.
     """
     config = config or RoIConfig(pool_size=network.config.pool5_size)
     if config.pool_size != network.config.pool5_size:
@@ -137,25 +160,34 @@ def fast_rcnn_alexnet(network: AlexNet, classes: Sequence[str], config: RoIConfi
     layers = network.classifier
     head = nn.Sequential(OrderedDict(fc6=layers.fc6, relu6=nn.ReLU(), fc7=layers.fc7, relu7=nn.ReLU()))
     heads = RoIHeads(head, network.config.hidden, len(classes), network.config.total_stride, config)
-    return FastRCNN(
-        network.trunk, heads.to(network.fc8.weight.device), classes, partial(normalise, config=network.config)
-    )
+    values = network.config
+    transform = transform or Transform(values.mean, values.std, values.blue_first)
+    return FastRCNN(network.trunk, heads.to(network.fc8.weight.device), classes, transform)
+
+
+def check_finite(features: Tensor) -> None:
+    """Refuses features that are no numbers, from which detections would come out as if nothing had happened."""
+    if not features.isfinite().all():
+        raise ValueError("features are nan or infinite: a picture or the network's weights hold such numbers")
 
 
 def _to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - targets hold tensors and numbers
     return value.to(device) if isinstance(value, Tensor) else value
 
 
+def _resized(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Proposals in pixels of the pictures that the trunk saw, where the pictures are."""
+    return [
+        resize_boxes(boxes.to(image.device), _size(image), size)
+        for boxes, image, size in zip(proposals, images, sizes, strict=True)
+    ]
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return (image.shape[1], image.shape[2])
+
+
 def _check_counts(images: Sequence[Tensor], *others: Sequence[Any]) -> None:
     for name, values in zip(("proposals", "targets"), others, strict=False):
         if len(values) != len(images):
             raise ValueError(f"there are {len(images)} pictures but {name} for {len(values)}: give one for each")
-
-
-def _check_images(images: Sequence[Tensor]) -> None:
-    for index, image in enumerate(images):
-        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
-            raise ValueError(
-                f"image {index} must be a float tensor (3, H, W) in [0, 1], but is {image.dtype} of "
-                f"{tuple(image.shape)}"
-            )

@@ -8,6 +8,7 @@ from typing import Any
 from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig
+from minircnn.transforms import Transform
 from minircnn.weights import WEIGHTS_FOLDER, WeightsError, halve, load_into, load_weights, save_weights
 
 FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
@@ -28,6 +29,7 @@ def save_fast_rcnn(model: FastRCNN, network: AlexNetConfig, path: Path, about: M
         "classes": list(model.classes),
         "config": asdict(model.roi_heads.config),
         "network": asdict(network),
+        "transform": asdict(model.transform),
     }
     save_weights(path, halve(model.state_dict()), {**record, **about})
 
@@ -47,13 +49,23 @@ def load_fast_rcnn(path: str | Path = FAST_RCNN_WEIGHTS) -> FastRCNN:
         holds = about.get("detector", about.get("what", "something else"))
         raise WeightsError(f"{path}: holds {holds}, not a Fast R-CNN")
     try:
-        model = fast_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], roi_config(about["config"]))
+        config, transform = (with_tuples(about[name]) for name in ("config", "transform"))
+        network = build_alexnet(about["network"], 1)
+        model = fast_rcnn_alexnet(network, about["classes"], RoIConfig(**config), Transform(**transform))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its JSON does not describe a Fast R-CNN ({error!r:.200})") from error
     load_into(model, tensors, path)
     return model.eval()
 
 
-def roi_config(values: Mapping[str, Any]) -> RoIConfig:
-    """A configuration as JSON holds it, where tuples are lists."""
-    return RoIConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in dict(values).items()})
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as JSON holds it, its lists as the tuples that they were.
+
+    >>> with_tuples({"anchor_sizes": [[20, 38], [72, 99]], "pool_size": 6})
+    {'anchor_sizes': ((20, 38), (72, 99)), 'pool_size': 6}
+    """
+    return {name: _as_tuple(value) for name, value in dict(values).items()}
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

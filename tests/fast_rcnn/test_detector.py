@@ -1,5 +1,6 @@
 """Fast R-CNN as a whole: against torchvision's parts, alone and in a batch, with nothing to see, and on disk."""
 
+import copy
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from torchvision.ops import roi_pool
 from minircnn.alexnet import AlexNet
 from minircnn.boxes import decode_boxes
 from minircnn.fast_rcnn import RoIConfig, compress, fast_rcnn_alexnet, load_fast_rcnn, save_fast_rcnn
+from minircnn.transforms import Transform
 from minircnn.weights import WeightsError, load_weights, save_weights
 from tests.fast_rcnn.conftest import CLASSES, TINY
 
@@ -26,15 +28,16 @@ def test_one_pass_and_both_siblings_step_by_step(model, pictures):
     image, proposals = pictures[0][0], pictures[1][0]
     model.eval()
     with torch.no_grad():
-        features = model.trunk(model.normalise(image[None]))
+        features = model.trunk((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
         regions = roi_pool(features, [proposals], 3, 1 / 8).flatten(1)
         head, predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
         x = head.fc7(head.fc6(regions).relu()).relu()
         probabilities = predictor["cls_score"](x).softmax(dim=1)
         boxes = decode_boxes(proposals, predictor["bbox_pred"](x).view(-1, 4, 4), (10, 10, 5, 5))
         found = model.detect([image], [proposals])[0]
-    assert model.features([image]).shape == (1, 6, 9, 11)
-    assert torch.allclose(model.features([image]), features, atol=1e-5)
+    seen, sizes = model.features([image])
+    assert seen.shape == (1, 6, 9, 11) and sizes == [(72, 88)]
+    assert torch.allclose(seen, features, atol=1e-3)
     best = int(probabilities[:, 1:].max(dim=1).values.argmax())
     label = int(probabilities[best, 1:].argmax()) + 1
     assert int(found["labels"][0]) == label
@@ -52,7 +55,7 @@ def test_the_network_starts_where_alexnet_ended(pictures):
     image = pictures[0][0]
     whole = torch.tensor([[0.0, 0.0, 80.0, 64.0]])  # cells 0 … 10 and 0 … 8
     with torch.no_grad():
-        ours = model.roi_heads.represent(model.features([image]), [whole])
+        ours = model.roi_heads.represent(model.features([image])[0], [whole])
         theirs = network.features(network.normalise(image[None]), ["fc7"])["fc7"]
     assert torch.allclose(ours, theirs, atol=1e-6)
 
@@ -75,6 +78,29 @@ def test_pictures_of_different_sizes(model, pictures):
     assert torch.allclose(found[0]["boxes"], alone["boxes"], atol=1e-3)
     assert len(found[1]["boxes"])
     assert found[1]["boxes"][:, 0::2].max() <= 56 and found[1]["boxes"][:, 1::2].max() <= 40
+
+
+def test_enlarged_pictures_are_found_as_if_they_had_been_enlarged_before(pictures):
+    """The trunk and the heads see large pictures and boxes; what comes out is in pixels of the small ones."""
+    images, proposals, targets = pictures
+    large = Transform(TINY.mean, TINY.std, min_size=144)
+    torch.manual_seed(0)
+    resizing = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, transform=large).eval()
+    torch.nn.init.normal_(resizing.roi_heads.box_predictor["cls_score"].weight, std=0.5)
+    plain = copy.deepcopy(resizing)
+    plain.transform = Transform(TINY.mean, TINY.std)
+    twice = [torch.nn.functional.interpolate(image[None], size=(144, 176), mode="bilinear")[0] for image in images]
+    found = resizing.detect(images, proposals)
+    expected = plain.detect(twice, [2 * boxes for boxes in proposals])
+    for mine, reference in zip(found, expected, strict=True):
+        assert torch.equal(mine["labels"], reference["labels"])
+        assert torch.allclose(mine["boxes"], reference["boxes"] / 2, atol=1e-3)
+    doubled = [{**target, "boxes": 2 * target["boxes"]} for target in targets]
+    torch.manual_seed(3)
+    losses = resizing.losses(images, proposals, targets)
+    torch.manual_seed(3)
+    wanted = plain.losses(twice, [2 * boxes for boxes in proposals], doubled)
+    assert all(torch.allclose(losses[name], wanted[name], rtol=1e-3) for name in wanted)
 
 
 def test_losses_fall_when_it_learns(model, pictures):
@@ -186,7 +212,7 @@ class TestFiles:
         save_fast_rcnn(model, TINY, tmp_path / "fast.safetensors", {"note": "hello"})
         loaded = load_fast_rcnn(tmp_path / "fast.safetensors")
         assert not loaded.training and loaded.classes == CLASSES
-        assert loaded.roi_heads.config == model.roi_heads.config
+        assert loaded.roi_heads.config == model.roi_heads.config and loaded.transform == model.transform
         ours, theirs = loaded.detect(*pictures[:2]), model.detect(*pictures[:2])
         assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(ours, theirs, strict=True))
         assert load_weights(tmp_path / "fast.safetensors")[1]["note"] == "hello"
