@@ -76,16 +76,10 @@ class Transform:
         """A picture's objects after its resizing.
 
         Args:
-            target: ``boxes`` ``(G, 4)`` and, if it has them, ``masks`` ``(G, H, W)`` change; the rest stays.
+            target: see :func:`resize_target`.
             size: of the picture as it was.
         """
-        new = self.new_size(size)
-        if new == size:
-            return target
-        changed = {**target, "boxes": resize_boxes(target["boxes"], size, new)}
-        if "masks" in target:
-            changed["masks"] = resize_masks(target["masks"], new)
-        return changed
+        return resize_target(target, size, self.new_size(size))
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
@@ -93,6 +87,22 @@ def resize(image: Tensor, size: Size) -> Tensor:
     if _size(image) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def resize_target(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any]:
+    """A picture's objects after a picture of size ``old`` became one of size ``new``.
+
+    Args:
+        target: ``boxes`` ``(G, 4)`` and, if it has them, ``masks`` ``(G, H, W)`` change; the rest stays.
+        old: ``(height, width)`` before.
+        new: ``(height, width)`` after.
+    """
+    if new == old:
+        return target
+    changed = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
+    if "masks" in target:
+        changed["masks"] = resize_masks(target["masks"], new)
+    return changed
 
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:
@@ -163,6 +173,34 @@ def mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
     return image.flip(-1), mirrored
+
+
+def recolour(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """The same scene in another light: other contrast, brightness and tint, each up to ``amount`` more or less.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        amount: in [0, 1]; 0 changes nothing. Tints take half of it.
+        generator: draws.
+
+    Returns:
+        A new picture in [0, 1].
+    """
+    contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
+    gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
+    return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
+
+
+def random_size(size: Size, amount: float, generator: torch.Generator) -> Size:
+    """A size larger or smaller by a factor of up to ``1 + amount``, shrinking being as likely as growing.
+
+    Args:
+        size: ``(height, width)``.
+        amount: 0 changes nothing.
+        generator: draws.
+    """
+    factor = (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
+    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
 
 
 def mirror_boxes(boxes: Tensor, width: int) -> Tensor:

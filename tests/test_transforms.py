@@ -6,7 +6,7 @@ import torchvision.transforms.v2.functional as reference
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.tv_tensors import BoundingBoxes
 
-from minircnn.transforms import Transform, mirror, mirror_boxes, pad_batch, resize_boxes
+from minircnn.transforms import Transform, mirror, mirror_boxes, pad_batch, random_size, recolour, resize_boxes
 
 
 def test_padding_keeps_the_pictures_and_adds_zeros():
@@ -123,3 +123,32 @@ def test_a_sliver_keeps_a_pixel():
 def test_what_is_no_picture_is_refused(images):
     with pytest.raises(ValueError, match=r"picture|image 0 must be a float tensor"):
         Transform().batch(images)
+
+
+def test_other_light_by_hand():
+    """The five draws are contrast, brightness and a tint for each colour."""
+    image = torch.rand(3, 5, 7)
+    contrast, brightness, *tint = (0.4 * (2 * torch.rand(5, generator=torch.Generator().manual_seed(3)) - 1)).tolist()
+    found = recolour(image, 0.4, torch.Generator().manual_seed(3))
+    for channel in range(3):
+        expected = ((image[channel] - 0.5) * (1 + contrast) + 0.5) * (1 + brightness + tint[channel] / 2)
+        assert torch.allclose(found[channel], expected.clip(0, 1), atol=1e-6)
+
+
+def test_light_stays_a_picture_and_none_changes_nothing():
+    image, generator = torch.rand(3, 5, 7), torch.Generator().manual_seed(0)
+    before, looks = image.clone(), [recolour(image, 1.0, generator) for _ in range(50)]
+    assert all(look.min() >= 0 and look.max() <= 1 for look in looks)
+    assert len({look.sum().item() for look in looks}) == 50
+    assert torch.equal(image, before)
+    assert torch.allclose(recolour(image, 0.0, generator), image, atol=1e-6)
+
+
+def test_sizes_grow_as_often_as_they_shrink():
+    generator = torch.Generator().manual_seed(0)
+    sizes = [random_size((1000, 2000), 0.25, generator) for _ in range(2000)]
+    assert all(800 <= height <= 1250 and abs(2 * height - width) <= 1 for height, width in sizes)
+    assert min(sizes)[0] < 810 and max(sizes)[0] > 1230
+    assert 900 < sum(height > 1000 for height, _ in sizes) < 1100
+    assert random_size((30, 40), 0.0, generator) == (30, 40)
+    assert random_size((1, 1), 0.9, generator) >= (1, 1)

@@ -160,7 +160,9 @@ def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
         for height, largest in _sliding_largest(across, 1, tallest):
             if (width, height) in members:
                 chosen = members[width, height]
-                pooled[chosen] = largest[bins.picture[chosen], bins.top[chosen], bins.left[chosen]]
+                _, rows, columns, _ = largest.shape
+                place = (bins.picture[chosen] * rows + bins.top[chosen]) * columns + bins.left[chosen]
+                pooled[chosen] = largest.flatten(0, 2).index_select(0, place)
     return pooled
 
 

@@ -1,16 +1,16 @@
 """The training loop: its schedule by hand, where it ends, and that an interruption changes nothing."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from minircnn.training import LoopSettings, fit
-from minircnn.weights import WeightsError
+from minircnn.training import LoopSettings, fit, loop
 
 # ------------------------------------------------------------------------------------------------------------ schedule
 
@@ -23,6 +23,39 @@ def test_schedule_by_hand():
     assert [settings.rate(i) for i in range(10)] == pytest.approx([*rising, *falling], abs=1e-4)
     assert LoopSettings(10, 1.0, warmup=0).rate(0) == 1.0
     assert LoopSettings(1, 1.0).rate(0) == pytest.approx(1 / 1.1)
+
+
+def test_fast_rcnns_steps():
+    """Section 2.3: 30k iterations at 0.001, then 10k at 0.0001."""
+    settings = LoopSettings(40_000, 1e-3, warmup=0, schedule="step")
+    rates = np.array([settings.learning_rate * settings.rate(i) for i in range(40_000)])
+    np.testing.assert_allclose(rates[:30_000], 0.001)
+    np.testing.assert_allclose(rates[30_000:], 0.0001)
+
+
+@pytest.mark.parametrize("share, first", [(0.55, 55), (0.29, 29), (0.07, 7), (0.999, 100)])
+def test_a_milestone_is_not_moved_by_rounding(share, first):
+    """0.55 * 100 is 55.00000000000001, and 0.29 * 100 is 28.999999999999996."""
+    settings = LoopSettings(100, 1.0, warmup=0, schedule="step", milestones=(share,))
+    assert [settings.rate(i) for i in range(100)] == pytest.approx([1.0] * first + [0.1] * (100 - first))
+
+
+def test_steps_equal_those_of_torch_after_the_same_warmup():
+    settings = LoopSettings(40, 0.3, warmup=0.25, schedule="step", milestones=(0.5, 0.75, 0.9))
+    optimiser = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.3)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=[20, 30, 36], gamma=0.1)
+    wanted = []
+    for _ in range(40):
+        wanted.append(scheduler.get_last_lr()[0])
+        optimiser.step()
+        scheduler.step()
+    wanted[:10] = [0.3 * (i + 1) / 11 for i in range(10)]
+    assert [0.3 * settings.rate(i) for i in range(40)] == pytest.approx(wanted)
+
+
+def test_without_milestones_the_rate_stays():
+    settings = LoopSettings(10, 1.0, warmup=0.2, schedule="step", milestones=())
+    assert [settings.rate(i) for i in range(2, 10)] == [1.0] * 8
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 7, 100, 1001])
@@ -49,6 +82,31 @@ def test_schedule_rises_and_then_falls_within_0_and_1(iterations, warmup):
 def test_settings_that_mean_nothing_are_refused(changes):
     with pytest.raises(ValueError, match=r"iterations must be at least 1, warmup in \[0, 1\), learning_rate positive"):
         replace(LoopSettings(10, 1e-3), **changes)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "", None])
+def test_another_schedule_is_refused(schedule):
+    with pytest.raises(ValueError, match='schedule must be "cosine" or "step", not'):
+        LoopSettings(10, 1e-3, schedule=schedule)
+
+
+@pytest.mark.parametrize("milestones", [(0.0,), (1.0,), (0.5, 7), (-0.5, 0.5), (0.75, 0.5), (0.5, 0.5), (math.nan,)])
+def test_milestones_that_mean_nothing_are_refused(milestones):
+    with pytest.raises(ValueError, match=r"milestones must be shares .* in \(0, 1\), each larger than the one before"):
+        LoopSettings(10, 1e-3, milestones=milestones)
+
+
+@pytest.mark.parametrize("options", [{"checkpoint_every": 0}, {"evaluate_every": 0}, {"evaluate_every": -5}])
+def test_every_no_iterations_is_refused(options):
+    model, (name, value) = nn.Linear(1, 1), *options.items()
+    with pytest.raises(ValueError, match=f"must be at least 1: .*{name} {value}"):
+        fit(model, lambda _: {"a": model.weight.sum()}, LoopSettings(3, 1e-3), **options)
+
+
+def test_mixed_precision_on_the_cpu_is_refused():
+    model, settings = nn.Linear(1, 1), LoopSettings(3, 1e-3, mixed_precision=True)
+    with pytest.raises(ValueError, match="mixed_precision needs an NVIDIA GPU, but the model is on cpu; move it"):
+        fit(model, lambda _: {"a": model.weight.sum()}, settings)
 
 
 # ------------------------------------------------------------------------------------------------------------ learning
@@ -183,6 +241,70 @@ def test_training_mode_and_history():
     assert modes == [(True, 0), (True, 1), (True, 2)]
 
 
+@pytest.mark.parametrize(
+    "iterations, every, wanted", [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (4, None, [4]), (2, 5, [2]), (3, 1, [1, 2, 3])]
+)
+def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wanted):
+    model, calls, modes = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval(), [], []
+
+    def losses(iteration):
+        modes.append(model.training and model[1].training)
+        return {"loss": model[0].weight.square().sum()}
+
+    def evaluate():
+        assert not model.training and not model[1].training
+        calls.append(float(model[0].weight.detach().square().sum()))
+        torch.rand(5)
+        return {"AP": torch.tensor(calls[-1]), "AP of a cat": len(calls)}
+
+    settings = LoopSettings(iterations, 0.1)
+    history = fit(model, losses, settings, evaluate=evaluate, evaluate_every=every, quiet=True)
+    assert all(modes) and len(modes) == iterations and model.training
+    assert [i + 1 for i, row in enumerate(history) if "AP" in row] == wanted
+    assert [row["AP of a cat"] for row in history if "AP" in row] == list(range(1, len(wanted) + 1))
+    for done in wanted:  # measured after the step: what the next iteration begins with
+        assert history[done - 1].keys() == {"loss", "AP", "AP of a cat"}
+        assert done == iterations or history[done - 1]["AP"] == pytest.approx(history[done]["loss"])
+    assert history[-1]["AP"] == pytest.approx(float(model[0].weight.detach().square().sum()))
+    assert all(type(value) is float for row in history for value in row.values())
+
+
+def test_evaluations_change_nothing_that_is_learned():
+    models = network(), network()
+
+    def evaluate():
+        mean = models[1](torch.rand(50, 4)).mean()
+        assert not mean.requires_grad
+        return {"mean": mean}
+
+    plain = fit(models[0], noisy(models[0]), SETTINGS, quiet=True)
+    found = fit(models[1], noisy(models[1]), SETTINGS, evaluate=evaluate, evaluate_every=3, quiet=True)
+    assert [{k: v for k, v in row.items() if k != "mean"} for row in found] == plain
+    assert_same_state(models[1].state_dict(), models[0].state_dict())
+
+
+def test_an_evaluation_that_fails_leaves_the_model_in_training_mode():
+    model = nn.Linear(1, 1)
+    with pytest.raises(ZeroDivisionError):
+        fit(model, lambda _: {"a": model.weight.sum()}, SETTINGS, evaluate=lambda: 1 / 0, quiet=True)
+    assert model.training
+
+
+def test_a_number_with_the_name_of_a_loss_is_refused():
+    model = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="of the name of a loss: box; rename one"):
+        fit(model, lambda _: {"box": model.weight.sum()}, SETTINGS, evaluate=lambda: {"AP": 1, "box": 2}, quiet=True)
+
+
+def test_the_last_evaluation_stays_beside_the_progress_bar(capfd):
+    model = nn.Linear(1, 1)
+    options = {"evaluate": lambda: {"AP": 0.625}, "evaluate_every": 2, "quiet": False}
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted(lambda _: {"box": model.weight.square().sum()}, 3), LoopSettings(9, 1e-3), **options)
+    written = "".join(capfd.readouterr())
+    assert "AP=0.625" in written.split("3/9")[-1]
+
+
 @pytest.mark.parametrize("quiet, shown", [(True, False), (None, False), (False, True)])
 def test_progress_is_shown_where_somebody_looks(capfd, quiet, shown):
     """In a test nobody does: the output is no terminal."""
@@ -218,6 +340,91 @@ def test_a_gradient_that_is_not_finite_is_named_and_teaches_nothing():
     with pytest.raises(FloatingPointError, match=r"iteration 0: \{'root': 0\.0\}, gradient of length nan"):
         fit(model, lambda _: {"root": (model.weight * 0).sum().sqrt()}, LoopSettings(3, 1e-2), quiet=True)
     assert torch.equal(model.weight, before)
+
+
+# ------------------------------------------------------------------------------------------------------ mixed precision
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Mixed precision is for GPUs, but what scales the gradients works on the CPU, too: with 32 bits."""
+
+    def scale(start):
+        scaler = torch.amp.GradScaler("cpu", init_scale=start, growth_interval=5)
+        monkeypatch.setattr(loop, "_precision", lambda mixed, device: (nullcontext(), scaler))
+        return scaler
+
+    return scale
+
+
+def test_scaled_gradients_are_clipped_at_their_true_length(scaled):
+    """A power of two changes no digit, so that everything is as without it."""
+    plain, ours = network(), network()
+    wanted = fit(plain, noisy(plain), SETTINGS, quiet=True)
+    scaler = scaled(2.0**10)
+    assert fit(ours, noisy(ours), replace(SETTINGS, mixed_precision=True), quiet=True) == wanted
+    assert_same_state(ours.state_dict(), plain.state_dict())
+    assert scaler.get_scale() == 2.0**14, "24 iterations, and it doubles after each five without an overflow"
+
+
+def test_a_step_that_overflows_is_skipped(scaled):
+    model, kept = nn.Linear(2, 1), []
+    scaler = scaled(2.0**127)
+
+    def losses(_):
+        kept.append(model.weight.detach().clone())
+        return {"large": 100 * model.weight.square().sum() + model.bias.square().sum()}
+
+    fit(model, losses, LoopSettings(30, 0.01, mixed_precision=True), quiet=True)
+    moved = [not torch.equal(a, b) for a, b in pairwise(kept)]
+    skipped = moved.index(True)
+    assert 3 < skipped < 15 and not any(moved[:skipped]) and sum(moved) > 10
+    assert scaler.get_scale() < 2.0**127
+
+
+def test_a_run_that_only_overflows_is_stopped(scaled):
+    model = nn.Linear(2, 1)
+    before, settings = model.weight.detach().clone(), LoopSettings(100, 0.01, mixed_precision=True)
+    scaled(2.0**10)
+    with pytest.raises(FloatingPointError, match=r"iteration 19: \{'root': 0\.0\}, gradient of length nan"):
+        fit(model, lambda _: {"root": (model.weight * 0).sum().sqrt()}, settings, quiet=True)
+    assert torch.equal(model.weight, before)
+
+
+def test_overflows_between_good_steps_are_no_error(scaled):
+    model, settings = nn.Linear(2, 1), LoopSettings(60, 0.001, mixed_precision=True)
+    scaled(2.0**60)
+
+    def losses(iteration):
+        bad = (model.weight * 0).sum().sqrt() if iteration % 20 else 0.0
+        return {"root": model.weight.square().sum() + bad}
+
+    assert len(fit(model, losses, settings, quiet=True)) == 60
+
+
+def test_a_loss_that_is_not_finite_is_an_error_at_once(scaled):
+    model, settings = nn.Linear(2, 1), LoopSettings(60, 0.001, mixed_precision=True)
+    scaled(2.0**10)
+    with pytest.raises(FloatingPointError, match=r"iteration 0: .*inf"):
+        fit(model, lambda _: {"root": model.weight.sum() + math.inf}, settings, quiet=True)
+
+
+def test_the_scale_is_resumed(tmp_path, scaled):
+    """An interruption while the scale is still being found, and steps are skipped."""
+
+    def run(**options):
+        model = network()
+        scaled(2.0**126)
+        losses = interrupted(noisy(model), options.pop("at", None))
+        settings = replace(SETTINGS, mixed_precision=True)
+        return fit(model, losses, settings, quiet=True, checkpoint_every=1, **options), model.state_dict()
+
+    history, state = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(at=8, checkpoint=tmp_path / "run.checkpoint")
+    found = run(checkpoint=tmp_path / "run.checkpoint", resume=True)
+    assert found[0] == history[8:]
+    assert_same_state(found[1], state)
 
 
 # --------------------------------------------------------------------------------------------------------- interruption
@@ -320,145 +527,3 @@ def test_without_a_checkpoint_nothing_is_written(tmp_path, monkeypatch):
     model = network()
     fit(model, noisy(model), replace(SETTINGS, iterations=2), resume=True, checkpoint_every=1, quiet=True)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_interrupted_save_leaves_the_last_good_checkpoint(tmp_path, unbroken, monkeypatch):
-    checkpoint, whole, saved = tmp_path / "run.checkpoint", Path.write_bytes, []
-
-    def third_breaks(path, content):
-        saved.append(path)
-        if len(saved) == 3:
-            whole(path, content[: len(content) // 2])
-            raise KeyboardInterrupt
-        return whole(path, content)
-
-    model = network()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", third_breaks)
-        with pytest.raises(KeyboardInterrupt):
-            fit(model, noisy(model), SETTINGS, checkpoint=checkpoint, checkpoint_every=5, quiet=True)
-    assert list(tmp_path.iterdir()) == [checkpoint]
-    again = network()
-    found = fit(again, noisy(again), SETTINGS, checkpoint=checkpoint, resume=True, quiet=True)
-    assert found == unbroken[0][10:]
-    assert_same_state(again.state_dict(), unbroken[1])
-
-
-# --------------------------------------------------------------------------------------------------- other checkpoints
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    """Of an unfinished run, ten iterations old."""
-    path, model = tmp_path / "run.checkpoint", network()
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, interrupted(noisy(model), 12), SETTINGS, checkpoint=path, checkpoint_every=10, about={"pictures": 7})
-    return path
-
-
-def resume(checkpoint, model=None, settings=SETTINGS, **options):
-    model = model or network()
-    options = {"about": {"pictures": 7}, **options}
-    return fit(model, noisy(model), settings, checkpoint=checkpoint, resume=True, quiet=True, **options)
-
-
-def refused(checkpoint, message, model=None, **options):
-    """Is refused with this message; the model and the file stay as they were."""
-    model, content = model or network(), checkpoint.read_bytes()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=message):
-        resume(checkpoint, model, **options)
-    assert_same_state(model.state_dict(), before)
-    assert checkpoint.read_bytes() == content
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
-def test_a_checkpoint_that_is_cut_short_is_named(checkpoint, keep):
-    content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
-    refused(checkpoint, r"run\.checkpoint: damaged, or of another model \(.*\); start without resume$")
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        [1, 2],
-        None,
-        torch.zeros(3),
-        network().state_dict(),
-        {"settings": None},
-        {"iteration": 3, "settings": [1]},
-        {"iteration": 3, "settings": {}},
-    ],
-    ids=lambda value: f"{value!r:.30}",
-)
-def test_a_file_of_something_else_is_named(checkpoint, content):
-    torch.save(content, checkpoint)
-    refused(
-        checkpoint, r"run\.checkpoint: (damaged, or of another model|begun with other settings).*start without resume"
-    )
-
-
-@pytest.mark.parametrize("part", ["iteration", "model", "optimiser"])
-def test_a_missing_part_is_named(checkpoint, part):
-    state = torch.load(checkpoint, weights_only=True)
-    del state[part]
-    torch.save(state, checkpoint)
-    refused(checkpoint, rf"run\.checkpoint: damaged, or of another model \(KeyError\('{part}'\)\)")
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"iterations": 30}, "iterations 24 → 30"),
-        ({"learning_rate": 0.5}, r"learning_rate 0\.02 → 0\.5"),
-        ({"warmup": 0.0}, r"warmup 0\.1 → 0\.0"),
-        ({"weight_decay": 0.0}, r"weight_decay 0\.01 → 0\.0"),
-        ({"clip": 1.0}, r"clip 5\.0 → 1\.0"),
-        ({"seed": 3, "clip": 1.0}, r"clip 5\.0 → 1\.0, seed 2 → 3"),
-    ],
-)
-def test_other_settings_are_named(checkpoint, changes, message):
-    message = rf"run\.checkpoint: begun with other settings \({message}\); give the same, or start without resume"
-    refused(checkpoint, message, settings=replace(SETTINGS, **changes))
-
-
-@pytest.mark.parametrize(
-    "about, message",
-    [
-        ({"pictures": 8}, "pictures 7 → 8"),
-        ({"pictures": 7, "stride": 8}, "stride None → 8"),
-        ({}, "pictures 7 → None"),
-        (None, "pictures 7 → None"),
-    ],
-)
-def test_another_run_is_named(checkpoint, about, message):
-    refused(checkpoint, rf"begun with other settings \({message}\)", about=about)
-    assert len(resume(checkpoint)) == 14, "the right one goes on"
-
-
-def test_another_model_is_named_and_stays_as_it_is(checkpoint):
-    wider = nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 1))
-    refused(checkpoint, r"damaged, or of another model \(.*0\.bias has shape \(8,\), the network needs \(9,\)", wider)
-    longer = nn.Sequential(*network(), nn.Linear(1, 1))
-    refused(checkpoint, "damaged, or of another model", longer)
-    model = network()
-    groups = [{"params": [p], "scale": 1.0} for p in model.parameters()]
-    refused(checkpoint, "damaged, or of another model", model, groups=groups)
-
-
-class Mischief:
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return Path.touch, (self.trace,)
-
-
-def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(checkpoint, tmp_path):
-    state, trace = torch.load(checkpoint, weights_only=True), tmp_path / "trace"
-    torch.save({**state, "more": Mischief(trace)}, checkpoint)
-    refused(checkpoint, r"run\.checkpoint: damaged, or of another model")
-    assert not trace.exists()
-    torch.load(checkpoint, weights_only=False)
-    assert trace.exists(), "the file would have done it"

@@ -1,0 +1,139 @@
+"""Batches of pictures with their objects: whose turn it is, and which of them are mirrored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minircnn.training.parallel import share
+from minircnn.transforms import (
+    Transform,
+    mirror,
+    mirror_boxes,
+    random_size,
+    recolour,
+    resize,
+    resize_boxes,
+    resize_target,
+)
+
+Samples = Sequence[tuple[Tensor, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's part of a batch; the lists have an entry for each picture.
+
+    Attributes:
+        images: ``(3, H, W)`` in [0, 1].
+        targets: objects.
+        proposals: ``(P, 4)``; empty where none were given.
+        generators: which draw what else is random about the picture.
+    """
+
+    images: list[Tensor] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    proposals: list[Tensor] = field(default_factory=list)
+    generators: list[torch.Generator] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How different from itself a picture may look when it comes again; a thousand pictures are few.
+
+    Attributes:
+        mirror: how often it is mirrored, in [0, 1]. The papers' only variety.
+        colour: how much its light changes; see :func:`minircnn.transforms.recolour`.
+        scale: how much the size of all pictures of a batch changes; see :func:`minircnn.transforms.random_size`.
+        transform: whose sizes pictures have before ``scale`` changes them. The detector that learns must not resize
+            them again.
+    """
+
+    mirror: float = 0.5
+    colour: float = 0.0
+    scale: float = 0.0
+    transform: Transform = field(default_factory=Transform)
+
+
+def draw_batch(
+    iteration: int,
+    samples: Samples,
+    proposals: Sequence[Tensor] | None,
+    *,
+    pictures: int,
+    seed: int,
+    variety: Variety | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """The batch of an iteration: every picture has its turn before one comes again.
+
+    What is drawn depends on the seed, the iteration and the place in the batch alone. So several processes, which share
+    the batch, draw what one would draw, and a run that is taken up again goes on as if nothing had happened.
+
+    Args:
+        iteration: counted from 0.
+        samples: ``(image, target)`` pairs.
+        proposals: for each of them, or None.
+        pictures: in the batch of all processes.
+        seed: of everything that is drawn.
+        variety: how pictures are changed, with their objects and proposals; by default some are mirrored.
+        device: where the pictures go.
+
+    Raises:
+        ValueError: more pictures than there are, or another number of proposals.
+    """
+    if proposals is not None and len(samples) != len(proposals):
+        raise ValueError(f"there are {len(samples)} pictures but proposals for {len(proposals)}: give one tensor each")
+    if not 1 <= pictures <= len(samples):
+        raise ValueError(f"pictures_per_batch is {pictures}, but there are {len(samples)} pictures")
+    batch, variety = Batch(), variety or Variety()
+    for place, index in share(list(enumerate(pictures_of(iteration, len(samples), pictures, seed)))):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + place)
+        image, target = samples[index]
+        found = image.new_zeros(0, 4) if proposals is None else proposals[index]
+        image, target, found = _vary(image, target, found, variety, generator)
+        # All grow or shrink alike, or padding would depend on which of them this process has.
+        alike = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+        image, target, found = _resize(image, target, found, variety, alike)
+        batch.images.append(image.to(device))
+        batch.targets.append(target)
+        batch.generators.append(generator)
+        batch.proposals.append(found)
+    return batch
+
+
+def _vary(
+    image: Tensor, target: dict[str, Any], proposals: Tensor, variety: Variety, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """A picture, its objects and its proposals, mirrored together or not, in some light."""
+    if torch.rand((), generator=generator) < variety.mirror:
+        proposals = mirror_boxes(proposals, image.shape[-1])
+        image, target = mirror(image, target)
+    if variety.colour:
+        image = recolour(image, variety.colour, generator)
+    return image, target, proposals
+
+
+def _resize(
+    image: Tensor, target: dict[str, Any], proposals: Tensor, variety: Variety, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """All three in the size in which the detector is to see the picture."""
+    old = (image.shape[1], image.shape[2])
+    new = random_size(variety.transform.new_size(old), variety.scale, generator)
+    return resize(image, new), resize_target(target, old, new), resize_boxes(proposals, old, new)
+
+
+def pictures_of(iteration: int, count: int, batch: int, seed: int) -> list[int]:
+    """Which pictures a batch takes: a new random order of all of them each time all had their turn.
+
+    >>> sorted(pictures_of(0, 6, 3, seed=0) + pictures_of(1, 6, 3, seed=0))
+    [0, 1, 2, 3, 4, 5]
+    """
+    places = range(iteration * batch, (iteration + 1) * batch)
+    orders = {
+        epoch: torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+        for epoch in {place // count for place in places}
+    }
+    return [orders[place // count][place % count] for place in places]

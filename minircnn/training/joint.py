@@ -1,0 +1,164 @@
+"""What the trainings of all detectors that look once at whole pictures have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from minircnn.fast_rcnn import FastRCNN
+from minircnn.training.batches import Batch, Samples, Variety, draw_batch
+from minircnn.training.loop import LoopSettings, fit
+from minircnn.training.parallel import is_main
+
+
+@dataclass(frozen=True)
+class JointTrainingSettings:
+    """How to train a detector.
+
+    Attributes:
+        iterations: batches to learn from.
+        pictures_per_batch: the papers take 1 or 2; more, and shorter, suits a processor.
+        learning_rate: at its highest, for the fully connected and the new layers.
+        trunk_scale: what the convolutions learn with, as a share of it. conv1 does not learn (Fast R-CNN, section 4.5).
+        min_size: to how many pixels the shorter side of a picture is enlarged, in training and in detection; the papers
+            enlarge pictures of 375 pixels to 600. Small objects then cover more cells.
+        colour: how much the light of pictures varies in training; see :class:`minircnn.training.batches.Variety`.
+        scale: how much their size varies.
+        schedule: "cosine", or "step" as in the papers.
+        mixed_precision: half precision where that is safe; on CUDA only.
+        seed: of everything that is drawn at random.
+    """
+
+    iterations: int = 6000
+    pictures_per_batch: int = 4
+    learning_rate: float = 1e-3
+    trunk_scale: float = 0.5
+    min_size: int = 192
+    colour: float = 0.3
+    scale: float = 0.25
+    schedule: str = "cosine"
+    mixed_precision: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that mean nothing, before any work is done with them."""
+        self.loop()
+
+    def loop(self) -> LoopSettings:
+        """Those that are for the loop."""
+        return LoopSettings(
+            self.iterations,
+            self.learning_rate,
+            schedule=self.schedule,
+            mixed_precision=self.mixed_precision,
+            seed=self.seed,
+        )
+
+
+def trainable(
+    model: FastRCNN, trunk_scale: float, parts: Sequence[nn.Module], trunk: bool = True
+) -> list[dict[str, Any]]:
+    """Groups of parameters for :func:`minircnn.training.fit`; everything else is held fast.
+
+    Args:
+        model: the detector.
+        trunk_scale: what the convolutions learn with.
+        parts: of the detector, that learn.
+        trunk: whether the convolutions learn, too, but for conv1: it knows edges and colours already.
+    """
+    model.requires_grad_(False)
+    heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
+    if not trunk:
+        return [{"params": heads, "scale": 1.0}]
+    model.trunk.requires_grad_(True)
+    model.trunk.conv1.requires_grad_(False)
+    convolutions = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
+    return [{"params": convolutions, "scale": trunk_scale}, {"params": heads, "scale": 1.0}]
+
+
+def batch_losses(
+    model: FastRCNN,
+    samples: Samples,
+    proposals: Sequence[Tensor] | None,
+    settings: JointTrainingSettings,
+    losses: Callable[[Batch], dict[str, Tensor]],
+) -> Callable[[int], dict[str, Tensor]]:
+    """Losses of an iteration, for :func:`minircnn.training.fit`, out of losses of a batch.
+
+    Args:
+        model: the detector, of which the pictures get the size and the device.
+        samples: ``(image, target)`` pairs.
+        proposals: for each of them, or None.
+        settings: how batches are drawn.
+        losses: of a batch.
+    """
+    device = next(model.parameters()).device
+    variety = Variety(colour=settings.colour, scale=settings.scale, transform=model.transform)
+    count, seed = settings.pictures_per_batch, settings.seed
+
+    def of_iteration(iteration: int) -> dict[str, Tensor]:
+        batch = draw_batch(iteration, samples, proposals, pictures=count, seed=seed, variety=variety, device=device)
+        resizing, model.transform = model.transform, replace(model.transform, min_size=None, max_size=None)
+        try:
+            return losses(batch)
+        finally:
+            model.transform = resizing
+
+    return of_iteration
+
+
+def train_jointly(
+    model: FastRCNN,
+    losses: Callable[[int], dict[str, Tensor]],
+    settings: JointTrainingSettings,
+    *,
+    groups: Sequence[dict[str, Any]],
+    save: Callable[[Path], None],
+    about: dict[str, Any],
+    out: Path | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
+    quiet: bool | None = None,
+) -> list[dict[str, float]]:
+    """Runs the loop, keeps the state of an unfinished run beside the file to be, and has the file written.
+
+    Args:
+        model: the detector; afterwards in evaluation mode.
+        losses: of an iteration.
+        settings: how long and how fast.
+        groups: of parameters; see :func:`trainable`.
+        save: writes the detector into a file.
+        about: what else the run depends on.
+        out: the file.
+        resume: go on with an unfinished run.
+        log: a CSV file for the losses of each iteration.
+        evaluate: measures the detector from time to time.
+        evaluate_every: iterations between two measurements.
+        quiet: no progress bar.
+
+    Returns:
+        The losses of each iteration.
+    """
+    unfinished = out.with_suffix(".checkpoint") if out else None
+    history = fit(
+        model,
+        losses,
+        settings.loop(),
+        groups=groups,
+        checkpoint=unfinished,
+        resume=resume,
+        log=log,
+        evaluate=evaluate and (lambda: evaluate(model)),
+        evaluate_every=evaluate_every,
+        about={**asdict(settings), **about},
+        quiet=quiet,
+    )
+    model.eval()
+    if out and is_main():
+        save(out)
+        unfinished.unlink(missing_ok=True)
+    return history

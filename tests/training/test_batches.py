@@ -1,0 +1,87 @@
+"""Batches of pictures that look a little different each time, against the same changes made by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minircnn.training import Variety, draw_batch
+from minircnn.training.batches import pictures_of
+from minircnn.transforms import Transform, recolour
+
+
+@pytest.fixture
+def samples():
+    """Four pictures of one size, each with an object that is brighter than all around it."""
+    made = []
+    for number in range(4):
+        image = torch.full((3, 40, 60), 0.1)
+        x, y = 5 + 8 * number, 4 + 5 * number
+        image[:, y : y + 12, x : x + 16] = 0.8
+        boxes = torch.tensor([[x, y, x + 16, y + 12]], dtype=torch.float32)
+        made.append((image, {"boxes": boxes, "labels": torch.tensor([number + 1])}))
+    return made
+
+
+def draw(samples, iteration=0, **options):
+    proposals = [target["boxes"] + 1 for _, target in samples]
+    return draw_batch(iteration, samples, proposals, **{"pictures": 4, "seed": 0, **options})
+
+
+def test_boxes_stay_on_their_objects_whatever_happens(samples):
+    variety = Variety(colour=0.3, scale=0.5, transform=Transform(min_size=80))
+    seen = set()
+    for iteration in range(20):
+        batch = draw(samples, iteration, variety=variety)
+        for image, target, proposals in zip(batch.images, batch.targets, batch.proposals, strict=True):
+            x1, y1, x2, y2 = target["boxes"][0].tolist()
+            inside = image[:, round(y1) + 2 : round(y2) - 2, round(x1) + 2 : round(x2) - 2]
+            around = image[:, :, : max(round(x1) - 3, 1)]
+            assert inside.min() > around.max()
+            bright = image[0] > (image[0].min() + image[0].max()) / 2
+            assert bright.sum() == pytest.approx((x2 - x1) * (y2 - y1), rel=0.15)
+            # A proposal is a pixel of the original picture further down, and further right or left.
+            pixel = image.shape[1] / 40
+            assert (proposals[0, 1] - target["boxes"][0, 1]).item() == pytest.approx(pixel, rel=0.02)
+            assert abs(proposals[0, 0] - target["boxes"][0, 0]).item() == pytest.approx(image.shape[2] / 60, rel=0.02)
+            seen.add(tuple(image.shape[1:]))
+    assert len(seen) > 10
+    assert all(80 / 1.5 - 1 <= height <= 80 * 1.5 + 1 for height, _ in seen)
+
+
+def test_all_pictures_of_a_batch_grow_or_shrink_alike(samples):
+    """So that no process pads its part of the batch in another way."""
+    for iteration in range(10):
+        assert len({image.shape for image in draw(samples, iteration, variety=Variety(scale=0.5)).images}) == 1
+
+
+def test_each_picture_has_a_light_of_its_own(samples):
+    batch = draw(samples, variety=Variety(mirror=0, colour=0.5))
+    order = pictures_of(0, 4, 4, seed=0)
+    for place, (index, image) in enumerate(zip(order, batch.images, strict=True)):
+        generator = torch.Generator().manual_seed(place)  # of seed 0 and iteration 0
+        torch.rand((), generator=generator)  # whether it is mirrored
+        assert torch.equal(image, recolour(samples[index][0], 0.5, generator))
+        assert batch.generators[place].get_state().tolist() == generator.get_state().tolist()
+
+
+def test_without_variety_pictures_are_mirrored_and_nothing_else(samples):
+    for variety, mirrored in ((Variety(mirror=0), False), (Variety(mirror=1), True)):
+        batch = draw(samples, variety=variety)
+        for index, image in zip(pictures_of(0, 4, 4, seed=0), batch.images, strict=True):
+            assert torch.equal(image, samples[index][0].flip(2) if mirrored else samples[index][0])
+
+
+def test_enlarged_as_the_detector_would(samples):
+    batch = draw(samples, variety=Variety(mirror=0, transform=Transform(min_size=100)))
+    for index, image, target in zip(pictures_of(0, 4, 4, seed=0), batch.images, batch.targets, strict=True):
+        assert torch.equal(image, F.interpolate(samples[index][0][None], (100, 150), mode="bilinear")[0])
+        assert torch.allclose(target["boxes"], 2.5 * samples[index][1]["boxes"])
+
+
+def test_without_proposals_there_are_none(samples):
+    batch = draw_batch(0, samples, None, pictures=2, seed=0)
+    assert [boxes.shape for boxes in batch.proposals] == [(0, 4), (0, 4)]
+    with pytest.raises(ValueError, match="4 pictures but proposals for 1"):
+        draw_batch(0, samples, [torch.zeros(0, 4)], pictures=2, seed=0)
+    with pytest.raises(ValueError, match="pictures_per_batch is 5, but there are 4 pictures"):
+        draw_batch(0, samples, None, pictures=5, seed=0)

@@ -1,0 +1,254 @@
+"""Checkpoints: one that is being written when the program ends, and those that are not of this run."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from minircnn.training import LoopSettings, fit
+from minircnn.weights import WeightsError
+
+SETTINGS = LoopSettings(24, 0.02, seed=2)
+
+
+def network():
+    """With dropout, which draws, and batch normalisation, whose statistics are no parameters."""
+    torch.manual_seed(11)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
+
+
+def noisy(model):
+    """Batches drawn at random."""
+
+    def losses(_):
+        x = torch.randn(16, 4)
+        error = model(x)[:, 0] - x.sum(dim=1)
+        return {"squares": error.square().mean(), "absolute": error.abs().mean()}
+
+    return losses
+
+
+def interrupted(losses, at):
+    """The same losses, but the user presses Ctrl-C in iteration `at`."""
+
+    def or_stop(iteration):
+        if iteration == at:
+            raise KeyboardInterrupt
+        return losses(iteration)
+
+    return or_stop
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    model = network()
+    return fit(model, noisy(model), SETTINGS, quiet=True), model.state_dict()
+
+
+def assert_same_state(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+# --------------------------------------------------------------------------------------------------- while it is saved
+
+
+def test_an_interrupted_save_leaves_the_last_good_checkpoint(tmp_path, unbroken, monkeypatch):
+    checkpoint, whole, saved = tmp_path / "run.checkpoint", Path.write_bytes, []
+
+    def third_breaks(path, content):
+        saved.append(path)
+        if len(saved) == 3:
+            whole(path, content[: len(content) // 2])
+            raise KeyboardInterrupt
+        return whole(path, content)
+
+    model = network()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", third_breaks)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, noisy(model), SETTINGS, checkpoint=checkpoint, checkpoint_every=5, quiet=True)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    again = network()
+    found = fit(again, noisy(again), SETTINGS, checkpoint=checkpoint, resume=True, quiet=True)
+    assert found == unbroken[0][10:]
+    assert_same_state(again.state_dict(), unbroken[1])
+
+
+def killed_in_its_third_save(checkpoint):
+    """The work of a process that trains, and ends by SIGKILL when half of its third checkpoint is on the disk."""
+    whole, saved = Path.write_bytes, []
+
+    def third_kills(path, content):
+        saved.append(path)
+        if len(saved) < 3:
+            return whole(path, content)
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            os.fsync(file.fileno())
+            os.kill(os.getpid(), 9)  # the name SIGKILL is unknown on Windows
+
+    Path.write_bytes = third_kills
+    model = network()
+    fit(model, noisy(model), SETTINGS, checkpoint=checkpoint, checkpoint_every=5, quiet=True)
+
+
+def test_a_process_killed_in_the_middle_of_a_save_can_be_resumed(tmp_path, unbroken):
+    """Nothing of Python runs after SIGKILL: no finally, no exit handler."""
+    checkpoint, script = tmp_path / "run.checkpoint", tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, runpy, sys\n"
+        "runpy.run_path(sys.argv[1])['killed_in_its_third_save'](pathlib.Path(sys.argv[2]))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, script, __file__, checkpoint],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == (-9 if os.name == "posix" else 9), ended.stderr
+    (half,) = set(tmp_path.iterdir()) - {checkpoint, script}
+    assert 0 < half.stat().st_size < checkpoint.stat().st_size, "it was killed where it should be"
+    assert torch.load(checkpoint, weights_only=True)["iteration"] == 10
+    again = network()
+    found = fit(again, noisy(again), SETTINGS, checkpoint=checkpoint, resume=True, quiet=True)
+    assert found == unbroken[0][10:]
+    assert_same_state(again.state_dict(), unbroken[1])
+
+
+# --------------------------------------------------------------------------------------------------- other checkpoints
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Of an unfinished run, ten iterations old."""
+    path, model = tmp_path / "run.checkpoint", network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted(noisy(model), 12), SETTINGS, checkpoint=path, checkpoint_every=10, about={"pictures": 7})
+    return path
+
+
+def resume(checkpoint, model=None, settings=SETTINGS, **options):
+    model = model or network()
+    options = {"about": {"pictures": 7}, **options}
+    return fit(model, noisy(model), settings, checkpoint=checkpoint, resume=True, quiet=True, **options)
+
+
+def refused(checkpoint, message, model=None, **options):
+    """Is refused with this message; the model and the file stay as they were."""
+    model, content = model or network(), checkpoint.read_bytes()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=message):
+        resume(checkpoint, model, **options)
+    assert_same_state(model.state_dict(), before)
+    assert checkpoint.read_bytes() == content
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+def test_a_checkpoint_that_is_cut_short_is_named(checkpoint, keep):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    refused(checkpoint, r"run\.checkpoint: damaged, or of another model \(.*\); start without resume$")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        None,
+        torch.zeros(3),
+        network().state_dict(),
+        {"settings": None},
+        {"iteration": 3, "settings": [1]},
+        {"iteration": 3, "settings": {}},
+    ],
+    ids=lambda value: f"{value!r:.30}",
+)
+def test_a_file_of_something_else_is_named(checkpoint, content):
+    torch.save(content, checkpoint)
+    refused(
+        checkpoint, r"run\.checkpoint: (damaged, or of another model|begun with other settings).*start without resume"
+    )
+
+
+@pytest.mark.parametrize("part", ["iteration", "model", "optimiser", "scaler"])
+def test_a_missing_part_is_named(checkpoint, part):
+    state = torch.load(checkpoint, weights_only=True)
+    del state[part]
+    torch.save(state, checkpoint)
+    refused(checkpoint, rf"run\.checkpoint: damaged, or of another model \(KeyError\('{part}'\)\)")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"iterations": 30}, "iterations 24 → 30"),
+        ({"learning_rate": 0.5}, r"learning_rate 0\.02 → 0\.5"),
+        ({"warmup": 0.0}, r"warmup 0\.1 → 0\.0"),
+        ({"weight_decay": 0.0}, r"weight_decay 0\.01 → 0\.0"),
+        ({"clip": 1.0}, r"clip 5\.0 → 1\.0"),
+        ({"schedule": "step"}, "schedule cosine → step"),
+        ({"milestones": (0.5, 0.75)}, r"milestones \(0\.75,\) → \(0\.5, 0\.75\)"),
+        ({"seed": 3, "clip": 1.0}, r"clip 5\.0 → 1\.0, seed 2 → 3"),
+    ],
+)
+def test_other_settings_are_named(checkpoint, changes, message):
+    message = rf"run\.checkpoint: begun with other settings \({message}\); give the same, or start without resume"
+    refused(checkpoint, message, settings=replace(SETTINGS, **changes))
+
+
+@pytest.mark.parametrize(
+    "about, message",
+    [
+        ({"pictures": 8}, "pictures 7 → 8"),
+        ({"pictures": 7, "stride": 8}, "stride None → 8"),
+        ({}, "pictures 7 → None"),
+        (None, "pictures 7 → None"),
+    ],
+)
+def test_another_run_is_named(checkpoint, about, message):
+    refused(checkpoint, rf"begun with other settings \({message}\)", about=about)
+    assert len(resume(checkpoint)) == 14, "the right one goes on"
+
+
+@pytest.mark.parametrize("milestones", [(), (0.5,), (0.5, 0.75, 0.9)])
+def test_milestones_are_the_same_after_a_round_trip(checkpoint, milestones):
+    """A tuple stays a tuple in the file."""
+    settings, model = replace(SETTINGS, schedule="step", milestones=milestones), network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, interrupted(noisy(model), 12), settings, checkpoint=checkpoint, checkpoint_every=10, quiet=True)
+    assert len(resume(checkpoint, settings=settings, about=None)) == 14
+
+
+def test_another_model_is_named_and_stays_as_it_is(checkpoint):
+    wider = nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 1))
+    refused(checkpoint, r"damaged, or of another model \(.*0\.bias has shape \(8,\), the network needs \(9,\)", wider)
+    longer = nn.Sequential(*network(), nn.Linear(1, 1))
+    refused(checkpoint, "damaged, or of another model", longer)
+    model = network()
+    groups = [{"params": [p], "scale": 1.0} for p in model.parameters()]
+    refused(checkpoint, "damaged, or of another model", model, groups=groups)
+
+
+class Mischief:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(checkpoint, tmp_path):
+    state, trace = torch.load(checkpoint, weights_only=True), tmp_path / "trace"
+    torch.save({**state, "more": Mischief(trace)}, checkpoint)
+    refused(checkpoint, r"run\.checkpoint: damaged, or of another model")
+    assert not trace.exists()
+    torch.load(checkpoint, weights_only=False)
+    assert trace.exists(), "the file would have done it"
