@@ -17,13 +17,18 @@ from minircnn.plotting.pictures import (
     plot_proposals,
     show_image,
 )
+from minircnn.plotting.regions import draw_bins, draw_grid, mark_cells, plot_cells
 
 __all__ = [
     "class_colour",
     "contact_sheet",
+    "draw_bins",
+    "draw_grid",
     "draw_objects",
     "image_grid",
     "label_map_colours",
+    "mark_cells",
+    "plot_cells",
     "plot_detections",
     "plot_filters",
     "plot_label_map",

@@ -1,0 +1,192 @@
+"""Cells, bins and marks as they are drawn, against the numbers that were given."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch
+
+from minircnn import plotting
+from minircnn.plotting.regions import bin_colour
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Each test leaves no figure and no changed setting behind."""
+    settings = dict(matplotlib.rcParams)
+    yield
+    plt.close("all")
+    assert dict(matplotlib.rcParams) == settings
+
+
+def values(height=3, width=5):
+    return torch.arange(float(height * width)).view(height, width)
+
+
+def drawn(ax):
+    """(height, width, 3) the colours in the middle of each cell of a map with a stride of 1, as they are rendered."""
+    figure = ax.get_figure()
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+    height, width = int(ax.get_ylim()[0]), int(ax.get_xlim()[1])
+    middles = [[ax.transData.transform((x + 0.5, y + 0.5)) for x in range(width)] for y in range(height)]
+    return np.array([[pixels[len(pixels) - 1 - int(y), int(x)] for x, y in row] for row in middles])
+
+
+def outlines(ax):
+    """x1, y1, x2, y2 and edge colour of each bin, in the order of drawing."""
+    boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    return [
+        ([p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3])
+        for p in boxes
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+def test_each_cell_has_the_colour_of_its_value():
+    ax = plotting.plot_cells(values(), colours="viridis")
+    expected = plt.get_cmap("viridis")(values().numpy() / 14)[..., :3]
+    np.testing.assert_allclose(drawn(ax), expected, atol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("cells", "limits", "expected"),
+    [
+        (values() + 5, None, (0, 19)),  # positive values keep 0 at the dark end
+        (values() - 5, None, (-5, 9)),
+        (values(), (-1.0, 30.0), (-1, 30)),
+        (torch.zeros(2, 2), None, (0, 0)),
+    ],
+)
+def test_the_colours_begin_at_zero_or_below(cells, limits, expected):
+    assert plotting.plot_cells(cells, limits=limits).images[0].get_clim() == expected
+
+
+@pytest.mark.parametrize("stride", [1, 8, 16.0])
+def test_a_map_lies_on_the_pixels_of_its_picture(stride):
+    ax = plotting.plot_cells(values(), stride=stride, title="a map")
+    assert ax.get_xlim() == (0, 5 * stride)
+    assert ax.get_ylim() == (3 * stride, 0)
+    assert ax.images[0].get_extent() == [0, 5 * stride, 3 * stride, 0]
+    assert ax.get_title() == "a map"
+    assert not len(ax.get_xticks()) and not len(ax.get_yticks())
+
+
+def test_numbers_stand_in_their_cells_and_can_be_read():
+    ax = plotting.plot_cells(values() / 2, stride=8, numbers=".1f", colours="Greys")
+    assert [text.get_text() for text in ax.texts] == [f"{n / 2:.1f}" for n in range(15)]
+    assert [text.get_position() for text in ax.texts] == [(4 + 8 * (n % 5), 4 + 8 * (n // 5)) for n in range(15)]
+    assert ax.texts[0].get_color() == "black"  # on white
+    assert ax.texts[-1].get_color() == "white"  # on black
+    assert all(text.get_clip_on() for text in ax.texts), "or they would stand beside a map of which a part is shown"
+
+
+def test_no_numbers_unless_asked_for_and_the_map_stays_as_it_is():
+    cells = values()
+    ax = plotting.plot_cells(cells)
+    assert not ax.texts
+    assert torch.equal(cells, values())
+
+
+def test_given_axes_are_used():
+    _, ax = plt.subplots()
+    assert plotting.plot_cells(values(), ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.zeros(1, 3, 3), torch.zeros(0, 3), torch.zeros(3), torch.tensor([[0.0, torch.nan]])]
+)
+def test_what_is_no_channel_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"values must be \(h, w\)"):
+        plotting.plot_cells(wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------------- grid
+
+
+def test_a_line_at_every_edge_of_a_cell():
+    ax = plotting.show_image(torch.zeros(3, 24, 40))
+    plotting.draw_grid(ax, 8, colour="red", opacity=0.5)
+    (lines,) = ax.collections
+    ends = [segment.tolist() for segment in lines.get_segments()]
+    down = [[[x, 0], [x, 24]] for x in range(0, 41, 8)]
+    across = [[[0, y], [40, y]] for y in range(0, 25, 8)]
+    assert ends == down + across
+    assert lines.get_alpha() == 0.5
+    np.testing.assert_allclose(lines.get_colors()[0][:3], to_rgb("red"))
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 40), (24, 0))
+
+
+def test_a_picture_that_no_number_of_cells_fills_has_no_line_outside():
+    ax = plotting.show_image(torch.zeros(3, 20, 30))
+    plotting.draw_grid(ax, 8)
+    assert max(segment[:, 0].max() for segment in ax.collections[0].get_segments()) == 30  # of the lines across
+    assert sorted({float(x) for s in ax.collections[0].get_segments() if s[0, 0] == s[1, 0] for x in s[:, 0]}) == [
+        *(0, 8, 16, 24)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------- bins
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+def test_an_outline_lies_just_inside_of_its_bin(stride):
+    ax = plotting.plot_cells(values(7, 8), stride=stride)
+    rows, columns = [(1, 4), (3, 6)], [(2, 5), (4, 7)]
+    plotting.draw_bins(ax, rows, columns, stride=stride)
+    found = outlines(ax)
+    assert len(found) == 4
+    bins = [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+    for (box, _), edges in zip(found, bins, strict=True):
+        inside = np.array([1, 1, -1, -1]) * (np.array(box) / stride - edges)
+        assert (inside > 0).all() and (inside < 0.25).all(), (box, edges)
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 8 * stride), (7 * stride, 0))
+
+
+def test_neighbouring_bins_differ_in_colour_and_in_distance_from_their_edge():
+    ax = plotting.plot_cells(values(9, 9))
+    edges = [(0, 3), (3, 6), (6, 9)]
+    plotting.draw_bins(ax, edges, edges)
+    found = np.array(outlines(ax), dtype=object).reshape(3, 3, 2)
+    for i in range(3):
+        for j in range(3):
+            box, colour = found[i, j]
+            np.testing.assert_allclose(colour, bin_colour(i, j))
+            for di, dj in ((0, 1), (1, 0), (1, 1), (1, -1)):
+                if i + di < 3 and 0 <= j + dj < 3:
+                    assert not np.allclose(colour, found[i + di, j + dj][1])
+            if j < 2:
+                assert box[1] != found[i, j + 1][0][1], "their upper lines would run into each other"
+
+
+def test_an_empty_bin_is_not_drawn():
+    ax = plotting.plot_cells(values(4, 4))
+    plotting.draw_bins(ax, [(0, 2), (4, 4)], [(1, 3), (4, 4)])
+    assert len(outlines(ax)) == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- marks
+
+
+@pytest.mark.parametrize("stride", [1, 8])
+def test_rings_around_the_middle_of_cells(stride):
+    ax = plotting.plot_cells(values(), stride=stride)
+    plotting.mark_cells(ax, [(0, 4), (2, 1)], stride=stride, colour="cyan")
+    (rings,) = ax.collections
+    np.testing.assert_allclose(rings.get_offsets(), np.array([[4.5, 0.5], [1.5, 2.5]]) * stride)
+    assert not len(rings.get_facecolors()), "the value must stay visible"
+    np.testing.assert_allclose(rings.get_edgecolors()[0][:3], to_rgb("cyan"))
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 5 * stride), (3 * stride, 0))
+
+
+def test_no_cells_no_rings():
+    ax = plotting.plot_cells(values())
+    plotting.mark_cells(ax, [])
+    assert not ax.collections
