@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import Device, JsonFile, MaxProposals, find_weights, ready_device, write_json
+from minircnn.cli.options import (
+    Device,
+    JsonFile,
+    MaxProposals,
+    find_weights,
+    probability,
+    ready_device,
+    write_json,
+)
 from minircnn.cli.pictures import Plan, make_plan, printable, read_picture
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     Detections = dict[str, Tensor]
@@ -28,14 +37,21 @@ OutPng = Annotated[
 ]
 
 
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
+]
+
+Probability = Annotated[
+    float, typer.Option(metavar="P", callback=probability, help="Show what is more probable than this.")
+]
+
+
 @app.command()
 def rcnn(
     pictures: Pictures,
     out: OutPng,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The detector; by default data/weights/rcnn.safetensors."),
-    ] = None,
+    weights: Weights = None,
     threshold: Annotated[
         float, typer.Option(metavar="MARGIN", help="Show what scores more; a margin of an SVM, no probability.")
     ] = 0.0,
@@ -52,19 +68,74 @@ def rcnn(
         raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
     plan = start(pictures, out, json_file)
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
-    from minircnn.selective_search import selective_search
 
     target_device = ready_device(device)
     weights = find_weights("--weights", weights, RCNN_WEIGHTS, "`minircnn train rcnn`")
     model = load_rcnn(weights).to(target_device)
     model.config = replace(model.config, score_threshold=threshold)
+    about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
+    detect_all(plan, _on_proposals(model, target_device, max_proposals), model.classes, about)
+
+
+@app.command("fast_rcnn")
+def fast_rcnn(
+    pictures: Pictures,
+    out: OutPng,
+    weights: Weights = None,
+    threshold: Probability = 0.5,
+    max_proposals: MaxProposals = 300,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Find objects with Fast R-CNN.
+
+    A line for each object says the picture, the class, the probability, and the box as x1 y1 x2 y2 in pixels. Pictures
+    that cannot be read are named and left out; the exit status is then 1.
+    """
+    plan = start(pictures, out, json_file)
+    from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
+
+    target_device = ready_device(device)
+    weights = find_weights("--weights", weights, FAST_RCNN_WEIGHTS, "`minircnn train fast_rcnn`")
+    model = load_fast_rcnn(weights).to(target_device)
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
+    about = {"detector": "fast_rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
+    detect_all(plan, _on_proposals(model, target_device, max_proposals), model.classes, about)
+
+
+@app.command("faster_rcnn")
+def faster_rcnn(
+    pictures: Pictures,
+    out: OutPng,
+    weights: Weights = None,
+    threshold: Probability = 0.5,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Find objects with Faster R-CNN.
+
+    A line for each object says the picture, the class, the probability, and the box as x1 y1 x2 y2 in pixels. Pictures
+    that cannot be read are named and left out; the exit status is then 1.
+    """
+    plan = start(pictures, out, json_file)
+    from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+
+    target_device = ready_device(device)
+    weights = find_weights("--weights", weights, FASTER_RCNN_WEIGHTS, "`minircnn train faster_rcnn`")
+    model = load_faster_rcnn(weights).to(target_device)
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
+    about = {"detector": "faster_rcnn", "weights": str(weights), "threshold": threshold}
+    detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
+
+
+def _on_proposals(model: Any, device: torch.device, max_proposals: int) -> Callable[[Tensor], Detections]:  # noqa: ANN401
+    """How a detector that is given proposals finds what is in a picture."""
+    from minircnn.selective_search import selective_search
 
     def find(image: Tensor) -> Detections:
-        proposals = selective_search(image, max_proposals=max_proposals)
-        return model.detect([image.to(target_device)], [proposals])[0]
+        return model.detect([image.to(device)], [selective_search(image, max_proposals=max_proposals)])[0]
 
-    about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
-    detect_all(plan, find, model.classes, about)
+    return find
 
 
 def start(pictures: Sequence[Path], out: Path, json_file: Path | None) -> Plan:

@@ -24,6 +24,7 @@ from minircnn.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from minircnn.evaluation import Result
@@ -43,65 +44,187 @@ class Split(str, Enum):
     test = "test"
 
 
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
+]
+SplitOption = Annotated[Split, typer.Option("--split", help="Which part of Toy Town.")]
+Pictures = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="The first N pictures.", show_default="all of them")
+]
+
+
 @app.command()
 def rcnn(
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The detector; by default data/weights/rcnn.safetensors."),
-    ] = None,
-    split: Annotated[Split, typer.Option(help="Which part of Toy Town.")] = Split.test,
-    pictures: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The first N pictures.", show_default="all of them")
-    ] = None,
+    weights: Weights = None,
+    split: SplitOption = Split.test,
+    pictures: Pictures = None,
     max_proposals: MaxProposals = 300,
     device: Device = "cpu",
     json_file: JsonFile = None,
 ) -> None:
     """Measure R-CNN: average precision without and with box regression, recall of the proposals, and time."""
+    from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
+
+    given = Given("rcnn", "R-CNN", weights, split, pictures, max_proposals, device, json_file)
+    _evaluate_on_proposals(given, RCNN_WEIGHTS, load_rcnn)
+
+
+@app.command("fast_rcnn")
+def fast_rcnn(
+    weights: Weights = None,
+    split: SplitOption = Split.test,
+    pictures: Pictures = None,
+    max_proposals: MaxProposals = 300,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure Fast R-CNN: average precision without and with box regression, recall of the proposals, and time."""
+    from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
+
+    given = Given("fast_rcnn", "Fast R-CNN", weights, split, pictures, max_proposals, device, json_file)
+    _evaluate_on_proposals(given, FAST_RCNN_WEIGHTS, load_fast_rcnn)
+
+
+@app.command("faster_rcnn")
+def faster_rcnn(
+    weights: Weights = None,
+    split: SplitOption = Split.test,
+    pictures: Pictures = None,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
+    from minircnn.evaluation import evaluate, proposal_recall
+    from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+
+    given = Given("faster_rcnn", "Faster R-CNN", weights, split, pictures, None, device, json_file)
+    ready = _ready(given, FASTER_RCNN_WEIGHTS, load_faster_rcnn)
+    model = ready.model
+
+    def propose(image: Tensor, _: None) -> Detections:
+        return model.propose([image.to(ready.device)])[0]
+
+    def detect(image: Tensor, _: None) -> Detections:
+        return model.detect([image.to(ready.device)])[0]
+
+    nothing = [None] * len(ready.targets)
+    proposals, proposing = timed_detections(propose, ready.samples, nothing, "proposals")
+    found, seconds = timed_detections(detect, ready.samples, nothing, "detections")
+    result = evaluate(found, ready.targets, classes=ready.classes)
+    boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.after_nms[1]]
+    recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
+    typer.echo(f"{given.name} on {len(found)} pictures, Toy Town's {given.split.value} split: {result}\n")
+    typer.echo(average_precisions(result))
+    shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in zip(limits, recalls, strict=True))
+    typer.echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
+    typer.echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
+    if given.json_file:
+        content = {
+            **_description(given, ready),
+            "result": as_numbers(result),
+            "proposal_recall": {"iou": RECALL_IOU, "recall": dict(zip(map(str, limits), recalls, strict=True))},
+            "seconds_a_picture": {"all": seconds, "features_and_proposals": proposing},
+        }
+        write_json(given.json_file, content)
+        typer.echo(f"written to {given.json_file}")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was asked for: a detector by its command and by its name, and the options of its command."""
+
+    command: str
+    name: str
+    weights: Path | None
+    split: Split
+    pictures: int | None
+    max_proposals: int | None
+    device: str
+    json_file: Path | None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What was asked for, at hand."""
+
+    weights: Path
+    device: torch.device
+    model: Any
+    classes: Sequence[str]
+    samples: Samples
+    targets: list[dict[str, Any]]
+
+
+def _ready(given: Given, default: Path, load: Callable[[Path], Any]) -> Ready:
+    """Refuses what can be refused, and reads the detector and the pictures.
+
+    Args:
+        given: the options.
+        default: the weights that come with the project.
+        load: reads a detector from a file.
+    """
     from torch.utils.data import Subset
 
     from minircnn.datasets import ToyTown
-    from minircnn.evaluation import evaluate, proposal_recall
-    from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
-    if json_file:
-        check_new_file("--json", json_file)
-    data = ToyTown(split.value, masks=False)
-    count = check_count(pictures, data, f"Toy Town's {split.value} split")
-    target_device = ready_device(device)
-    weights = find_weights("--weights", weights, RCNN_WEIGHTS, "`minircnn train rcnn`")
-    model = load_rcnn(weights).to(target_device)
+    if given.json_file:
+        check_new_file("--json", given.json_file)
+    data = ToyTown(given.split.value, masks=False)
+    count = check_count(given.pictures, data, f"Toy Town's {given.split.value} split")
+    device = ready_device(given.device)
+    weights = find_weights("--weights", given.weights, default, f"`minircnn train {given.command}`")
+    model = load(weights).to(device)
     check_classes(weights, model.classes, data.classes)
-    samples, targets = Subset(data, range(count)), [data.load_target(index) for index in range(count)]
-    proposals, search = timed_proposals(samples, max_proposals)
+    targets = [data.load_target(index) for index in range(count)]
+    return Ready(weights, device, model, data.classes, Subset(data, range(count)), targets)
+
+
+def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], Any]) -> None:
+    """Measures a detector that is given the proposals of selective search; for the arguments see :func:`_ready`."""
+    from minircnn.evaluation import evaluate, proposal_recall
+
+    ready = _ready(given, default, load)
+    proposals, search = timed_proposals(ready.samples, given.max_proposals)
 
     def measure(regress: bool) -> tuple[Result, float]:
         def detect(image: Tensor, boxes: Tensor) -> Detections:
-            return model.detect([image.to(target_device)], [boxes], regress=regress)[0]
+            return ready.model.detect([image.to(ready.device)], [boxes], regress=regress)[0]
 
-        found, seconds = timed_detections(detect, samples, proposals, f"box regression: {'yes' if regress else 'no'}")
-        return evaluate(found, targets, classes=data.classes), seconds
+        name = f"box regression: {'yes' if regress else 'no'}"
+        found, seconds = timed_detections(detect, ready.samples, proposals, name)
+        return evaluate(found, ready.targets, classes=ready.classes), seconds
 
     unmoved, _ = measure(regress=False)
     moved, seconds = measure(regress=True)
-    recall = float(proposal_recall(proposals, targets, RECALL_IOU, [max_proposals])[0])
-    typer.echo(f"R-CNN on {count} pictures, Toy Town's {split.value} split: {moved}\n")
+    recall = float(proposal_recall(proposals, ready.targets, RECALL_IOU, [given.max_proposals])[0])
+    typer.echo(f"{given.name} on {len(proposals)} pictures, Toy Town's {given.split.value} split: {moved}\n")
     for name, result in (("without box regression", unmoved), ("with box regression", moved)):
         typer.echo(f"{name:<22}  {average_precisions(result)}")
-    typer.echo(f"recall of the first {max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
+    typer.echo(f"recall of the first {given.max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
     typer.echo(f"seconds a picture: proposals {search}; network and the rest {seconds:.3f}")
-    if json_file:
-        about = {"detector": "rcnn", "weights": str(weights), "data": f"Toy Town, {split.value}", "device": device}
+    if given.json_file:
         content = {
-            "pictures": count,
-            "max_proposals": max_proposals,
+            **_description(given, ready),
+            "max_proposals": given.max_proposals,
             "without_box_regression": as_numbers(unmoved),
             "with_box_regression": as_numbers(moved),
             "proposal_recall": {"iou": RECALL_IOU, "recall": recall},
             "seconds_a_picture": {"proposals": search.seconds, "network_and_rest": seconds},
         }
-        write_json(json_file, about | content)
-        typer.echo(f"written to {json_file}")
+        write_json(given.json_file, content)
+        typer.echo(f"written to {given.json_file}")
+
+
+def _description(given: Given, ready: Ready) -> dict[str, Any]:
+    """What was measured, for a JSON file."""
+    return {
+        "detector": given.command,
+        "weights": str(ready.weights),
+        "data": f"Toy Town, {given.split.value}",
+        "device": given.device,
+        "pictures": len(ready.targets),
+    }
 
 
 @dataclass(frozen=True)
@@ -152,14 +275,14 @@ def timed_proposals(samples: Samples, max_proposals: int) -> tuple[list[Tensor],
 
 
 def timed_detections(
-    detect: Callable[[Tensor, Tensor], Detections], samples: Samples, proposals: Sequence[Tensor], name: str
+    detect: Callable[[Tensor, Any], Detections], samples: Samples, proposals: Sequence[Any], name: str
 ) -> tuple[list[Detections], float]:
     """What a detector finds in each picture, on the CPU, and how many seconds a picture it took; reading is not timed.
 
     Args:
         detect: makes detections of a picture (3, H, W) and its proposals (P, 4).
         samples: ``(image, target)`` pairs; the targets are not looked at.
-        proposals: of each picture.
+        proposals: of each picture; what ``detect`` is given.
         name: stands beside the progress bar.
     """
     from tqdm import tqdm

@@ -31,6 +31,13 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+def probability(value: float) -> float:
+    """For options that must be from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{value} is no probability, from 0 to 1")
+    return value
+
+
 def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - of whatever type each is
     """The options that the user gave. What he did not is None here, and keeps the default of the settings.
 

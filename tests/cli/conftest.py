@@ -1,4 +1,4 @@
-"""What all tests of the command line need: a cache of their own, a small detector, pictures to give it."""
+"""What all tests of the command line need: a cache of their own, small detectors, pictures to give them."""
 
 import pytest
 import torch
@@ -7,7 +7,9 @@ from typer.testing import CliRunner
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.cli import app
 from minircnn.datasets import ToyTown
+from minircnn.fast_rcnn import fast_rcnn_alexnet, save_fast_rcnn
 from minircnn.rcnn import RCNN, save_rcnn
+from tests.fast_rcnn.conftest import TINY
 
 FEW = 6  # training pictures; the first ones that show all classes
 
@@ -41,6 +43,18 @@ def detector(tmp_path_factory):
     model.svm[:, -1] -= model.scores(features)[:, 1:].quantile(0.75, dim=0)
     path = tmp_path_factory.mktemp("detector") / "tiny.safetensors"
     save_rcnn(model, path, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def fast_detector(tmp_path_factory):
+    """A Fast R-CNN with random weights: no good, but sure of itself, and it moves its boxes."""
+    torch.manual_seed(1)
+    model = fast_rcnn_alexnet(AlexNet(TINY, 5), ToyTown("train").classes)
+    torch.nn.init.normal_(model.roi_heads.box_predictor["cls_score"].weight, std=4)
+    torch.nn.init.normal_(model.roi_heads.box_predictor["bbox_pred"].weight, std=2)
+    path = tmp_path_factory.mktemp("detector") / "fast.safetensors"
+    save_fast_rcnn(model, TINY, path, {})
     return path
 
 

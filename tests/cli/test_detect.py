@@ -1,4 +1,4 @@
-"""``minircnn detect rcnn`` against RCNN.detect called directly, with every kind of picture that users have."""
+"""``minircnn detect`` against a detector called directly, with every kind of picture that users have."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from minircnn.cli.detect import detect_all
 from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing, titles_of
 from minircnn.cli.pictures import make_plan, read_picture
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn, save_rcnn
 from minircnn.selective_search import selective_search
 
@@ -147,6 +148,52 @@ def test_odd_shapes(detect, place, size):
     assert min(size_of("x.png")) > 80, "there is room to read the labels"
     assert detect("odd.png", "street scene.jpg", "--out", "y.png", "--threshold", -100).exit_code == 0
     size_of("y.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold"), [((), 0.5), (("--threshold", 0.8), 0.8), (("--threshold", 0.03), 0.03)]
+)
+def test_fast_rcnn(call, fast_detector, place, options, threshold):
+    """The threshold counts, also where it is below the detector's own."""
+    arguments = ("detect", "fast_rcnn", "street scene.jpg", "--weights", fast_detector, "--max-proposals", FEW)
+    result = call(*arguments, "--out", "x.png", "--json", "x.json", *options)
+    assert result.exit_code == 0, result.output
+    model, image = load_fast_rcnn(fast_detector), read_picture(Path("street scene.jpg"))
+    own = model.roi_heads.config
+    model.roi_heads.config = replace(own, score_threshold=0.0, max_detections=10_000)
+    (found,) = model.detect([image], [selective_search(image)[:FEW]])
+    above = torch.where(found["scores"] > threshold)[0][: own.max_detections]
+    assert 1 < len(above) < len(found["scores"])
+    found = {name: value[above] for name, value in found.items()}
+    lines = [
+        f"street scene.jpg: {model.classes[label]} {score:.2f} at {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}"
+        for label, score, (x1, y1, x2, y2) in zip(
+            *(found[k].tolist() for k in ("labels", "scores", "boxes")), strict=True
+        )
+    ]
+    assert result.stdout.splitlines() == [*lines, "written to x.png", "written to x.json"]
+    written = json.loads(Path("x.json").read_text())
+    (record,) = written.pop("pictures")
+    assert_same(record, found, model.classes)
+    assert written == {
+        "detector": "fast_rcnn",
+        "weights": str(fast_detector),
+        "threshold": threshold,
+        "max_proposals": FEW,
+        "skipped": [],
+    }
+    assert size_of("x.png")[0] == 600
+
+
+def test_fast_rcnn_by_default(call, fast_detector, place, monkeypatch):
+    """With the weights of the project and 300 proposals."""
+    monkeypatch.setattr("minircnn.fast_rcnn.FAST_RCNN_WEIGHTS", fast_detector)
+    assert call("detect", "fast_rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
+    written = json.loads(Path("x.json").read_text())
+    assert (written["weights"], written["threshold"], written["max_proposals"]) == (str(fast_detector), 0.5, 300)
+    model, image = load_fast_rcnn(fast_detector), read_picture(Path("street scene.jpg"))
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
+    assert_same(written["pictures"][0], *model.detect([image], [selective_search(image)[:300]]), model.classes)
 
 
 # --------------------------------------------------------------------------------------------------- what it writes
@@ -345,6 +392,24 @@ def test_what_is_refused_before_any_work(detect, place, arguments, message):
     assert message.replace("/", os.sep) in result.stderr
     assert result.stdout == ""
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("threshold", ["-0.01", "1.01", "50", "nan", "inf"])
+def test_what_is_no_probability_is_refused(call, fast_detector, place, threshold):
+    before = sorted(place.rglob("*"))
+    arguments = ("--weights", fast_detector, "--out", "x.png", "--threshold", threshold)
+    result = call("detect", "fast_rcnn", "street scene.jpg", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{float(threshold)} is no probability, from 0 to 1" in " ".join(result.stderr.split())
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("threshold", [0, 1])
+def test_the_ends_are_probabilities(call, fast_detector, place, threshold):
+    arguments = ("--weights", fast_detector, "--out", "x.png", "--threshold", threshold, "--max-proposals", 5)
+    result = call("detect", "fast_rcnn", "street scene.jpg", *arguments)
+    assert result.exit_code == 0, result.output
+    assert (result.stdout.splitlines()[0] == "street scene.jpg: nothing found") == (threshold == 1)
 
 
 def test_weights_that_are_missing_or_wrong(call, detector, place, monkeypatch, tmp_path):

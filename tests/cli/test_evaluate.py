@@ -1,10 +1,12 @@
-"""``minircnn evaluate rcnn`` against evaluate() called directly, and a recall counted object by object."""
+"""``minircnn evaluate`` against evaluate() called directly, and a recall counted object by object."""
 
 import json
 import math
 import re
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,45 +15,76 @@ from torchvision.ops import box_iou
 from minircnn.cli.evaluate import timed_detections
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
+from minircnn.fast_rcnn import load_fast_rcnn, save_fast_rcnn
 from minircnn.rcnn import RCNN, load_rcnn, save_rcnn
 from minircnn.selective_search import selective_search
+from tests.fast_rcnn.conftest import TINY
 
 COUNT, PROPOSALS = 5, 40
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A detector: how its command and how it is called, its file, and what reads it."""
+
+    command: str
+    name: str
+    file: Path
+    load: Callable
+
+    @property
+    def default(self):
+        """Where the code keeps the place of the file that comes with the project."""
+        return f"minircnn.{self.command}.{self.command.upper()}_WEIGHTS"
+
+
+@pytest.fixture(scope="module", params=["rcnn", "fast_rcnn"])
+def kind(request, detector, fast_detector):
+    if request.param == "rcnn":
+        return Kind("rcnn", "R-CNN", detector, load_rcnn)
+    return Kind("fast_rcnn", "Fast R-CNN", fast_detector, load_fast_rcnn)
+
+
 @pytest.fixture(scope="module", params=["test", "val"])
-def direct(request, detector):
-    """What comes out without the command line: the split, results without and with regression, and the recall."""
-    data, model = ToyTown(request.param), load_rcnn(detector)
+def pictures(request):
+    """A split, pictures of it, and their proposals."""
+    data = ToyTown(request.param)
     samples = [data[index] for index in range(COUNT)]
-    proposals = [selective_search(image)[:PROPOSALS] for image, _ in samples]
-    results = []
+    return request.param, samples, [selective_search(image)[:PROPOSALS] for image, _ in samples]
+
+
+@pytest.fixture(scope="module")
+def direct(pictures, kind):
+    """What comes out without the command line: the split, results without and with regression, and the recall."""
+    (split, samples, proposals), model = pictures, kind.load(kind.file)
+    results, classes = [], ToyTown(split).classes
     for regress in (False, True):
         found = [model.detect([s[0]], [p], regress=regress)[0] for s, p in zip(samples, proposals, strict=True)]
-        results.append(evaluate(found, [target for _, target in samples], classes=data.classes))
+        results.append(evaluate(found, [target for _, target in samples], classes=classes))
     covered = [
         any(float(box_iou(object_[None], p[None])) >= 0.5 for p in boxes)
         for (_, target), boxes in zip(samples, proposals, strict=True)
         for object_ in target["boxes"]
     ]
-    return request.param, *results, sum(covered) / len(covered)
+    return split, *results, sum(covered) / len(covered)
 
 
 def without_nan(values):
     return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
 
 
-def test_numbers_are_those_of_evaluate(call, detector, direct, tmp_path):
+def test_numbers_are_those_of_evaluate(call, kind, direct, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "fresh"))  # what is found there is not timed
     split, unmoved, moved, recall = direct
     assert moved.ap != unmoved.ap and moved.ap50 > 0, "otherwise this test says little"
     start = time.perf_counter()
     result = call(
-        *("evaluate", "rcnn", "--weights", detector, "--split", split, "--pictures", COUNT),
+        *("evaluate", kind.command, "--weights", kind.file, "--split", split, "--pictures", COUNT),
         *("--max-proposals", PROPOSALS, "--json", tmp_path / "x.json"),
     )
     took = time.perf_counter() - start
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"R-CNN on 5 pictures, Toy Town's {split} split: {moved}\n\n")
+    assert result.stdout.startswith(f"{kind.name} on 5 pictures, Toy Town's {split} split: {moved}\n\n")
     for name, numbers in (("without box regression ", unmoved), ("with box regression    ", moved)):
         values = f"AP {100 * numbers.ap:.1f} %   AP50 {100 * numbers.ap50:.1f} %   AP75 {100 * numbers.ap75:.1f} %"
         assert f"\n{name} {values}\n" in result.stdout
@@ -65,7 +98,7 @@ def test_numbers_are_those_of_evaluate(call, detector, direct, tmp_path):
     assert None in written["with_box_regression"].values(), "no object is large, which JSON has to say with null"
     assert written["proposal_recall"] == {"iou": 0.5, "recall": pytest.approx(recall)}
     assert (written["pictures"], written["max_proposals"], written["device"]) == (COUNT, PROPOSALS, "cpu")
-    assert written["data"] == f"Toy Town, {split}"
+    assert (written["detector"], written["data"]) == (kind.command, f"Toy Town, {split}")
     seconds = written["seconds_a_picture"]
     assert 0 < seconds["network_and_rest"] * COUNT < took
     assert 0 < seconds["proposals"] * COUNT < took
@@ -94,10 +127,11 @@ def test_proposals_are_timed_only_when_they_are_computed(call, detector, tmp_pat
     assert more["seconds_a_picture"]["proposals"] > 0
 
 
-def test_by_default_it_is_the_test_split_with_300_proposals(call, detector, tmp_path, monkeypatch):
-    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", detector)
-    assert call("evaluate", "rcnn", "--pictures", 1, "--json", tmp_path / "x.json").exit_code == 0
+def test_by_default_it_is_the_test_split_with_300_proposals(call, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(kind.default, kind.file)
+    assert call("evaluate", kind.command, "--pictures", 1, "--json", tmp_path / "x.json").exit_code == 0
     written = json.loads((tmp_path / "x.json").read_text())
+    assert written["weights"] == str(kind.file)
     assert (written["data"], written["max_proposals"]) == ("Toy Town, test", 300)
 
 
@@ -111,26 +145,38 @@ def test_by_default_it_is_the_test_split_with_300_proposals(call, detector, tmp_
         (["--pictures", "0"], "pictures"),
     ],
 )
-def test_what_is_refused(call, detector, arguments, message):
-    result = call("evaluate", "rcnn", "--weights", detector, *arguments)
+def test_what_is_refused(call, kind, arguments, message):
+    result = call("evaluate", kind.command, "--weights", kind.file, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
 
 
-def test_detector_of_other_classes_is_refused(call, detector, tmp_path):
-    model = load_rcnn(detector)
-    renamed = RCNN(model.network, ["background", "cat", "car", "person", "tree", "house", "balloon"])
-    save_rcnn(renamed, tmp_path / "other.safetensors", {})
-    result = call("evaluate", "rcnn", "--weights", tmp_path / "other.safetensors", "--pictures", 1)
+def test_detector_of_other_classes_is_refused(call, kind, tmp_path):
+    model, names = kind.load(kind.file), ["background", "cat", "car", "person", "tree", "house", "balloon"]
+    other = tmp_path / "other.safetensors"
+    if kind.command == "rcnn":
+        save_rcnn(RCNN(model.network, names), other, {})
+    else:
+        model.classes = names
+        save_fast_rcnn(model, TINY, other, {})
+    result = call("evaluate", kind.command, "--weights", other, "--pictures", 1)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "it knows cat, car, person, tree, house, balloon, but these pictures show person, car, cat" in result.stderr
 
 
-def test_weights_that_are_not_there(call, tmp_path, monkeypatch):
-    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", tmp_path / "none.safetensors")
-    result = call("evaluate", "rcnn")
+def test_weights_that_are_not_there(call, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(kind.default, tmp_path / "none.safetensors")
+    result = call("evaluate", kind.command)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "none.safetensors: not there; train it with `minircnn train rcnn`" in result.stderr
+    assert f"none.safetensors: not there; train it with `minircnn train {kind.command}`" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["rcnn", "fast_rcnn"])
+def test_weights_of_the_other_detector_are_refused(call, detector, fast_detector, command):
+    other = fast_detector if command == "rcnn" else detector
+    result = call("evaluate", command, "--weights", other, "--pictures", 1)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert str(other) in result.stderr
 
 
 def test_time_is_that_of_looking_at_a_picture_not_of_reading_it(monkeypatch):

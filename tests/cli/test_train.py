@@ -1,6 +1,12 @@
 """``minircnn train``: files that load and hold what training without the command line makes, and refusals."""
 
+import csv
 import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import joblib
 import pytest
@@ -11,18 +17,24 @@ from typer.testing import CliRunner
 from minircnn.alexnet import SMALL, AlexNet, load_alexnet, save_alexnet
 from minircnn.cache import Cache
 from minircnn.cli import app
-from minircnn.cli.train import _named
+from minircnn.cli.starting import named
 from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
+from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.training import (
     PretrainingSettings,
     RCNNTrainingSettings,
     accuracy,
+    loop,
+    parallel,
     single_objects,
     train_rcnn,
 )
+from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
 from minircnn.weights import WEIGHTS_FOLDER, load_weights
+from tests.training.test_parallel import needs_torchrun
 
 FEW = 6  # training pictures that show all classes
 
@@ -35,9 +47,13 @@ def threads():
 
 
 def defaults(name, settings):
-    """The defaults that the help states for those options that are numbers of the settings."""
+    """The defaults that the help states for those options that are numbers or words of the settings.
+
+    A flag that is not given is False.
+    """
     options = get_command(app).commands["train"].commands[name].params
-    return {o.name: (o.default, float(o.show_default)) for o in options if hasattr(settings, o.name)}
+    shared = [(option, type(getattr(settings, option.name))) for option in options if option.name in vars(settings)]
+    return {o.name: (None, False) if o.is_flag else (o.default, kind(o.show_default)) for o, kind in shared}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +61,7 @@ def defaults(name, settings):
     [
         ("alexnet", PretrainingSettings(), {"weight_decay", "label_smoothing"}),
         ("rcnn", RCNNTrainingSettings(), set()),
+        ("fast_rcnn", FastRCNNTrainingSettings(), {"trunk_scale", "colour", "scale"}),
     ],
 )
 def test_defaults_are_those_of_the_settings(name, settings, without_option):
@@ -55,6 +72,7 @@ def test_defaults_are_those_of_the_settings(name, settings, without_option):
 
 # So little work that a test ends soon also where something is not refused that should be.
 FEW_SCENES = ("--pictures", 1, "--iterations", 0)
+FEW_BATCHES = ("--pictures", 2, "--iterations", 1, "--pictures-per-batch", 2)
 FEW_SINGLE = ("--pictures", 32, "--val-pictures", 40, "--epochs", 2, "--batch", 16)
 
 
@@ -240,14 +258,203 @@ class TestRCNN:
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
         assert f"{detector}: its JSON does not describe an AlexNet" in result.stderr
 
-    def test_without_the_projects_weights_the_command_that_trains_them_is_named(self, call, tmp_path, monkeypatch):
+    def test_without_the_projects_weights_the_command_that_trains_them_isnamed(self, call, tmp_path, monkeypatch):
         monkeypatch.setattr("minircnn.alexnet.SMALL_WEIGHTS", tmp_path / "none.safetensors")
         result = call("train", "rcnn", "--pictures", FEW, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
         assert "none.safetensors: not there; train it with `minircnn train alexnet`" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["alexnet", "rcnn"])
+class TestFastRCNN:
+    ARGUMENTS = ("--pictures", FEW, "--max-proposals", 40)
+    SHORT = ("--iterations", 3, "--learning-rate", 0.002)
+
+    def directly(self, network, settings, **options):
+        """The same training without the command line."""
+        data = ToyTown("train")
+        samples = [data[index] for index in range(FEW)]
+        proposals = [selective_search(image) for image, _ in samples]
+        return train_fast_rcnn(network, samples, proposals, data.classes, settings, quiet=True, **options)
+
+    def assert_same(self, path, expected):
+        """The file holds half precision."""
+        wanted = {name: value.half().float() for name, value in expected.state_dict().items()}
+        torch.testing.assert_close(load_fast_rcnn(path).state_dict(), wanted, atol=0, rtol=0)
+
+    def test_from_a_network_and_its_command_makes_it_again(self, call, network, tmp_path, monkeypatch):
+        monkeypatch.chdir(network.parent)
+        options = (*self.SHORT, "--pictures-per-batch", 3, "--schedule", "step", "--seed", 4, "--out", "x.safetensors")
+        result = call("train", "fast_rcnn", *self.ARGUMENTS, "--network", network, *options)
+        assert result.exit_code == 0, result.output
+        settings = FastRCNNTrainingSettings(3, 3, 0.002, max_proposals=40, schedule="step", seed=4)
+        expected, _ = self.directly(load_alexnet(network), settings)
+        self.assert_same("x.safetensors", expected)
+        content = Path("x.json").read_bytes()
+        about = json.loads(content)
+        assert about["settings"] == vars(settings)
+        checksum = json.loads(network.with_suffix(".json").read_text())["sha256"]
+        assert about["pretrained"] == {"file": "small.safetensors", "sha256": checksum}
+        assert result.stdout.splitlines() == [
+            "proposals of 6 pictures, as far as they are not in the cache",
+            "written to x.safetensors; `minircnn evaluate fast_rcnn` tells how good it is",
+        ]
+        weights = Path("x.safetensors").read_bytes()
+        for name in ("x.safetensors", "x.json"):
+            Path(name).unlink()
+        program, *words = shlex.split(about["command"])
+        assert program == "minircnn"
+        assert call(*words).exit_code == 0
+        assert Path("x.safetensors").read_bytes() == weights
+        assert Path("x.json").read_bytes() == content
+        assert not list(Path().glob("*.checkpoint"))
+
+    def test_from_scratch_with_a_log_and_measurements(self, call, tmp_path, monkeypatch):
+        monkeypatch.setattr("minircnn.cli.train_jointly.VALIDATION_PICTURES", 3)
+        out, log = tmp_path / "x.safetensors", tmp_path / "x.csv"
+        options = (*self.ARGUMENTS, *self.SHORT, "--from-scratch", "--seed", 7, "--out", out)
+        result = call("train", "fast_rcnn", *options, "--csv", log, "--evaluate-every", 2)
+        assert result.exit_code == 0, result.output
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv", "x.json", "x.safetensors"]
+        about = json.loads(out.with_suffix(".json").read_text())
+        assert about["command"].endswith("--seed 7 --max-proposals 40 --out x.safetensors --from-scratch")
+        assert about["pretrained"] == {"file": "none: random weights"}
+
+        val = ToyTown("val")
+        samples = [val[index] for index in range(3)]
+        proposals = [selective_search(image)[:40] for image, _ in samples]
+
+        def measure(model):
+            found = [model.detect([s[0]], [boxes])[0] for s, boxes in zip(samples, proposals, strict=True)]
+            reached = evaluate(found, [target for _, target in samples], classes=val.classes)
+            return {"val_ap": reached.ap, "val_ap50": reached.ap50}
+
+        torch.manual_seed(7)
+        settings = FastRCNNTrainingSettings(3, learning_rate=0.002, max_proposals=40, seed=7)
+        expected, history = self.directly(AlexNet(SMALL, 1), settings, evaluate=measure, evaluate_every=2)
+        self.assert_same(out, expected)
+        assert ["val_ap50" in row for row in history] == [False, True, True]
+        with log.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for number, (row, wanted) in enumerate(zip(rows, history, strict=True), 1):
+            assert int(row.pop("iteration")) == number
+            found = {name: float(value) for name, value in row.items() if value}
+            assert found == pytest.approx(
+                {**wanted, "learning_rate": found["learning_rate"], "total": found["total"]}, rel=1e-6
+            )
+
+    def test_an_interrupted_run_is_resumed(self, call, tmp_path, monkeypatch):
+        """Its losses are in the log only once, and the file is that of an unbroken run."""
+        monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+        options = ("train", "fast_rcnn", *self.ARGUMENTS, *self.SHORT, "--from-scratch", "--pictures-per-batch", 2)
+
+        def files(name):
+            return "--out", tmp_path / name / "x.safetensors", "--csv", tmp_path / name / "x.csv"
+
+        for name in ("whole", "broken"):
+            (tmp_path / name).mkdir()
+        assert call(*options, *files("whole")).exit_code == 0
+        with monkeypatch.context() as patch:
+            add, left = loop._Record.add, [2]
+
+            def interrupted(*arguments):
+                add(*arguments)
+                left[0] -= 1
+                if not left[0]:
+                    raise KeyboardInterrupt
+
+            patch.setattr(loop._Record, "add", interrupted)
+            result = call(*options, *files("broken"))
+        assert result.exit_code == 130
+        assert result.stderr == "Stopped. With --resume the same command goes on from there.\n"
+        assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["x.checkpoint", "x.csv"]
+        result = call(*options, *files("broken"), "--resume")
+        assert (result.exit_code, result.stdout.count("unfinished")) == (0, 0)
+        for name in ("x.safetensors", "x.json", "x.csv"):
+            assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert not list(tmp_path.rglob("*.checkpoint"))
+        result = call(*options, *files("broken"), "--resume")
+        unfinished = tmp_path / "broken" / "x.checkpoint"
+        assert result.stdout.startswith(f"no unfinished run at {unfinished}: beginning at the beginning\n")
+
+    def test_a_damaged_unfinished_run(self, call, tmp_path):
+        out, unfinished = tmp_path / "x.safetensors", tmp_path / "x.checkpoint"
+        unfinished.write_bytes(b"no checkpoint")
+        options = (*self.ARGUMENTS, "--iterations", 1, "--from-scratch", "--out", out)
+        result = call("train", "fast_rcnn", *options, "--resume")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+        assert result.stderr.startswith(f"Error: {unfinished}: damaged")
+        result = call("train", "fast_rcnn", *options)
+        assert result.exit_code == 0
+        assert result.stdout.startswith(f"{unfinished}: the state of an unfinished run will be replaced")
+        assert not unfinished.exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "message"),
+        [
+            (["--mixed-precision"], 2, "Error: --mixed-precision: needs an NVIDIA GPU; give --device cuda"),
+            (["--schedule", "linear"], 1, 'Error: schedule must be "cosine" or "step", not \'linear\''),
+            (["--network", "x.safetensors"], 2, "Error: --network and --from-scratch: these exclude each other"),
+            (["--pictures", 1001], 2, "Error: --pictures 1001: Toy Town's train split has only 1000"),
+            (["--pictures-per-batch", 3], 2, "Error: --pictures-per-batch 3: there are only 2 pictures"),
+            (["--pictures-per-batch", 0], 2, "pictures-per-batch"),
+            (["--iterations", 0], 2, "iterations"),
+            (["--evaluate-every", 0], 2, "evaluate-every"),
+            (["--learning-rate", -1], 2, "-1.0 is no positive number"),
+            (["--device", "cuda:77"], 2, "Error: --device cuda:77: not on this machine"),
+            (["--csv", "none/x.csv"], 2, "Error: --csv none/x.csv: the folder none does not exist; make it first"),
+        ],
+    )
+    def test_what_is_refused(self, call, tmp_path, monkeypatch, arguments, status, message):
+        monkeypatch.chdir(tmp_path)
+        options = (*FEW_BATCHES, "--from-scratch", "--out", "x.safetensors")
+        result = call("train", "fast_rcnn", *options, *arguments)
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert message.replace("/", os.sep) in " ".join(result.stderr.split())
+        assert not list(tmp_path.iterdir())
+
+    def test_a_batch_that_processes_cannot_share_is_refused_before_any_work(self, call, tmp_path, monkeypatch):
+        monkeypatch.setattr(parallel, "world_size", lambda: 2)
+        monkeypatch.setattr(parallel, "rank", lambda: 0)
+        few = ("--pictures", 3, "--pictures-per-batch", 3, "--iterations", 1, "--from-scratch")
+        result = call("train", "fast_rcnn", *few, "--out", tmp_path / "x.safetensors")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("Error: a batch of 3 does not divide into equal parts for 2 processes")
+        assert not list(tmp_path.iterdir())
+
+    @needs_torchrun
+    def test_two_processes_make_the_file_of_one(self, call, cache, tmp_path):
+        """Up to the order of additions, and the rounding to half precision."""
+        options = (*self.ARGUMENTS, *self.SHORT, "--from-scratch", "--seed", 2)
+        assert call("train", "fast_rcnn", *options, "--out", tmp_path / "one.safetensors").exit_code == 0
+        torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        files = ("--out", tmp_path / "two.safetensors", "--resume")
+        with subprocess.Popen(
+            [sys.executable, *torchrun, "-m", "minircnn", "train", "fast_rcnn", *map(str, (*options, *files))],
+            env={**os.environ, "MINIRCNN_CACHE": str(cache), "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=60)
+            finally:
+                process.terminate()  # if it does not stop: torchrun then ends its processes
+        assert process.returncode == 0, errors
+        assert output.splitlines() == [
+            f"no unfinished run at {tmp_path / 'two.checkpoint'}: beginning at the beginning",
+            "proposals of 6 pictures, as far as they are not in the cache",
+            f"written to {tmp_path / 'two.safetensors'}; `minircnn evaluate fast_rcnn` tells how good it is",
+        ]
+        written = ["one.json", "one.safetensors", "two.json", "two.safetensors"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == written
+        one, two = (load_fast_rcnn(tmp_path / f"{name}.safetensors").state_dict() for name in ("one", "two"))
+        for name, weights in one.items():
+            # AdamW makes a whole step of a gradient that is nothing but the order of additions; a few may differ by it.
+            same = torch.isclose(two[name], weights, atol=2e-4, rtol=2e-3)
+            assert same.double().mean() > 0.999, name
+
+
+@pytest.mark.parametrize("command", ["alexnet", "rcnn", "fast_rcnn"])
 @pytest.mark.parametrize(
     ("out", "message"),
     [
@@ -258,7 +465,7 @@ class TestRCNN:
 )
 def test_out_is_checked_before_any_work(call, tmp_path, monkeypatch, command, out, message):
     monkeypatch.chdir(tmp_path)
-    few = FEW_SINGLE if command == "alexnet" else FEW_SCENES
+    few = {"alexnet": FEW_SINGLE, "rcnn": FEW_SCENES, "fast_rcnn": FEW_BATCHES}[command]
     result = call("train", command, *few, "--out", out)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.rstrip().endswith(message)
@@ -266,8 +473,8 @@ def test_out_is_checked_before_any_work(call, tmp_path, monkeypatch, command, ou
 
 
 def test_commands_name_files_of_the_project_by_their_place_in_it():
-    assert _named(WEIGHTS_FOLDER / "rcnn.safetensors") == "data/weights/rcnn.safetensors"
-    assert _named(WEIGHTS_FOLDER.parent.parent.parent / "rcnn.safetensors") == "rcnn.safetensors"
+    assert named(WEIGHTS_FOLDER / "rcnn.safetensors") == "data/weights/rcnn.safetensors"
+    assert named(WEIGHTS_FOLDER.parent.parent.parent / "rcnn.safetensors") == "rcnn.safetensors"
 
 
 @pytest.mark.parametrize(
