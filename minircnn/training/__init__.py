@@ -1,17 +1,45 @@
 """How the networks of this course learn: the loop that all share, and what each of them is taught."""
 
+from minircnn.training.batches import Batch, Variety, draw_batch
+from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, joint_losses, train_fast_rcnn
+from minircnn.training.faster_rcnn import (
+    FasterRCNNTrainingSettings,
+    proposals_of,
+    train_faster_rcnn,
+    train_in_turns,
+)
+from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
+from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
 from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, single_objects, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
 __all__ = [
     "Accuracy",
+    "Batch",
+    "FastRCNNTrainingSettings",
+    "FasterRCNNTrainingSettings",
+    "Log",
     "LoopSettings",
     "PretrainingSettings",
     "RCNNTrainingSettings",
+    "Variety",
     "accuracy",
+    "draw_batch",
     "fit",
+    "from_main",
+    "is_main",
+    "joint_losses",
+    "main_first",
+    "processes",
+    "proposals_of",
+    "rank",
+    "share",
     "single_objects",
     "train_alexnet",
+    "train_fast_rcnn",
+    "train_faster_rcnn",
+    "train_in_turns",
     "train_rcnn",
+    "world_size",
 ]

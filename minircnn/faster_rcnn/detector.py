@@ -1,0 +1,174 @@
+"""Faster R-CNN: proposals and detections from the same features. The third detector of the history.
+
+Ren, He, Girshick and Sun 2015, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks",
+arXiv 1506.01497.
+
+    picture → convolutions → feature map ─┬→ RPN → proposals ─┬→ RoIHeads of Fast R-CNN → detections
+                                          ╰───────────────────╯
+
+Shape comments: B images, P proposals of an image, K classes with background.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minircnn.alexnet import AlexNet
+from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet
+from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig
+from minircnn.losses import Losses
+from minircnn.transforms import Transform, padded_size
+
+
+class FasterRCNN(FastRCNN):
+    """Fast R-CNN that finds its proposals itself.
+
+    Args:
+        trunk: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``, or to a dict of such
+            maps, the levels of a pyramid.
+        rpn: proposes regions of these maps.
+        roi_heads: names them and improves their boxes.
+        classes: names; ``classes[0]`` is the background.
+        transform: what happens to pictures before the trunk sees them.
+
+    :func:`faster_rcnn_alexnet` builds the one that this course trains. Where Fast R-CNN's methods ask for proposals,
+    these do not; :meth:`losses_on` still takes some from elsewhere.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        rpn: RPN,
+        roi_heads: RoIHeads,
+        classes: Sequence[str],
+        transform: Transform | None = None,
+    ) -> None:
+        super().__init__(trunk, roi_heads, classes, transform)
+        self.rpn = rpn
+
+    def losses(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]],
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Losses:
+        """Four losses at once: of the proposals, and of what is said about them (section 3.2, "approximate joint").
+
+        Approximate, because the proposals' coordinates count as constants, although they are outputs of the network.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
+            targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
+            generators: one for each picture, which draw its anchors and then its regions; by default torch's global
+                one draws for all, as in torchvision.
+
+        Returns:
+            ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case.
+
+        Raises:
+            ValueError: there is not one target for each picture.
+        """
+        if len(images) != len(targets):
+            raise ValueError(f"there are {len(images)} pictures but targets for {len(targets)}: give one for each")
+        features, sizes = self.features(images)
+        targets = self.resized_targets(images, targets)
+        answers = self.answers(features, sizes)
+        first = self.rpn.losses(answers, targets, generators)
+        proposals = [found["boxes"] for found in self.rpn.propose(answers, sizes)]
+        second = self.roi_heads.losses(features, self.roi_heads.sample(proposals, targets, generators))
+        return Losses({**second, **first}, counts={**second.counts, **first.counts})
+
+    def losses_on(
+        self,
+        images: Sequence[Tensor],
+        proposals: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]],
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Losses:
+        """Fast R-CNN's two losses, on proposals from elsewhere: see :meth:`FastRCNN.losses`."""
+        return super().losses(images, proposals, targets, generators)
+
+    def rpn_losses(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]],
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Losses:
+        """The two losses of the region proposal network alone, for training in turns."""
+        features, sizes = self.features(images)
+        return self.rpn.losses(self.answers(features, sizes), self.resized_targets(images, targets), generators)
+
+    def answers(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> RPNAnswers:
+        """What the region proposal network says about features of pictures of these sizes."""
+        levels = [features] if isinstance(features, Tensor) else list(features.values())
+        return self.rpn(levels, padded_size(sizes, self.transform.divisor))
+
+    @torch.no_grad()
+    def propose(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Proposals alone, for each picture ``boxes`` ``(P, 4)`` and ``scores`` ``(P,)``, best first."""
+        features, sizes = self.features(images)
+        return self.restored(self.rpn.propose(self.answers(features, sizes), sizes), images, sizes)
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[Tensor], *, regress: bool = True) -> list[dict[str, Tensor]]:
+        """Finds objects.
+
+        Args:
+            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
+            regress: whether the heads move the boxes; the proposals have been moved once already.
+
+        Returns:
+            For each picture ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)``, probabilities, best
+            first.
+
+        Raises:
+            ValueError: pictures or weights hold nan.
+        """
+        features, sizes = self.features(images)
+        for level in [features] if isinstance(features, Tensor) else features.values():
+            check_finite(level)
+        proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
+        return self.restored(self.roi_heads.detect(features, proposals, sizes, regress=regress), images, sizes)
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None
+    ) -> Losses | list[dict[str, Tensor]]:
+        """:meth:`losses` in training mode, else :meth:`detect`."""
+        if not self.training:
+            return self.detect(images)
+        if targets is None:
+            raise ValueError("targets are needed for training; call eval() first to detect")
+        return self.losses(images, targets)
+
+
+# For pictures of 128 pixels, enlarged to 192. conv5's cells are centred on their own 8 pixels, so anchors are, too.
+TOY_TOWN_RPN = RPNConfig(
+    anchor_sizes=((30.0, 57.0, 108.0),),
+    anchor_shift=0.5,
+    anchors_per_image=64,
+    before_nms=(1000, 1000),
+    after_nms=(150, 100),
+)
+
+
+def faster_rcnn_alexnet(
+    network: AlexNet,
+    classes: Sequence[str],
+    rpn: RPNConfig = TOY_TOWN_RPN,
+    heads: RoIConfig | None = None,
+    transform: Transform | None = None,
+) -> FasterRCNN:
+    """Faster R-CNN out of a pre-trained AlexNet: :func:`fast_rcnn_alexnet`, and a network that proposes.
+
+    Args:
+        network: is taken apart; its tensors are shared, not copied.
+        classes: names; ``classes[0]`` is the background.
+        rpn: the numbers of the proposals.
+        heads: the numbers of what is done with them.
+        transform: what happens to pictures; by default they are normalised as the network learned them.
+    """
+    fast = fast_rcnn_alexnet(network, classes, heads, transform)
+    proposer = RPN(network.config.channels[-1], rpn).to(network.fc8.weight.device)
+    return FasterRCNN(fast.trunk, proposer, fast.roi_heads, classes, fast.transform)

@@ -1,0 +1,179 @@
+"""Faster R-CNN against torchvision's class with the same layers, weights and seed."""
+
+import pytest
+import torch
+
+from minircnn.faster_rcnn import RPNConfig
+from minircnn.transforms import padded_size
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
+    images, targets = pictures
+    model.train(), reference.train()
+    reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
+    torch.manual_seed(seed)
+    ours = model.losses(images, targets)
+    sum(ours.values()).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    torch.manual_seed(seed)
+    theirs = reference(images, targets)
+    sum(theirs.values()).backward()
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
+        assert ours[name].item() > 0
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name
+
+
+def test_detections_equal_torchvisions(model, reference, pictures):
+    images, _ = pictures
+    ours, theirs = model.eval().detect(images), reference.eval()(images)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert len(mine["labels"]) > 3
+        assert torch.equal(mine["labels"], other["labels"])
+        assert torch.allclose(mine["scores"], other["scores"], atol=1e-5)
+        assert torch.allclose(mine["boxes"], other["boxes"], atol=1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_proposals_equal_torchvisions(model, reference, pictures, training):
+    images, _ = pictures
+    model.train(training), reference.train(training)
+    batch, _ = reference.transform(images)
+    features = reference.backbone(batch.tensors)
+    seen, sizes = model.features(images)
+    answers = model.answers(seen, sizes)
+    with torch.no_grad():
+        objectness, deltas = reference.rpn.head([features])
+        anchors = reference.rpn.anchor_generator(batch, [features])
+        assert torch.equal(answers.anchors, anchors[0])
+        flat = deltas[0].view(4, -1, 4, *deltas[0].shape[2:]).permute(0, 3, 4, 1, 2).reshape(-1, 4)
+        boxes = reference.rpn.box_coder.decode(flat, anchors).view(4, -1, 4)
+        logits = objectness[0].permute(0, 2, 3, 1).flatten()
+        expected, scores = reference.rpn.filter_proposals(boxes, logits, batch.image_sizes, answers.counts)
+    found = model.rpn.propose(answers, sizes)
+    for mine, box, score in zip(found, expected, scores, strict=True):
+        assert 0 < len(mine["boxes"]) <= model.rpn.config.after_nms[0 if training else 1]
+        assert torch.allclose(mine["boxes"], box, atol=1e-3)
+        assert torch.allclose(mine["scores"], score, atol=1e-6)
+
+
+def test_anchors_of_a_padded_batch(model, pictures):
+    """The map's stride is that of the batch, padding included, on each axis."""
+    images, _ = pictures
+    features, sizes = model.features(images)
+    size = padded_size(sizes, 16)
+    answers = model.answers(features, sizes)
+    h, w = features.shape[2:]
+    assert answers.counts == [h * w * 6] == [len(answers.anchors)]
+    across = answers.anchors[6] - answers.anchors[0]
+    assert across.tolist() == [size[1] // w, 0, size[1] // w, 0]
+
+
+def test_no_gradient_flows_through_the_coordinates_of_proposals(model, pictures):
+    """The heads' losses leave the layers that propose alone, and proposals do not ask for gradients."""
+    images, targets = pictures
+    losses = model.train().losses(images, targets)
+    (losses["loss_classifier"] + losses["loss_box_reg"]).backward(retain_graph=True)
+    assert all(parameter.grad is None for parameter in model.rpn.parameters())
+    assert model.trunk.conv1.weight.grad.abs().sum() > 0
+    (losses["loss_objectness"] + losses["loss_rpn_box_reg"]).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.rpn.parameters())
+    features, sizes = model.features(images)
+    for found in model.rpn.propose(model.answers(features, sizes), sizes):
+        assert not found["boxes"].requires_grad and not found["scores"].requires_grad
+
+
+def test_what_is_drawn_for_a_picture_does_not_depend_on_the_others(model, pictures):
+    """With a generator for each picture; the pictures have one size, or padding would make a difference."""
+    images, targets = [image[:, :60, :60] for image in pictures[0]], pictures[1]
+
+    def generators(numbers):
+        return [torch.Generator().manual_seed(number) for number in numbers]
+
+    model.train()
+    together = model.losses(images, targets, generators(range(4)))
+    alone = [model.losses([images[i]], [targets[i]], generators([i])) for i in range(4)]
+    for name in together:
+        weighted = sum(one[name] * one.counts[name] for one in alone) / sum(one.counts[name] for one in alone)
+        assert together[name].item() == pytest.approx(weighted.item(), rel=1e-4)
+        assert together.counts[name] == sum(one.counts[name] for one in alone)
+
+
+NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+ONE = {"boxes": torch.tensor([[5.0, 5, 40, 30]]), "labels": torch.tensor([1])}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [NOTHING, ONE, {**ONE, "iscrowd": torch.tensor([True])}, {**ONE, "boxes": torch.tensor([[5.0, 5, 5.5, 5.5]])}],
+    ids=["no objects", "one", "only a crowd", "an object smaller than a pixel"],
+)
+def test_finite_in_every_case(model, target):
+    losses = model.train().losses([torch.rand(3, 60, 70)], [target])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_no_proposals_are_survived(model, pictures):
+    """All anchors are too small to stay: the heads have only the objects to learn from, and nothing is found."""
+    images, targets = pictures
+    model.rpn.config = RPNConfig(anchor_sizes=((12.0, 30.0),), min_size=1e4)
+    losses = model.train().losses(images, targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert losses.counts["loss_classifier"] == sum(min(len(t["labels"]), 6) for t in targets)
+    for found in model.eval().detect(images):
+        assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
+
+
+def test_crowds_teach_the_proposer_nothing(model):
+    target = {
+        "boxes": torch.tensor([[0.0, 0, 80, 80], [5, 5, 35, 35]]),
+        "labels": torch.tensor([1, 2]),
+        "iscrowd": torch.tensor([True, False]),
+    }
+    anchors = torch.tensor([[2.0, 2, 60, 60], [5, 5, 36, 35], [100, 100, 130, 130]])
+    gt_index, label = model.rpn.label_anchors(anchors, target)
+    assert label.tolist() == [-1, -1, 0]  # both lie in the crowd
+    without = {name: value[1:] for name, value in target.items()}
+    assert model.rpn.label_anchors(anchors, without)[1].tolist() == [0, 1, 0]
+    assert gt_index.tolist() == [0, 0, 0]
+
+
+def test_forward_is_losses_or_detect(model, pictures):
+    images, targets = pictures
+    torch.manual_seed(0)
+    losses = model.train()(images, targets)
+    torch.manual_seed(0)
+    assert losses == model.losses(images, targets)
+    with pytest.raises(ValueError, match="targets are needed for training"):
+        model(images)
+    assert torch.equal(model.eval()(images)[0]["boxes"], model.detect(images)[0]["boxes"])
+
+
+def test_proposals_are_those_that_detection_uses(model, pictures):
+    """Fast R-CNN on the proposals of the network gives what Faster R-CNN gives."""
+    images, _ = pictures
+    model.eval()
+    found = model.detect(images[:1])[0]
+    proposals = model.propose(images[:1])[0]["boxes"]
+    again = super(type(model), model).detect(images[:1], [proposals])[0]
+    assert torch.equal(found["labels"], again["labels"])
+    assert torch.allclose(found["boxes"], again["boxes"], atol=1e-3)
+
+
+def test_bad_input_is_refused(model, pictures):
+    images, targets = pictures
+    with pytest.raises(ValueError, match="4 pictures but targets for 3"):
+        model.losses(images, targets[:3])
+    with pytest.raises(ValueError, match="nan or infinite"):
+        model.eval().detect([images[0] * torch.nan])
+    with pytest.raises(ValueError, match="2 levels of features, but anchor_sizes for 1"):
+        model.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32))
+    with pytest.raises(ValueError, match="every level must have equally many anchor_sizes"):
+        RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0)))
