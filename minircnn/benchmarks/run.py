@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from minircnn.benchmarks import boxes, evaluation, pooling, selective_search
+from minircnn.benchmarks import boxes, detectors, evaluation, pooling, selective_search
 from minircnn.benchmarks._timing import Case, Measurement, measure
 from minircnn.environment import available_cores
 from minircnn.files import write_atomically
@@ -19,6 +19,7 @@ SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "pooling": pooling.cases,
     "evaluation": evaluation.cases,
     "selective_search": selective_search.cases,
+    "detectors": detectors.cases,
 }
 
 

@@ -16,8 +16,8 @@ def benchmark(
     """Compare our operations with the reference implementations.
 
     A ratio is our time divided by the reference's, both measured in turn in one run: the median, with the middle half
-    of all pairs beside it. Below 1 ours is faster. The suites are boxes, pooling, evaluation and
-    selective_search; the last needs OpenCV: pip install -e ".[benchmark]".
+    of all pairs beside it. Below 1 ours is faster. The suites are boxes, pooling, evaluation,
+    selective_search and detectors; selective_search needs OpenCV: pip install -e ".[benchmark]".
     """
     # Imported here, so that the other commands do not wait for what only this one needs.
     from minircnn.benchmarks.run import SUITES, run_suites, write_json

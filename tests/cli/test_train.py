@@ -258,7 +258,7 @@ class TestRCNN:
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
         assert f"{detector}: its JSON does not describe an AlexNet" in result.stderr
 
-    def test_without_the_projects_weights_the_command_that_trains_them_isnamed(self, call, tmp_path, monkeypatch):
+    def test_without_the_projects_weights_the_command_that_trains_them_is_named(self, call, tmp_path, monkeypatch):
         monkeypatch.setattr("minircnn.alexnet.SMALL_WEIGHTS", tmp_path / "none.safetensors")
         result = call("train", "rcnn", "--pictures", FEW, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)

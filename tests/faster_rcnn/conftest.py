@@ -3,11 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from minircnn.alexnet import AlexNet
+from minircnn.benchmarks.references import torchvision_faster_rcnn
 from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.transforms import Transform
@@ -18,25 +16,6 @@ RPN_CONFIG = RPNConfig(
 )
 HEADS = RoIConfig(pool_size=3, rois_per_image=24, smooth_l1_beta=1 / 9, max_detections=30, score_threshold=0.1)
 PADDED = Transform((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), min_size=80, max_size=130, divisor=16)
-
-
-class Pool(MultiScaleRoIAlign):
-    """Torchvision's RoIPool where its detector wants to see its RoIAlign."""
-
-    def __init__(self):
-        super().__init__(["0"], 3, 2)
-
-    def forward(self, features, boxes, sizes):
-        return roi_pool(features["0"], boxes, 3, 1 / 8)
-
-
-class Siblings(nn.Module):
-    def __init__(self, predictor):
-        super().__init__()
-        self.cls_score, self.bbox_pred = predictor["cls_score"], predictor["bbox_pred"]
-
-    def forward(self, x):
-        return self.cls_score(x), self.bbox_pred(x)
 
 
 @pytest.fixture
@@ -58,43 +37,7 @@ def model():
 @pytest.fixture
 def reference(model):
     """Torchvision's FasterRCNN around the very same layers."""
-    model.trunk.out_channels = TINY.channels[-1]
-    other = TorchvisionFasterRCNN(
-        model.trunk,
-        min_size=PADDED.min_size,
-        max_size=PADDED.max_size,
-        image_mean=PADDED.mean,
-        image_std=PADDED.std,
-        size_divisible=PADDED.divisor,
-        rpn_anchor_generator=AnchorGenerator(RPN_CONFIG.anchor_sizes, (RPN_CONFIG.anchor_ratios,)),
-        rpn_head=nn.Module(),
-        rpn_pre_nms_top_n_train=RPN_CONFIG.before_nms[0],
-        rpn_pre_nms_top_n_test=RPN_CONFIG.before_nms[1],
-        rpn_post_nms_top_n_train=RPN_CONFIG.after_nms[0],
-        rpn_post_nms_top_n_test=RPN_CONFIG.after_nms[1],
-        rpn_nms_thresh=RPN_CONFIG.nms_threshold,
-        rpn_batch_size_per_image=RPN_CONFIG.anchors_per_image,
-        box_roi_pool=Pool(),
-        box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),
-        box_predictor=Siblings(model.roi_heads.box_predictor),
-        box_score_thresh=HEADS.score_threshold,
-        box_nms_thresh=HEADS.nms_threshold,
-        box_detections_per_img=HEADS.max_detections,
-        box_batch_size_per_image=HEADS.rois_per_image,
-    )
-    head = model.rpn.head
-
-    class Head(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.cls_logits, self.bbox_pred = head.conv, head.cls_logits, head.bbox_pred
-
-        def forward(self, levels):
-            levels = [self.conv(level) for level in levels]
-            return [self.cls_logits(x) for x in levels], [self.bbox_pred(x) for x in levels]
-
-    other.rpn.head = Head()
-    return other
+    return torchvision_faster_rcnn(model)
 
 
 @pytest.fixture
