@@ -151,7 +151,9 @@ def faster_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: Iterations = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default="10000")
+    ] = None,
     pictures_per_batch: PicturesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,

@@ -22,6 +22,8 @@ from minircnn.training.loop import fit
 class FasterRCNNTrainingSettings(JointTrainingSettings):
     """What the shipped weights were trained with; see there."""
 
+    iterations: int = 10_000
+
 
 def train_faster_rcnn(
     network: AlexNet,
