@@ -77,7 +77,7 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
         rpn_nms_thresh=rpn.nms_threshold,
         rpn_batch_size_per_image=rpn.anchors_per_image,
         box_roi_pool=_RoIPool(heads.pool_size, model.roi_heads.stride),
-        box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),
+        box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices
         box_predictor=_Siblings(model.roi_heads.box_predictor),
         box_score_thresh=heads.score_threshold,
         box_nms_thresh=heads.nms_threshold,

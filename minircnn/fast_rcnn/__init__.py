@@ -2,12 +2,14 @@
 
 from minircnn.fast_rcnn.detector import FastRCNN, check_finite, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads, SampledRoIs, fast_rcnn_loss
+from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.fast_rcnn.saving import FAST_RCNN_WEIGHTS, load_fast_rcnn, save_fast_rcnn
 from minircnn.fast_rcnn.truncated_svd import compress, truncate
 
 __all__ = [
     "FAST_RCNN_WEIGHTS",
     "FastRCNN",
+    "RegionLinear",
     "RoIConfig",
     "RoIHeads",
     "SampledRoIs",

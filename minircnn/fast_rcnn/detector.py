@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
+from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.losses import Losses
 from minircnn.transforms import Transform, resize_boxes
 
@@ -158,7 +159,7 @@ def fast_rcnn_alexnet(
             f"pool_size is {config.pool_size}, but fc6 expects maps of {network.config.pool5_size}² cells: give that"
         )
     layers = network.classifier
-    head = nn.Sequential(OrderedDict(fc6=layers.fc6, relu6=nn.ReLU(), fc7=layers.fc7, relu7=nn.ReLU()))
+    head = nn.Sequential(OrderedDict(fc6=RegionLinear.of(layers.fc6), relu6=nn.ReLU(), fc7=layers.fc7, relu7=nn.ReLU()))
     heads = RoIHeads(head, network.config.hidden, len(classes), network.config.total_stride, config)
     values = network.config
     transform = transform or Transform(values.mean, values.std, values.blue_first)

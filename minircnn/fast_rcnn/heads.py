@@ -85,7 +85,7 @@ class RoIHeads(nn.Module):
     """Names regions and improves their boxes.
 
     Args:
-        box_head: makes features of a pooled region: ``(R, C · n · m)`` to ``(R, D)``; fc6 and fc7.
+        box_head: makes features of a pooled region: ``(R, C, n, n)`` to ``(R, D)``; fc6 and fc7.
         representation_size: D.
         num_classes: K, with background.
         stride: pixels of the picture per cell of the feature map.
@@ -122,7 +122,7 @@ class RoIHeads(nn.Module):
 
     def represent(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """What both siblings look at: ``(B, C, h, w)``, B times ``(P, 4)`` to ``(R, D)``."""
-        return self.box_head(self.pool(features, boxes).flatten(1))
+        return self.box_head(self.pool(features, boxes))
 
     def predict(self, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Both answers for regions of the feature maps.

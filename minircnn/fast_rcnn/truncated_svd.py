@@ -35,7 +35,8 @@ def truncate(layer: nn.Linear, rank: int) -> nn.Sequential:
     if not 1 <= rank <= min(outputs, inputs):
         raise ValueError(f"rank must be from 1 to {min(outputs, inputs)} for this layer, but is {rank}")
     u, sigma, vt = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)
-    first = nn.Linear(inputs, rank, bias=False, device=layer.weight.device, dtype=layer.weight.dtype)
+    kind = type(layer)  # what looks at maps still does
+    first = kind(inputs, rank, bias=False, device=layer.weight.device, dtype=layer.weight.dtype)
     second = nn.Linear(rank, outputs, bias=layer.bias is not None, device=layer.weight.device, dtype=layer.weight.dtype)
     with torch.no_grad():
         first.weight.copy_(sigma[:rank, None] * vt[:rank])

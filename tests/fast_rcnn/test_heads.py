@@ -10,7 +10,7 @@ from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionHeads
 from torchvision.ops import RoIPool
 
 from minircnn.boxes import box_iou, decode_boxes, encode_boxes
-from minircnn.fast_rcnn import RoIConfig, RoIHeads, SampledRoIs, fast_rcnn_loss
+from minircnn.fast_rcnn import RegionLinear, RoIConfig, RoIHeads, SampledRoIs, fast_rcnn_loss
 from minircnn.matching import match
 from tests.fast_rcnn.conftest import CLASSES, boxes_in, target_of
 
@@ -43,7 +43,7 @@ class Siblings(nn.Module):
 def make_heads(config=None, seed=0):
     torch.manual_seed(seed)
     config = config or RoIConfig(pool_size=3, smooth_l1_beta=1 / 9)
-    head = nn.Sequential(nn.Linear(6 * config.pool_size**2, 16), nn.ReLU())
+    head = nn.Sequential(RegionLinear(6 * config.pool_size**2, 16), nn.ReLU())
     heads = RoIHeads(head, 16, K, 8, config)
     for parameter in heads.box_predictor.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -279,7 +279,7 @@ class TestLoss:
 def test_fresh_siblings_know_nothing():
     """Section 2.3: deviations 0.01 and 0.001, no bias: all classes about equally probable, boxes stay."""
     torch.manual_seed(0)
-    heads = RoIHeads(nn.Identity(), 512, 21, 16)
+    heads = RoIHeads(nn.Flatten(), 512, 21, 16)
     assert heads.box_predictor["cls_score"].weight.std().item() == pytest.approx(0.01, rel=0.05)
     assert heads.box_predictor["bbox_pred"].weight.std().item() == pytest.approx(0.001, rel=0.05)
     assert not heads.box_predictor["cls_score"].bias.any() and not heads.box_predictor["bbox_pred"].bias.any()

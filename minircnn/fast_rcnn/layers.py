@@ -1,0 +1,32 @@
+"""The fully connected layer that looks at a pooled region, computed as the convolution that it is."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RegionLinear(nn.Linear):
+    """A fully connected layer on maps of fixed size.
+
+    Each of its neurons has a weight for every channel of every cell: that is a filter as large as the map, which fits
+    in one place only. The result is the same; but a processor's convolutions are often faster than its products of
+    matrices, and a map need not be copied into a row first.
+
+    >>> import torch
+    >>> maps, layer = torch.rand(5, 4, 3, 3), RegionLinear(4 * 3 * 3, 10)
+    >>> torch.allclose(layer(maps), nn.functional.linear(maps.flatten(1), layer.weight, layer.bias), atol=1e-6)
+    True
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``(R, C, n, m)``, or rows ``(R, C · n · m)``, to ``(R, D)``."""
+        if maps.dim() == 2:
+            return super().forward(maps)
+        weight = self.weight.view(self.out_features, *maps.shape[1:])
+        return F.conv2d(maps, weight, self.bias).flatten(1)
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "RegionLinear":
+        """The same layer, with the same tensors."""
+        region = cls(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        region.weight, region.bias = layer.weight, layer.bias
+        return region
