@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from minircnn.alexnet import AlexNet
 from minircnn.cache import module_fingerprint
 from minircnn.fast_rcnn import RoIConfig
-from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet, save_faster_rcnn
+from minircnn.faster_rcnn import (
+    TOY_TOWN_HEADS,
+    TOY_TOWN_RPN,
+    FasterRCNN,
+    RPNConfig,
+    faster_rcnn_alexnet,
+    save_faster_rcnn,
+)
 from minircnn.training.batches import Batch, Samples
 from minircnn.training.joint import JointTrainingSettings, batch_losses, train_jointly, trainable
 from minircnn.training.loop import fit
@@ -32,7 +39,7 @@ def train_faster_rcnn(
     settings: FasterRCNNTrainingSettings | None = None,
     *,
     rpn: RPNConfig = TOY_TOWN_RPN,
-    heads: RoIConfig | None = None,
+    heads: RoIConfig = TOY_TOWN_HEADS,
     out: Path | None = None,
     resume: bool = False,
     log: Path | None = None,
@@ -94,7 +101,7 @@ def train_in_turns(
     settings: FasterRCNNTrainingSettings | None = None,
     *,
     rpn: RPNConfig = TOY_TOWN_RPN,
-    heads: RoIConfig | None = None,
+    heads: RoIConfig = TOY_TOWN_HEADS,
     quiet: bool | None = None,
 ) -> tuple[FasterRCNN, list[list[dict[str, float]]]]:
     """Trains in four steps (section 3.2, "4-step alternating training"), each with a quarter of the iterations.
@@ -163,7 +170,7 @@ def _fresh(
     classes: Sequence[str],
     settings: FasterRCNNTrainingSettings,
     rpn: RPNConfig,
-    heads: RoIConfig | None,
+    heads: RoIConfig,
 ) -> FasterRCNN:
     """A detector around a network; its new layers depend on the seed alone."""
     torch.manual_seed(settings.seed)
