@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,49 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
     module.load_state_dict(given, strict=False)
+
+
+def load_detector(
+    path: str | Path, kind: str, title: str, build: Callable[[dict[str, Any]], torch.nn.Module]
+) -> torch.nn.Module:
+    """A detector from a file of weights, built as the JSON file beside it says.
+
+    Args:
+        path: the ``.safetensors`` file.
+        kind: what the JSON must call it.
+        title: what people call it.
+        build: makes it, with any weights, out of the content of the JSON.
+
+    Returns:
+        The detector, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: a file is damaged, or describes something else.
+    """
+    tensors, about = load_weights(path)
+    if about.get("detector") != kind:
+        holds = about.get("detector", about.get("what", "something else"))
+        raise WeightsError(f"{path}: holds {holds}, not {title}")
+    try:
+        model = build(about)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its JSON does not describe {title} ({error!r:.200})") from error
+    load_into(model, tensors, path)
+    return model.eval()
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as JSON holds it, its lists as the tuples that they were.
+
+    >>> with_tuples({"anchor_sizes": [[20, 38], [72, 99]], "pool_size": 6})
+    {'anchor_sizes': ((20, 38), (72, 99)), 'pool_size': 6}
+    """
+    return {name: _as_tuple(value) for name, value in dict(values).items()}
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def download(url: str, sha256_prefix: str, size: str) -> Path:

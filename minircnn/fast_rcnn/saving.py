@@ -9,7 +9,7 @@ from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, WeightsError, halve, load_into, load_weights, save_weights
+from minircnn.weights import WEIGHTS_FOLDER, halve, load_detector, save_weights, with_tuples
 
 FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train fast_rcnn``."""
@@ -44,28 +44,10 @@ def load_fast_rcnn(path: str | Path = FAST_RCNN_WEIGHTS) -> FastRCNN:
         FileNotFoundError: one of the two files is missing.
         WeightsError: a file is damaged, or describes something else.
     """
-    tensors, about = load_weights(path)
-    if about.get("detector") != "fast_rcnn":
-        holds = about.get("detector", about.get("what", "something else"))
-        raise WeightsError(f"{path}: holds {holds}, not a Fast R-CNN")
-    try:
-        config, transform = (with_tuples(about[name]) for name in ("config", "transform"))
-        network = build_alexnet(about["network"], 1)
-        model = fast_rcnn_alexnet(network, about["classes"], RoIConfig(**config), Transform(**transform))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its JSON does not describe a Fast R-CNN ({error!r:.200})") from error
-    load_into(model, tensors, path)
-    return model.eval()
+    return load_detector(path, "fast_rcnn", "a Fast R-CNN", _build)
 
 
-def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON holds it, its lists as the tuples that they were.
-
-    >>> with_tuples({"anchor_sizes": [[20, 38], [72, 99]], "pool_size": 6})
-    {'anchor_sizes': ((20, 38), (72, 99)), 'pool_size': 6}
-    """
-    return {name: _as_tuple(value) for name, value in dict(values).items()}
-
-
-def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+def _build(about: Mapping[str, Any]) -> FastRCNN:
+    config, transform = (with_tuples(about[name]) for name in ("config", "transform"))
+    network = build_alexnet(about["network"], 1)
+    return fast_rcnn_alexnet(network, about["classes"], RoIConfig(**config), Transform(**transform))

@@ -10,6 +10,7 @@ Shape comments: B images, P proposals of an image, K classes with background.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -163,7 +164,7 @@ def faster_rcnn_alexnet(
     network: AlexNet,
     classes: Sequence[str],
     rpn: RPNConfig = TOY_TOWN_RPN,
-    heads: RoIConfig = TOY_TOWN_HEADS,
+    heads: RoIConfig | None = None,
     transform: Transform | None = None,
 ) -> FasterRCNN:
     """Faster R-CNN out of a pre-trained AlexNet: :func:`fast_rcnn_alexnet`, and a network that proposes.
@@ -172,9 +173,10 @@ def faster_rcnn_alexnet(
         network: is taken apart; its tensors are shared, not copied.
         classes: names; ``classes[0]`` is the background.
         rpn: the numbers of the proposals.
-        heads: the numbers of what is done with them.
+        heads: the numbers of what is done with them; by default ``TOY_TOWN_HEADS`` with a grid that fits fc6.
         transform: what happens to pictures; by default they are normalised as the network learned them.
     """
+    heads = heads or replace(TOY_TOWN_HEADS, pool_size=network.config.pool5_size)
     fast = fast_rcnn_alexnet(network, classes, heads, transform)
     proposer = RPN(network.config.channels[-1], rpn).to(network.fc8.weight.device)
     return FasterRCNN(fast.trunk, proposer, fast.roi_heads, classes, fast.transform)

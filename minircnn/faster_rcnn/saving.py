@@ -7,11 +7,10 @@ from typing import Any
 
 from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn import RoIConfig
-from minircnn.fast_rcnn.saving import with_tuples
 from minircnn.faster_rcnn.detector import FasterRCNN, faster_rcnn_alexnet
 from minircnn.faster_rcnn.rpn import RPNConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, WeightsError, halve, load_into, load_weights, save_weights
+from minircnn.weights import WEIGHTS_FOLDER, halve, load_detector, save_weights, with_tuples
 
 FASTER_RCNN_WEIGHTS = WEIGHTS_FOLDER / "faster_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train faster_rcnn``."""
@@ -47,20 +46,10 @@ def load_faster_rcnn(path: str | Path = FASTER_RCNN_WEIGHTS) -> FasterRCNN:
         FileNotFoundError: one of the two files is missing.
         WeightsError: a file is damaged, or describes something else.
     """
-    tensors, about = load_weights(path)
-    if about.get("detector") != "faster_rcnn":
-        holds = about.get("detector", about.get("what", "something else"))
-        raise WeightsError(f"{path}: holds {holds}, not a Faster R-CNN")
-    try:
-        rpn, heads, transform = (with_tuples(about[name]) for name in ("rpn", "heads", "transform"))
-        model = faster_rcnn_alexnet(
-            build_alexnet(about["network"], 1),
-            about["classes"],
-            RPNConfig(**rpn),
-            RoIConfig(**heads),
-            Transform(**transform),
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its JSON does not describe a Faster R-CNN ({error!r:.200})") from error
-    load_into(model, tensors, path)
-    return model.eval()
+    return load_detector(path, "faster_rcnn", "a Faster R-CNN", _build)
+
+
+def _build(about: Mapping[str, Any]) -> FasterRCNN:
+    rpn, heads, transform = (with_tuples(about[name]) for name in ("rpn", "heads", "transform"))
+    network = build_alexnet(about["network"], 1)
+    return faster_rcnn_alexnet(network, about["classes"], RPNConfig(**rpn), RoIConfig(**heads), Transform(**transform))

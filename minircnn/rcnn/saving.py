@@ -7,7 +7,7 @@ from typing import Any
 
 from minircnn.alexnet import build_alexnet
 from minircnn.rcnn.detector import RCNN, RCNNConfig
-from minircnn.weights import WEIGHTS_FOLDER, WeightsError, halve, load_into, load_weights, save_weights
+from minircnn.weights import WEIGHTS_FOLDER, halve, load_detector, save_weights
 
 RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train rcnn``."""
@@ -37,13 +37,9 @@ def load_rcnn(path: str | Path = RCNN_WEIGHTS) -> RCNN:
         FileNotFoundError: one of the two files is missing.
         WeightsError: a file is damaged, or describes something else.
     """
-    tensors, about = load_weights(path)
-    if about.get("detector") != "rcnn":
-        raise WeightsError(f"{path}: holds {about.get('detector', about.get('what', 'something else'))}, not an R-CNN")
-    try:
-        network = build_alexnet(about["network"], about["num_outputs"])
-        model = RCNN(network, about["classes"], RCNNConfig(**about["config"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: its JSON does not describe an R-CNN ({error})") from error
-    load_into(model, tensors, path)
-    return model.eval()
+    return load_detector(path, "rcnn", "an R-CNN", _build)
+
+
+def _build(about: Mapping[str, Any]) -> RCNN:
+    network = build_alexnet(about["network"], about["num_outputs"])
+    return RCNN(network, about["classes"], RCNNConfig(**about["config"]))

@@ -13,7 +13,6 @@ from minircnn.alexnet import AlexNet
 from minircnn.cache import module_fingerprint
 from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn import (
-    TOY_TOWN_HEADS,
     TOY_TOWN_RPN,
     FasterRCNN,
     RPNConfig,
@@ -39,7 +38,7 @@ def train_faster_rcnn(
     settings: FasterRCNNTrainingSettings | None = None,
     *,
     rpn: RPNConfig = TOY_TOWN_RPN,
-    heads: RoIConfig = TOY_TOWN_HEADS,
+    heads: RoIConfig | None = None,
     out: Path | None = None,
     resume: bool = False,
     log: Path | None = None,
@@ -101,7 +100,7 @@ def train_in_turns(
     settings: FasterRCNNTrainingSettings | None = None,
     *,
     rpn: RPNConfig = TOY_TOWN_RPN,
-    heads: RoIConfig = TOY_TOWN_HEADS,
+    heads: RoIConfig | None = None,
     quiet: bool | None = None,
 ) -> tuple[FasterRCNN, list[list[dict[str, float]]]]:
     """Trains in four steps (section 3.2, "4-step alternating training"), each with a quarter of the iterations.
@@ -170,7 +169,7 @@ def _fresh(
     classes: Sequence[str],
     settings: FasterRCNNTrainingSettings,
     rpn: RPNConfig,
-    heads: RoIConfig,
+    heads: RoIConfig | None,
 ) -> FasterRCNN:
     """A detector around a network; its new layers depend on the seed alone."""
     torch.manual_seed(settings.seed)
