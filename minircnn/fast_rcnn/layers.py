@@ -1,5 +1,6 @@
 """The fully connected layer that looks at a pooled region, computed as the convolution that it is."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,12 +18,27 @@ class RegionLinear(nn.Linear):
     True
     """
 
+    _kept: tuple[object, Tensor] | None = None  # filters in the order of channels_last, and which weights they are of
+
     def forward(self, maps: Tensor) -> Tensor:
         """``(R, C, n, m)``, or rows ``(R, C · n · m)``, to ``(R, D)``."""
         if maps.dim() == 2:
             return super().forward(maps)
-        weight = self.weight.view(self.out_features, *maps.shape[1:])
-        return F.conv2d(maps, weight, self.bias).flatten(1)
+        return F.conv2d(maps, self._filters(maps), self.bias).flatten(1)
+
+    def _filters(self, maps: Tensor) -> Tensor:
+        """The weights as filters ``(D, C, n, m)``.
+
+        Where no gradient is asked for, they are kept in the order in which RoIPool's maps lie in memory: to bring them
+        there takes as long as to apply them to fifty regions. They are made anew when the weights have changed.
+        """
+        filters = self.weight.view(self.out_features, *maps.shape[1:])
+        if torch.is_grad_enabled() or self.weight.is_inference() or maps.is_contiguous():
+            return filters
+        version = (self.weight.data_ptr(), self.weight._version, filters.shape)
+        if self._kept is None or self._kept[0] != version:
+            self._kept = (version, filters.contiguous(memory_format=torch.channels_last))
+        return self._kept[1]
 
     @classmethod
     def of(cls, layer: nn.Linear) -> "RegionLinear":

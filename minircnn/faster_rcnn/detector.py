@@ -150,9 +150,9 @@ TOY_TOWN_RPN = RPNConfig(
     anchor_sizes=((20.0, 36.0, 64.0, 112.0),),
     anchor_shift=0.5,
     anchors_per_image=128,
-    nms_threshold=0.6,
+    nms_threshold=0.5,
     before_nms=(1000, 1000),
-    after_nms=(150, 100),
+    after_nms=(150, 60),
 )
 # Objects of one class overlap here more often than on photographs: a detection must overlap a better one by half to go.
 # The low score threshold suits average precision, which looks at the order of detections alone; to show some, ask for a

@@ -1,5 +1,7 @@
 """The fully connected layer as a convolution, against a product of matrices."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -40,3 +42,39 @@ def test_it_shares_the_tensors_of_the_layer_that_it_replaces():
 def test_truncated_it_still_looks_at_maps():
     maps, layer = torch.randn(5, 4, 3, 3), RegionLinear(36, 7)
     assert torch.allclose(truncate(layer, 7)(maps), layer(maps), atol=1e-5)
+
+
+@torch.no_grad()
+def test_changed_weights_count_at_once():
+    """Filters are kept for prediction, but never those of yesterday's weights."""
+    maps = torch.randn(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    layer = RegionLinear(36, 7)
+
+    def agrees(other=layer):
+        return torch.allclose(other(maps), F.linear(maps.flatten(1), other.weight, other.bias), atol=1e-5)
+
+    assert agrees() and agrees()
+    layer.weight.mul_(2)
+    assert agrees()
+    layer.load_state_dict({"weight": torch.randn(7, 36), "bias": torch.randn(7)})
+    assert agrees()
+    layer.weight = nn.Parameter(torch.randn(7, 36))
+    assert agrees()
+    copied = copy.deepcopy(layer)
+    copied.weight.zero_()
+    assert agrees(copied) and agrees()
+    taller = torch.randn(5, 4, 9, 1).contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(layer(taller), F.linear(taller.flatten(1), layer.weight, layer.bias), atol=1e-5)
+    assert agrees()
+    with torch.inference_mode():
+        assert agrees() and agrees(copy.deepcopy(layer))
+    assert layer.state_dict().keys() == {"weight", "bias"}
+
+
+def test_training_after_prediction_uses_the_weights_themselves():
+    maps = torch.randn(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+    layer = RegionLinear(36, 7)
+    with torch.no_grad():
+        layer(maps)
+    layer(maps).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
