@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision import ops
 
 from minircnn.benchmarks._timing import Case
-from minircnn.pooling import roi_pool, warp_regions
+from minircnn.pooling import roi_align, roi_pool, warp_regions
 
 
 def cases() -> list[Case]:
@@ -24,6 +24,11 @@ def cases() -> list[Case]:
                 (512, 256, 50, 68, 16, 7),
                 (2000, 512, 38, 50, 16, 7),  # the paper's network, picture and proposals
             )
+            for backward in (False, True)
+        ),
+        *(
+            _roi_align(regions, grid, ratio, backward)
+            for regions, grid, ratio in ((8, 7, 2), (512, 7, 2), (512, 7, -1), (100, 14, 2))
             for backward in (False, True)
         ),
     ]
@@ -68,6 +73,29 @@ def _roi_pool(regions: int, channels: int, height: int, width: int, stride: int,
         lambda: run(roi_pool),
         lambda: run(ops.roi_pool),
         torch.equal,
+    )
+
+
+def _roi_align(regions: int, grid: int, ratio: int, backward: bool) -> Case:
+    """Values, or values and gradients, on the map of a picture of 800 × 1088 pixels at stride 16."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 256, 50, 68, generator=generator)
+    rois = _regions(regions, 800, 1088, generator)
+    weights = torch.rand(regions, 256, grid, grid, generator=generator)
+
+    def run(pool: Callable[..., Tensor]) -> Tensor:
+        if not backward:
+            return pool(features, rois, grid, 1 / 16, ratio, True)
+        leaf = features.clone().requires_grad_()
+        pool(leaf, rois, grid, 1 / 16, ratio, True).backward(weights)
+        return leaf.grad
+
+    return Case(
+        f"roi_align{' + gradient' if backward else ''}, {regions} of {grid}², ratio {ratio}",
+        "torchvision",
+        lambda: run(roi_align),
+        lambda: run(ops.roi_align),
+        lambda ours, theirs: torch.allclose(ours, theirs, atol=1e-3 if backward else 1e-4),
     )
 
 

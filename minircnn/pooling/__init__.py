@@ -2,10 +2,12 @@
 
 Fully connected layers want inputs of one size; regions have all sizes. R-CNN warps the *pixels* of each region and runs
 the whole network on each (:mod:`~minircnn.pooling.warp`). Fast R-CNN runs the network once on the whole picture and
-takes each region out of its *feature map* (:mod:`~minircnn.pooling.roipool`).
+takes each region out of its *feature map* (:mod:`~minircnn.pooling.roipool`). Mask R-CNN does the same without rounding
+(:mod:`~minircnn.pooling.roialign`).
 """
 
+from minircnn.pooling.roialign import roi_align
 from minircnn.pooling.roipool import roi_pool, to_rois
 from minircnn.pooling.warp import WARP_MODES, warp_regions
 
-__all__ = ["WARP_MODES", "roi_pool", "to_rois", "warp_regions"]
+__all__ = ["WARP_MODES", "roi_align", "roi_pool", "to_rois", "warp_regions"]

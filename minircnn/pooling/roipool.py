@@ -6,10 +6,11 @@ Shape comments: B images, C channels, h w size of the feature map, R regions, n 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from minircnn.pooling.bins import Bins, list_cells
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
@@ -62,7 +63,7 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
               [13., 15.]]]])
     """
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    _check(features, rois, rows, columns)
+    check_pooling(features, rois, rows, columns)
     bins = _cut_into_bins(rois, rows, columns, spatial_scale, *features.shape[2:])
     cells = features.permute(0, 2, 3, 1)  # (B, h, w, C): what belongs to a cell lies side by side
     if features.requires_grad and torch.is_grad_enabled():
@@ -72,26 +73,8 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
     return pooled.view(len(rois), rows, columns, features.shape[1]).permute(0, 3, 1, 2)
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """All bins of all regions, R · n · m of them, row by row; each attribute is (R · n · m,) int64.
-
-    Attributes:
-        picture: on whose feature map it lies.
-        top: its first row of cells.
-        left: its first column of cells.
-        height: how many rows, 0 for an empty bin.
-        width: how many columns, 0 for an empty bin.
-    """
-
-    picture: Tensor
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
-
-
-def _check(features: Tensor, rois: Tensor, rows: int, columns: int) -> None:
+def check_pooling(features: Tensor, rois: Tensor, rows: int, columns: int) -> None:
+    """Refuses what regions cannot be pooled from; see :func:`roi_pool`."""
     if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[2:]:
         raise ValueError(
             f"features must be a float tensor (B, C, h, w), but are {features.dtype} of {tuple(features.shape)}"
@@ -110,7 +93,7 @@ def _check(features: Tensor, rois: Tensor, rows: int, columns: int) -> None:
         raise ValueError(f"a region is of picture {wrong:g}, but there are features of {len(features)} pictures")
 
 
-def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: int, width: int) -> _Bins:
+def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: int, width: int) -> Bins:
     """Both roundings: (R, 5) regions in pixels to bins in cells of a map of height x width."""
     x1, y1, x2, y2 = _round_half_away(rois[:, 1:] * scale).unbind(1)  # (R,) whole cells, the last ones included
     top, bottom = _cut(y1, y2, rows, height)  # (R, n)
@@ -119,7 +102,7 @@ def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: 
     tall, wide = (bottom - top)[:, :, None].expand(shape), (right - left)[:, None, :].expand(shape)
     filled = (tall > 0) & (wide > 0)
     picture, top, left = rois[:, 0].long()[:, None, None], top[:, :, None], left[:, None, :]
-    return _Bins(
+    return Bins(
         *(value.expand(shape).flatten() for value in (picture, top, left)),
         (tall * filled).flatten(),
         (wide * filled).flatten(),
@@ -146,7 +129,7 @@ def _cut(first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Te
     return (start + first).clamp(0, size).long(), (end + first).clamp(0, size).long()
 
 
-def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
+def _largest_values(cells: Tensor, bins: Bins) -> Tensor:
     """The largest value of each bin: (B, h, w, C) to (bins, C). For prediction, where no gradient is asked for.
 
     Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
@@ -166,7 +149,7 @@ def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
     return pooled
 
 
-def _by_size(bins: _Bins) -> dict[tuple[int, int], Tensor]:
+def _by_size(bins: Bins) -> dict[tuple[int, int], Tensor]:
     """The numbers of the bins of each (width, height)."""
     base = int(bins.height.max()) + 1 if len(bins.height) else 1
     sizes, of_size, count = (bins.width * base + bins.height).unique(return_inverse=True, return_counts=True)
@@ -184,19 +167,14 @@ def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[in
         yield length, largest
 
 
-def _largest_cells(table: Tensor, bins: _Bins, height: int, width: int) -> Tensor:
+def _largest_cells(table: Tensor, bins: Bins, height: int, width: int) -> Tensor:
     """The same as :func:`_largest_values`, with a gradient: (B · h · w, C) cells to (bins, C).
 
     The bins' cells are listed, bin after bin, and torch finds in which cell each channel has its maximum (a bin is a
     "bag" of rows of a table). What is picked there is a copy, through which the gradient goes back.
     """
-    count = bins.height * bins.width  # (bins,) cells
-    end = count.cumsum(0)
-    owner = torch.repeat_interleave(count)  # (cells of all bins,) the bin of each
-    number = torch.arange(len(owner), device=owner.device) - (end - count)[owner]  # within its bin, row by row
-    row = number.div(bins.width[owner], rounding_mode="floor")
-    first = (bins.picture * height + bins.top) * width + bins.left  # (bins,) rows of the table
-    listed = first[owner] + row * width + (number - row * bins.width[owner])
+    listed = list_cells(bins, height, width)
     with torch.no_grad():
-        _, _, _, place = torch.embedding_bag(table, listed, end - count, mode=2)  # 2: maximum
-    return table.gather(0, place).masked_fill_((count == 0)[:, None], 0)
+        _, _, _, place = torch.embedding_bag(table, listed.cell, listed.start, mode=2)  # 2: maximum
+    empty = (bins.height * bins.width == 0)[:, None]
+    return table.gather(0, place).masked_fill_(empty, 0)
