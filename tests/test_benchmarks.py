@@ -7,7 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from minircnn.benchmarks import _timing, boxes, pooling, run, selective_search
+from minircnn.benchmarks import _timing, boxes, detectors, pooling, run, selective_search
+from minircnn.benchmarks._memory import peak_memory
 from minircnn.benchmarks._timing import Case, measure
 from minircnn.cli import app
 
@@ -43,12 +44,44 @@ def test_threads_are_set_and_set_back():
     assert torch.get_num_threads() == before
 
 
+MILLION = 1_000_000
+
+
+def test_memory_is_the_most_that_is_held_at_a_time(capfd):
+    def one_after_the_other():
+        for _ in range(5):
+            torch.zeros(MILLION, dtype=torch.uint8)
+
+    def all_at_once():
+        return [torch.zeros(MILLION, dtype=torch.uint8) for _ in range(5)]
+
+    assert peak_memory(one_after_the_other) == pytest.approx(MILLION, rel=0.01)
+    assert peak_memory(all_at_once) == pytest.approx(5 * MILLION, rel=0.01)
+    assert peak_memory(lambda: None) == 0
+    given = torch.zeros(MILLION)
+    assert peak_memory(given.sum) < 1000, "what is there already does not count"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_memory_is_in_the_row_where_it_was_asked_for():
+    def case(memory):
+        return Case(
+            "x", "torch", lambda: torch.zeros(MILLION), lambda: torch.zeros(2 * MILLION), lambda a, b: True, memory
+        )
+
+    with_memory, without = (measure(case(memory), 1, repeats=2) for memory in (True, False))
+    assert (with_memory.ours_mb, with_memory.theirs_mb) == pytest.approx((4, 8), rel=0.01)
+    assert run.table_row(with_memory).endswith(" yes    0.50 (4 MB)")
+    assert (without.ours_mb, without.theirs_mb) == (None, None)
+    assert run.table_row(without).endswith(" yes")
+
+
 def test_too_few_repeats():
     with pytest.raises(ValueError, match="at least 2"):
         measure(fake_case(), 1, repeats=1)
 
 
-@pytest.mark.parametrize("case", [*boxes.cases(), *pooling.cases()], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*boxes.cases(), *pooling.cases(), *detectors.cases()], ids=lambda case: case.name)
 def test_cases_agree_with_their_reference(case):
     assert case.check(case.ours(), case.theirs())
 

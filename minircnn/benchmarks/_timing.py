@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
+from minircnn.benchmarks._memory import peak_memory
+
 
 @dataclass(frozen=True)
 class Case:
@@ -24,6 +26,7 @@ class Case:
         ours: computes our result.
         theirs: computes the reference's result.
         check: tells whether the two results agree. A fast wrong answer is not worth a row.
+        memory: whether memory is compared, too: only what torch allocates is seen.
     """
 
     name: str
@@ -31,11 +34,15 @@ class Case:
     ours: Callable[[], object]
     theirs: Callable[[], object]
     check: Callable[[object, object], bool]
+    memory: bool = False
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The outcome of one case: our time divided by the reference's, below 1 where ours is faster."""
+    """The outcome of one case: our time divided by the reference's, below 1 where ours is faster.
+
+    Where memory was compared, its peak in millions of bytes, on top of what the call was given; results count.
+    """
 
     name: str
     reference: str
@@ -47,6 +54,8 @@ class Measurement:
     theirs_ms: float
     repeats: int
     agrees: bool
+    ours_mb: float | None = None
+    theirs_mb: float | None = None
 
 
 def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
@@ -65,12 +74,12 @@ def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
     with limit_threads(threads):
         agrees = bool(case.check(case.ours(), case.theirs()))
         pairs = [(_seconds(case.ours), _seconds(case.theirs)) for _ in range(repeats)]
+        memory = [peak_memory(call) / 1e6 for call in (case.ours, case.theirs)] if case.memory else []
     ratios = [ours / theirs for ours, theirs in pairs]
     low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
     ours_ms, theirs_ms = (1000 * statistics.median(side) for side in zip(*pairs, strict=True))
-    return Measurement(
-        case.name, case.reference, threads, statistics.median(ratios), low, high, ours_ms, theirs_ms, repeats, agrees
-    )
+    times = (statistics.median(ratios), low, high, ours_ms, theirs_ms)
+    return Measurement(case.name, case.reference, threads, *times, repeats, agrees, *memory)
 
 
 def _seconds(call: Callable[[], object]) -> float:

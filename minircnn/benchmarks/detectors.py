@@ -22,7 +22,7 @@ def cases() -> list[Case]:
 
 def _pair() -> tuple[FasterRCNN, TorchvisionFasterRCNN]:
     torch.manual_seed(0)
-    rpn = replace(TOY_TOWN_RPN, anchor_shift=0.0)
+    rpn = replace(TOY_TOWN_RPN, anchor_shift=0.0, nms_threshold=(0.7, 0.7))
     heads = RoIConfig(smooth_l1_beta=1 / 9)
     ours = faster_rcnn_alexnet(AlexNet(SMALL, 1), _CLASSES, rpn, heads)
     ours.transform = replace(ours.transform, min_size=192)

@@ -54,49 +54,47 @@ def _warp(size: int, regions: int, side: int) -> Case:
 
 
 def _roi_pool(regions: int, channels: int, height: int, width: int, stride: int, grid: int, backward: bool) -> Case:
-    """Values, or values and gradients, on a map with many zeros, as ReLU leaves it."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1, channels, height, width, generator=generator).relu()
-    rois = _regions(regions, height * stride, width * stride, generator)
-    weights = torch.rand(regions, channels, grid, grid, generator=generator)
-
-    def run(pool: Callable[..., Tensor]) -> Tensor:
-        if not backward:
-            return pool(features, rois, grid, 1 / stride)
-        leaf = features.clone().requires_grad_()
-        pool(leaf, rois, grid, 1 / stride).backward(weights)
-        return leaf.grad
-
-    return Case(
-        f"roi_pool{' + gradient' if backward else ''}, {regions} of {grid}², {channels}×{height}×{width}",
-        "torchvision",
-        lambda: run(roi_pool),
-        lambda: run(ops.roi_pool),
-        torch.equal,
-    )
+    """On a map with many zeros, as ReLU leaves it."""
+    features = torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(0)).relu()
+    name = f"roi_pool{' + gradient' if backward else ''}, {regions} of {grid}², {channels}×{height}×{width}"
+    return _pooling(name, roi_pool, ops.roi_pool, features, regions, stride, (grid,), backward, torch.equal)
 
 
 def _roi_align(regions: int, grid: int, ratio: int, backward: bool) -> Case:
-    """Values, or values and gradients, on the map of a picture of 800 × 1088 pixels at stride 16."""
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1, 256, 50, 68, generator=generator)
-    rois = _regions(regions, 800, 1088, generator)
-    weights = torch.rand(regions, 256, grid, grid, generator=generator)
+    """On the map of a picture of 800 × 1088 pixels at stride 16."""
+    features = torch.randn(1, 256, 50, 68, generator=torch.Generator().manual_seed(0))
+    name = f"roi_align{' + gradient' if backward else ''}, {regions} of {grid}², ratio {ratio}"
+
+    def agree(ours: Tensor, theirs: Tensor) -> bool:
+        return torch.allclose(ours, theirs, atol=1e-3 if backward else 1e-4)
+
+    return _pooling(name, roi_align, ops.roi_align, features, regions, 16, (grid, ratio, True), backward, agree)
+
+
+def _pooling(
+    name: str,
+    ours: Callable[..., Tensor],
+    theirs: Callable[..., Tensor],
+    features: Tensor,
+    regions: int,
+    stride: int,
+    options: tuple[int, ...],
+    backward: bool,
+    agree: Callable[[Tensor, Tensor], bool],
+) -> Case:
+    """Values, or values and gradients, of so many regions; the first of the options is the grid's size."""
+    generator, (grid, *rest) = torch.Generator().manual_seed(1), options
+    rois = _regions(regions, features.shape[2] * stride, features.shape[3] * stride, generator)
+    weights = torch.rand(regions, features.shape[1], grid, grid, generator=generator)
 
     def run(pool: Callable[..., Tensor]) -> Tensor:
         if not backward:
-            return pool(features, rois, grid, 1 / 16, ratio, True)
+            return pool(features, rois, grid, 1 / stride, *rest)
         leaf = features.clone().requires_grad_()
-        pool(leaf, rois, grid, 1 / 16, ratio, True).backward(weights)
+        pool(leaf, rois, grid, 1 / stride, *rest).backward(weights)
         return leaf.grad
 
-    return Case(
-        f"roi_align{' + gradient' if backward else ''}, {regions} of {grid}², ratio {ratio}",
-        "torchvision",
-        lambda: run(roi_align),
-        lambda: run(ops.roi_align),
-        lambda ours, theirs: torch.allclose(ours, theirs, atol=1e-3 if backward else 1e-4),
-    )
+    return Case(name, "torchvision", lambda: run(ours), lambda: run(theirs), agree, memory=True)
 
 
 def _regions(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:

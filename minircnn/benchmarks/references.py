@@ -58,7 +58,8 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
     """Torchvision's FasterRCNN with the very layers and numbers of one of ours; its weights are not copies.
 
     Args:
-        model: with one level of features, RoIPool, and anchors without a shift, which torchvision does not have.
+        model: with one level of features, RoIPool, anchors without a shift, and one NMS threshold for training and
+            detection: torchvision has no others.
     """
     rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
     reference = TorchvisionFasterRCNN(
@@ -74,7 +75,7 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
         rpn_pre_nms_top_n_test=rpn.before_nms[1],
         rpn_post_nms_top_n_train=rpn.after_nms[0],
         rpn_post_nms_top_n_test=rpn.after_nms[1],
-        rpn_nms_thresh=rpn.nms_threshold,
+        rpn_nms_thresh=rpn.nms_threshold[0],
         rpn_batch_size_per_image=rpn.anchors_per_image,
         box_roi_pool=_RoIPool(heads.pool_size, model.roi_heads.stride),
         box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices

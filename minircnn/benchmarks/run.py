@@ -23,7 +23,9 @@ SUITES: dict[str, Callable[[], Sequence[Case]]] = {
 }
 
 
-HEADER = f"{'operation':<46} {'against':<12} {'threads':>7} {'ratio':>6}  {'middle half':<13} {'agrees':<6}"
+HEADER = (
+    f"{'operation':<46} {'against':<12} {'threads':>7} {'ratio':>6}  {'middle half':<13} {'agrees':<6} {'memory':<6}"
+)
 
 
 def run_suites(names: Iterable[str], repeats: int, report: Callable[[str], None]) -> list[Measurement]:
@@ -59,7 +61,9 @@ def table_row(m: Measurement) -> str:
     """One line of the table under :data:`HEADER`."""
     spread = f"{m.low:.2f} – {m.high:.2f}"
     agrees = "yes" if m.agrees else "NO"
-    return f"{m.name:<46} {m.reference:<12} {m.threads:>7} {m.ratio:>6.2f}  {spread:<13} {agrees:<6}"
+    memory = f"{m.ours_mb / m.theirs_mb:.2f} ({m.ours_mb:.0f} MB)" if m.ours_mb else ""
+    row = f"{m.name:<46} {m.reference:<12} {m.threads:>7} {m.ratio:>6.2f}  {spread:<13} {agrees:<6} {memory}"
+    return row.rstrip()
 
 
 def write_json(measurements: Iterable[Measurement], file: Path) -> None:
