@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -13,17 +12,6 @@ from PIL import Image
 from minircnn import plotting
 from minircnn.plotting import display
 from minircnn.plotting.networks import mosaic
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    """Each test leaves no figure and no changed setting behind."""
-    settings = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == settings
 
 
 def pictures(count, height=20, width=30):

@@ -20,18 +20,7 @@ from minircnn.datasets import CocoDataset
 from minircnn.evaluation import evaluate
 from minircnn.plotting import display
 
-matplotlib.use("Agg")
-
 CLASSES = ["background", "person", "car"]
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    """Each test leaves no figure and no changed setting behind."""
-    settings = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == settings
 
 
 def picture(height=40, width=60):

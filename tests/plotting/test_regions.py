@@ -1,6 +1,5 @@
 """Cells, bins and marks as they are drawn, against the numbers that were given."""
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -10,17 +9,6 @@ from matplotlib.patches import FancyBboxPatch
 
 from minircnn import plotting
 from minircnn.plotting.regions import bin_colour
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    """Each test leaves no figure and no changed setting behind."""
-    settings = dict(matplotlib.rcParams)
-    yield
-    plt.close("all")
-    assert dict(matplotlib.rcParams) == settings
 
 
 def values(height=3, width=5):

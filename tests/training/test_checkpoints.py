@@ -10,50 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from minircnn.training import LoopSettings, fit
+from minircnn.training import fit
 from minircnn.weights import WeightsError
+from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
 
-SETTINGS = LoopSettings(24, 0.02, seed=2)
-
-
-def network():
-    """With dropout, which draws, and batch normalisation, whose statistics are no parameters."""
-    torch.manual_seed(11)
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
-
-
-def noisy(model):
-    """Batches drawn at random."""
-
-    def losses(_):
-        x = torch.randn(16, 4)
-        error = model(x)[:, 0] - x.sum(dim=1)
-        return {"squares": error.square().mean(), "absolute": error.abs().mean()}
-
-    return losses
-
-
-def interrupted(losses, at):
-    """The same losses, but the user presses Ctrl-C in iteration `at`."""
-
-    def or_stop(iteration):
-        if iteration == at:
-            raise KeyboardInterrupt
-        return losses(iteration)
-
-    return or_stop
-
-
-@pytest.fixture(scope="module")
-def unbroken():
-    model = network()
-    return fit(model, noisy(model), SETTINGS, quiet=True), model.state_dict()
-
-
-def assert_same_state(found, wanted):
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-
+ROOT = Path(__file__).resolve().parents[2]
 
 # --------------------------------------------------------------------------------------------------- while it is saved
 
@@ -108,7 +69,8 @@ def test_a_process_killed_in_the_middle_of_a_save_can_be_resumed(tmp_path, unbro
     )
     ended = subprocess.run(
         [sys.executable, script, __file__, checkpoint],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         timeout=120,
         capture_output=True,
         text=True,

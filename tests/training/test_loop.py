@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from minircnn.training import LoopSettings, fit, loop
+from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy, problem
 
 # ------------------------------------------------------------------------------------------------------------ schedule
 
@@ -112,14 +113,6 @@ def test_mixed_precision_on_the_cpu_is_refused():
 # ------------------------------------------------------------------------------------------------------------ learning
 
 
-def problem(count=200, inputs=4):
-    """A line, and noise around it."""
-    random = torch.Generator().manual_seed(3)
-    x = torch.randn(count, inputs, generator=random)
-    y = x @ torch.tensor([1.0, -2.0, 0.5, 3.0]) + 0.7 + torch.randn(count, generator=random)
-    return x, y
-
-
 def test_reaches_the_solution_of_the_normal_equations():
     x, y = problem()
     model = nn.Linear(4, 1)
@@ -136,18 +129,6 @@ def test_reaches_the_solution_of_the_normal_equations():
     residual = np.square(design @ wanted - y.numpy()).mean()
     assert len(found) == 300 and found[-1]["squares"] == pytest.approx(residual, rel=1e-4)
     assert found[-1]["squares"] < found[0]["squares"] / 5
-
-
-def noisy(model):
-    """Batches drawn at random, losses of very different size, so that some gradients are clipped and others are not."""
-    x, y = problem()
-
-    def losses(iteration):
-        rows = torch.randint(0, len(x), (16,))
-        error = (model(x[rows])[:, 0] - y[rows]) * 10.0 ** (iteration % 3 - 1)
-        return {"squares": error.square().mean(), "absolute": error.abs().mean()}
-
-    return losses
 
 
 def test_equals_plain_torch():
@@ -428,38 +409,6 @@ def test_the_scale_is_resumed(tmp_path, scaled):
 
 
 # --------------------------------------------------------------------------------------------------------- interruption
-
-
-def network():
-    """With dropout, which draws, and batch normalisation, whose statistics are no parameters."""
-    torch.manual_seed(11)
-    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
-
-
-def interrupted(losses, at):
-    """The same losses, but the user presses Ctrl-C in iteration `at`."""
-
-    def or_stop(iteration):
-        found = losses(iteration)
-        if iteration == at:
-            raise KeyboardInterrupt
-        return found
-
-    return or_stop
-
-
-SETTINGS = LoopSettings(24, 0.02, seed=2)
-
-
-@pytest.fixture(scope="module")
-def unbroken():
-    model = network()
-    return fit(model, noisy(model), SETTINGS, quiet=True), model.state_dict()
-
-
-def assert_same_state(found, wanted):
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("at, every, start", [(0, 5, 0), (3, 5, 0), (5, 5, 5), (13, 5, 10), (23, 5, 20), (7, 1, 7)])
