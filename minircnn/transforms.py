@@ -6,6 +6,7 @@ whole pictures, and says what it does to them.
 Shape comments: B pictures, H W the size of a picture, G objects.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,12 @@ class Transform:
     max_size: int | None = None
     divisor: int = 1
 
-    def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Size]]:
+    def batch(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
         """Pictures as the network's input.
 
         Args:
             images: each ``(3, H, W)`` floats in [0, 1].
+            scale: see :meth:`new_size`.
 
         Returns:
             ``(B, 3, H, W)``, and the size that each picture has in it.
@@ -50,8 +52,8 @@ class Transform:
             ValueError: there is no picture, or one has another shape or type.
         """
         _check(images)
-        ready = [resize(self.normalise(image), self.new_size(_size(image))) for image in images]
-        return pad_batch(ready, self.divisor), [_size(image) for image in ready]
+        ready = [resize(self.normalise(image), self.new_size(size_of(image), scale)) for image in images]
+        return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
 
     def normalise(self, image: Tensor) -> Tensor:
         """A picture ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
@@ -59,32 +61,25 @@ class Transform:
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
 
-    def new_size(self, size: Size) -> Size:
+    def new_size(self, size: Size, scale: float = 1.0) -> Size:
         """What a size becomes, sides keeping their ratio up to a pixel.
+
+        Args:
+            size: ``(height, width)``.
+            scale: how much larger or smaller than usual. Training varies it, so that objects come in more sizes.
 
         >>> Transform(min_size=600, max_size=1000).new_size((375, 500)), Transform().new_size((375, 500))
         ((600, 800), (375, 500))
         """
-        if self.min_size is None:
-            return size
-        scale = self.min_size / min(size)
-        if self.max_size is not None:
-            scale = min(scale, self.max_size / max(size))
+        if self.min_size is not None:
+            longest = self.max_size / max(size) if self.max_size is not None else math.inf
+            scale *= min(self.min_size / min(size), longest)
         return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
-
-    def target(self, target: dict[str, Any], size: Size) -> dict[str, Any]:
-        """A picture's objects after its resizing.
-
-        Args:
-            target: see :func:`resize_target`.
-            size: of the picture as it was.
-        """
-        return resize_target(target, size, self.new_size(size))
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
     """A picture ``(C, H, W)`` in another size, each pixel interpolated bilinearly, without anti-aliasing."""
-    if _size(image) == size:
+    if size_of(image) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
@@ -145,7 +140,7 @@ def pad_batch(images: Sequence[Tensor], divisor: int = 1) -> Tensor:
     """
     if not len(images):
         raise ValueError("images must hold at least one picture")
-    height, width = padded_size([_size(image) for image in images], divisor)
+    height, width = padded_size([size_of(image) for image in images], divisor)
     return torch.stack([F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images])
 
 
@@ -191,16 +186,14 @@ def recolour(image: Tensor, amount: float, generator: torch.Generator) -> Tensor
     return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
 
 
-def random_size(size: Size, amount: float, generator: torch.Generator) -> Size:
-    """A size larger or smaller by a factor of up to ``1 + amount``, shrinking being as likely as growing.
+def random_scale(amount: float, generator: torch.Generator) -> float:
+    """A factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow.
 
     Args:
-        size: ``(height, width)``.
-        amount: 0 changes nothing.
+        amount: 0 always gives 1.
         generator: draws.
     """
-    factor = (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
-    return max(round(size[0] * factor), 1), max(round(size[1] * factor), 1)
+    return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
 
 
 def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
@@ -222,7 +215,8 @@ def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)
 
 
-def _size(image: Tensor) -> Size:
+def size_of(image: Tensor) -> Size:
+    """``(height, width)`` of a picture ``(…, H, W)``."""
     return (image.shape[-2], image.shape[-1])
 
 

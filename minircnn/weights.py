@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,23 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
     module.load_state_dict(given, strict=False)
+
+
+def save_detector(
+    path: Path, kind: str, model: torch.nn.Module, configs: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Writes a detector, in half precision, for :func:`load_detector`.
+
+    Args:
+        path: the ``.safetensors`` file; the ``.json`` is written beside it.
+        kind: what the JSON is to call it.
+        model: the detector, with its ``classes``.
+        configs: dataclasses by name: all that it takes to build the detector again.
+        about: noted in the JSON file, too.
+    """
+    record = {"detector": kind, "classes": list(model.classes)}
+    record |= {name: asdict(config) for name, config in configs.items()}
+    save_weights(path, halve(model.state_dict()), {**record, **about})
 
 
 def load_detector(

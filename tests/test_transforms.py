@@ -6,7 +6,16 @@ import torchvision.transforms.v2.functional as reference
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.tv_tensors import BoundingBoxes
 
-from minircnn.transforms import Transform, mirror, mirror_boxes, pad_batch, random_size, recolour, resize_boxes
+from minircnn.transforms import (
+    Transform,
+    mirror,
+    mirror_boxes,
+    pad_batch,
+    random_scale,
+    recolour,
+    resize_boxes,
+    resize_target,
+)
 
 
 def test_padding_keeps_the_pictures_and_adds_zeros():
@@ -72,7 +81,7 @@ def test_equals_torchvisions_transform(shortest, longest, divisor):
     assert sizes == expected.image_sizes
     assert torch.allclose(batch, expected.tensors, atol=1e-6)
     for image, target, wanted in zip(images, targets, expected_targets, strict=True):
-        found = ours.target(target, tuple(image.shape[1:]))
+        found = resize_target(target, tuple(image.shape[1:]), ours.new_size(tuple(image.shape[1:])))
         assert torch.allclose(found["boxes"], wanted["boxes"], atol=1e-6, rtol=1e-6)
         assert found["masks"].dtype == torch.bool
         assert torch.equal(found["masks"], wanted["masks"].bool())
@@ -88,7 +97,7 @@ def test_nothing_that_is_given_changes():
     before = image.clone(), target["boxes"].clone(), target["masks"].clone()
     transform = Transform(min_size=80, divisor=32)
     transform.batch([image])
-    transform.target(target, (50, 70))
+    resize_target(target, (50, 70), (80, 112))
     assert all(map(torch.equal, (image, target["boxes"], target["masks"]), before))
 
 
@@ -97,7 +106,7 @@ def test_without_sizes_pictures_keep_theirs():
     transform = Transform((0.5,) * 3, (0.5,) * 3)
     batch, sizes = transform.batch([image])
     assert sizes == [(50, 70)] and torch.allclose(batch[0], 2 * image - 1)
-    assert transform.target(target, (50, 70)) is target
+    assert resize_target(target, (50, 70), (50, 70)) is target
 
 
 def test_blue_first():
@@ -146,9 +155,24 @@ def test_light_stays_a_picture_and_none_changes_nothing():
 
 def test_sizes_grow_as_often_as_they_shrink():
     generator = torch.Generator().manual_seed(0)
-    sizes = [random_size((1000, 2000), 0.25, generator) for _ in range(2000)]
-    assert all(800 <= height <= 1250 and abs(2 * height - width) <= 1 for height, width in sizes)
-    assert min(sizes)[0] < 810 and max(sizes)[0] > 1230
-    assert 900 < sum(height > 1000 for height, _ in sizes) < 1100
-    assert random_size((30, 40), 0.0, generator) == (30, 40)
-    assert random_size((1, 1), 0.9, generator) >= (1, 1)
+    scales = [random_scale(0.25, generator) for _ in range(2000)]
+    assert all(0.8 <= scale <= 1.25 for scale in scales)
+    assert min(scales) < 0.81 and max(scales) > 1.23
+    assert 900 < sum(scale > 1 for scale in scales) < 1100
+    assert random_scale(0.0, generator) == 1
+
+
+@pytest.mark.parametrize(
+    ("transform", "scale", "new"),
+    [
+        (Transform(), 1.0, (30, 40)),
+        (Transform(), 1.5, (45, 60)),
+        (Transform(min_size=60), 1.5, (90, 120)),
+        (Transform(min_size=60, max_size=70), 0.5, (26, 35)),
+        (Transform(), 0.01, (1, 1)),
+    ],
+)
+def test_larger_or_smaller_than_usual(transform, scale, new):
+    assert transform.new_size((30, 40), scale) == new
+    batch, sizes = transform.batch([torch.rand(3, 30, 40)], scale)
+    assert sizes == [new] and batch.shape[2:] == new

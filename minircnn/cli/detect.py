@@ -95,12 +95,9 @@ def fast_rcnn(
     plan = start(pictures, out, json_file)
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
-    target_device = ready_device(device)
-    weights = find_weights("--weights", weights, FAST_RCNN_WEIGHTS, "`minircnn train fast_rcnn`")
-    model = load_fast_rcnn(weights).to(target_device)
-    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
-    about = {"detector": "fast_rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
-    detect_all(plan, _on_proposals(model, target_device, max_proposals), model.classes, about)
+    model, about = _probable("fast_rcnn", FAST_RCNN_WEIGHTS, load_fast_rcnn, weights, threshold, device)
+    about["max_proposals"] = max_proposals
+    detect_all(plan, _on_proposals(model, ready_device(device), max_proposals), model.classes, about)
 
 
 @app.command("faster_rcnn")
@@ -112,20 +109,29 @@ def faster_rcnn(
     device: Device = "cpu",
     json_file: JsonFile = None,
 ) -> None:
-    """Find objects with Faster R-CNN.
-
-    A line for each object says the picture, the class, the probability, and the box as x1 y1 x2 y2 in pixels. Pictures
-    that cannot be read are named and left out; the exit status is then 1.
-    """
+    """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
     plan = start(pictures, out, json_file)
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
 
+    model, about = _probable("faster_rcnn", FASTER_RCNN_WEIGHTS, load_faster_rcnn, weights, threshold, device)
     target_device = ready_device(device)
-    weights = find_weights("--weights", weights, FASTER_RCNN_WEIGHTS, "`minircnn train faster_rcnn`")
-    model = load_faster_rcnn(weights).to(target_device)
-    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
-    about = {"detector": "faster_rcnn", "weights": str(weights), "threshold": threshold}
     detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
+
+
+def _probable(
+    detector: str,
+    default: Path,
+    load: Callable[[Path], Any],
+    weights: Path | None,
+    threshold: float,
+    device: str,
+) -> tuple[Any, dict[str, Any]]:
+    """A detector whose scores are probabilities, which finds what is above the threshold; and what it is."""
+    target_device = ready_device(device)
+    weights = find_weights("--weights", weights, default, f"`minircnn train {detector}`")
+    model = load(weights).to(target_device)
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
+    return model, {"detector": detector, "weights": str(weights), "threshold": threshold}
 
 
 def _on_proposals(model: Any, device: torch.device, max_proposals: int) -> Callable[[Tensor], Detections]:  # noqa: ANN401

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from minircnn.alexnet import AlexNet
-    from minircnn.datasets import ToyTown
 
 OutFile = Annotated[
     Path | None,
@@ -82,13 +81,12 @@ def starting_network(weights: Path | None, seed: int) -> "AlexNet":
     return AlexNet(SMALL, num_classes=1)  # fine-tuning replaces the last layer
 
 
-def with_proposals(data: "ToyTown", count: int) -> "tuple[list[tuple[Tensor, dict[str, Any]]], list[Tensor]]":
-    """The first pictures of a data set, read once and for all, and the proposals of each."""
+def proposals_of(samples: "list[tuple[Tensor, dict[str, Any]]]") -> "list[Tensor]":
+    """The proposals of each picture, from the cache as far as they are there."""
     from minircnn.selective_search import stored_proposals
 
-    say(f"proposals of {count} pictures, as far as they are not in the cache")
-    samples = [data[index] for index in range(count)]
-    return samples, stored_proposals(samples, workers=-1)
+    say(f"proposals of {len(samples)} pictures, as far as they are not in the cache")
+    return stored_proposals(samples, workers=-1)
 
 
 def describe(weights: Path | None) -> dict[str, str]:

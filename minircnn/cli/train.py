@@ -24,10 +24,10 @@ from minircnn.cli.starting import (
     ProposalsToLearnFrom,
     describe,
     named,
+    proposals_of,
     starting_network,
     starting_weights,
     tell_of_unfinished,
-    with_proposals,
 )
 from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn
 
@@ -131,7 +131,8 @@ def rcnn(
     tell_of_unfinished(out, resume)
     used = {"pictures": count, **asdict(settings), "out": named(out), **given(network=network and network.name)}
     command = as_command("train rcnn", used) + (" --from-scratch" if from_scratch else "")
-    samples, proposals = with_proposals(data, count)
+    samples = [data[index] for index in range(count)]
+    proposals = proposals_of(samples)
     train_rcnn(
         model.to(target_device),
         samples,

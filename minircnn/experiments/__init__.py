@@ -1,8 +1,34 @@
 """Comparisons that take longer than a notebook may. Each writes its figures into data/results, which notebooks read."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import minircnn
+from minircnn.files import write_atomically
 
 RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
 """Where the results lie that come with a clone of the project."""
+
+
+def write_results(path: Path, module: str, record: Mapping[str, Any]) -> None:
+    """Writes the figures of an experiment, with the command that makes them, and says so.
+
+    Args:
+        path: the JSON file.
+        module: the experiment's name in this package.
+        record: settings and figures.
+    """
+    content = {"command": f"python -m minircnn.experiments.{module}", **record}
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    print(f"written to {path}")
+
+
+def in_percent(**figures: float) -> str:
+    """Figures from 0 to 1 by name.
+
+    >>> in_percent(AP=0.5, AP50=0.75)
+    'AP 50.0  AP50 75.0'
+    """
+    return "  ".join(f"{name} {100 * value:.1f}" for name, value in figures.items())

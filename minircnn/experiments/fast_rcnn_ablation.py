@@ -8,7 +8,6 @@ support vector machines are fitted to its fc7 features, as R-CNN had them. All a
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.boxes import decode_boxes
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER
+from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
 from minircnn.fast_rcnn import FastRCNN, RoIConfig
-from minircnn.files import write_atomically
 from minircnn.rcnn import (
     RCNNConfig,
     SVMSettings,
@@ -173,8 +171,8 @@ def describe(row: Row) -> str:
     'seed 0  joint    softmax  box regression  AP 50.0  AP50 75.0  AP75 62.5'
     """
     moved = "box regression" if row.box_regression else ""
-    return f"seed {row.seed}  {row.training:<7}  {row.classifier:<7}  {moved:<14}  " + "  ".join(
-        f"{name} {100 * value:.1f}" for name, value in (("AP", row.ap), ("AP50", row.ap50), ("AP75", row.ap75))
+    return f"seed {row.seed}  {row.training:<7}  {row.classifier:<7}  {moved:<14}  " + in_percent(
+        AP=row.ap, AP50=row.ap50, AP75=row.ap75
     )
 
 
@@ -197,14 +195,12 @@ def main(arguments: list[str] | None = None) -> None:
             lambda: load_alexnet(SMALL_WEIGHTS), train, test, ToyTown("train", masks=False).classes, settings
         )
     record = {
-        "command": "python -m minircnn.experiments.fast_rcnn_ablation",
         "training_pictures": len(train.samples),
         "test_pictures": len(test.samples),
         "settings": asdict(settings),
         "rows": [asdict(row) for row in rows],
     }
-    write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {options.out}")
+    write_results(options.out, "fast_rcnn_ablation", record)
 
 
 def _read(split: str, count: int) -> Data:

@@ -8,7 +8,6 @@ more, trained jointly, have fewer anchors (the shape of the paper's table 8). Al
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +16,8 @@ from time import process_time
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate, proposal_recall
-from minircnn.experiments import RESULTS_FOLDER
+from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig
-from minircnn.files import write_atomically
 from minircnn.rcnn.finetuning import Sample
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn, train_in_turns
 
@@ -120,10 +118,9 @@ def describe(row: Row) -> str:
     >>> describe(Row(0, "joint", 1500, 3, 3, 0.5, 0.75, 0.625, 0.875, 60.0))
     'seed 0  joint  1500 batches  3 scales, 3 ratios  AP 50.0  AP50 75.0  AP75 62.5  recall 87.5  60 s'
     """
-    figures = (("AP", row.ap), ("AP50", row.ap50), ("AP75", row.ap75), ("recall", row.recall))
     return (
         f"seed {row.seed}  {row.training}  {row.iterations} batches  {row.scales} scales, {row.ratios} ratios  "
-        + "  ".join(f"{name} {100 * value:.1f}" for name, value in figures)
+        + in_percent(AP=row.ap, AP50=row.ap50, AP75=row.ap75, recall=row.recall)
         + f"  {row.seconds:.0f} s"
     )
 
@@ -144,14 +141,12 @@ def main(arguments: list[str] | None = None) -> None:
         settings = FasterRCNNTrainingSettings(iterations=options.iterations, min_size=128, seed=seed)
         rows += compare(lambda: load_alexnet(SMALL_WEIGHTS), train, test, classes, settings)
     record = {
-        "command": "python -m minircnn.experiments.faster_rcnn_ablation",
         "training_pictures": len(train),
         "test_pictures": len(test),
         "settings": asdict(settings),
         "rows": [asdict(row) for row in rows],
     }
-    write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {options.out}")
+    write_results(options.out, "faster_rcnn_ablation", record)
 
 
 def _read(split: str, count: int) -> list[Sample]:

@@ -7,7 +7,6 @@ network as it came from pre-training and after fine-tuning, and the last one als
 """
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +18,7 @@ from minircnn.alexnet import LAYERS, SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.cache import Cache
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER
-from minircnn.files import write_atomically
+from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
 from minircnn.rcnn import RCNN, RCNN_WEIGHTS, RCNNConfig, load_rcnn, select_detections
 from minircnn.rcnn.finetuning import Sample
 from minircnn.selective_search import stored_proposals
@@ -110,9 +108,7 @@ def describe(row: Row) -> str:
     'fine-tuned  fc7    box regression  AP 50.0  AP50 75.0  AP75 62.5'
     """
     tuned, moved = "fine-tuned" if row.fine_tuned else "", "box regression" if row.box_regression else ""
-    return f"{tuned:<10}  {row.layer:<5}  {moved:<14}  " + "  ".join(
-        f"{name} {100 * value:.1f}" for name, value in (("AP", row.ap), ("AP50", row.ap50), ("AP75", row.ap75))
-    )
+    return f"{tuned:<10}  {row.layer:<5}  {moved:<14}  " + in_percent(AP=row.ap, AP50=row.ap50, AP75=row.ap75)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -133,14 +129,12 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.inference_mode():
         rows = compare(networks, samples, proposals[0], held_out, proposals[1], train.classes)
     record = {
-        "command": "python -m minircnn.experiments.rcnn_ablation",
         "training_pictures": len(samples),
         "test_pictures": len(held_out),
         "max_proposals": options.max_proposals,
         "rows": [asdict(row) for row in rows],
     }
-    write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"written to {options.out}")
+    write_results(options.out, "rcnn_ablation", record)
 
 
 if __name__ == "__main__":

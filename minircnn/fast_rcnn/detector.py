@@ -19,7 +19,7 @@ from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
 from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.losses import Losses
-from minircnn.transforms import Transform, resize_boxes
+from minircnn.transforms import Size, Transform, resize_boxes, resize_target, size_of
 
 
 class FastRCNN(nn.Module):
@@ -45,16 +45,17 @@ class FastRCNN(nn.Module):
         self.trunk, self.roi_heads, self.classes = trunk, roi_heads, tuple(classes)
         self.transform = transform or Transform()
 
-    def features(self, images: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+    def features(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
         """The one pass: no regions are known here.
 
         Args:
             images: each ``(3, H, W)`` in [0, 1].
+            scale: how much larger or smaller than usual the trunk is to see them.
 
         Returns:
             Feature maps ``(B, C, h, w)``, and the size of each picture as the trunk saw it.
         """
-        batch, sizes = self.transform.batch(images)
+        batch, sizes = self.transform.batch(images, scale)
         # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time.
         return self.trunk(batch.contiguous(memory_format=torch.channels_last)), sizes
 
@@ -64,6 +65,7 @@ class FastRCNN(nn.Module):
         proposals: Sequence[Tensor],
         targets: Sequence[dict[str, Any]],
         generators: Sequence[torch.Generator] | None = None,
+        scale: float = 1.0,
     ) -> Losses:
         """The multi-task loss on regions that are drawn from the proposals of these pictures.
 
@@ -72,27 +74,28 @@ class FastRCNN(nn.Module):
             proposals: ``(P, 4)`` for each; P may be 0.
             targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
             generators: see :meth:`RoIHeads.sample`.
+            scale: how much larger or smaller than usual the trunk is to see the pictures.
 
         Returns:
             ``loss_classifier`` and ``loss_box_reg``, finite in every case.
 
         Raises:
-            ValueError: the numbers of pictures, proposals and targets differ, or a picture has no place for a cell.
+            ValueError: the numbers of pictures, proposals and targets differ.
         """
         _check_counts(images, proposals, targets)
-        features, sizes = self.features(images)
-        sampled = self.roi_heads.sample(
-            _resized(proposals, images, sizes), self.resized_targets(images, targets), generators
-        )
+        features, sizes = self.features(images, scale)
+        targets = self.resized_targets(images, targets, sizes)
+        sampled = self.roi_heads.sample(_resized(proposals, images, sizes), targets, generators)
         return self.roi_heads.losses(features, sampled)
 
-    def resized_targets(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Objects in pixels of the pictures that the trunk sees, where the pictures are."""
-        resized = []
-        for image, target in zip(images, targets, strict=True):
-            here = {name: _to(value, image.device) for name, value in target.items()}
-            resized.append(self.transform.target(here, _size(image)))
-        return resized
+    def resized_targets(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], sizes: Sequence[Size]
+    ) -> list[dict[str, Any]]:
+        """Objects in pixels of the pictures that the trunk saw, of these sizes, where the pictures are."""
+        return [
+            resize_target({name: _to(value, image.device) for name, value in target.items()}, size_of(image), size)
+            for image, target, size in zip(images, targets, sizes, strict=True)
+        ]
 
     @torch.no_grad()
     def detect(
@@ -119,11 +122,11 @@ class FastRCNN(nn.Module):
         return self.restored(found, images, sizes)
 
     def restored(
-        self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]
+        self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
         """What was found, in pixels of the pictures that were given."""
         pairs = zip(found, images, sizes, strict=True)
-        return [{**one, "boxes": resize_boxes(one["boxes"], size, _size(image))} for one, image, size in pairs]
+        return [{**one, "boxes": resize_boxes(one["boxes"], size, size_of(image))} for one, image, size in pairs]
 
     def forward(
         self,
@@ -176,16 +179,12 @@ def _to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - targets hold
     return value.to(device) if isinstance(value, Tensor) else value
 
 
-def _resized(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+def _resized(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
     """Proposals in pixels of the pictures that the trunk saw, where the pictures are."""
     return [
-        resize_boxes(boxes.to(image.device), _size(image), size)
+        resize_boxes(boxes.to(image.device), size_of(image), size)
         for boxes, image, size in zip(proposals, images, sizes, strict=True)
     ]
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return (image.shape[1], image.shape[2])
 
 
 def _check_counts(images: Sequence[Tensor], *others: Sequence[Any]) -> None:

@@ -1,7 +1,6 @@
 """Fast R-CNN in one file of numbers, with a JSON file that says how they fit together."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, halve, load_detector, save_weights, with_tuples
+from minircnn.weights import WEIGHTS_FOLDER, load_detector, save_detector, with_tuples
 
 FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train fast_rcnn``."""
@@ -24,25 +23,14 @@ def save_fast_rcnn(model: FastRCNN, network: AlexNetConfig, path: Path, about: M
         path: the ``.safetensors`` file; the ``.json`` is written beside it.
         about: noted in the JSON file.
     """
-    record = {
-        "detector": "fast_rcnn",
-        "classes": list(model.classes),
-        "config": asdict(model.roi_heads.config),
-        "network": asdict(network),
-        "transform": asdict(model.transform),
-    }
-    save_weights(path, halve(model.state_dict()), {**record, **about})
+    configs = {"config": model.roi_heads.config, "network": network, "transform": model.transform}
+    save_detector(path, "fast_rcnn", model, configs, about)
 
 
 def load_fast_rcnn(path: str | Path = FAST_RCNN_WEIGHTS) -> FastRCNN:
-    """A detector that :func:`save_fast_rcnn` wrote; by default the one that comes with the project.
+    """A detector that :func:`save_fast_rcnn` wrote, by default the one that comes with the project.
 
-    Returns:
-        A detector in evaluation mode.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        WeightsError: a file is damaged, or describes something else.
+    Errors are those of :func:`minircnn.weights.load_detector`.
     """
     return load_detector(path, "fast_rcnn", "a Fast R-CNN", _build)
 

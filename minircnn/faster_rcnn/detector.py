@@ -20,7 +20,7 @@ from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet
 from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig
 from minircnn.losses import Losses
-from minircnn.transforms import Transform, padded_size
+from minircnn.transforms import Size, Transform, padded_size
 
 
 class FasterRCNN(FastRCNN):
@@ -35,7 +35,7 @@ class FasterRCNN(FastRCNN):
         transform: what happens to pictures before the trunk sees them.
 
     :func:`faster_rcnn_alexnet` builds the one that this course trains. Where Fast R-CNN's methods ask for proposals,
-    these do not; :meth:`losses_on` still takes some from elsewhere.
+    these do not; :meth:`fast_rcnn_losses` still takes some from elsewhere.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class FasterRCNN(FastRCNN):
         images: Sequence[Tensor],
         targets: Sequence[dict[str, Any]],
         generators: Sequence[torch.Generator] | None = None,
+        scale: float = 1.0,
     ) -> Losses:
         """Four losses at once: of the proposals, and of what is said about them (section 3.2, "approximate joint").
 
@@ -64,6 +65,7 @@ class FasterRCNN(FastRCNN):
             targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
             generators: one for each picture, which draw its anchors and then its regions; by default torch's global
                 one draws for all, as in torchvision.
+            scale: how much larger or smaller than usual the trunk is to see the pictures.
 
         Returns:
             ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case.
@@ -73,38 +75,40 @@ class FasterRCNN(FastRCNN):
         """
         if len(images) != len(targets):
             raise ValueError(f"there are {len(images)} pictures but targets for {len(targets)}: give one for each")
-        features, sizes = self.features(images)
-        targets = self.resized_targets(images, targets)
+        features, sizes = self.features(images, scale)
+        targets = self.resized_targets(images, targets, sizes)
         answers = self.answers(features, sizes)
         first = self.rpn.losses(answers, targets, generators)
         proposals = [found["boxes"] for found in self.rpn.propose(answers, sizes)]
         second = self.roi_heads.losses(features, self.roi_heads.sample(proposals, targets, generators))
         return Losses({**second, **first}, counts={**second.counts, **first.counts})
 
-    def losses_on(
+    def fast_rcnn_losses(
         self,
         images: Sequence[Tensor],
         proposals: Sequence[Tensor],
         targets: Sequence[dict[str, Any]],
         generators: Sequence[torch.Generator] | None = None,
+        scale: float = 1.0,
     ) -> Losses:
         """Fast R-CNN's two losses, on proposals from elsewhere: see :meth:`FastRCNN.losses`."""
-        return super().losses(images, proposals, targets, generators)
+        return super().losses(images, proposals, targets, generators, scale)
 
     def rpn_losses(
         self,
         images: Sequence[Tensor],
         targets: Sequence[dict[str, Any]],
         generators: Sequence[torch.Generator] | None = None,
+        scale: float = 1.0,
     ) -> Losses:
         """The two losses of the region proposal network alone, for training in turns."""
-        features, sizes = self.features(images)
-        return self.rpn.losses(self.answers(features, sizes), self.resized_targets(images, targets), generators)
+        features, sizes = self.features(images, scale)
+        targets = self.resized_targets(images, targets, sizes)
+        return self.rpn.losses(self.answers(features, sizes), targets, generators)
 
-    def answers(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> RPNAnswers:
+    def answers(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[Size]) -> RPNAnswers:
         """What the region proposal network says about features of pictures of these sizes."""
-        levels = [features] if isinstance(features, Tensor) else list(features.values())
-        return self.rpn(levels, padded_size(sizes, self.transform.divisor))
+        return self.rpn(_levels(features), padded_size(sizes, self.transform.divisor))
 
     @torch.no_grad()
     def propose(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -128,7 +132,7 @@ class FasterRCNN(FastRCNN):
             ValueError: pictures or weights hold nan.
         """
         features, sizes = self.features(images)
-        for level in [features] if isinstance(features, Tensor) else features.values():
+        for level in _levels(features):
             check_finite(level)
         proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
         return self.restored(self.roi_heads.detect(features, proposals, sizes, regress=regress), images, sizes)
@@ -144,13 +148,19 @@ class FasterRCNN(FastRCNN):
         return self.losses(images, targets)
 
 
+def _levels(features: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    """One map as a pyramid of one level; of several, the maps."""
+    return [features] if isinstance(features, Tensor) else list(features.values())
+
+
 # For pictures of 128 pixels, enlarged to 192. conv5's cells are centred on their own 8 pixels, so anchors are, too.
-# With a lower threshold than the paper's 0.7, fewer proposals say nearly the same, and few of them suffice.
+# With a lower NMS threshold than the paper's 0.7, fewer proposals say nearly the same, and few of them suffice. That is
+# for detection; in training those that say nearly the same are welcome: each is one more example of its object.
 TOY_TOWN_RPN = RPNConfig(
     anchor_sizes=((20.0, 36.0, 64.0, 112.0),),
     anchor_shift=0.5,
     anchors_per_image=128,
-    nms_threshold=0.5,
+    nms_threshold=(0.7, 0.5),
     before_nms=(1000, 1000),
     after_nms=(150, 60),
 )

@@ -26,7 +26,8 @@ class RPNConfig:
     """The numbers of the paper.
 
     Attributes:
-        anchor_sizes: of each level of feature maps, in pixels of the picture; the paper has one level with three sizes.
+        anchor_sizes: of each level of feature maps, in pixels of the picture as the trunk sees it, perhaps enlarged.
+            The paper has one level with three sizes.
         anchor_ratios: height divided by width.
         anchor_shift: see :func:`grid_anchors`.
         foreground_iou: an anchor that overlaps an object by this much is positive; so are those that overlap it most.
@@ -35,7 +36,7 @@ class RPNConfig:
         positive_fraction: at most this share of them is positive.
         smooth_l1_beta: from which error on the box loss grows like a line. Paper: 1; torchvision: 1 / 9. Deltas have no
             weights here, so nearly all errors are far below 1.
-        nms_threshold: IoU above which the weaker of two proposals goes.
+        nms_threshold: IoU above which the weaker of two proposals goes, in training and in detection.
         before_nms: so many of the best anchors of each level are looked at, in training and in detection.
         after_nms: so many proposals are left, in training and in detection. Paper: 2000 and 300.
         min_size: proposals with a shorter side, in pixels, go.
@@ -49,7 +50,7 @@ class RPNConfig:
     anchors_per_image: int = 256
     positive_fraction: float = 0.5
     smooth_l1_beta: float = 1 / 9
-    nms_threshold: float = 0.7
+    nms_threshold: tuple[float, float] = (0.7, 0.7)
     before_nms: tuple[int, int] = (12000, 6000)
     after_nms: tuple[int, int] = (2000, 300)
     min_size: float = 1e-3
@@ -176,7 +177,7 @@ class RPN(nn.Module):
         scores = objectness[index].sigmoid()
         large = ((boxes[:, 2:] - boxes[:, :2]) >= config.min_size).all(dim=1)
         boxes, scores, level = boxes[large], scores[large], level[large]
-        kept = batched_nms(boxes, scores, level, config.nms_threshold)[: config.after_nms[mode]]
+        kept = batched_nms(boxes, scores, level, config.nms_threshold[mode])[: config.after_nms[mode]]
         return {"boxes": boxes[kept], "scores": scores[kept]}
 
     def losses(

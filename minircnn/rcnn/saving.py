@@ -28,14 +28,9 @@ def save_rcnn(model: RCNN, path: Path, about: Mapping[str, Any]) -> None:
 
 
 def load_rcnn(path: str | Path = RCNN_WEIGHTS) -> RCNN:
-    """A detector that :func:`save_rcnn` wrote; by default the one that comes with the project.
+    """A detector that :func:`save_rcnn` wrote, by default the one that comes with the project.
 
-    Returns:
-        A detector in evaluation mode.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        WeightsError: a file is damaged, or describes something else.
+    Errors are those of :func:`minircnn.weights.load_detector`.
     """
     return load_detector(path, "rcnn", "an R-CNN", _build)
 

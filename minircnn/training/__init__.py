@@ -8,6 +8,7 @@ from minircnn.training.faster_rcnn import (
     train_faster_rcnn,
     train_in_turns,
 )
+from minircnn.training.joint import JointTrainingSettings, train_jointly
 from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
@@ -19,6 +20,7 @@ __all__ = [
     "Batch",
     "FastRCNNTrainingSettings",
     "FasterRCNNTrainingSettings",
+    "JointTrainingSettings",
     "Log",
     "LoopSettings",
     "PretrainingSettings",
@@ -40,6 +42,7 @@ __all__ = [
     "train_fast_rcnn",
     "train_faster_rcnn",
     "train_in_turns",
+    "train_jointly",
     "train_rcnn",
     "world_size",
 ]

@@ -8,16 +8,7 @@ import torch
 from torch import Tensor
 
 from minircnn.training.parallel import share
-from minircnn.transforms import (
-    Transform,
-    mirror,
-    mirror_boxes,
-    random_size,
-    recolour,
-    resize,
-    resize_boxes,
-    resize_target,
-)
+from minircnn.transforms import mirror, mirror_boxes, random_scale, recolour
 
 Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 
@@ -31,12 +22,14 @@ class Batch:
         targets: objects.
         proposals: ``(P, 4)``; empty where none were given.
         generators: which draw what else is random about the picture.
+        scale: how much larger or smaller than usual the detector is to see them.
     """
 
     images: list[Tensor] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     proposals: list[Tensor] = field(default_factory=list)
     generators: list[torch.Generator] = field(default_factory=list)
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -46,15 +39,13 @@ class Variety:
     Attributes:
         mirror: how often it is mirrored, in [0, 1]. The papers' only variety.
         colour: how much its light changes; see :func:`minircnn.transforms.recolour`.
-        scale: how much the size of all pictures of a batch changes; see :func:`minircnn.transforms.random_size`.
-        transform: whose sizes pictures have before ``scale`` changes them. The detector that learns must not resize
-            them again.
+        scale: how much their size changes; see :func:`minircnn.transforms.random_scale`. All pictures of a batch grow
+            or shrink alike, or padding would depend on which of them a process has.
     """
 
     mirror: float = 0.5
     colour: float = 0.0
     scale: float = 0.0
-    transform: Transform = field(default_factory=Transform)
 
 
 def draw_batch(
@@ -88,15 +79,13 @@ def draw_batch(
         raise ValueError(f"there are {len(samples)} pictures but proposals for {len(proposals)}: give one tensor each")
     if not 1 <= pictures <= len(samples):
         raise ValueError(f"pictures_per_batch is {pictures}, but there are {len(samples)} pictures")
-    batch, variety = Batch(), variety or Variety()
+    variety, of_batch = variety or Variety(), torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+    batch = Batch(scale=random_scale(variety.scale, of_batch))
     for place, index in share(list(enumerate(pictures_of(iteration, len(samples), pictures, seed)))):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + place)
         image, target = samples[index]
         found = image.new_zeros(0, 4) if proposals is None else proposals[index]
         image, target, found = _vary(image, target, found, variety, generator)
-        # All grow or shrink alike, or padding would depend on which of them this process has.
-        alike = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-        image, target, found = _resize(image, target, found, variety, alike)
         batch.images.append(image.to(device))
         batch.targets.append(target)
         batch.generators.append(generator)
@@ -114,15 +103,6 @@ def _vary(
     if variety.colour:
         image = recolour(image, variety.colour, generator)
     return image, target, proposals
-
-
-def _resize(
-    image: Tensor, target: dict[str, Any], proposals: Tensor, variety: Variety, generator: torch.Generator
-) -> tuple[Tensor, dict[str, Any], Tensor]:
-    """All three in the size in which the detector is to see the picture."""
-    old = (image.shape[1], image.shape[2])
-    new = random_size(variety.transform.new_size(old), variety.scale, generator)
-    return resize(image, new), resize_target(target, old, new), resize_boxes(proposals, old, new)
 
 
 def pictures_of(iteration: int, count: int, batch: int, seed: int) -> list[int]:

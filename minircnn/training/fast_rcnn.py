@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,13 +33,8 @@ def train_fast_rcnn(
     settings: FastRCNNTrainingSettings | None = None,
     *,
     config: RoIConfig | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    log: Path | None = None,
-    evaluate: Callable[[FastRCNN], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
     about: dict[str, Any] | None = None,
-    quiet: bool | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
 ) -> tuple[FastRCNN, list[dict[str, float]]]:
     """Trains everything but conv1 at once, and saves it.
 
@@ -51,13 +45,9 @@ def train_fast_rcnn(
         classes: names; ``classes[0]`` is the background.
         settings: see there.
         config: the heads' numbers.
-        out: the file to write, ``.safetensors``. The state of an unfinished training is kept beside it.
-        resume: go on with an unfinished training.
-        log: a CSV file for the losses of each iteration; see :func:`minircnn.training.fit`.
-        evaluate: measures the detector from time to time.
-        evaluate_every: iterations between two measurements.
         about: noted in the JSON file.
-        quiet: no progress bar; see :func:`minircnn.training.fit`.
+        options: of :func:`minircnn.training.train_jointly`: ``out``, ``resume``, ``log``, ``evaluate``,
+            ``evaluate_every`` and ``quiet``.
 
     Returns:
         The detector, in evaluation mode, and the losses of each iteration.
@@ -84,12 +74,7 @@ def train_fast_rcnn(
             "pictures": len(samples),
             "proposals": sum(map(len, proposals)),
         },
-        out=out,
-        resume=resume,
-        log=log,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-        quiet=quiet,
+        **options,
     )
     return model, history
 
@@ -100,6 +85,6 @@ def joint_losses(
     """The losses of iteration i, for :func:`minircnn.training.fit`: a few pictures, regions of each, one pass."""
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        return model.losses(batch.images, batch.proposals, batch.targets, batch.generators)
+        return model.losses(batch.images, batch.proposals, batch.targets, batch.generators, batch.scale)
 
     return batch_losses(model, samples, proposals, settings, losses)

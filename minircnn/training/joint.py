@@ -1,7 +1,7 @@
 """What the trainings of all detectors that look once at whole pictures have in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,25 +88,18 @@ def batch_losses(
     """Losses of an iteration, for :func:`minircnn.training.fit`, out of losses of a batch.
 
     Args:
-        model: the detector, of which the pictures get the size and the device.
+        model: the detector; the pictures go where it is.
         samples: ``(image, target)`` pairs.
         proposals: for each of them, or None.
         settings: how batches are drawn.
         losses: of a batch.
     """
     device = next(model.parameters()).device
-    variety = Variety(colour=settings.colour, scale=settings.scale, transform=model.transform)
+    variety = Variety(colour=settings.colour, scale=settings.scale)
     count, seed = settings.pictures_per_batch, settings.seed
-
-    def of_iteration(iteration: int) -> dict[str, Tensor]:
-        batch = draw_batch(iteration, samples, proposals, pictures=count, seed=seed, variety=variety, device=device)
-        resizing, model.transform = model.transform, replace(model.transform, min_size=None, max_size=None)
-        try:
-            return losses(batch)
-        finally:
-            model.transform = resizing
-
-    return of_iteration
+    return lambda iteration: losses(
+        draw_batch(iteration, samples, proposals, pictures=count, seed=seed, variety=variety, device=device)
+    )
 
 
 def train_jointly(
@@ -132,11 +125,11 @@ def train_jointly(
         settings: how long and how fast.
         groups: of parameters; see :func:`trainable`.
         save: writes the detector into a file.
-        about: what else the run depends on.
-        out: the file.
+        about: what else the run depends on; see :func:`minircnn.training.fit`, also for the rest.
+        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it.
         resume: go on with an unfinished run.
         log: a CSV file for the losses of each iteration.
-        evaluate: measures the detector from time to time.
+        evaluate: measures the detector, which it is given, from time to time.
         evaluate_every: iterations between two measurements.
         quiet: no progress bar.
 

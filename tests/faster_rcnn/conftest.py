@@ -12,7 +12,11 @@ from minircnn.transforms import Transform
 from tests.fast_rcnn.conftest import CLASSES, TINY
 
 RPN_CONFIG = RPNConfig(
-    anchor_sizes=((12.0, 30.0),), anchors_per_image=48, before_nms=(300, 200), after_nms=(60, 40), nms_threshold=0.6
+    anchor_sizes=((12.0, 30.0),),
+    anchors_per_image=48,
+    before_nms=(300, 200),
+    after_nms=(60, 40),
+    nms_threshold=(0.6, 0.6),
 )
 HEADS = RoIConfig(pool_size=3, rois_per_image=24, smooth_l1_beta=1 / 9, max_detections=30, score_threshold=0.1)
 PADDED = Transform((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), min_size=80, max_size=130, divisor=16)

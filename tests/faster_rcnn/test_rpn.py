@@ -35,7 +35,7 @@ def pair(config, seed=0):
         config.positive_fraction,
         dict(zip(("training", "testing"), config.before_nms, strict=True)),
         dict(zip(("training", "testing"), config.after_nms, strict=True)),
-        config.nms_threshold,
+        config.nms_threshold[0],
     )
     levels = [torch.randn(2, 8, 96 // s, 128 // s) for s in (8, 16, 32)[: len(config.anchor_sizes)]]
     start = torch.rand(2, 4, 2) * 60
@@ -111,3 +111,16 @@ def test_small_boxes_and_few_anchors():
     nn.init.zeros_(rpn.head.bbox_pred.weight)
     found = rpn.propose(rpn([torch.randn(1, 8, 3, 3)], (48, 48)), [(48, 48)])[0]
     assert found["boxes"].shape == (0, 4) and found["scores"].shape == (0,)
+
+
+def test_training_and_detection_have_numbers_of_their_own():
+    limits = {"nms_threshold": (0.9, 0.1), "before_nms": (300, 50), "after_nms": (200, 9)}
+    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0, 40.0),), **limits))
+    torch.manual_seed(0)
+    answers = rpn([torch.randn(1, 8, 12, 16)], (96, 128))
+    many, few = (len(rpn.train(mode).propose(answers, [(96, 128)])[0]["boxes"]) for mode in (True, False))
+    assert 100 < many <= 200 and few <= 9
+    found = rpn.eval().propose(answers, [(96, 128)])[0]["boxes"]
+    assert (box_iou(found, found).triu(1) <= 0.1).all()
+    more = rpn.train().propose(answers, [(96, 128)])[0]["boxes"]
+    assert box_iou(more, more).triu(1).max() > 0.5

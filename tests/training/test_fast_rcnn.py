@@ -15,7 +15,6 @@ from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
 from minircnn.training import LoopSettings, loop, parallel, processes, rank
 from minircnn.training.batches import pictures_of
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, joint_losses, train_fast_rcnn
-from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
 from tests.fast_rcnn.conftest import TINY, boxes_in
 from tests.training import test_parallel
@@ -89,9 +88,9 @@ class Recorder(torch.nn.Linear):
 
     def __init__(self):
         super().__init__(1, 1)
-        self.seen, self.transform = [], Transform()
+        self.seen = []
 
-    def losses(self, images, proposals, targets, generators):
+    def losses(self, images, proposals, targets, generators, scale):
         draws = [torch.rand(3, generator=generator).tolist() for generator in generators]
         self.seen += zip(images, proposals, targets, draws, strict=True)
         return {}
@@ -252,8 +251,8 @@ def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_the_file_holds_what_it_returns_in_half_precision(data, tmp_path):
-    """The returned detector itself is not rounded, so that the two differ a little."""
+def test_the_file_holds_half_precision(data, tmp_path):
+    """The returned detector itself is not rounded."""
     samples, proposals, classes = data
     config = RoIConfig(pool_size=3, rois_per_image=32, score_threshold=0.1)
     model, _ = run(data, config=config, out=tmp_path / "x.safetensors", about={"command": "c"})
@@ -265,9 +264,6 @@ def test_the_file_holds_what_it_returns_in_half_precision(data, tmp_path):
         (found,), (wanted,) = loaded.detect([image], [boxes]), halved.detect([image], [boxes])
         assert len(found["scores"])
         torch.testing.assert_close(found, wanted, atol=0, rtol=0)
-    losses = [plain_losses(either, samples, proposals, 0)(0) for either in (loaded, model)]
-    assert losses[0] != losses[1]
-    torch.testing.assert_close(dict(losses[0]), dict(losses[1]), atol=0, rtol=2e-3)
     about = json.loads((tmp_path / "x.json").read_text())
     assert (about["command"], about["settings"]) == ("c", vars(SETTINGS))
     names = sorted(path.name for path in tmp_path.iterdir())
