@@ -30,7 +30,7 @@ class RegionLinear(nn.Linear):
         """The weights as filters ``(D, C, n, m)``.
 
         Where no gradient is asked for, they are kept in the order in which RoIPool's maps lie in memory: to bring them
-        there takes as long as to apply them to fifty regions. They are made anew when the weights have changed.
+        there for each picture takes its time. They are made anew when the weights have changed.
         """
         filters = self.weight.view(self.out_features, *maps.shape[1:])
         if torch.is_grad_enabled() or self.weight.is_inference() or maps.is_contiguous():

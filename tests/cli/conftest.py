@@ -66,6 +66,15 @@ def near_and_far(boxes, count=20):
     return torch.cat([near, torch.cat([corner, corner + 8 + torch.rand(count, 2) * 30], dim=1)])
 
 
+def lines_of(name, found, classes):
+    """What ``minircnn detect`` prints about the detections of a picture."""
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
+    return [
+        f"{name}: {classes[label]} {score:.2f} at {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}"
+        for label, score, (x1, y1, x2, y2) in rows
+    ]
+
+
 @pytest.fixture
 def call():
     """Runs a command as the shell would; errors that are no part of the design come through as they are."""

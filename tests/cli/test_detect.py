@@ -21,6 +21,7 @@ from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn, save_rcnn
 from minircnn.selective_search import selective_search
+from tests.cli.conftest import lines_of
 
 TOWN = [DATA_FOLDER / "test" / f"00000{i}.jpg" for i in range(1, 5)]
 FEW = 30  # proposals, so that the tests are quick
@@ -90,13 +91,11 @@ def test_lines_and_json_are_what_the_detector_finds(detect, detector, place, thr
     assert result.exit_code == 0, result.output
     found, classes = directly(detector, "street scene.jpg", threshold)
     assert len(found["scores"]) > 1
-    lines = [
-        f"street scene.jpg: {classes[label]} {score:.2f} at {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}"
-        for label, score, (x1, y1, x2, y2) in zip(
-            *(found[k].tolist() for k in ("labels", "scores", "boxes")), strict=True
-        )
+    assert result.stdout.splitlines() == [
+        *lines_of("street scene.jpg", found, classes),
+        "written to x.png",
+        "written to x.json",
     ]
-    assert result.stdout.splitlines() == [*lines, "written to x.png", "written to x.json"]
     written = json.loads(Path("x.json").read_text())
     assert written["threshold"] == threshold
     assert written["max_proposals"] == FEW
@@ -165,13 +164,11 @@ def test_fast_rcnn(call, fast_detector, place, options, threshold):
     above = torch.where(found["scores"] > threshold)[0][: own.max_detections]
     assert 1 < len(above) < len(found["scores"])
     found = {name: value[above] for name, value in found.items()}
-    lines = [
-        f"street scene.jpg: {model.classes[label]} {score:.2f} at {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}"
-        for label, score, (x1, y1, x2, y2) in zip(
-            *(found[k].tolist() for k in ("labels", "scores", "boxes")), strict=True
-        )
+    assert result.stdout.splitlines() == [
+        *lines_of("street scene.jpg", found, model.classes),
+        "written to x.png",
+        "written to x.json",
     ]
-    assert result.stdout.splitlines() == [*lines, "written to x.png", "written to x.json"]
     written = json.loads(Path("x.json").read_text())
     (record,) = written.pop("pictures")
     assert_same(record, found, model.classes)

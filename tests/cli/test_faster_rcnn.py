@@ -21,6 +21,7 @@ from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn
+from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
 
 COUNT = 5
@@ -93,13 +94,11 @@ class TestDetect:
         model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
         (found,) = model.detect([read_picture(Path("scene.jpg"))])
         assert len(found["scores"]) > 1
-        lines = [
-            f"scene.jpg: {model.classes[label]} {score:.2f} at {x1:.1f} {y1:.1f} {x2:.1f} {y2:.1f}"
-            for label, score, (x1, y1, x2, y2) in zip(
-                *(found[k].tolist() for k in ("labels", "scores", "boxes")), strict=True
-            )
+        assert result.stdout.splitlines() == [
+            *lines_of("scene.jpg", found, model.classes),
+            "written to x.png",
+            "written to x.json",
         ]
-        assert result.stdout.splitlines() == [*lines, "written to x.png", "written to x.json"]
         written = json.loads(Path("x.json").read_text())
         assert (written["detector"], written["threshold"]) == ("faster_rcnn", threshold)
         assert [one["label"] for one in written["pictures"][0]["detections"]] == found["labels"].tolist()
