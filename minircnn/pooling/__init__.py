@@ -6,8 +6,8 @@ takes each region out of its *feature map* (:mod:`~minircnn.pooling.roipool`). M
 (:mod:`~minircnn.pooling.roialign`).
 """
 
-from minircnn.pooling.roialign import roi_align
+from minircnn.pooling.roialign import roi_align, roi_align_separable
 from minircnn.pooling.roipool import roi_pool, to_rois
 from minircnn.pooling.warp import WARP_MODES, warp_regions
 
-__all__ = ["WARP_MODES", "roi_align", "roi_pool", "to_rois", "warp_regions"]
+__all__ = ["WARP_MODES", "roi_align", "roi_align_separable", "roi_pool", "to_rois", "warp_regions"]

@@ -1,4 +1,4 @@
-"""Bins as rectangles of cells, and the list of all cells of all bins: what both ways of pooling regions share.
+"""RoIPool's bins as rectangles of cells, and the list of all cells of all bins.
 
 Shape comments: N bins, L cells of all bins together.
 """
@@ -28,31 +28,16 @@ class Bins:
     width: Tensor
 
 
-@dataclass(frozen=True)
-class Listed:
-    """The cells of all bins, bin after bin, each of them row by row.
+def list_cells(bins: Bins, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Lists the cells of bins on maps of ``height`` by ``width`` cells, bin after bin, each of them row by row.
 
-    Attributes:
-        cell: ``(L,)`` rows of the table of all cells of all maps, ``(B · h · w, C)``.
-        owner: ``(L,)`` the bin that each belongs to.
-        row: ``(L,)`` its row within the bin.
-        column: ``(L,)`` its column within the bin.
-        start: ``(N,)`` where the list of each bin begins.
-    """
-
-    cell: Tensor
-    owner: Tensor
-    row: Tensor
-    column: Tensor
-    start: Tensor
-
-
-def list_cells(bins: Bins, height: int, width: int) -> Listed:
-    """Lists the cells of bins on maps of ``height`` by ``width`` cells.
+    Returns:
+        ``(L,)`` rows of the table of all cells of all maps, ``(B · h · w, C)``, and ``(N,)`` where in the list each bin
+        begins.
 
     >>> zero, two = torch.tensor([0]), torch.tensor([2])
-    >>> list_cells(Bins(zero, torch.tensor([1]), torch.tensor([3]), two, two), height=4, width=10).cell
-    tensor([13, 14, 23, 24])
+    >>> list_cells(Bins(zero, torch.tensor([1]), torch.tensor([3]), two, two), height=4, width=10)
+    (tensor([13, 14, 23, 24]), tensor([0]))
     """
     count = bins.height * bins.width  # (N,)
     start = count.cumsum(0) - count
@@ -61,4 +46,4 @@ def list_cells(bins: Bins, height: int, width: int) -> Listed:
     row = number.div(bins.width[owner], rounding_mode="floor")
     column = number - row * bins.width[owner]
     first = (bins.picture * height + bins.top) * width + bins.left  # (N,)
-    return Listed(first[owner] + row * width + column, owner, row, column, start)
+    return first[owner] + row * width + column, start

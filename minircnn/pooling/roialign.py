@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minircnn.pooling.bins import Bins, list_cells
 from minircnn.pooling.roipool import check_pooling
 
 
@@ -54,47 +53,118 @@ def roi_align(
     rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
     check_pooling(features, rois, rows, columns)
     height, width = features.shape[2:]
-    precise = rois.double() if features.dtype == torch.float64 else rois.float()
-    x1, y1, x2, y2 = (precise[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)).unbind(1)
-    shortest = -torch.inf if aligned else 1.0
-    tall, wide = (y2 - y1).clamp(min=shortest), (x2 - x1).clamp(min=shortest)  # (R,) cells
-    top, row_weights = _axis(y1, tall, rows, height, sampling_ratio)  # (R, n), (R, n, K)
-    left, column_weights = _axis(x1, wide, columns, width, sampling_ratio)  # (R, m), (R, m, K)
-    table = features.permute(0, 2, 3, 1).flatten(0, 2)  # (B · h · w, C): what belongs to a cell lies side by side
+    (y, tall), (x, wide) = _extent(features, rois, spatial_scale, aligned)
+    top, row_weights = _cells_of_bins(*_points(y, tall, rows, height, sampling_ratio), height)  # (R, n), (R, n, K)
+    left, column_weights = _cells_of_bins(*_points(x, wide, columns, width, sampling_ratio), width)
+    # (B · h · w, C): what belongs to a cell lies side by side, also in memory, which makes sums ten times as fast.
+    table = features.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
     pooled = _weighted_sums(table, rois[:, 0].long(), top, row_weights, left, column_weights, (height, width))
     return pooled.view(len(rois), rows, columns, features.shape[1]).permute(0, 3, 1, 2)
 
 
-def _axis(start: Tensor, length: Tensor, count: int, size: int, ratio: int) -> tuple[Tensor, Tensor]:
-    """Along one axis: which cells each bin looks at, and how much each of them counts.
+def roi_align_separable(
+    features: Tensor,
+    rois: Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """The same as :func:`roi_align` in a form that can be read at a glance: Wy F Wxᵀ.
+
+    Bilinear interpolation treats rows and columns apart, and so does the mean over the points of a bin. So there is one
+    matrix ``(n, h)`` that says how much each row of the map counts in each row of bins, and another one for columns.
+    Most of their numbers are 0, which is why this takes long on large maps; on single masks it is the faster way.
+
+    Args and errors are those of :func:`roi_align`.
+
+    >>> features, rois = torch.rand(2, 3, 9, 8), torch.tensor([[1.0, 8.0, 16.0, 40.0, 56.0]])
+    >>> slow, fast = (align(features, rois, 7, 1 / 8) for align in (roi_align_separable, roi_align))
+    >>> torch.allclose(slow, fast, atol=1e-6)
+    True
+    """
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    check_pooling(features, rois, rows, columns)
+    height, width = features.shape[2:]
+    (y, tall), (x, wide) = _extent(features, rois, spatial_scale, aligned)
+    of_rows = interpolation_weights(*_points(y, tall, rows, height, sampling_ratio), height)  # (R, n, h)
+    of_columns = interpolation_weights(*_points(x, wide, columns, width, sampling_ratio), width)  # (R, m, w)
+    maps = features[rois[:, 0].long()].to(of_rows.dtype)  # (R, C, h, w)
+    return (of_rows[:, None] @ maps @ of_columns[:, None].transpose(2, 3)).to(features.dtype)  # (R, C, n, m)
+
+
+def interpolation_weights(place: Tensor, share: Tensor, size: int) -> Tensor:
+    """How much each cell of an axis counts in each bin.
+
+    Args:
+        place: ``(R, count, S)`` the points of each bin, in cells; cell k has its value at k.
+        share: ``(R, count, S)`` how much each point counts.
+        size: cells of the map.
+
+    Returns:
+        ``(R, count, size)``. A cell gives a point 1 minus its distance from it, or nothing beyond a distance of 1: that
+        is linear interpolation.
+
+    >>> interpolation_weights(torch.tensor([[[1.25]]]), torch.ones(1, 1, 1), 4)
+    tensor([[[0.0000, 0.7500, 0.2500, 0.0000]]])
+    """
+    cells = torch.arange(size, device=place.device)
+    distance = (place[..., None] - cells).abs()  # (R, count, S, size)
+    return ((1 - distance).clamp(min=0) * share[..., None]).sum(dim=2)
+
+
+def _extent(
+    features: Tensor, rois: Tensor, scale: float, aligned: bool
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Where regions start and how long they are, in cells, each ``(R,)``: first along y, then along x."""
+    precise = rois.double() if features.dtype == torch.float64 else rois.float()
+    x1, y1, x2, y2 = (precise[:, 1:] * scale - (0.5 if aligned else 0.0)).unbind(1)
+    shortest = -torch.inf if aligned else 1.0
+    return (y1, (y2 - y1).clamp(min=shortest)), (x1, (x2 - x1).clamp(min=shortest))
+
+
+def _points(start: Tensor, length: Tensor, count: int, size: int, ratio: int) -> tuple[Tensor, Tensor]:
+    """Along one axis: the points of each bin.
 
     Args:
         start: ``(R,)`` where regions begin, in cells.
         length: ``(R,)`` how long they are.
         count: bins of a region.
         size: cells of the map.
-        ratio: points of a bin, or not positive.
+        ratio: points of a bin, or not positive: as many as its length in cells, rounded up.
+
+    Returns:
+        ``(R, count, S)`` places, on the map, and how much each counts: one share of as many as the bin has points, or 0
+        if it lies outside.
+    """
+    length = length / count  # (R,) of a bin
+    points = torch.full_like(length, ratio) if ratio > 0 else length.ceil().clamp(min=0)  # (R,)
+    number = torch.arange(int(points.max()) if len(points) else 0, device=start.device)  # (S,)
+    bins = torch.arange(count, device=start.device)[:, None]  # (count, 1)
+    start, length, points = (value[:, None, None] for value in (start, length, points))
+    # In the reference's order: a point on the very limit, a cell outside of the map, is in or out by the last digit.
+    place = start + bins * length + (number + 0.5) * length / points.clamp(min=1)
+    inside = (number < points) & (place >= -1) & (place <= size)
+    return place.clamp(0, size - 1), inside / points.clamp(min=1)
+
+
+def _cells_of_bins(place: Tensor, share: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Those cells alone that count in a bin, of which there are few.
+
+    Args:
+        place: see :func:`interpolation_weights`, also for the others.
+        share: of each point.
+        size: cells of the map.
 
     Returns:
         ``(R, count)`` int64, the first cell of each bin, and ``(R, count, K)``, the weights of it and of those behind.
     """
-    bin_length = length / count  # (R,)
-    points = torch.full_like(bin_length, ratio) if ratio > 0 else bin_length.ceil().clamp(min=0)  # (R,)
-    number = torch.arange(int(points.max()) if len(points) else 0, device=start.device)  # (S,)
-    bins = torch.arange(count, device=start.device)[:, None]  # (count, 1)
-    start, bin_length, points = (value[:, None, None] for value in (start, bin_length, points))
-    # In the reference's order: a point on the very limit, a cell outside of the map, is in or out by the last digit.
-    place = start + bins * bin_length + (number + 0.5) * bin_length / points.clamp(min=1)  # (R, count, S)
-    counts = (number < points) & (place >= -1) & (place <= size)
-    place = place.clamp(0, size - 1)
-    first = torch.where(counts, place, size).floor().amin(dim=-1) if len(number) else place.new_zeros(place.shape[:2])
-    last = torch.where(counts, place, -1).floor().amax(dim=-1) + 1 if len(number) else first
-    first = first.clamp(max=size - 1)
-    cells = torch.arange(max(int((last - first).max()) + 1 if len(first) else 1, 1), device=start.device)  # (K,)
-    # Bilinear interpolation gives a cell 1 minus its distance from the point, or nothing beyond a distance of 1.
-    distance = (place[..., None, :] - (first[..., None] + cells)[..., None]).abs()  # (R, count, K, S)
-    shares = (1 - distance).clamp(min=0) * counts[..., None, :]
-    return first.long(), shares.sum(dim=-1) / points.clamp(min=1)
+    if not share.numel():
+        return place.new_zeros(place.shape[:2]).long(), place.new_zeros(*place.shape[:2], 1)
+    first = torch.where(share > 0, place, size - 1).floor().amin(dim=-1)  # (R, count)
+    last = torch.where(share > 0, place, -1).floor().amax(dim=-1) + 1
+    longest = max(int((last - first).max()) + 1, 1)
+    return first.long(), interpolation_weights(place - first[..., None], share, longest)
 
 
 def _weighted_sums(
@@ -107,26 +177,18 @@ def _weighted_sums(
     size: tuple[int, int],
 ) -> Tensor:
     """The bins of all regions, each a weighted sum of its cells: ``(B · h · w, C)`` to ``(R · n · m, C)``."""
-    shape = (*top.shape, left.shape[1])  # R, n, m
-    tall, wide = ((weights != 0).cumsum(-1).argmax(-1) + 1 for weights in (row_weights, column_weights))  # to the last
-    tall, wide = tall * (row_weights != 0).any(-1), wide * (column_weights != 0).any(-1)
-
-    def of_rows(value: Tensor) -> Tensor:
-        return value[:, :, None].expand(shape).flatten()
-
-    def of_columns(value: Tensor) -> Tensor:
-        return value[:, None, :].expand(shape).flatten()
-
-    picture = picture[:, None, None].expand(shape).flatten()
-    bins = Bins(picture, of_rows(top), of_columns(left), of_rows(tall), of_columns(wide))
-    listed = list_cells(bins, *size)
-    numbers = torch.arange(row_weights.shape[0] * shape[1], device=table.device).view(shape[:2])
-    of_row = of_rows(numbers)[listed.owner] * row_weights.shape[-1] + listed.row
-    numbers = torch.arange(column_weights.shape[0] * shape[2], device=table.device).view(shape[0], shape[2])
-    of_column = of_columns(numbers)[listed.owner] * column_weights.shape[-1] + listed.column
-    weights = row_weights.flatten()[of_row] * column_weights.flatten()[of_column]  # (L,)
+    rows = picture[:, None, None] * size[0] + top[..., None] + torch.arange(row_weights.shape[2], device=top.device)
+    columns = left[..., None] + torch.arange(column_weights.shape[2], device=left.device)  # (R, m, Kx)
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]  # (R, n, m, Ky, Kx)
+    cells = rows[:, :, None, :, None] * size[1] + columns[:, None, :, None, :]
+    counts = weights != 0
+    length = counts.sum(dim=(3, 4)).flatten()  # (R · n · m,) cells of each bin
     wide_enough = table if table.dtype in (torch.float32, torch.float64) else table.float()
     sums = F.embedding_bag(
-        listed.cell, wide_enough, listed.start, mode="sum", per_sample_weights=weights.to(wide_enough.dtype)
+        cells[counts],
+        wide_enough,
+        length.cumsum(0) - length,
+        mode="sum",
+        per_sample_weights=weights[counts].to(wide_enough.dtype),
     )
     return sums.to(table.dtype)

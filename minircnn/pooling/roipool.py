@@ -173,8 +173,8 @@ def _largest_cells(table: Tensor, bins: Bins, height: int, width: int) -> Tensor
     The bins' cells are listed, bin after bin, and torch finds in which cell each channel has its maximum (a bin is a
     "bag" of rows of a table). What is picked there is a copy, through which the gradient goes back.
     """
-    listed = list_cells(bins, height, width)
+    cells, start = list_cells(bins, height, width)
     with torch.no_grad():
-        _, _, _, place = torch.embedding_bag(table, listed.cell, listed.start, mode=2)  # 2: maximum
+        _, _, _, place = torch.embedding_bag(table, cells, start, mode=2)  # 2: maximum
     empty = (bins.height * bins.width == 0)[:, None]
     return table.gather(0, place).masked_fill_(empty, 0)
