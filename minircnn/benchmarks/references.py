@@ -1,12 +1,16 @@
 """Torchvision's detectors around the layers of ours: the same weights, computed by other code."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 
 from minircnn.faster_rcnn import FasterRCNN
+from minircnn.mask_rcnn import MaskRCNN
 
 
 class _RoIPool(MultiScaleRoIAlign):
@@ -61,8 +65,34 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
         model: with one level of features, RoIPool, anchors without a shift, and one NMS threshold for training and
             detection: torchvision has no others.
     """
+    pool = _RoIPool(model.roi_heads.config.pool_size, model.roi_heads.stride)
+    return _around(model, TorchvisionFasterRCNN, box_roi_pool=pool)
+
+
+def torchvision_mask_rcnn(model: MaskRCNN) -> TorchvisionMaskRCNN:
+    """Torchvision's MaskRCNN with the very layers and numbers of one of ours.
+
+    Args:
+        model: as for :func:`torchvision_faster_rcnn`, but with RoIAlign, not ``aligned``, and a stride of a power of 2.
+    """
+    heads = model.roi_heads.config
+    return _around(
+        model,
+        TorchvisionMaskRCNN,
+        box_roi_pool=MultiScaleRoIAlign(["0"], heads.pool_size, heads.sampling_ratio),
+        mask_roi_pool=MultiScaleRoIAlign(["0"], heads.mask_pool_size, heads.sampling_ratio),
+        mask_head=model.roi_heads.mask_head,
+        mask_predictor=model.roi_heads.mask_predictor,
+    )
+
+
+def _around(
+    model: FasterRCNN,
+    kind: type[TorchvisionFasterRCNN],
+    **layers: Any,  # noqa: ANN401 - modules, named as torchvision names them
+) -> Any:  # noqa: ANN401 - of that kind
     rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
-    reference = TorchvisionFasterRCNN(
+    reference = kind(
         _ChannelsLast(model.trunk, model.rpn.head.cls_logits.in_channels),
         min_size=transform.min_size,
         max_size=transform.max_size or 10**6,
@@ -77,7 +107,6 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
         rpn_post_nms_top_n_test=rpn.after_nms[1],
         rpn_nms_thresh=rpn.nms_threshold[0],
         rpn_batch_size_per_image=rpn.anchors_per_image,
-        box_roi_pool=_RoIPool(heads.pool_size, model.roi_heads.stride),
         box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices
         box_predictor=_Siblings(model.roi_heads.box_predictor),
         box_score_thresh=heads.score_threshold,
@@ -85,6 +114,7 @@ def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
         box_detections_per_img=heads.max_detections,
         box_batch_size_per_image=heads.rois_per_image,
         box_positive_fraction=heads.positive_fraction,
+        **layers,
     )
     reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
     return reference

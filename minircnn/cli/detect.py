@@ -118,6 +118,27 @@ def faster_rcnn(
     detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
 
 
+@app.command("mask_rcnn")
+def mask_rcnn(
+    pictures: Pictures,
+    out: OutPng,
+    weights: Weights = None,
+    threshold: Probability = 0.5,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Find objects with Mask R-CNN, and outline them; the JSON file holds masks as COCO's run-length encoding.
+
+    What is printed is as with Fast R-CNN.
+    """
+    plan = start(pictures, out, json_file)
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn
+
+    model, about = _probable("mask_rcnn", MASK_RCNN_WEIGHTS, load_mask_rcnn, weights, threshold, device)
+    target_device = ready_device(device)
+    detect_all(plan, lambda image: binary_masks(model.detect([image.to(target_device)])[0]), model.classes, about)
+
+
 def _probable(
     detector: str,
     default: Path,
@@ -201,6 +222,11 @@ def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[s
     """A picture's detections as JSON holds them; boxes in pixels of the upright picture."""
     rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
     objects = [{"class": classes[label], "label": label, "score": score, "box": box} for label, score, box in rows]
+    if "masks" in found:
+        from minircnn.evaluation import encode_masks
+
+        for one, encoded in zip(objects, encode_masks(found["masks"]), strict=True):
+            one["segmentation"] = {**encoded, "counts": encoded["counts"].decode("ascii")}
     return {"picture": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
 
 

@@ -31,7 +31,7 @@ class Drawing:
     Attributes:
         path: its file.
         pixels: ``(h, w, 3)`` uint8.
-        found: detections, ``boxes`` in pixels of this.
+        found: detections, ``boxes`` and ``masks`` in pixels of this.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Drawing:
 
 
 def make_drawing(path: Path, image: Tensor, found: dict[str, Tensor], longest_side: int) -> Drawing:
-    """Shrinks a large picture together with its boxes, and gives a very slim one a margin at the right or below.
+    """Shrinks a large picture together with what was found, and gives a very slim one a margin at the right or below.
 
     Args:
         path: its file.
@@ -49,16 +49,20 @@ def make_drawing(path: Path, image: Tensor, found: dict[str, Tensor], longest_si
         longest_side: of the shrunk picture, in pixels.
     """
     import numpy as np
+    from torch.nn.functional import pad
 
     from minircnn.selective_search import shrink
+    from minircnn.transforms import resize_masks
 
     height, width = image.shape[1:]
     pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
     h, w = pixels.shape[:2]
-    boxes = found["boxes"] * found["boxes"].new_tensor([w / width, h / height, w / width, h / height])
+    found = {**found, "boxes": found["boxes"] * found["boxes"].new_tensor([w / width, h / height] * 2)}
     below, right = max(0, math.ceil(w / WIDEST) - h), max(0, math.ceil(h / TALLEST) - w)
     pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
-    return Drawing(path, pixels, {**found, "boxes": boxes})
+    if "masks" in found:
+        found["masks"] = pad(resize_masks(found["masks"], (h, w)), (0, right, 0, below))
+    return Drawing(path, pixels, found)
 
 
 def draw_one(drawing: Drawing, classes: Sequence[str]) -> bytes:

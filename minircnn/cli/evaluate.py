@@ -95,39 +95,25 @@ def faster_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
-    from minircnn.evaluation import evaluate, proposal_recall
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
 
     given = Given("faster_rcnn", "Faster R-CNN", weights, split, pictures, None, device, json_file)
-    ready = _ready(given, FASTER_RCNN_WEIGHTS, load_faster_rcnn)
-    model = ready.model
+    _evaluate_proposer(given, FASTER_RCNN_WEIGHTS, load_faster_rcnn)
 
-    def propose(image: Tensor, _: None) -> Detections:
-        return model.propose([image.to(ready.device)])[0]
 
-    def detect(image: Tensor, _: None) -> Detections:
-        return model.detect([image.to(ready.device)])[0]
+@app.command("mask_rcnn")
+def mask_rcnn(
+    weights: Weights = None,
+    split: SplitOption = Split.test,
+    pictures: Pictures = None,
+    device: Device = "cpu",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn
 
-    nothing = [None] * len(ready.targets)
-    proposals, proposing = timed_detections(propose, ready.samples, nothing, "proposals")
-    found, seconds = timed_detections(detect, ready.samples, nothing, "detections")
-    result = evaluate(found, ready.targets, classes=ready.classes)
-    boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.after_nms[1]]
-    recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
-    typer.echo(f"{given.name} on {len(found)} pictures, Toy Town's {given.split.value} split: {result}\n")
-    typer.echo(average_precisions(result))
-    shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in zip(limits, recalls, strict=True))
-    typer.echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
-    typer.echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
-    if given.json_file:
-        content = {
-            **_description(given, ready),
-            "result": as_numbers(result),
-            "proposal_recall": {"iou": RECALL_IOU, "recall": dict(zip(map(str, limits), recalls, strict=True))},
-            "seconds_a_picture": {"all": seconds, "features_and_proposals": proposing},
-        }
-        write_json(given.json_file, content)
-        typer.echo(f"written to {given.json_file}")
+    given = Given("mask_rcnn", "Mask R-CNN", weights, split, pictures, None, device, json_file)
+    _evaluate_proposer(given, MASK_RCNN_WEIGHTS, load_mask_rcnn, masks=True)
 
 
 @dataclass(frozen=True)
@@ -156,13 +142,14 @@ class Ready:
     targets: list[dict[str, Any]]
 
 
-def _ready(given: Given, default: Path, load: Callable[[Path], Any]) -> Ready:
+def _ready(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> Ready:
     """Refuses what can be refused, and reads the detector and the pictures.
 
     Args:
         given: the options.
         default: the weights that come with the project.
         load: reads a detector from a file.
+        masks: whether the targets are to hold masks.
     """
     from torch.utils.data import Subset
 
@@ -170,7 +157,7 @@ def _ready(given: Given, default: Path, load: Callable[[Path], Any]) -> Ready:
 
     if given.json_file:
         check_new_file("--json", given.json_file)
-    data = ToyTown(given.split.value, masks=False)
+    data = ToyTown(given.split.value, masks=masks)
     count = check_count(given.pictures, data, f"Toy Town's {given.split.value} split")
     device = ready_device(given.device)
     weights = find_weights("--weights", given.weights, default, f"`minircnn train {given.command}`")
@@ -211,6 +198,46 @@ def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], A
             "with_box_regression": as_numbers(moved),
             "proposal_recall": {"iou": RECALL_IOU, "recall": recall},
             "seconds_a_picture": {"proposals": search.seconds, "network_and_rest": seconds},
+        }
+        write_json(given.json_file, content)
+        typer.echo(f"written to {given.json_file}")
+
+
+def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> None:
+    """Measures a detector that makes its own proposals; for the arguments see :func:`_ready`."""
+    from minircnn.evaluation import evaluate, proposal_recall
+    from minircnn.mask_rcnn import binary_masks
+
+    ready = _ready(given, default, load, masks)
+    model, nothing = ready.model, [None] * len(ready.targets)
+
+    def propose(image: Tensor, _: None) -> Detections:
+        return model.propose([image.to(ready.device)])[0]
+
+    def detect(image: Tensor, _: None) -> Detections:
+        found = model.detect([image.to(ready.device)])[0]
+        return binary_masks(found) if masks else found
+
+    proposals, proposing = timed_detections(propose, ready.samples, nothing, "proposals")
+    found, seconds = timed_detections(detect, ready.samples, nothing, "detections")
+    kinds = ("boxes", "masks") if masks else ("boxes",)
+    results = {kind: evaluate(found, ready.targets, classes=ready.classes, kind=kind) for kind in kinds}
+    boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.after_nms[1]]
+    recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
+    for kind, result in results.items():
+        of = f", {kind}" if masks else ""
+        typer.echo(f"{given.name} on {len(found)} pictures, Toy Town's {given.split.value} split{of}: {result}\n")
+        typer.echo(average_precisions(result))
+    shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in zip(limits, recalls, strict=True))
+    typer.echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
+    typer.echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
+    if given.json_file:
+        content = {
+            **_description(given, ready),
+            "result": as_numbers(results["boxes"]),
+            **({"mask_result": as_numbers(results["masks"])} if masks else {}),
+            "proposal_recall": {"iou": RECALL_IOU, "recall": dict(zip(map(str, limits), recalls, strict=True))},
+            "seconds_a_picture": {"all": seconds, "features_and_proposals": proposing},
         }
         write_json(given.json_file, content)
         typer.echo(f"written to {given.json_file}")

@@ -29,7 +29,7 @@ from minircnn.cli.starting import (
     starting_weights,
     tell_of_unfinished,
 )
-from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn
+from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn, mask_rcnn
 
 app = typer.Typer(help="Train a network or a detector on Toy Town.", no_args_is_help=True)
 
@@ -150,3 +150,4 @@ def rcnn(
 
 app.command("fast_rcnn")(fast_rcnn)
 app.command("faster_rcnn")(faster_rcnn)
+app.command("mask_rcnn")(mask_rcnn)

@@ -136,6 +136,35 @@ def faster_rcnn(
     _train("faster_rcnn", context.params, FASTER_RCNN_WEIGHTS, settings, train_faster_rcnn)
 
 
+def mask_rcnn(
+    context: typer.Context,
+    out: OutFile = None,
+    network: Network = None,
+    from_scratch: FromScratch = False,
+    pictures: PicturesToLearnFrom = None,
+    iterations: FasterIterations = None,
+    pictures_per_batch: PicturesPerBatch = None,
+    learning_rate: LearningRate = None,
+    min_size: MinSize = None,
+    schedule: Schedule = None,
+    mixed_precision: MixedPrecision = False,
+    seed: Seed = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    csv: LogFile = None,
+    evaluate_every: EvaluateEvery = None,
+) -> None:
+    """Train Mask R-CNN: Faster R-CNN and its masks, at once.
+
+    Several processes share each batch: torchrun --nproc-per-node 2 -m minircnn train mask_rcnn …
+    """
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS
+    from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
+
+    settings = MaskRCNNTrainingSettings(**_settings(context.params, MaskRCNNTrainingSettings))
+    _train("mask_rcnn", context.params, MASK_RCNN_WEIGHTS, settings, train_mask_rcnn, masks=True)
+
+
 def _settings(options: dict[str, Any], kind: type[JointTrainingSettings]) -> dict[str, Any]:
     """Those of the options that are settings of a training, and that the user gave."""
     return given(**{field.name: options.get(field.name) for field in fields(kind)})
@@ -148,6 +177,7 @@ def _train(
     settings: JointTrainingSettings,
     learn: Callable[..., Any],
     max_proposals: int | None = None,
+    masks: bool = False,
 ) -> None:
     """Refuses what can be refused before any work, joins the other processes, trains.
 
@@ -158,11 +188,12 @@ def _train(
         settings: of the training.
         learn: the training, of :mod:`minircnn.training`.
         max_proposals: of selective search for each picture, if the detector needs them.
+        masks: whether it learns from masks.
     """
     from minircnn.datasets import ToyTown
     from minircnn.training import main_first, processes, share
 
-    data = ToyTown("train", masks=False)
+    data = ToyTown("train", masks=masks)
     count = check_count(options["pictures"], data, "Toy Town's train split")
     if settings.pictures_per_batch > count:
         raise RefusedError(
@@ -181,7 +212,7 @@ def _train(
         with main_first():  # the others find its proposals in the cache
             samples = [data[index] for index in range(count)]
             given_data = (samples,) if max_proposals is None else (samples, proposals_of(samples))
-            evaluate = _measure(max_proposals) if options["evaluate_every"] else None
+            evaluate = _measure(max_proposals, masks) if options["evaluate_every"] else None
         learn(
             *(network, *given_data, data.classes, settings),
             about={"command": _command(command, options, settings, count, out), "pretrained": describe(start)},
@@ -208,17 +239,19 @@ def _command(command: str, options: dict[str, Any], settings: JointTrainingSetti
     return as_command(f"train {command}", words) + flags
 
 
-def _measure(max_proposals: int | None) -> Callable[[Any], dict[str, float]]:
+def _measure(max_proposals: int | None, masks: bool) -> Callable[[Any], dict[str, float]]:
     """Average precisions on the first validation pictures, from which nothing learns: for a look now and then.
 
     Args:
         max_proposals: of selective search for each picture, if the detector needs them.
+        masks: whether it finds masks, which then are measured, too.
     """
     from minircnn.datasets import ToyTown
     from minircnn.evaluation import evaluate
+    from minircnn.mask_rcnn import binary_masks
     from minircnn.selective_search import stored_proposals
 
-    data = ToyTown("val", masks=False)
+    data = ToyTown("val", masks=masks)
     samples = [data[index] for index in range(min(VALIDATION_PICTURES, len(data)))]
     proposals = [()] * len(samples)
     if max_proposals is not None:
@@ -229,7 +262,12 @@ def _measure(max_proposals: int | None) -> Callable[[Any], dict[str, float]]:
         for (image, _), boxes in zip(samples, proposals, strict=True):
             detections = model.detect([image.to(device)], *boxes)[0]
             found.append({name: value.cpu() for name, value in detections.items()})
-        result = evaluate(found, [target for _, target in samples], classes=model.classes)
-        return {"val_ap": result.ap, "val_ap50": result.ap50}
+            if masks:
+                found[-1] = binary_masks(found[-1])
+        targets, numbers = [target for _, target in samples], {}
+        for prefix, kind in [("val", "boxes"), *([("val_mask", "masks")] if masks else [])]:
+            result = evaluate(found, targets, classes=model.classes, kind=kind)
+            numbers |= {f"{prefix}_ap": result.ap, f"{prefix}_ap50": result.ap50}
+        return numbers
 
     return measure

@@ -21,6 +21,7 @@ from minircnn.evaluation.curves import area_under_curve, average_at_points, enve
 from minircnn.evaluation.evaluator import evaluate
 from minircnn.evaluation.proposals import mean_best_overlap, proposal_recall
 from minircnn.evaluation.result import ClassResult, Curve, Result
+from minircnn.evaluation.tables import encode_masks
 
 __all__ = [
     "ClassResult",
@@ -28,6 +29,7 @@ __all__ = [
     "Result",
     "area_under_curve",
     "average_at_points",
+    "encode_masks",
     "envelope",
     "evaluate",
     "mean_best_overlap",

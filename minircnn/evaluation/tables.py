@@ -150,11 +150,17 @@ def _read_boxes(boxes: Tensor, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_masks(masks: Tensor | list[dict], where: str) -> tuple[list[dict], np.ndarray]:
     """Run-length encoded masks and their areas."""
-    encoded = _encode(masks, where) if isinstance(masks, Tensor) else _as_compressed(masks)
+    encoded = encode_masks(masks, where) if isinstance(masks, Tensor) else _as_compressed(masks)
     return encoded, np.asarray(rle.area(encoded), dtype=np.float64).reshape(-1)
 
 
-def _encode(masks: Tensor, where: str) -> list[dict]:
+def encode_masks(masks: Tensor, where: str = "masks") -> list[dict]:
+    """Masks ``(N, H, W)`` bool as COCO's compressed run-length encodings.
+
+    Args:
+        masks: of a picture.
+        where: stands in front of a complaint.
+    """
     if masks.dim() != 3 or masks.dtype != torch.bool:
         raise ValueError(
             f"{where}: masks must be bool of shape (N, H, W) or a list of run-length encodings, but are "

@@ -95,7 +95,7 @@ def check_pooling(features: Tensor, rois: Tensor, rows: int, columns: int) -> No
 
 def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: int, width: int) -> Bins:
     """Both roundings: (R, 5) regions in pixels to bins in cells of a map of height x width."""
-    x1, y1, x2, y2 = _round_half_away(rois[:, 1:] * scale).unbind(1)  # (R,) whole cells, the last ones included
+    x1, y1, x2, y2 = round_half_away(rois[:, 1:] * scale).unbind(1)  # (R,) whole cells, the last ones included
     top, bottom = _cut(y1, y2, rows, height)  # (R, n)
     left, right = _cut(x1, x2, columns, width)  # (R, m)
     shape = (len(rois), rows, columns)
@@ -109,7 +109,7 @@ def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: 
     )
 
 
-def _round_half_away(values: Tensor) -> Tensor:
+def round_half_away(values: Tensor) -> Tensor:
     """Rounds 0.5 to 1 and -0.5 to -1, as C does; torch.round would round both to 0, the nearest even number."""
     whole = values.trunc()
     return whole + values.sign() * ((values - whole).abs() >= 0.5)

@@ -68,9 +68,9 @@ class ProposalPool:
 
 
 def single_objects(target: dict[str, Any]) -> dict[str, Tensor]:
-    """The boxes and labels of a target without crowd regions, which are no single object."""
+    """The boxes, labels and masks of a target without crowd regions, which are no single object."""
     single = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(target["labels"]), dtype=torch.bool)
-    return {"boxes": target["boxes"][single], "labels": target["labels"][single]}
+    return {name: target[name][single] for name in ("boxes", "labels", "masks") if name in target}
 
 
 def in_crowd(boxes: Tensor, target: dict[str, Any]) -> Tensor:

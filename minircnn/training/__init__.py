@@ -11,6 +11,7 @@ from minircnn.training.faster_rcnn import (
 from minircnn.training.joint import JointTrainingSettings, train_jointly
 from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
+from minircnn.training.mask_rcnn import MaskRCNNTrainingSettings, train_mask_rcnn
 from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
 from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, single_objects, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
@@ -23,6 +24,7 @@ __all__ = [
     "JointTrainingSettings",
     "Log",
     "LoopSettings",
+    "MaskRCNNTrainingSettings",
     "PretrainingSettings",
     "RCNNTrainingSettings",
     "Variety",
@@ -43,6 +45,7 @@ __all__ = [
     "train_faster_rcnn",
     "train_in_turns",
     "train_jointly",
+    "train_mask_rcnn",
     "train_rcnn",
     "world_size",
 ]

@@ -1,8 +1,9 @@
 """Faster R-CNN's training: all at once, or in turns as the paper first had it."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -63,14 +64,43 @@ def train_faster_rcnn(
     start = module_fingerprint(network)
     model = _fresh(network, classes, settings, rpn, heads)
     record = {**(about or {}), "settings": asdict(settings)}
-    history = train_jointly(
+    return model, learn_everything(
+        *(model, samples, settings, start),
+        save=lambda path: save_faster_rcnn(model, network.config, path, record),
+        **options,
+    )
+
+
+def learn_everything(
+    model: FasterRCNN,
+    samples: Samples,
+    settings: JointTrainingSettings,
+    start: str,
+    *,
+    save: Callable[[Path], None],
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> list[dict[str, float]]:
+    """Trains everything but conv1 of a detector that makes its own proposals.
+
+    Args:
+        model: the detector.
+        samples: ``(image, target)`` pairs of the training pictures.
+        settings: see there.
+        start: a fingerprint of what it was made of.
+        save: writes it into a file.
+        options: of :func:`minircnn.training.train_jointly`.
+
+    Returns:
+        The losses of each iteration.
+    """
+    return train_jointly(
         model,
         batch_losses(
             model, samples, None, settings, lambda b: model.losses(b.images, b.targets, b.generators, b.scale)
         ),
         settings,
         groups=trainable(model, settings.trunk_scale, [model.rpn, model.roi_heads]),
-        save=lambda path: save_faster_rcnn(model, network.config, path, record),
+        save=save,
         about={
             "rpn": repr(model.rpn.config),
             "heads": repr(model.roi_heads.config),
@@ -79,7 +109,6 @@ def train_faster_rcnn(
         },
         **options,
     )
-    return model, history
 
 
 def train_in_turns(

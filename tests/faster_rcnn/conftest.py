@@ -22,11 +22,8 @@ HEADS = RoIConfig(pool_size=3, rois_per_image=24, smooth_l1_beta=1 / 9, max_dete
 PADDED = Transform((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), min_size=80, max_size=130, divisor=16)
 
 
-@pytest.fixture
-def model():
+def random_answers(model):
     """Random weights, but large enough in all siblings for answers that differ from place to place."""
-    torch.manual_seed(0)
-    model = faster_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RPN_CONFIG, HEADS, PADDED)
     for layer in model.trunk:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
@@ -35,6 +32,13 @@ def model():
         nn.init.normal_(layer.weight, std=0.05)
     for parameter in model.roi_heads.box_predictor.parameters():
         nn.init.normal_(parameter, std=0.5)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = faster_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RPN_CONFIG, HEADS, PADDED)
+    random_answers(model)
     return model
 
 
@@ -46,6 +50,10 @@ def reference(model):
 
 @pytest.fixture
 def pictures():
+    return some_pictures()
+
+
+def some_pictures():
     """Four pictures of different sizes, none a multiple of the stride; the last one shows nothing."""
     generator = torch.Generator().manual_seed(0)
     images, targets = [], []

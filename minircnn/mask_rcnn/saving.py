@@ -1,0 +1,37 @@
+"""Mask R-CNN in one file of numbers, with a JSON file that says how they fit together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minircnn.alexnet import AlexNetConfig, build_alexnet
+from minircnn.faster_rcnn import RPNConfig
+from minircnn.mask_rcnn.detector import MaskRCNN, mask_rcnn_alexnet
+from minircnn.mask_rcnn.heads import MaskRoIConfig
+from minircnn.transforms import Transform
+from minircnn.weights import WEIGHTS_FOLDER, load_detector, save_detector, with_tuples
+
+MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
+"""The detector that comes with the project, trained on Toy Town by ``minircnn train mask_rcnn``."""
+
+
+def save_mask_rcnn(model: MaskRCNN, network: AlexNetConfig, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes a detector that :func:`mask_rcnn_alexnet` made, as :func:`minircnn.fast_rcnn.save_fast_rcnn` does."""
+    configs = {"rpn": model.rpn.config, "heads": model.roi_heads.config, "network": network}
+    save_detector(path, "mask_rcnn", model, {**configs, "transform": model.transform}, about)
+
+
+def load_mask_rcnn(path: str | Path = MASK_RCNN_WEIGHTS) -> MaskRCNN:
+    """A detector that :func:`save_mask_rcnn` wrote, by default the one that comes with the project.
+
+    Errors are those of :func:`minircnn.weights.load_detector`.
+    """
+    return load_detector(path, "mask_rcnn", "a Mask R-CNN", _build)
+
+
+def _build(about: Mapping[str, Any]) -> MaskRCNN:
+    rpn, heads, transform = (with_tuples(about[name]) for name in ("rpn", "heads", "transform"))
+    network = build_alexnet(about["network"], 1)
+    return mask_rcnn_alexnet(
+        network, about["classes"], RPNConfig(**rpn), MaskRoIConfig(**heads), Transform(**transform)
+    )

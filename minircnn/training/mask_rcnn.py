@@ -1,0 +1,62 @@
+"""Mask R-CNN's training: Faster R-CNN's, with one more loss."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from minircnn.alexnet import AlexNet
+from minircnn.cache import module_fingerprint
+from minircnn.faster_rcnn import TOY_TOWN_RPN, RPNConfig
+from minircnn.mask_rcnn import MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
+from minircnn.training.batches import Samples
+from minircnn.training.faster_rcnn import learn_everything
+from minircnn.training.joint import JointTrainingSettings
+
+
+@dataclass(frozen=True)
+class MaskRCNNTrainingSettings(JointTrainingSettings):
+    """What the shipped weights were trained with; see there."""
+
+    iterations: int = 10_000
+
+
+def train_mask_rcnn(
+    network: AlexNet,
+    samples: Samples,
+    classes: Sequence[str],
+    settings: MaskRCNNTrainingSettings | None = None,
+    *,
+    rpn: RPNConfig = TOY_TOWN_RPN,
+    heads: MaskRoIConfig | None = None,
+    about: dict[str, Any] | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> tuple[MaskRCNN, list[dict[str, float]]]:
+    """Trains everything but conv1 at once (Mask R-CNN, section 3.1), and saves it.
+
+    Args:
+        network: pre-trained; it is taken apart and changed.
+        samples: ``(image, target)`` pairs of the training pictures, with masks.
+        classes: names; ``classes[0]`` is the background.
+        settings: see there.
+        rpn: the numbers of the proposals.
+        heads: the numbers of what is done with them.
+        about: noted in the JSON file.
+        options: of :func:`minircnn.training.train_jointly`: ``out``, ``resume``, ``log``, ``evaluate``,
+            ``evaluate_every`` and ``quiet``.
+
+    Returns:
+        The detector, in evaluation mode, and the losses of each iteration.
+    """
+    settings = settings or MaskRCNNTrainingSettings()
+    start = module_fingerprint(network)
+    torch.manual_seed(settings.seed)
+    model = mask_rcnn_alexnet(network, classes, rpn, heads)
+    model.transform = replace(model.transform, min_size=settings.min_size)
+    record = {**(about or {}), "settings": asdict(settings)}
+    return model, learn_everything(
+        *(model, samples, settings, start),
+        save=lambda path: save_mask_rcnn(model, network.config, path, record),
+        **options,
+    )

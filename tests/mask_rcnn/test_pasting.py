@@ -1,0 +1,71 @@
+"""Pasted masks against torchvision's, pixel by pixel, against a loop, and where nothing can be pasted."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+from minircnn.mask_rcnn import binary_masks, crop_masks, paste_masks
+from tests.mask_rcnn.conftest import ellipses
+
+
+def random_boxes(count, height, width, seed):
+    """Most of them reach out of the picture, but none lies outside: that torchvision cannot take. Some are flat."""
+    generator = torch.Generator().manual_seed(seed)
+    start = (torch.rand(count, 2, generator=generator) * 1.2 - 0.3) * torch.tensor([width, height])
+    size = torch.rand(count, 2, generator=generator) ** 2 * 1.2 * torch.tensor([width, height])
+    return torch.cat([start, (start + size).clamp(min=2)], dim=1)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 28]))
+def test_equal_to_torchvisions_pixel_by_pixel(seed, side):
+    height, width = 20 + seed % 37, 20 + seed % 53
+    boxes = random_boxes(12, height, width, seed)
+    masks = torch.rand(12, side, side, generator=torch.Generator().manual_seed(seed))
+    expected = paste_masks_in_image(masks[:, None], boxes, (height, width))
+    assert torch.equal(paste_masks(masks, boxes, (height, width), aligned=False), expected)
+
+
+def test_aligned_by_a_loop_over_pixels():
+    masks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[2.3, 1.7, 9.4, 12.2], [-4.0, -3.0, 5.5, 30.0], [10.0, 3.0, 10.5, 3.2]])
+    found = paste_masks(masks, boxes, (15, 12))
+    for mask, (x1, y1, x2, y2), picture in zip(masks.tolist(), boxes.tolist(), found[:, 0], strict=True):
+        for row in range(15):
+            for column in range(12):
+                v, u = (row + 0.5 - y1) / (y2 - y1) * 4 - 0.5, (column + 0.5 - x1) / (x2 - x1) * 4 - 0.5
+                value = sum(
+                    max(1 - abs(v - i), 0) * max(1 - abs(u - j), 0) * mask[i][j] for i in range(4) for j in range(4)
+                )
+                assert picture[row, column].item() == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (128, 100)])
+def test_what_was_cropped_comes_back(size):
+    """Law: of objects larger than the grid nearly every pixel is the same after cropping and pasting, if aligned."""
+    boxes = torch.tensor([[3.0, 5.0, 35.0, 37.0], [10.5, 2.25, 55.0, 36.75]])
+    masks = ellipses(boxes, size)
+
+    def again(aligned):
+        cropped = crop_masks(masks, boxes, torch.arange(2), 28, aligned)
+        pasted = binary_masks({"masks": paste_masks(cropped, boxes, size, aligned)})["masks"]
+        return ((pasted & masks).sum(dim=(1, 2)) / (pasted | masks).sum(dim=(1, 2))).min()
+
+    assert again(aligned=True) > 0.97 > again(aligned=False)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_outside_flat_and_none(aligned):
+    masks = torch.ones(4, 5, 5)
+    boxes = torch.tensor([[-50.0, 0, -30, 20], [0, 40, 20, 90], [5, 5, 5, 5], [9, 9, 4, 2]])
+    pasted = paste_masks(masks, boxes, (30, 30), aligned)
+    assert pasted.shape == (4, 1, 30, 30) and not pasted[:2].any() and pasted.isfinite().all()
+    assert paste_masks(torch.zeros(0, 5, 5), torch.zeros(0, 4), (30, 30), aligned).shape == (0, 1, 30, 30)
+
+
+def test_bad_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"masks must be \(N, m, m\) for 2 boxes, but are \(1, 5, 5\)"):
+        paste_masks(torch.zeros(1, 5, 5), torch.zeros(2, 4), (30, 30))
+    with pytest.raises(ValueError, match="but are"):
+        paste_masks(torch.zeros(1, 1, 5, 5), torch.zeros(1, 4), (30, 30))
