@@ -39,12 +39,12 @@ class MaskRCNN(FasterRCNN):
     def restored(
         self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
-        """What was found, in pixels of the pictures that were given."""
-        found = super().restored(found, images, sizes)
-        return [
-            {**one, "masks": paste_masks(one["masks"], one["boxes"], size_of(image), self.roi_heads.config.aligned)}
-            for one, image in zip(found, images, strict=True)
-        ]
+        """What was found, in pixels of the pictures that were given; proposals have no masks."""
+        found, aligned = super().restored(found, images, sizes), self.roi_heads.config.aligned
+        for one, image in zip(found, images, strict=True):
+            if "masks" in one:
+                one["masks"] = paste_masks(one["masks"], one["boxes"], size_of(image), aligned)
+        return found
 
 
 def mask_rcnn_alexnet(

@@ -141,3 +141,10 @@ def test_it_learns_an_ellipse():
     assert found["labels"][0] == 2
     shared = (found["masks"][0] & masks[0]).sum() / (found["masks"][0] | masks[0]).sum()
     assert shared > 0.8
+
+
+def test_proposals_have_no_masks(model, pictures):
+    """They are boxes in pixels of the pictures, as Faster R-CNN's."""
+    for image, found in zip(pictures[0], model.eval().propose(pictures[0]), strict=True):
+        assert set(found) == {"boxes", "scores"} and len(found["boxes"]) > 3
+        assert (found["boxes"][:, 2:].amax(dim=0) <= torch.tensor(image.shape[1:]).flip(0) + 1e-3).all()
