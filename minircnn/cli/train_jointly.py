@@ -43,11 +43,8 @@ if TYPE_CHECKING:
 VALIDATION_PICTURES = 100
 
 Iterations = Annotated[int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default="6000")]
-FasterIterations = Annotated[
+MoreIterations = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default="10000")
-]
-FasterLearningRate = Annotated[
-    float | None, typer.Option(metavar="X", callback=positive, help="At its highest.", show_default="0.003")
 ]
 PicturesPerBatch = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="64 regions are drawn from each.", show_default="4")
@@ -113,9 +110,9 @@ def faster_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: FasterIterations = None,
+    iterations: MoreIterations = None,
     pictures_per_batch: PicturesPerBatch = None,
-    learning_rate: FasterLearningRate = None,
+    learning_rate: LearningRate = None,
     min_size: MinSize = None,
     schedule: Schedule = None,
     mixed_precision: MixedPrecision = False,
@@ -142,7 +139,7 @@ def mask_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: FasterIterations = None,
+    iterations: MoreIterations = None,
     pictures_per_batch: PicturesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,

@@ -27,6 +27,10 @@ RESULTS = RESULTS_FOLDER / "faster_rcnn_ablation.json"
 SCALES = {1: (36.0,), 3: (18.0, 36.0, 72.0)}
 RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
 ALL = (3, 3)
+# In few batches the new layers must learn fast, and the pre-trained ones are best left nearly as they are.
+SHORT = FasterRCNNTrainingSettings(
+    iterations=1000, learning_rate=3e-3, trunk_scale=0.1, min_size=128, colour=0, scale=0
+)
 FEWER = ((1, 1), (1, 3), (3, 1))
 
 
@@ -130,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m minircnn.experiments.faster_rcnn_ablation", description=__doc__)
     parser.add_argument("--pictures", type=int, default=1000, help="training pictures")
     parser.add_argument("--test-pictures", type=int, default=200)
-    parser.add_argument("--iterations", type=int, default=1000, help="of a joint training")
+    parser.add_argument("--iterations", type=int, default=SHORT.iterations, help="of a joint training")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args(arguments)
@@ -138,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     train, test = _read("train", options.pictures), _read("test", options.test_pictures)
     rows = []
     for seed in range(options.seeds):
-        settings = FasterRCNNTrainingSettings(iterations=options.iterations, min_size=128, seed=seed)
+        settings = replace(SHORT, iterations=options.iterations, seed=seed)
         rows += compare(lambda: load_alexnet(SMALL_WEIGHTS), train, test, classes, settings)
     record = {
         "training_pictures": len(train),

@@ -16,8 +16,8 @@ from time import process_time
 from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
-from minircnn.faster_rcnn import TOY_TOWN_RPN
+from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, in_percent, write_results
+from minircnn.experiments.faster_rcnn_ablation import anchors
 from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, MaskRCNN, binary_masks
 from minircnn.rcnn.finetuning import Sample
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
@@ -28,10 +28,8 @@ NETWORKS = {16: SMALL_STRIDE_16_WEIGHTS, 8: SMALL_WEIGHTS}
 WAYS = [(stride, pooling, "sigmoid") for stride in NETWORKS for pooling in ("pool", "warp", "align")]
 WAYS.append((8, "align", "softmax"))
 
-# For pictures of 128 pixels as they are.
-RPN_128 = replace(TOY_TOWN_RPN, anchor_sizes=((18.0, 36.0, 72.0),))
-# In few batches the new layers must learn fast, and the pre-trained ones are best left nearly as they are.
-SHORT = MaskRCNNTrainingSettings(iterations=400, learning_rate=3e-3, trunk_scale=0.1, min_size=128, colour=0, scale=0)
+RPN_128 = anchors(3, 3)  # for pictures of 128 pixels as they are
+SHORT = MaskRCNNTrainingSettings(**vars(faster_rcnn_ablation.SHORT))
 
 
 @dataclass(frozen=True)

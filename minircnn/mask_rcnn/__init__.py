@@ -1,6 +1,6 @@
 """2017: Mask R-CNN. Which pixels belong to each object, by a branch beside class and box."""
 
-from minircnn.mask_rcnn.detector import TOY_TOWN_MASK_HEADS, MaskRCNN, mask_rcnn_alexnet
+from minircnn.mask_rcnn.detector import TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig, MaskRoIHeads, SampledMaskRoIs
 from minircnn.mask_rcnn.masks import crop_masks, mask_loss, mask_probabilities
 from minircnn.mask_rcnn.pasting import binary_masks, paste_masks
@@ -9,6 +9,7 @@ from minircnn.mask_rcnn.saving import MASK_RCNN_WEIGHTS, load_mask_rcnn, save_ma
 __all__ = [
     "MASK_RCNN_WEIGHTS",
     "TOY_TOWN_MASK_HEADS",
+    "TOY_TOWN_MASK_RPN",
     "MaskRCNN",
     "MaskRoIConfig",
     "MaskRoIHeads",

@@ -6,6 +6,7 @@ minircnn: a box is drawn exactly along the edges of the pixels that it holds (ma
 by half a pixel against their boxes). Inputs are never changed, and neither are matplotlib's global settings.
 """
 
+from minircnn.plotting.alignment import plot_misalignment
 from minircnn.plotting.charts import plot_label_map, plot_pr_curves
 from minircnn.plotting.colours import class_colour, label_map_colours, text_colour
 from minircnn.plotting.display import show
@@ -34,6 +35,7 @@ __all__ = [
     "plot_label_map",
     "plot_losses",
     "plot_maps",
+    "plot_misalignment",
     "plot_pr_curves",
     "plot_proposals",
     "show",

@@ -8,8 +8,8 @@ import torch
 
 from minircnn.alexnet import AlexNet
 from minircnn.cache import module_fingerprint
-from minircnn.faster_rcnn import TOY_TOWN_RPN, RPNConfig
-from minircnn.mask_rcnn import MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
+from minircnn.faster_rcnn import RPNConfig
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
 from minircnn.training.batches import Samples
 from minircnn.training.faster_rcnn import learn_everything
 from minircnn.training.joint import JointTrainingSettings
@@ -28,7 +28,7 @@ def train_mask_rcnn(
     classes: Sequence[str],
     settings: MaskRCNNTrainingSettings | None = None,
     *,
-    rpn: RPNConfig = TOY_TOWN_RPN,
+    rpn: RPNConfig = TOY_TOWN_MASK_RPN,
     heads: MaskRoIConfig | None = None,
     about: dict[str, Any] | None = None,
     **options: Any,  # noqa: ANN401 - each has its own type

@@ -1,0 +1,161 @@
+"""Where a region, RoIPool's cells and RoIAlign's points are drawn, against numbers worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection, PathCollection
+
+from minircnn import plotting
+
+# A picture of 40 by 60 pixels (height, width) on a map of 5 by 12 cells: 5 pixels a cell across, 8 down.
+SIZE, CELLS = (40, 60), (5, 12)
+REGION = (11.0, 9.0, 38.0, 29.0)  # cells 2.2, 1.125, 7.6, 3.625: RoIPool rounds to 2, 1, 8, 4 and takes the last ones
+POOLED = [2, 1, 9, 5]  # in cells, half open
+STRIDE = np.array([5, 8, 5, 8])
+
+
+def picture(size=SIZE):
+    return torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def drawn_boxes(ax):
+    """x1, y1, x2, y2 of each rectangle, by its label."""
+    return {p.get_label(): [*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in ax.patches}
+
+
+def points(ax):
+    (dots,) = (c for c in ax.collections if isinstance(c, PathCollection))
+    return np.asarray(dots.get_offsets())
+
+
+def edges(ax):
+    """All places of lines down, and of lines across, and how far they reach."""
+    segments = [s for c in ax.collections if isinstance(c, LineCollection) for s in c.get_segments()]
+    down = [s for s in segments if s[0, 0] == s[1, 0]]
+    across = [s for s in segments if s[0, 1] == s[1, 1]]
+    return (
+        sorted({float(s[0, 0]) for s in down}),
+        sorted({float(s[0, 1]) for s in across}),
+        (max(s[:, 0].max() for s in across), max(s[:, 1].max() for s in down)),
+    )
+
+
+@pytest.fixture
+def axes():
+    return plotting.plot_misalignment(picture(), REGION, CELLS)
+
+
+def test_the_example_of_the_story():
+    """15 of 128 pixels are 2.93 of 25 cells; 2 when rounded down; RoIPool takes 4, which end at pixel 20.48."""
+    first, second = plotting.plot_misalignment(picture((128, 128)), (0, 0, 15, 15), (25, 25), rounded_down=True)
+    in_pixels, in_cells = drawn_boxes(first), drawn_boxes(second)
+    assert in_pixels["region"] == [0, 0, 15, 15]
+    assert in_cells["region"] == pytest.approx([0, 0, 2.93, 2.93], abs=0.005)
+    assert in_pixels["RoIPool: whole cells"] == pytest.approx([0, 0, 20.48, 20.48])
+    assert in_cells["RoIPool: whole cells"] == [0, 0, 4, 4]
+    assert in_pixels["rounded down"] == pytest.approx([0, 0, 10.24, 10.24])
+    assert in_cells["rounded down"] == [0, 0, 2, 2]
+    assert "5.5 pixels" in first.get_title()
+    assert "2.93 cells" in second.get_title() and "takes 4" in second.get_title()
+
+
+def test_rows_and_columns_have_strides_of_their_own(axes):
+    first, second = axes
+    assert drawn_boxes(first)["region"] == pytest.approx(REGION)
+    assert drawn_boxes(second)["region"] == pytest.approx(REGION / STRIDE)
+    assert drawn_boxes(second)["RoIPool: whole cells"] == POOLED
+    assert drawn_boxes(first)["RoIPool: whole cells"] == pytest.approx(POOLED * STRIDE)
+    assert "rounded down" not in drawn_boxes(first)
+
+
+@pytest.mark.parametrize(("bins", "ratio"), [(2, 2), (3, 1)])
+def test_points_are_spread_evenly_over_the_region(bins, ratio):
+    first, second = plotting.plot_misalignment(picture(), REGION, CELLS, output_size=bins, sampling_ratio=ratio)
+    steps = (np.arange(bins * ratio) + 0.5) / (bins * ratio)
+    expected = {(round(11 + 27 * a, 6), round(9 + 20 * b, 6)) for a in steps for b in steps}
+    assert {(round(x, 6), round(y, 6)) for x, y in points(first).tolist()} == expected
+    np.testing.assert_allclose(points(second) * [5, 8], points(first))
+
+
+def test_a_line_along_each_edge_of_a_cell(axes):
+    first, second = axes
+    assert edges(first) == ([5.0 * k for k in range(13)], [8.0 * k for k in range(6)], (60, 40))
+    assert edges(second) == ([float(k) for k in range(13)], [float(k) for k in range(6)], (12, 5))
+
+
+def test_all_is_shown_unless_a_window_is_given(axes):
+    assert [(ax.get_xlim(), ax.get_ylim()) for ax in axes] == [((0, 60), (40, 0)), ((0, 12), (5, 0))]
+    near = plotting.plot_misalignment(picture(), REGION, CELLS, window=(5, 8, 45, 36))
+    assert [(ax.get_xlim(), ax.get_ylim()) for ax in near] == [((5, 45), (36, 8)), ((1, 9), (4.5, 1))]
+
+
+def test_ticks_count_pixels_and_cells():
+    first, second = plotting.plot_misalignment(picture(), REGION, CELLS, window=(5, 8, 45, 36))
+    assert first.get_xticks().tolist() == [5, 10, 15, 20, 25, 30, 35, 40, 45]
+    assert first.get_yticks().tolist() == [10, 15, 20, 25, 30, 35]
+    assert second.get_xticks().tolist() == list(range(1, 10))
+    assert second.get_yticks().tolist() == [1, 2, 3, 4]
+    assert (first.get_xlabel(), second.get_xlabel()) == ("pixels", "cells")
+    big = plotting.plot_misalignment(picture((512, 512)), (10, 10, 90, 90), (64, 64))
+    assert max(len(ax.get_xticks()) for ax in big) <= 10
+
+
+def test_the_map_is_the_mean_brightness_of_each_cell_or_what_is_given(axes):
+    image = picture()
+    expected = image.double().mean(dim=0).view(5, 8, 12, 5).mean(dim=(1, 3))
+    np.testing.assert_allclose(axes[1].images[0].get_array(), expected, atol=1e-6)
+    np.testing.assert_allclose(axes[0].images[0].get_array(), image.permute(1, 2, 0), atol=1e-6)
+    given = torch.arange(60.0).view(CELLS)
+    second = plotting.plot_misalignment(image, REGION, CELLS, features=given)[1]
+    np.testing.assert_array_equal(second.images[0].get_array(), given)
+    assert second.images[0].get_extent() == [0, 12, 5, 0]
+
+
+def test_the_legend_names_what_is_drawn(axes):
+    (legend,) = axes[0].get_figure().legends
+    names = ["RoIPool: whole cells", "region", "RoIAlign: sampling points"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+    colours = [patch.get_edgecolor() for patch in axes[0].patches]
+    assert len(set(colours)) == 2
+    assert colours == [patch.get_edgecolor() for patch in axes[1].patches]
+
+
+def test_given_axes_and_titles_are_used():
+    figure, given = plt.subplots(2, 1)
+    axes = plotting.plot_misalignment(picture(), REGION, CELLS, axes=given, titles=("one", "two"))
+    assert list(axes) == list(given)
+    assert [ax.get_title() for ax in axes] == ["one", "two"]
+    assert not figure.legends and len(plt.get_fignums()) == 1
+
+
+def test_nothing_given_is_changed():
+    image = picture()
+    cells = torch.rand(CELLS)
+    before = image.clone(), cells.clone()
+    plotting.plot_misalignment(image, REGION, CELLS, features=cells)
+    assert torch.equal(image, before[0]) and torch.equal(cells, before[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"features": torch.zeros(12, 5)}, "features must be"),
+        ({"window": (10, 0, 10, 20)}, "window must be"),
+        ({"window": (0, 0, 61, 40)}, "window must be"),
+        ({"window": (-1, 0, 60, 40)}, "window must be"),
+        ({"window": (0, 0, 60, 41)}, "window must be"),
+        ({"window": (0, -1, 60, 40)}, "window must be"),
+        ({"region": (5, 5, 5, 9)}, "region must be"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_misalignment(picture(), **{"region": REGION, "feature_size": CELLS, **arguments})
+    assert not plt.get_fignums(), "refused before a figure is opened"
+
+
+def test_two_axes_or_none():
+    _, given = plt.subplots(1, 3)
+    with pytest.raises(ValueError, match="axes must be two"):
+        plotting.plot_misalignment(picture(), REGION, CELLS, axes=given)
