@@ -1,7 +1,7 @@
 """What rounding does to a region: where RoIPool looks, where it should look, and how far apart the two are.
 
 He, Gkioxari, Dollár and Girshick 2017, "Mask R-CNN", arXiv 1703.06870, section 3. RoIWarp: Dai, He and Sun 2016,
-"Instance-aware semantic segmentation via multi-task network cascades", arXiv 1512.04412, section 3.2.
+"Instance-aware semantic segmentation via multi-task network cascades", arXiv 1512.04412.
 """
 
 from collections.abc import Sequence
