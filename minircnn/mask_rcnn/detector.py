@@ -23,7 +23,7 @@ TOY_TOWN_MASK_HEADS = MaskRoIConfig(score_threshold=0.01, nms_threshold=0.5, mas
 
 
 class MaskRCNN(FasterRCNN):
-    """A detector that outlines what it finds. Its classes are those of the first dimension of the logits.
+    """A detector that outlines what it finds.
 
     Args:
         trunk: convolutions, ``(B, 3, H, W)`` to ``(B, C, h, w)``.

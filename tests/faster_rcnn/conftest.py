@@ -63,3 +63,24 @@ def some_pictures():
         boxes = torch.cat([start, start + 12 + torch.rand(count, 2, generator=generator) * 25], dim=1)
         targets.append({"boxes": boxes, "labels": torch.randint(1, 4, (count,), generator=generator)})
     return images, targets
+
+
+def assert_same_losses_and_gradients(model, reference, pictures, seed):
+    """In training mode, with the same draws, for every loss and every parameter."""
+    images, targets = pictures
+    model.train(), reference.train()
+    reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
+    torch.manual_seed(seed)
+    ours = model.losses(images, targets)
+    sum(ours.values()).backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    torch.manual_seed(seed)
+    theirs = reference(images, targets)
+    sum(theirs.values()).backward()
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
+        assert ours[name].item() > 0
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name

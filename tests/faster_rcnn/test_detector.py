@@ -5,27 +5,12 @@ import torch
 
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.transforms import padded_size
+from tests.faster_rcnn.conftest import assert_same_losses_and_gradients
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
-    images, targets = pictures
-    model.train(), reference.train()
-    reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
-    torch.manual_seed(seed)
-    ours = model.losses(images, targets)
-    sum(ours.values()).backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    torch.manual_seed(seed)
-    theirs = reference(images, targets)
-    sum(theirs.values()).backward()
-    assert ours.keys() == theirs.keys()
-    for name in theirs:
-        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
-        assert ours[name].item() > 0
-    for name, parameter in model.named_parameters():
-        assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name
+    assert_same_losses_and_gradients(model, reference, pictures, seed)
 
 
 def test_detections_equal_torchvisions(model, reference, pictures):

@@ -7,29 +7,14 @@ from minircnn.alexnet import AlexNet
 from minircnn.mask_rcnn import MaskRoIConfig, binary_masks, load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
 from minircnn.mask_rcnn.heads import POOLINGS
 from tests.fast_rcnn.conftest import CLASSES, TINY
+from tests.faster_rcnn.conftest import assert_same_losses_and_gradients
 from tests.mask_rcnn.conftest import ellipses, make
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
-    images, targets = pictures
-    model.train(), reference.train()
-    reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
-    torch.manual_seed(seed)
-    ours = model.losses(images, targets)
-    sum(ours.values()).backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
-    torch.manual_seed(seed)
-    theirs = reference(images, targets)
-    sum(theirs.values()).backward()
-    assert ours.keys() == theirs.keys() == ours.counts.keys()
-    for name in theirs:
-        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5), name
-        assert ours[name].item() > 0
-    for name, parameter in model.named_parameters():
-        assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name
-    assert gradients["roi_heads.mask_head.0.0.weight"].abs().sum() > 0
+    assert_same_losses_and_gradients(model, reference, pictures, seed)
+    assert model.roi_heads.mask_head[0][0].weight.grad.abs().sum() > 0
 
 
 def test_detections_equal_torchvisions(model, reference, pictures):
