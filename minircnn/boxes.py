@@ -182,7 +182,9 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
 
 
-def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+def batched_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, limit: int | None = None
+) -> Tensor:
     """:func:`nms` within each group: boxes of different groups (classes, pyramid levels) never drop each other.
 
     Paper vs code: up to 1000 boxes (on a CPU) torchvision moves the groups apart by large offsets and runs one NMS,
@@ -193,9 +195,10 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         scores: ``(N,)``.
         groups: ``(N,)`` integers.
         iou_threshold: as in :func:`nms`.
+        limit: how many are wanted; those that come after are not even looked for.
 
     Returns:
-        Indices of the kept boxes of all groups, best first.
+        Indices of the kept boxes of all groups, best first, at most ``limit``.
 
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0]])
     >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), 0.5)
@@ -209,15 +212,15 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold)].sort().values
-    return kept[scores[kept].argsort(descending=True, stable=True)]
+    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold, limit)].sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)][:limit]
 
 
-def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
+def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float, limit: int | None) -> Tensor:
     """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
 
     Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
-    rest of the group that the block ends in, and repeats.
+    rest of the group that the block ends in, and repeats. Of a group with ``limit`` survivors the rest cannot matter.
     """
     threshold = _round_down(iou_threshold, boxes.dtype)
     left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
@@ -232,7 +235,9 @@ def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
         survivors = block[_resolve(suppresses)]
         kept.append(survivors)
         unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
-        if unfinished:
+        if unfinished and limit is not None and int((groups[torch.cat(kept)] == last).sum()) >= limit:
+            left = left[unfinished:]
+        elif unfinished:
             above, below = survivors[groups[survivors] == last], left[:unfinished]
             dropped = (box_iou(boxes[above], boxes[below]) > threshold).view(torch.uint8).amax(dim=0)
             left = torch.cat([below[dropped == 0], left[unfinished:]])

@@ -248,15 +248,19 @@ class TestNMS:
             B.batched_nms(random_boxes(2), torch.zeros(2), torch.zeros(3), 0.5)
 
     @settings(max_examples=200)
-    @given(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256]))
-    def test_against_slow_loop_for_any_block_size(self, data, boxes, threshold, block):
+    @given(
+        *(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256])),
+        st.none() | st.integers(0, 6),
+    )
+    def test_against_slow_loop_for_any_block_size_and_limit(self, data, boxes, threshold, block, limit):
         n = len(boxes)
         scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
         groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(B, "_NMS_BLOCK", block)
-            kept = B.batched_nms(boxes.double(), torch.tensor(scores).float(), torch.tensor(groups).long(), threshold)
-        assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)
+            scored = torch.tensor(scores).float(), torch.tensor(groups).long()
+            kept = B.batched_nms(boxes.double(), *scored, threshold, limit)
+        assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)[:limit]
 
 
 class TestBatchedNMS:
@@ -274,6 +278,21 @@ class TestBatchedNMS:
         keep = keep.sort().values  # of equal scores the first box comes first
         expected = keep[scores[keep].argsort(descending=True, stable=True)]
         assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4), expected)
+        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4, limit=60), expected[:60])
+
+    @pytest.mark.parametrize("block", [1, 3, 7, 256])
+    @pytest.mark.parametrize("classes", [1, 3])
+    def test_a_limit_loses_nothing_but_what_comes_after(self, monkeypatch, block, classes):
+        monkeypatch.setattr(B, "_NMS_BLOCK", block)
+        g = torch.Generator().manual_seed(0)
+        boxes, scores, groups = (
+            random_boxes(40),
+            torch.rand(40, generator=g),
+            torch.randint(0, classes, (40,), generator=g),
+        )
+        expected = nms_by_hand(boxes.tolist(), scores.tolist(), groups.tolist(), 0.3)
+        for limit in range(len(expected) + 2):
+            assert B.batched_nms(boxes, scores, groups, 0.3, limit).tolist() == expected[:limit]
 
     @pytest.mark.parametrize("n", [100, 900, 2000])
     def test_equals_torchvision_where_its_offsets_are_exact(self, n):

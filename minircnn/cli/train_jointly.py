@@ -42,10 +42,12 @@ if TYPE_CHECKING:
 
 VALIDATION_PICTURES = 100
 
-Iterations = Annotated[int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default="6000")]
-MoreIterations = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default="10000")
-]
+
+def _iterations(default: str) -> Any:  # noqa: ANN401 - a type, for an annotation
+    return Annotated[int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default=default)]
+
+
+FastIterations, FasterIterations, MaskIterations = map(_iterations, ("6000", "10000", "12000"))
 PicturesPerBatch = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="64 regions are drawn from each.", show_default="4")
 ]
@@ -79,7 +81,7 @@ def fast_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: Iterations = None,
+    iterations: FastIterations = None,
     pictures_per_batch: PicturesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
@@ -110,7 +112,7 @@ def faster_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: MoreIterations = None,
+    iterations: FasterIterations = None,
     pictures_per_batch: PicturesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
@@ -139,7 +141,7 @@ def mask_rcnn(
     network: Network = None,
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
-    iterations: MoreIterations = None,
+    iterations: MaskIterations = None,
     pictures_per_batch: PicturesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,

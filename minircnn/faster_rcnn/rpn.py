@@ -8,6 +8,7 @@ over all cells and levels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -64,6 +65,10 @@ class RPNConfig:
         """Refuses levels that one head cannot serve."""
         if len({len(sizes) for sizes in self.anchor_sizes}) != 1:
             raise ValueError(f"every level must have equally many anchor_sizes, at least one, not {self.anchor_sizes}")
+
+
+# Most pictures have the size of the one before, and nobody changes anchors.
+_remembered = lru_cache(maxsize=8)(grid_anchors)
 
 
 class RPNHead(nn.Module):
@@ -142,7 +147,7 @@ class RPN(nn.Module):
         """The anchors of a level: a map ``(B, C, h, w)`` of pictures of a size ``(H, W)`` to ``(h · w · A, 4)``."""
         grid, config = (level.shape[2], level.shape[3]), self.config
         stride = (size[0] // grid[0], size[1] // grid[1])
-        found = grid_anchors(grid, stride, config.anchor_sizes[number], config.anchor_ratios, config.anchor_shift)
+        found = _remembered(grid, stride, config.anchor_sizes[number], config.anchor_ratios, config.anchor_shift)
         return found.to(level)
 
     @torch.no_grad()
@@ -177,7 +182,7 @@ class RPN(nn.Module):
         scores = objectness[index].sigmoid()
         large = ((boxes[:, 2:] - boxes[:, :2]) >= config.min_size).all(dim=1)
         boxes, scores, level = boxes[large], scores[large], level[large]
-        kept = batched_nms(boxes, scores, level, config.nms_threshold[mode])[: config.after_nms[mode]]
+        kept = batched_nms(boxes, scores, level, config.nms_threshold[mode], config.after_nms[mode])
         return {"boxes": boxes[kept], "scores": scores[kept]}
 
     def losses(

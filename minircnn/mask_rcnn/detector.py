@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from minircnn.alexnet import AlexNet
-from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
+from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig, MaskRoIHeads
 from minircnn.mask_rcnn.pasting import paste_masks
 from minircnn.transforms import Size, Transform, size_of
@@ -19,7 +19,7 @@ from minircnn.transforms import Size, Transform, size_of
 # As Faster R-CNN's, but with the paper's NMS threshold and more proposals: chosen on validation pictures.
 TOY_TOWN_MASK_RPN = replace(TOY_TOWN_RPN, nms_threshold=(0.7, 0.7), after_nms=(150, 100))
 # The branch is narrower than the paper's, for a processor.
-TOY_TOWN_MASK_HEADS = MaskRoIConfig(score_threshold=0.01, nms_threshold=0.5, mask_channels=(64, 64, 64, 64))
+TOY_TOWN_MASK_HEADS = MaskRoIConfig(**vars(TOY_TOWN_HEADS), mask_channels=(64, 64, 64, 64))
 
 
 class MaskRCNN(FasterRCNN):

@@ -52,5 +52,5 @@ def select_detections(
     large = ((boxes[..., 2:] - boxes[..., :2]) >= SMALLEST_SIDE).all(dim=-1)
     proposal, column = torch.where((scores > score_threshold) & large)
     boxes, scores, labels = boxes[proposal, column], scores[proposal, column], column + 1  # (N, 4), (N,), (N,)
-    kept = batched_nms(boxes, scores, labels, nms_threshold)[:max_detections]
+    kept = batched_nms(boxes, scores, labels, nms_threshold, max_detections)
     return {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}

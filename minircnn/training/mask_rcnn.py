@@ -11,15 +11,14 @@ from minircnn.cache import module_fingerprint
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
 from minircnn.training.batches import Samples
-from minircnn.training.faster_rcnn import learn_everything
-from minircnn.training.joint import JointTrainingSettings
+from minircnn.training.faster_rcnn import FasterRCNNTrainingSettings, learn_everything
 
 
 @dataclass(frozen=True)
-class MaskRCNNTrainingSettings(JointTrainingSettings):
+class MaskRCNNTrainingSettings(FasterRCNNTrainingSettings):
     """What the shipped weights were trained with; see there."""
 
-    iterations: int = 10_000
+    iterations: int = 12_000
 
 
 def train_mask_rcnn(
