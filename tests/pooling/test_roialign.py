@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import ops
 
+from minircnn.benchmarks._memory import peak_memory
 from minircnn.pooling import roi_align, roi_align_separable
 from tests.pooling.test_roipool import anywhere, regions
 
@@ -117,6 +118,13 @@ def test_on_a_slope_every_value_is_the_place_itself(align):
 
 
 @pytest.mark.parametrize("align", [roi_align, roi_align_separable])
+def test_a_bin_for_each_cell_gives_the_map_itself(align):
+    """A bin that is just one cell long has one point where their number adapts, and it lies in the cell's middle."""
+    features, rois = maps(), torch.tensor([[1.0, 16.0, 8.0, 64.0, 56.0]])  # columns 2 to 7, rows 1 to 6
+    assert torch.equal(align(features, rois, 6, 1 / 8, -1, True), features[1:, :, 1:7, 2:8])
+
+
+@pytest.mark.parametrize("align", [roi_align, roi_align_separable])
 def test_no_regions_and_regions_outside(align):
     features = maps().requires_grad_()
     assert align(features, torch.zeros(0, 5), (4, 2), 1 / 8).shape == (0, 3, 4, 2)
@@ -140,3 +148,23 @@ def test_bad_input_is_refused(align):
         align(maps(), torch.tensor([[0, 1.0, 1, 2, math.nan]]), 7, 1 / 8)
     with pytest.raises(ValueError, match="picture 5, but there are features of 2"):
         align(maps(), torch.tensor([[5, 1.0, 1, 2, 2]]), 7, 1 / 8)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_few_regions_on_large_maps(count, layout):
+    """Only the cells that they need are copied; the values are the same, and so is where the gradients go."""
+    features = maps(pictures=3, channels=16, height=40, width=60).contiguous(memory_format=layout)
+    generator = torch.Generator().manual_seed(count)
+    start = torch.rand(count, 2, generator=generator) * torch.tensor([400.0, 250.0])
+    picture = torch.randint(3, (count, 1), generator=generator)
+    rois = torch.cat([picture, start, start + 8 + 72 * torch.rand(count, 2, generator=generator)], dim=1)
+    for arguments in ((7, 1 / 8, 2, True), (7, 1 / 8, -1, False)):
+        assert torch.allclose(
+            roi_align(features, rois, *arguments), ops.roi_align(features, rois, *arguments), atol=1e-5
+        )
+        ours, theirs = (gradient(one, features, rois, *arguments) for one in (roi_align, ops.roi_align))
+        assert torch.allclose(ours, theirs, atol=1e-5 * theirs.abs().max().item())
+    if count == 1:
+        held = peak_memory(lambda: roi_align(features, rois, 2, 1 / 8, 2, True))
+        assert held < features.numel() * features.element_size() / 2
