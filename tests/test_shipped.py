@@ -83,7 +83,7 @@ def test_mask_rcnn_outlines_what_it_finds():
     model = load_mask_rcnn()
     found = [binary_masks(model.detect([image])[0]) for image in images]
     boxes, masks = (evaluate(found, targets, classes=test.classes, kind=kind) for kind in ("boxes", "masks"))
-    assert boxes.ap >= 0.51 and masks.ap >= 0.43 and masks.ap50 >= 0.77  # 0.59, 0.51 and 0.82 on all 200
+    assert boxes.ap >= 0.53 and masks.ap >= 0.44 and masks.ap50 >= 0.77  # 0.61, 0.52 and 0.83 on all 200
 
 
 def test_the_masks_ablation_has_its_rows():
