@@ -262,8 +262,8 @@ def _resolve(suppresses: Tensor) -> Tensor:
 def _round_down(threshold: float, dtype: torch.dtype) -> float:
     """The largest number of this dtype that is not above the threshold.
 
-    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.7 would
-    grow a little, and an IoU of exactly that single would not count as greater than 0.7, which it is. Rounded down, the
+    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.6 would
+    grow a little, and an IoU of exactly that single would not count as greater than 0.6, which it is. Rounded down, the
     comparison has the same outcome as one in double precision, torchvision's.
     """
     rounded = torch.tensor(threshold, dtype=dtype)

@@ -8,6 +8,7 @@ changes with it, and what is stale is simply never found.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -82,10 +83,23 @@ class Cache:
         """
         name = fingerprint(kind, *parts)
         path = self.folder / kind / name[:2] / f"{name}.safetensors"
-        try:
-            return safetensors.torch.load(path.read_bytes())
-        except (FileNotFoundError, SafetensorError):
-            pass
+        with suppress(FileNotFoundError, SafetensorError):
+            return _read(path)
         result = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
-        write_atomically(path, safetensors.torch.save(result))
+        write_atomically(path, safetensors.torch.save(result, metadata={"fingerprint": _fingerprint_of(result)}))
         return result
+
+
+def _fingerprint_of(result: Mapping[str, Tensor]) -> str:
+    return fingerprint(*(part for name in sorted(result) for part in (name, result[name])))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, if they are those that were written."""
+    content = path.read_bytes()
+    result = safetensors.torch.load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    stated = header.get("__metadata__", {}).get("fingerprint")
+    if stated not in (None, _fingerprint_of(result)):  # None: the first versions of this file wrote none
+        raise SafetensorError(f"{path}: other numbers than were written")
+    return result

@@ -31,12 +31,17 @@ class Transform:
         divisor: batches are padded to a multiple of so many pixels.
     """
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     blue_first: bool = False
     min_size: int | None = None
     max_size: int | None = None
     divisor: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that no picture has."""
+        if any(size is not None and size < 1 for size in (self.min_size, self.max_size, self.divisor)):
+            raise ValueError(f"min_size, max_size and divisor must be at least 1, but this is {self}")
 
     def batch(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
         """Pictures as the network's input.

@@ -8,11 +8,15 @@ import hashlib
 import json
 import os
 import pickle
+import types
+import typing
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
@@ -21,6 +25,8 @@ from torch import Tensor
 
 import minircnn
 from minircnn.files import write_atomically
+
+Config = TypeVar("Config")
 
 WEIGHTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "weights"
 """Where the weights lie that come with a clone of the project."""
@@ -78,7 +84,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         about = json.loads(record_path.read_text(encoding="utf-8"))
         expected = about["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{record_path}: damaged ({error!r}); train or fetch the weights again") from error
     if sha256(path) != expected:
         raise WeightsError(f"{path}: not the file that {record_path.name} describes; train or fetch both again")
@@ -128,7 +134,21 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pth(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    check_zip(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_zip(path: Path) -> None:
+    """Compares the checksums of a file that ``torch.save`` wrote, a zip file; ``torch.load`` does not look at them.
+
+    Raises:
+        ValueError: a part of it has another checksum. Of the format before zip files, which has none, nothing is said.
+        BadZipFile: it is damaged otherwise.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it has another checksum")
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
@@ -141,10 +161,19 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
         only: load and demand only the names that begin so, such as ``"trunk."``; others keep what they have.
 
     Raises:
-        WeightsError: names are missing or unknown, or a shape is another: the weights are for another network.
+        WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another
+            network. Or a number is nan or infinite.
     """
-    wanted = {name: value for name, value in module.state_dict().items() if name.startswith(only)}
     given = {name: value for name, value in tensors.items() if name.startswith(only)}
+    _check_fit({n: v for n, v in module.state_dict().items() if n.startswith(only)}, given, source)
+    for name, value in given.items():
+        if not value.isfinite().all():
+            raise WeightsError(f"{source}: {name} holds nan or infinity; train or fetch the weights again")
+    module.load_state_dict(given, strict=False)
+
+
+def _check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuses weights for another network than one with such tensors."""
     problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
     problems += [f"{name} is not in the network" for name in given.keys() - wanted.keys()]
     problems += [
@@ -152,10 +181,14 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
         for name in wanted.keys() & given.keys()
         if given[name].shape != wanted[name].shape
     ]
+    problems += [
+        f"{name} holds {given[name].dtype}, the network needs {wanted[name].dtype}"
+        for name in wanted.keys() & given.keys()
+        if given[name].is_floating_point() != wanted[name].is_floating_point()
+    ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
-    module.load_state_dict(given, strict=False)
 
 
 def save_detector(
@@ -197,25 +230,78 @@ def load_detector(
     if about.get("detector") != kind:
         holds = about.get("detector", about.get("what", "something else"))
         raise WeightsError(f"{path}: holds {holds}, not {title}")
+    return built_as_described(path, tensors, title, lambda: build(about))
+
+
+def built_as_described(
+    path: str | Path, tensors: Mapping[str, Tensor], title: str, build: Callable[[], torch.nn.Module]
+) -> torch.nn.Module:
+    """A model with these weights.
+
+    Args:
+        path: the file, for messages.
+        tensors: its content.
+        title: what people call such a model.
+        build: makes it, with any weights, as the JSON beside the file says.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        WeightsError: the JSON describes none, or one for other weights.
+    """
     try:
-        model = build(about)
+        with torch.device("meta"), warnings.catch_warnings():  # tensors that have shapes and take no memory
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            shapes = build().state_dict()
+        _check_fit(shapes, tensors, path)  # a JSON may describe a network that no memory holds
+        model = build()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{path}: its JSON does not describe {title} ({error!r:.200})") from error
     load_into(model, tensors, path)
     return model.eval()
 
 
-def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON holds it, its lists as the tuples that they were.
+def config_of(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration, a dataclass, from what JSON holds of it: its lists become the tuples that they were.
 
-    >>> with_tuples({"anchor_sizes": [[20, 38], [72, 99]], "pool_size": 6})
-    {'anchor_sizes': ((20, 38), (72, 99)), 'pool_size': 6}
+    Raises:
+        KeyError: there is no such setting.
+        TypeError: a setting has another type than the dataclass states; or a number is not finite.
+
+    >>> from minircnn.transforms import Transform
+    >>> config_of(Transform, {"mean": [0.5, 0.5, 0.5], "divisor": 32}).mean
+    (0.5, 0.5, 0.5)
     """
-    return {name: _as_tuple(value) for name, value in dict(values).items()}
+    hints, found = typing.get_type_hints(kind), {}
+    for name, value in dict(values).items():
+        found[name] = _as_tuple(value)
+        if not _fits(found[name], hints[name]):
+            raise TypeError(f"{name} is {value!r:.60}")
+    return kind(**found)
 
 
 def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Whether a value has a type: a number, a text, a truth value, None, a tuple of such, or one of several."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    if hint is int:  # sizes and counts
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+    return isinstance(value, hint)
 
 
 def download(url: str, sha256_prefix: str, size: str) -> Path:

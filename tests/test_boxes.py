@@ -212,12 +212,17 @@ class TestNMS:
         assert B.nms(boxes, scores, 0.5).tolist()[:2] == [0, 1]  # two equal points: 0 / 0 drops neither
 
     def test_threshold_that_single_precision_rounds_up(self):
-        """An IoU between 0.7 and float32(0.7): greater than 0.7, yet equal to the rounded threshold."""
-        boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 7.0]])
-        assert B.box_iou(boxes, boxes)[0, 1] == torch.tensor(0.7)
+        """An IoU of float32(0.6), which is a little more than 0.6: greater, yet equal to the rounded threshold.
+
+        And one of float32(0.7), which is a little less than 0.7.
+        """
         scores = torch.tensor([0.9, 0.8])
-        for threshold in (0.7, 0.7 - 1e-9, 0.7 + 1e-7, 0.699999):
-            assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+        for iou, kept in ((0.6, [0]), (0.7, [0, 1])):
+            boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10 * iou]])
+            assert B.box_iou(boxes, boxes)[0, 1] == torch.tensor(iou)
+            assert B.nms(boxes, scores, iou).tolist() == kept
+            for threshold in (iou, iou - 1e-9, iou + 1e-9, iou + 1e-7, iou - 1e-6):
+                assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
 
     def test_an_iou_equal_to_the_threshold_is_kept(self):
         boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]])

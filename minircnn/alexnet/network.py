@@ -36,14 +36,16 @@ class AlexNetConfig:
     hidden: int = 4096  # width of fc6 and fc7
     dropout: float = 0.5
     input_size: int = 227  # paper vs code: the paper says 224, which does not fit its own map sizes
-    mean: tuple[float, ...] = (104.00699 / 255, 116.66877 / 255, 122.67891 / 255)  # of each channel
-    std: tuple[float, ...] = (1 / 255, 1 / 255, 1 / 255)
+    mean: tuple[float, float, float] = (104.00699 / 255, 116.66877 / 255, 122.67891 / 255)  # of each channel
+    std: tuple[float, float, float] = (1 / 255, 1 / 255, 1 / 255)
     blue_first: bool = True  # the order of the channels in the mean and in conv1's weights
 
     def __post_init__(self) -> None:
         """Refuses numbers that make no network."""
         if len(self.channels) != 5 or len(self.groups) != 5:
             raise ValueError(f"channels and groups describe five convolutions, not {self.channels}, {self.groups}")
+        if self.stride < 1 or self.input_size < 1:
+            raise ValueError(f"stride and input_size must be at least 1, not {self.stride} and {self.input_size}")
         if self.pool5 not in ("max", "max average", "grid"):
             raise ValueError(f'pool5 must be "max", "max average" or "grid", not {self.pool5!r}')
 

@@ -11,6 +11,8 @@ from minircnn.alexnet.network import ALEXNET_2012, TORCHVISION, AlexNet, AlexNet
 from minircnn.weights import (
     WEIGHTS_FOLDER,
     WeightsError,
+    built_as_described,
+    config_of,
     download,
     halve,
     load_into,
@@ -117,15 +119,11 @@ def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
         WeightsError: a file is damaged, or of something else.
     """
     tensors, about = load_weights(path)
-    try:
-        network = build_alexnet(about["network"], about["num_classes"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path}: its JSON does not describe an AlexNet ({error!r:.200})") from error
-    load_into(network, tensors, path)
-    return network.eval()
+    return built_as_described(
+        path, tensors, "an AlexNet", lambda: build_alexnet(about["network"], about["num_classes"])
+    )
 
 
 def build_alexnet(config: Mapping[str, Any], num_classes: int) -> AlexNet:
     """A network from its configuration as JSON holds it, where tuples are lists."""
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in dict(config).items()}
-    return AlexNet(AlexNetConfig(**values), num_classes)
+    return AlexNet(config_of(AlexNetConfig, config), num_classes)

@@ -258,8 +258,8 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = str(error).partition(",")[0]
         raise DatasetError(f"the picture is too large to be read safely ({reason}); make it smaller") from error
-    # Damaged files make Pillow's readers raise all of these, SyntaxError for a broken PNG chunk among them.
-    except (OSError, SyntaxError, ValueError, MemoryError) as error:
+    # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
+    except Exception as error:
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
         reason = "no picture of a known kind" if unknown else str(error) or type(error).__name__
         raise DatasetError(f"the picture cannot be decoded ({reason}); fetch or write the file again") from error
@@ -268,6 +268,8 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
 
 def _decode(file: Image.Image) -> Tensor:
     """The pixels of an opened file, as they lie in it: (3, H, W) float32 in [0, 1]."""
+    if file.format == "EPS":  # which Pillow would give to Ghostscript to run, whatever the file is called
+        raise DatasetError("PostScript is a program and is not run; save the picture as PNG or JPEG")
     file.load()  # now, because it may turn a TIFF, and exchange its height and width
     if file.mode == "F":
         raise DatasetError("its values are floats without a known range; save the picture with 8 or 16 bits")

@@ -28,6 +28,7 @@ Record = dict[str, Any]
 
 OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out of its picture by this much
 LARGEST = 1e15  # beyond any picture, and far from what a float can hold
+MOST_PIXELS = 2 * 89_478_485  # of a picture; Pillow reads none that is larger, because it could fill the memory
 MOST_DIGITS = 12  # of five bits, so that a run length fits into 63 bits
 MOST_LISTED = 10  # a file with a thousand defects has one cause; ten of them show it
 
@@ -47,7 +48,8 @@ def read_coco_json(path: Path) -> Record:
 
     Raises:
         FileNotFoundError: There is no such file.
-        DatasetError: It is no JSON (with line and column), or one of the three lists is missing.
+        DatasetError: It is no JSON (with line and column), or holds what no data set holds, or one of the three lists
+            is missing.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such annotation file; check the path (a COCO file ends in .json)")
@@ -60,6 +62,8 @@ def read_coco_json(path: Path) -> Record:
         ) from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: no UTF-8 text at byte {error.start}; save the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists …
+        raise DatasetError(f"{path}: no data set ({error}); fetch or write the file again") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise DatasetError(
@@ -122,9 +126,19 @@ def image_problems(images: list[Any], root: Path) -> Iterator[str]:
             yield f"{name}: its id is used twice: give each image its own id"
         if image["height"] < 1 or image["width"] < 1:
             yield f"{name}: height {image['height']}, width {image['width']}: both must be at least 1"
-        if not (root / image["file_name"]).is_file():
+        elif image["height"] * image["width"] > MOST_PIXELS:
+            yield f"{name}: height {image['height']}, width {image['width']}: too large to be read; correct the numbers"
+        if not _is_file(root / image["file_name"]):
             yield f"{name}: no such file in {root}: put it there, give another root, or remove the image from the file"
         seen.add(image["id"])
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; none has a name that the system refuses, such as one of a thousand letters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def annotation_problems(
@@ -244,7 +258,8 @@ def decode_counts(strings: Sequence[str | bytes]) -> list[NDArray[np.int64]]:
         >>> [runs.tolist() for runs in decode_counts(["52203", "04"])]
         [[5, 2, 2, 2, 5], [0, 4]]
     """
-    strings = [s.encode("utf-8") if isinstance(s, str) else s for s in strings]
+    # JSON may hold halves of letters, which UTF-8 has no place for; like all letters they are refused below.
+    strings = [s.encode("utf-8", "surrogatepass") if isinstance(s, str) else s for s in strings]
     lengths = np.array([len(s) for s in strings], dtype=np.int64)
     owner = np.repeat(np.arange(len(strings)), lengths)  # the string of each character
     code = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48

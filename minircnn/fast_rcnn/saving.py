@@ -8,7 +8,7 @@ from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, load_detector, save_detector, with_tuples
+from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
 
 FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train fast_rcnn``."""
@@ -36,6 +36,5 @@ def load_fast_rcnn(path: str | Path = FAST_RCNN_WEIGHTS) -> FastRCNN:
 
 
 def _build(about: Mapping[str, Any]) -> FastRCNN:
-    config, transform = (with_tuples(about[name]) for name in ("config", "transform"))
-    network = build_alexnet(about["network"], 1)
-    return fast_rcnn_alexnet(network, about["classes"], RoIConfig(**config), Transform(**transform))
+    config, transform = config_of(RoIConfig, about["config"]), config_of(Transform, about["transform"])
+    return fast_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], config, transform)

@@ -9,7 +9,7 @@ from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn.detector import FasterRCNN, faster_rcnn_alexnet
 from minircnn.faster_rcnn.rpn import RPNConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, load_detector, save_detector, with_tuples
+from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
 
 FASTER_RCNN_WEIGHTS = WEIGHTS_FOLDER / "faster_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train faster_rcnn``."""
@@ -30,6 +30,6 @@ def load_faster_rcnn(path: str | Path = FASTER_RCNN_WEIGHTS) -> FasterRCNN:
 
 
 def _build(about: Mapping[str, Any]) -> FasterRCNN:
-    rpn, heads, transform = (with_tuples(about[name]) for name in ("rpn", "heads", "transform"))
-    network = build_alexnet(about["network"], 1)
-    return faster_rcnn_alexnet(network, about["classes"], RPNConfig(**rpn), RoIConfig(**heads), Transform(**transform))
+    rpn, heads = config_of(RPNConfig, about["rpn"]), config_of(RoIConfig, about["heads"])
+    transform = config_of(Transform, about["transform"])
+    return faster_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], rpn, heads, transform)

@@ -9,7 +9,7 @@ from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn.detector import MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, load_detector, save_detector, with_tuples
+from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
 
 MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train mask_rcnn``."""
@@ -30,8 +30,6 @@ def load_mask_rcnn(path: str | Path = MASK_RCNN_WEIGHTS) -> MaskRCNN:
 
 
 def _build(about: Mapping[str, Any]) -> MaskRCNN:
-    rpn, heads, transform = (with_tuples(about[name]) for name in ("rpn", "heads", "transform"))
-    network = build_alexnet(about["network"], 1)
-    return mask_rcnn_alexnet(
-        network, about["classes"], RPNConfig(**rpn), MaskRoIConfig(**heads), Transform(**transform)
-    )
+    rpn, heads = config_of(RPNConfig, about["rpn"]), config_of(MaskRoIConfig, about["heads"])
+    transform = config_of(Transform, about["transform"])
+    return mask_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], rpn, heads, transform)

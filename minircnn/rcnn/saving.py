@@ -7,7 +7,7 @@ from typing import Any
 
 from minircnn.alexnet import build_alexnet
 from minircnn.rcnn.detector import RCNN, RCNNConfig
-from minircnn.weights import WEIGHTS_FOLDER, halve, load_detector, save_weights
+from minircnn.weights import WEIGHTS_FOLDER, config_of, halve, load_detector, save_weights
 
 RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train rcnn``."""
@@ -37,4 +37,4 @@ def load_rcnn(path: str | Path = RCNN_WEIGHTS) -> RCNN:
 
 def _build(about: Mapping[str, Any]) -> RCNN:
     network = build_alexnet(about["network"], about["num_outputs"])
-    return RCNN(network, about["classes"], RCNNConfig(**about["config"]))
+    return RCNN(network, about["classes"], config_of(RCNNConfig, about["config"]))

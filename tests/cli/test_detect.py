@@ -444,5 +444,5 @@ def test_nan_in_the_weights_is_one_line(call, detector, place, tmp_path):
     save_rcnn(model, tmp_path / "nan.safetensors", {})
     result = call("detect", "rcnn", "street scene.jpg", "--out", "x.png", "--weights", tmp_path / "nan.safetensors")
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert result.stderr.startswith("Error: features are nan or infinite")
+    assert "nan.safetensors: network.classifier.fc6.bias holds nan or infinity; train or fetch" in result.stderr
     assert not Path("x.png").exists()

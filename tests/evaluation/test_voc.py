@@ -117,6 +117,17 @@ def test_a_recall_of_three_tenths_reaches_the_point_at_three_tenths():
     assert evaluate([found], [target], protocol="voc2007").ap == pytest.approx(4 / 11)
 
 
+@pytest.mark.parametrize("protocol", ["voc2007", "voc2010", "coco"])
+def test_an_object_is_found_once(protocol):
+    """The same box twice, then another object: were both right, precision would never fall."""
+    target = entry(boxes_at(0.0, 50.0))
+    found = entry(boxes_at(0.0, 0.0, 50.0), [0.9, 0.8, 0.7])
+    twice = entry(boxes_at(0.0, 100.0, 50.0), [0.9, 0.8, 0.7])  # as in the test by hand: the second finds nothing
+    expected = evaluate([twice], [target], protocol=protocol).ap
+    assert 0.8 < expected < 0.9
+    assert evaluate([found], [target], protocol=protocol).ap == expected
+
+
 def test_a_duplicate_is_wrong_for_voc_where_coco_finds_the_neighbour():
     """Both detections prefer the first object; the second could also pass for the other one."""
     target = entry(torch.tensor([[0.0, 0.0, 10.0, 10.0], [4.0, 0.0, 14.0, 10.0]]))

@@ -74,17 +74,19 @@ def test_more_crops_than_fit_at_once(samples, random_boxes):
 def test_svms_equal_scikit_learn_on_the_papers_examples(samples, proposals):
     """Positives are the objects, negatives overlap none of the class by 0.3, features have the mean norm 20."""
     model = fresh_model()
-    model.fit_svms(samples, proposals, settings=SVMSettings(retrain_after=10_000))
+    records = model.fit_svms(samples, proposals, settings=SVMSettings(retrain_after=10_000))
     everything = torch.cat([one_by_one(model, s[0], p, "fc7") for s, p in zip(samples, proposals, strict=True)])
     scale = 20 / everything.norm(dim=1).mean()
     assert float(model.svm_scale) == pytest.approx(float(scale), rel=1e-3)
     for label in (1, 2, 3):
-        positives, negatives = [], []
+        positives, negatives, between = [], [], 0
         for (image, target), boxes in zip(samples, proposals, strict=True):
             own = target["boxes"][target["labels"] == label]
             positives += [one_by_one(model, image, own, "fc7")] if len(own) else []
             best = torchvision.ops.box_iou(boxes, own).amax(dim=1) if len(own) else torch.zeros(len(boxes))
             negatives.append(one_by_one(model, image, boxes[best < 0.3], "fc7"))
+            between += int(((best >= 0.3) & (best < 0.5)).sum())
+        assert records[label - 1].negatives == [sum(map(len, negatives))] and between > 0
         x = scale * torch.cat([*positives, *negatives])
         count = sum(map(len, positives))
         machine = LinearSVC(

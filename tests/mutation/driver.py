@@ -1,0 +1,98 @@
+"""Runs tests of a folder again and again, each time in a process of its own that has not yet imported minircnn.
+
+    python tests/mutation/driver.py FOLDER
+
+reads lines of JSON, each a list of tests, and answers each with a line of JSON: what :func:`run_tests` writes, or null
+if it did not get so far. Importing PyTorch and others takes most of the time of a small test. On Linux it is done once:
+the process forks for each line. Elsewhere forking a process that has loaded such libraries is not safe, and each line
+gets a fresh interpreter.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SLOW = ("torchvision.transforms.v2", "torchvision.models.detection", "sklearn.svm", "nbformat", "hypothesis")
+FORKS = sys.platform == "linux"
+OUTPUT = "output.txt"  # what pytest printed last, in the folder
+PATIENCE = 300  # seconds for the tests of one line; a mutant may loop for ever
+
+
+class Listener:
+    """What went wrong in a run of pytest: the names of tests, and of the exceptions that ended them."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, str] = {}
+
+    def pytest_exception_interact(self, call: pytest.CallInfo, report: pytest.TestReport) -> None:
+        """An exception, in a test or while tests are collected."""
+        asserted = call.excinfo.errisinstance((AssertionError, pytest.fail.Exception))  # the second: of pytest.raises
+        self.failures[report.nodeid] = "assertion" if asserted else call.excinfo.exconly()
+
+
+def run_tests(tests: list[str], answer: Path) -> None:
+    """Runs tests of the current folder and writes a file of JSON.
+
+    Args:
+        tests: what pytest is given.
+        answer: the file. ``status`` is pytest's exit status, ``failures`` says why each test failed: "assertion", or
+            else the exception, and ``package`` where minircnn was imported from.
+    """
+    listener = Listener()
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--rootdir", "."]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis, a plugin, is there before pytest
+    status = pytest.main([*options, *tests], plugins=[listener])
+    package = getattr(sys.modules.get("minircnn"), "__file__", "")
+    answer.write_text(json.dumps({"status": int(status), "failures": listener.failures, "package": package}))
+
+
+def fork(tests: list[str], answer: Path) -> None:
+    """Calls :func:`run_tests` in a copy of this process."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    import signal
+
+    signal.alarm(PATIENCE)  # ends the child; without its answer the test that waits for it fails
+    output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1), os.dup2(output, 2)
+    try:
+        run_tests(tests, answer)
+    finally:
+        os._exit(0)  # without the parent's clean-up
+
+
+def start_afresh(tests: list[str], answer: Path) -> None:
+    """Calls :func:`run_tests` in a new interpreter."""
+    command = [sys.executable, "-B", __file__, ".", json.dumps(tests)]
+    with Path(OUTPUT).open("wb") as output, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
+
+
+def main() -> None:
+    """Answers lines, or, with tests as a second argument, runs them here."""
+    os.chdir(sys.argv[1])
+    answer = Path("answer.json").absolute()
+    sys.dont_write_bytecode = True
+    if len(sys.argv) > 2:
+        run_tests(json.loads(sys.argv[2]), answer)
+        return
+    if FORKS:
+        for name in SLOW:
+            importlib.import_module(name)
+        gc.freeze()  # what is there now is no garbage, so that no child need look through it
+    for line in sys.stdin:
+        answer.unlink(missing_ok=True)
+        (fork if FORKS else start_afresh)(json.loads(line), answer)
+        print(answer.read_text() if answer.exists() else "null", flush=True)
+
+
+if __name__ == "__main__":
+    main()

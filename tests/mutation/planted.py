@@ -1,0 +1,678 @@
+"""Bugs to plant, and the tests that must notice each. They are slips that known programs had, or that come easily."""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """A bug.
+
+    Attributes:
+        name: what is wrong.
+        file: in minircnn/.
+        right: text of it, which must occur exactly once.
+        wrong: takes its place.
+        tests: that must go red, in tests/.
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+
+
+BOXES = [
+    Mutant(
+        "area: pixels counted, + 1",
+        "boxes.py",
+        "return (x2 - x1) * (y2 - y1)  # (N,)",
+        "return (x2 - x1 + 1) * (y2 - y1 + 1)",
+        ("test_boxes.py::TestAreaAndIoU::test_values_by_hand",),
+    ),
+    Mutant(
+        "IoU: the overlap is counted twice below the line",
+        "boxes.py",
+        "union = (box_area(a)[:, None] + box_area(b)).sub_(intersection)",
+        "union = box_area(a)[:, None] + box_area(b)",
+        ("test_boxes.py::TestAreaAndIoU::test_values_by_hand",),
+    ),
+    Mutant(
+        "IoU: negative overlaps",
+        "boxes.py",
+        ".sub_(torch.maximum(ay1, by1)).clamp_(min=0)",
+        ".sub_(torch.maximum(ay1, by1))",
+        ("test_boxes.py::TestAreaAndIoU::test_equals_torchvision",),
+    ),
+    Mutant(
+        "encode: pixels counted, + 1",
+        "boxes.py",
+        "src_size, dst_size = src[:, 2:] - src[:, :2], dst[:, 2:] - dst[:, :2]",
+        "src_size, dst_size = src[:, 2:] - src[:, :2] + 1, dst[:, 2:] - dst[:, :2] + 1",
+        ("test_boxes.py::TestEncodeDecode::test_values_by_hand",),
+    ),
+    Mutant(
+        "encode: without weights",
+        "boxes.py",
+        "return deltas * deltas.new_tensor(weights)",
+        "return deltas",
+        ("test_boxes.py::TestEncodeDecode::test_values_by_hand",),
+    ),
+    Mutant(
+        "encode: sizes without a logarithm",
+        "boxes.py",
+        "torch.log(dst_size / src_size)",
+        "dst_size / src_size - 1",
+        ("test_boxes.py::TestEncodeDecode::test_values_by_hand",),
+    ),
+    Mutant(
+        "decode: growth is not capped",
+        "boxes.py",
+        ".clamp(max=MAX_LOG_SCALE)",
+        "",
+        ("test_boxes.py::TestEncodeDecode::test_growth_is_capped",),
+    ),
+    Mutant(
+        "clip: height and width exchanged",
+        "boxes.py",
+        "    height, width = size\n    return torch.stack(",
+        "    width, height = size\n    return torch.stack(",
+        ("test_boxes.py::TestClip",),
+    ),
+    Mutant(
+        "NMS: an overlap equal to the threshold is enough",
+        "boxes.py",
+        "suppresses = box_iou(boxes[block], boxes[block]) > threshold",
+        "suppresses = box_iou(boxes[block], boxes[block]) >= threshold",
+        ("test_boxes.py::TestNMS::test_an_iou_equal_to_the_threshold_is_kept",),
+    ),
+    Mutant(
+        "NMS: the same between blocks",
+        "boxes.py",
+        "dropped = (box_iou(boxes[above], boxes[below]) > threshold)",
+        "dropped = (box_iou(boxes[above], boxes[below]) >= threshold)",
+        ("test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision",),
+    ),
+    Mutant(
+        "NMS: the threshold is rounded up",
+        "boxes.py",
+        "if rounded.item() > threshold:",
+        "if False:",
+        ("test_boxes.py::TestNMS::test_threshold_that_single_precision_rounds_up",),
+    ),
+    Mutant(
+        "NMS: of equal scores the last box wins",
+        "boxes.py",
+        "best_first = scores.argsort(descending=True, stable=True)  # (N,)",
+        "best_first = len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)",
+        ("test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision",),
+    ),
+    Mutant(
+        "NMS: a box that was dropped drops others",
+        "boxes.py",
+        "update = (survives @ before == 0).float()",
+        "update = (survives.new_ones(len(survives)) @ before == 0).float()",
+        ("test_boxes.py::TestNMS::test_a_dropped_box_drops_nobody",),
+    ),
+    Mutant(
+        "batched NMS: groups are forgotten",
+        "boxes.py",
+        "suppresses &= groups[block, None] == groups[block]",
+        "pass",
+        ("test_boxes.py::TestBatchedNMS::test_equals_torchvision_class_by_class",),
+    ),
+]
+
+MATCHING = [
+    Mutant(
+        "match: no object keeps its best box",
+        "matching.py",
+        "if keep_best and iou.shape[1]:",
+        "if False:",
+        ("test_matching.py::TestMatch::test_equals_torchvision",),
+    ),
+    Mutant(
+        "match: the threshold itself is not enough",
+        "matching.py",
+        "label[best >= high] = POSITIVE",
+        "label[best > high] = POSITIVE",
+        ("test_matching.py::TestMatch::test_thresholds_include_high_and_exclude_low",),
+    ),
+    Mutant(
+        "match: between the thresholds is background",
+        "matching.py",
+        "label = torch.full_like(gt_index, IGNORED)",
+        "label = torch.full_like(gt_index, NEGATIVE)",
+        ("test_matching.py::TestMatch::test_thresholds_include_high_and_exclude_low",),
+    ),
+    Mutant(
+        "match: an object that overlaps nothing makes everything positive",
+        "matching.py",
+        "((iou == best_of_object) & (best_of_object > 0))",
+        "(iou == best_of_object)",
+        ("test_matching.py::TestMatch::test_an_object_that_overlaps_nothing_makes_nothing_positive",),
+    ),
+    Mutant(
+        "sample: what is ignored counts as background",
+        "matching.py",
+        "torch.where(labels == NEGATIVE)[0]",
+        "torch.where(labels <= NEGATIVE)[0]",
+        ("test_matching.py::TestSample::test_same_boxes_as_torchvision_for_the_same_seed",),
+    ),
+    Mutant(
+        "sample: no limit for positives",
+        "matching.py",
+        "min(len(positive), int(num * positive_fraction))",
+        "min(len(positive), num)",
+        ("test_matching.py::TestSample::test_same_boxes_as_torchvision_for_the_same_seed",),
+    ),
+]
+
+POOLING = [
+    Mutant(
+        "RoIPool: regions half a pixel off",
+        "pooling/roipool.py",
+        "round_half_away(rois[:, 1:] * scale).unbind(1)",
+        "round_half_away((rois[:, 1:] - 0.5) * scale).unbind(1)",
+        ("pooling/test_roipool.py::test_edges_round_half_away_from_zero",),
+    ),
+    Mutant(
+        "RoIPool: a half is rounded to the even number",
+        "pooling/roipool.py",
+        "round_half_away(rois[:, 1:] * scale).unbind(1)",
+        "(rois[:, 1:] * scale).round().unbind(1)",
+        ("pooling/test_roipool.py::test_edges_round_half_away_from_zero",),
+    ),
+    Mutant(
+        "RoIPool: the last cell is not counted, no + 1",
+        "pooling/roipool.py",
+        "((last - first + 1).clamp(min=1) / count)",
+        "((last - first).clamp(min=1) / count)",
+        ("pooling/test_roipool.py::test_a_region_by_hand",),
+    ),
+    Mutant(
+        "RoIPool: bins do not overlap",
+        "pooling/roipool.py",
+        "((number + 1) * length).ceil()",
+        "((number + 1) * length).floor()",
+        ("pooling/test_roipool.py::test_equals_a_loop_over_bins",),
+    ),
+    Mutant(
+        "RoIPool: an empty bin is not 0",
+        "pooling/roipool.py",
+        ".masked_fill_(empty, 0)",
+        "",
+        ("pooling/test_roipool.py::test_outside_of_the_picture_there_is_nothing",),
+    ),
+    Mutant(
+        "RoIPool: an empty bin is not 0, without a gradient",
+        "pooling/roipool.py",
+        "pooled = cells.new_zeros(",
+        "pooled = cells.new_ones(",
+        ("pooling/test_roipool.py::test_outside_of_the_picture_there_is_nothing",),
+    ),
+    Mutant(
+        "RoIPool: edges are clipped before they are moved to the region",
+        "pooling/roipool.py",
+        "return (start + first).clamp(0, size).long(), (end + first).clamp(0, size).long()",
+        "return tuple((edge.clamp(0, size) + first).clamp(0, size).long() for edge in (start, end))",
+        ("pooling/test_roipool.py::test_equals_a_loop_over_bins",),
+    ),
+    Mutant(
+        "RoIPool: the map's last cell is clipped away",
+        "pooling/roipool.py",
+        "(end + first).clamp(0, size).long()",
+        "(end + first).clamp(0, size - 1).long()",
+        ("pooling/test_roipool.py::test_equals_a_loop_over_bins",),
+    ),
+    Mutant(
+        "RoIAlign: aligned is ignored",
+        "pooling/roialign.py",
+        "- (0.5 if aligned else 0.0)",
+        "- 0.0",
+        ("pooling/test_roialign.py::test_on_a_slope_every_value_is_the_place_itself",),
+    ),
+    Mutant(
+        "RoIAlign: half a pixel too much where it is not aligned",
+        "pooling/roialign.py",
+        "- (0.5 if aligned else 0.0)",
+        "- 0.5",
+        ("pooling/test_roialign.py::test_equals_a_loop_over_points",),
+    ),
+    Mutant(
+        "RoIAlign: points beyond the edge are not moved to it",
+        "pooling/roialign.py",
+        "return place.clamp(0, size - 1), inside",
+        "return place, inside",
+        ("pooling/test_roialign.py::test_half_precision_and_any_memory_format[roi_align_separable]",),
+    ),
+    Mutant(
+        "RoIAlign: points outside count",
+        "pooling/roialign.py",
+        "inside = (number < points) & (place >= -1) & (place <= size)",
+        "inside = number < points",
+        ("pooling/test_roialign.py::test_no_regions_and_regions_outside",),
+    ),
+    Mutant(
+        "RoIAlign: regions smaller than a cell",
+        "pooling/roialign.py",
+        "shortest = -torch.inf if aligned else 1.0",
+        "shortest = -torch.inf",
+        ("pooling/test_roialign.py::test_no_regions_and_regions_outside",),
+    ),
+    Mutant(
+        "RoIAlign: a point too many where their number adapts",
+        "pooling/roialign.py",
+        "length.ceil().clamp(min=0)",
+        "(length.floor() + 1).clamp(min=0)",
+        ("pooling/test_roialign.py::test_a_bin_for_each_cell_gives_the_map_itself",),
+    ),
+    Mutant(
+        "RoIAlign: the number of points never adapts",
+        "pooling/roialign.py",
+        "length.ceil().clamp(min=0)",
+        "torch.full_like(length, 2)",
+        ("pooling/test_roialign.py::test_equals_a_loop_over_points",),
+    ),
+    Mutant(
+        "RoIAlign: the mean over points inside alone",
+        "pooling/roialign.py",
+        "return place.clamp(0, size - 1), inside / points.clamp(min=1)",
+        "return place.clamp(0, size - 1), inside / inside.sum(-1, keepdim=True).clamp(min=1)",
+        ("pooling/test_roialign.py::test_equals_a_loop_over_points",),
+    ),
+    Mutant(
+        "warp: without context",
+        "rcnn/detector.py",
+        "self.config.context * size, fill",
+        "0.0, fill",
+        ("rcnn/test_detector.py::test_features_are_those_of_each_box_alone",),
+    ),
+]
+
+PROPOSALS = [
+    Mutant(
+        "anchors: the shift is forgotten",
+        "faster_rcnn/anchors.py",
+        "(torch.arange(count) + shift) * step",
+        "torch.arange(count) * step",
+        ("faster_rcnn/test_anchors.py::test_shifted_anchors_lie_around_the_middle_of_their_cells",),
+    ),
+    Mutant(
+        "anchors: all ratios of a size before the next size",
+        "faster_rcnn/anchors.py",
+        "(tall[:, None] * size).flatten(), (1 / tall[:, None] * size).flatten()",
+        "(tall * size[:, None]).flatten(), (1 / tall * size[:, None]).flatten()",
+        ("faster_rcnn/test_anchors.py::test_base_anchors_equal_torchvisions",),
+    ),
+    Mutant(
+        "anchors: ratios are widths over heights",
+        "faster_rcnn/anchors.py",
+        "torch.stack([-widths, -heights, widths, heights], dim=1)",
+        "torch.stack([-heights, -widths, heights, widths], dim=1)",
+        ("faster_rcnn/test_anchors.py::test_ratios_are_heights_over_widths_and_areas_stay",),
+    ),
+    Mutant(
+        "anchors: cells column by column",
+        "faster_rcnn/anchors.py",
+        'indexing="xy"',
+        'indexing="ij"',
+        ("faster_rcnn/test_anchors.py::test_shifted_anchors_lie_around_the_middle_of_their_cells",),
+    ),
+    Mutant(
+        "RPN: a gradient flows through proposals",
+        "faster_rcnn/rpn.py",
+        "    @torch.no_grad()\n    def propose(",
+        "    def propose(",
+        ("faster_rcnn/test_detector.py::test_no_gradient_flows_through_the_coordinates_of_proposals",),
+    ),
+    Mutant(
+        "RPN: negatives are told to be objects",
+        "faster_rcnn/rpn.py",
+        "(label[chosen] == POSITIVE).to(objectness)",
+        "torch.ones_like(objectness[chosen])",
+        ("faster_rcnn/test_rpn.py::test_proposals_and_losses_equal_torchvisions[True-one level]",),
+    ),
+    Mutant(
+        "RPN: boxes of negatives count, too",
+        "faster_rcnn/rpn.py",
+        "for objectness, deltas, target, (gt_index, label), (positive, negative) in pairs:\n"
+        "            chosen = torch.cat([positive, negative])\n",
+        "for objectness, deltas, target, (gt_index, label), (positive, negative) in pairs:\n"
+        "            chosen = positive = torch.cat([positive, negative])\n",
+        ("faster_rcnn/test_rpn.py::test_proposals_and_losses_equal_torchvisions[True-one level]",),
+    ),
+    Mutant(
+        "RPN: no object keeps its best anchor",
+        "faster_rcnn/rpn.py",
+        "config.background_iou, keep_best=True)",
+        "config.background_iou)",
+        ("faster_rcnn/test_rpn.py::test_labels_by_hand",),
+    ),
+    Mutant(
+        "RPN: proposals reach beyond the picture",
+        "faster_rcnn/rpn.py",
+        "boxes = clip_boxes(decode_boxes(answers.anchors[index], deltas[index]), size)",
+        "boxes = decode_boxes(answers.anchors[index], deltas[index])",
+        ("faster_rcnn/test_rpn.py::test_proposals_and_losses_equal_torchvisions[True-one level]",),
+    ),
+    Mutant(
+        "RPN: levels drop each other's proposals",
+        "faster_rcnn/rpn.py",
+        "levels.append(torch.full_like(best, level))",
+        "levels.append(torch.zeros_like(best))",
+        ("faster_rcnn/test_rpn.py::test_levels_do_not_suppress_each_other",),
+    ),
+    Mutant(
+        "RPN: crowds are background",
+        "faster_rcnn/rpn.py",
+        "label[in_crowd(anchors, target)] = IGNORED",
+        "pass",
+        ("faster_rcnn/test_detector.py::test_crowds_teach_the_proposer_nothing",),
+    ),
+]
+
+HEADS = [
+    Mutant(
+        "detections: labels one too low",
+        "rcnn/selection.py",
+        "scores[proposal, column], column + 1",
+        "scores[proposal, column], column",
+        ("rcnn/test_selection.py::test_background_is_never_found_and_boxes_may_be_shared",),
+    ),
+    Mutant(
+        "detections: background is one",
+        "rcnn/selection.py",
+        "clip_boxes(boxes[:, 1:], size), scores[:, 1:]",
+        "clip_boxes(boxes, size), scores",
+        ("rcnn/test_selection.py::test_background_is_never_found_and_boxes_may_be_shared",),
+    ),
+    Mutant(
+        "detections: NMS over all classes together",
+        "rcnn/selection.py",
+        "batched_nms(boxes, scores, labels, nms_threshold",
+        "batched_nms(boxes, scores, torch.zeros_like(labels), nms_threshold",
+        ("rcnn/test_selection.py::test_background_is_never_found_and_boxes_may_be_shared",),
+    ),
+    Mutant(
+        "detections: the threshold itself is enough",
+        "rcnn/selection.py",
+        "scores > score_threshold",
+        "scores >= score_threshold",
+        ("rcnn/test_selection.py::test_the_threshold_itself_is_not_enough_and_margins_may_be_negative",),
+    ),
+    Mutant(
+        "Fast R-CNN: the boxes of all classes cost",
+        "fast_rcnn/heads.py",
+        "own = deltas[positive, labels[positive]]  # (positives, 4)",
+        "own, positive = deltas[positive].flatten(0, 1), positive.repeat_interleave(deltas.shape[1])",
+        ("fast_rcnn/test_heads.py::TestLoss::test_only_the_true_class_gets_a_gradient_for_its_box",),
+    ),
+    Mutant(
+        "Fast R-CNN: boxes of the background cost",
+        "fast_rcnn/heads.py",
+        "torch.where(labels > 0)[0]",
+        "torch.where(labels >= 0)[0]",
+        ("fast_rcnn/test_heads.py::TestLoss::test_by_hand",),
+    ),
+    Mutant(
+        "Fast R-CNN: the box loss is divided by the positives",
+        "fast_rcnn/heads.py",
+        'reduction="sum") / len(labels)',
+        'reduction="sum") / len(positive)',
+        ("fast_rcnn/test_heads.py::TestLoss::test_by_hand",),
+    ),
+    Mutant(
+        "Fast R-CNN: objects have no limited share of the batch",
+        "fast_rcnn/heads.py",
+        "config.rois_per_image, config.positive_fraction, generator",
+        "config.rois_per_image, 1.0, generator",
+        ("fast_rcnn/test_heads.py::test_a_quarter_shows_objects_and_objects_take_part",),
+    ),
+    Mutant(
+        "Fast R-CNN: objects are no proposals",
+        "fast_rcnn/heads.py",
+        'torch.cat([proposals, objects["boxes"].to(proposals)])',
+        "proposals",
+        ("fast_rcnn/test_heads.py::test_a_quarter_shows_objects_and_objects_take_part",),
+    ),
+    Mutant(
+        "Fast R-CNN: boxes are decoded without weights",
+        "fast_rcnn/heads.py",
+        "decode_boxes(boxes, d, config.box_weights)",
+        "decode_boxes(boxes, d)",
+        ("fast_rcnn/test_heads.py::test_detections_equal_torchvisions[0]",),
+    ),
+    Mutant(
+        "Mask R-CNN: the mask of another class is taught",
+        "mask_rcnn/masks.py",
+        "own = logits[torch.arange(len(labels), device=labels.device), labels]",
+        "own = logits[torch.arange(len(labels), device=labels.device), labels - 1]",
+        ("mask_rcnn/test_masks.py::test_only_the_true_classes_mask_is_looked_at",),
+    ),
+    Mutant(
+        "Mask R-CNN: the mask of another class is shown",
+        "mask_rcnn/masks.py",
+        "return every[torch.arange(len(labels), device=labels.device), labels]",
+        "return every[torch.arange(len(labels), device=labels.device), labels - 1]",
+        ("mask_rcnn/test_masks.py::test_probabilities_are_those_of_the_class",),
+    ),
+    Mutant(
+        "Mask R-CNN: targets half a pixel off",
+        "mask_rcnn/masks.py",
+        "size, 1.0, aligned=aligned)",
+        "size, 1.0, aligned=False)",
+        ("mask_rcnn/test_masks.py::test_aligned_targets_are_the_share_that_is_covered",),
+    ),
+    Mutant(
+        "paste: half a pixel off",
+        "mask_rcnn/pasting.py",
+        "torch.arange(first, last, device=mask.device) + 0.5",
+        "torch.arange(first, last, device=mask.device)",
+        ("mask_rcnn/test_pasting.py::test_aligned_by_a_loop_over_pixels",),
+    ),
+    Mutant(
+        "paste, as torchvision: the last row and column are left out",
+        "mask_rcnn/pasting.py",
+        "min(x2 + 1, width), min(y2 + 1, height)",
+        "min(x2, width), min(y2, height)",
+        ("mask_rcnn/test_pasting.py::test_equal_to_torchvisions_pixel_by_pixel",),
+    ),
+]
+
+EVALUATION = [
+    Mutant(
+        "AP: the mean over pictures of each picture's",
+        "evaluation/evaluator.py",
+        "**_summarise(arrays, rules),",
+        "**(_summarise(arrays, rules) if len(targets) < 2 else {name: sum(getattr(evaluate([d], [t], kind=kind, "
+        "protocol=protocol), name) for d, t in zip(detections, targets)) / len(targets) "
+        "for name in _summarise(arrays, rules)}),",
+        ("evaluation/test_result.py::test_the_data_set_counts_and_not_the_image",),
+    ),
+    Mutant(
+        "AP: pictures are not ranked together",
+        "evaluation/outcome.py",
+        'np.argsort(-found.score[d], kind="stable")',
+        "np.arange(len(d))",
+        ("evaluation/test_result.py::test_the_data_set_counts_and_not_the_image",),
+    ),
+    Mutant(
+        "recall: crowds are missed, too",
+        "evaluation/outcome.py",
+        "num_objects=(~ignored).sum(axis=1)",
+        "num_objects=np.full(len(ignored), len(g))",
+        ("evaluation/test_against_pycocotools.py::test_a_crowd_forgives_many_detections_inside_it",),
+    ),
+    Mutant(
+        "COCO: a crowd is one large object",
+        "evaluation/protocols.py",
+        "honours_difficult=False,\n        forgives_in_crowd=True",
+        "honours_difficult=False,\n        forgives_in_crowd=False",
+        ("evaluation/test_against_pycocotools.py::test_a_crowd_forgives_many_detections_inside_it",),
+    ),
+    Mutant(
+        "COCO: 100 recalls in place of 101",
+        "evaluation/curves.py",
+        "np.linspace(0.0, 1.0, 101)",
+        "np.linspace(0.0, 1.0, 100)",
+        ("evaluation/test_against_pycocotools.py::test_equal_scores_keep_the_order_of_the_images",),
+    ),
+    Mutant(
+        "COCO: an object may be found many times",
+        "evaluation/assignment.py",
+        "taken[area, threshold, best[area, threshold]] = True",
+        "pass",
+        ("evaluation/test_voc.py::test_an_object_is_found_once[coco]",),
+    ),
+    Mutant(
+        "COCO: the threshold itself is not enough",
+        "evaluation/assignment.py",
+        "free = (iou[d] >= floor) & ~taken",
+        "free = (iou[d] > floor) & ~taken",
+        ("evaluation/test_voc.py::test_an_overlap_equal_to_the_threshold_is_enough",),
+    ),
+    Mutant(
+        "VOC: an object may be found many times",
+        "evaluation/assignment.py",
+        "first = chose & (chose.cumsum(axis=1) == 1)",
+        "first = chose",
+        ("evaluation/test_voc.py::test_an_object_is_found_once[voc2010]",),
+    ),
+    Mutant(
+        "AP: the curve is not interpolated",
+        "evaluation/curves.py",
+        "padded = np.append(envelope(precision), 0.0)",
+        "padded = np.append(precision, 0.0)",
+        ("evaluation/test_curves.py::test_interpolation_is_the_best_precision_at_this_recall_or_beyond",),
+    ),
+]
+
+PICTURES = [
+    Mutant(
+        "resize: the caller's target is changed",
+        "transforms.py",
+        'changed = {**target, "boxes": resize_boxes(target["boxes"], old, new)}',
+        'changed = target; changed["boxes"] = resize_boxes(target["boxes"], old, new)',
+        ("test_transforms.py::test_nothing_that_is_given_changes",),
+    ),
+    Mutant(
+        "resize: the scales of x and y are exchanged",
+        "transforms.py",
+        "torch.stack([horizontal, vertical, horizontal, vertical])",
+        "torch.stack([vertical, horizontal, vertical, horizontal])",
+        ("test_transforms.py::test_equals_torchvisions_transform",),
+    ),
+    Mutant(
+        "mirror: width - 1",
+        "transforms.py",
+        "torch.stack([width - x2, y1, width - x1, y2], dim=1)",
+        "torch.stack([width - 1 - x2, y1, width - 1 - x1, y2], dim=1)",
+        ("test_transforms.py::test_mirrored_boxes_equal_torchvisions",),
+    ),
+    Mutant(
+        "mirror: masks stay as they are",
+        "transforms.py",
+        'mirrored["masks"] = target["masks"].flip(-1)',
+        'mirrored["masks"] = target["masks"]',
+        ("test_transforms.py::test_the_mirrored_box_shows_the_mirrored_object",),
+    ),
+    Mutant(
+        "normalise: the order of channels is not heeded",
+        "transforms.py",
+        "image.flip(0) if self.blue_first else image",
+        "image",
+        ("test_transforms.py::test_blue_first",),
+    ),
+]
+
+RCNN = [
+    Mutant(
+        "SVM: what overlaps an object by up to a half is a negative",
+        "rcnn/detector.py",
+        "negative_iou: float = 0.3",
+        "negative_iou: float = 0.5",
+        ("rcnn/test_detector.py::test_svms_equal_scikit_learn_on_the_papers_examples",),
+    ),
+    Mutant(
+        "SVM: an object of another class is no negative",
+        "rcnn/svms.py",
+        'is_class = objects["labels"][:, None] == torch.arange(1, num_classes)',
+        'is_class = objects["labels"][:, None] >= torch.ones(num_classes - 1)',
+        ("rcnn/test_detector.py::test_a_negative_for_one_class_may_be_an_object_of_another",),
+    ),
+    Mutant(
+        "SVM: features are not scaled",
+        "rcnn/svms.py",
+        "return norm / mean if mean > 0 else 1.0",
+        "return 1.0",
+        ("rcnn/test_detector.py::test_svms_equal_scikit_learn_on_the_papers_examples",),
+    ),
+    Mutant(
+        "SVM: features are scaled in training alone",
+        "rcnn/detector.py",
+        "margins = features * self.svm_scale @ self.svm",
+        "margins = features @ self.svm",
+        ("rcnn/test_detector.py::test_detects_what_the_steps_by_hand_give",),
+    ),
+    Mutant(
+        "box regression: learns from far proposals",
+        "rcnn/detector.py",
+        "box_iou: float = 0.6",
+        "box_iou: float = 0.3",
+        ("rcnn/test_detector.py::test_box_regressors_equal_scikit_learn",),
+    ),
+]
+
+READING = [
+    Mutant(
+        "weights: checksums in a file of torch.save are not compared",
+        "weights.py",
+        "if damaged := archive.testzip():",
+        "if damaged := None:",
+        ("test_fuzzing.py::test_one_wrong_bit_is_never_another_number",),
+    ),
+    Mutant(
+        "weights: nan is read",
+        "weights.py",
+        "if not value.isfinite().all():",
+        "if False:",
+        ("test_fuzzing.py::test_other_weights_are_refused[alexnet]",),
+    ),
+    Mutant(
+        "weights: whole numbers are read as weights",
+        "weights.py",
+        "if given[name].is_floating_point() != wanted[name].is_floating_point()",
+        "if False",
+        ("test_fuzzing.py::test_other_weights_are_refused[alexnet]",),
+    ),
+    Mutant(
+        "weights: settings may have any type",
+        "weights.py",
+        "if not _fits(found[name], hints[name]):",
+        "if False:",
+        ("test_fuzzing.py::test_a_setting_of_another_type_is_refused",),
+    ),
+    Mutant(
+        "checkpoints: checksums are not compared",
+        "training/checkpoints.py",
+        "            check_zip(path)\n",
+        "",
+        ("test_fuzzing.py::test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused",),
+    ),
+    Mutant(
+        "cache: what was damaged is taken",
+        "cache.py",
+        "if stated not in (None, _fingerprint_of(result)):",
+        "if False:",
+        ("test_fuzzing.py::test_a_cached_result_with_one_wrong_bit_is_computed_anew",),
+    ),
+    Mutant(
+        "COCO: pictures of any size may be promised",
+        "datasets/coco_format.py",
+        'elif image["height"] * image["width"] > MOST_PIXELS:',
+        "elif False:",
+        ("test_fuzzing.py::test_a_picture_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
+    ),
+]
+
+MUTANTS = [*BOXES, *MATCHING, *POOLING, *PROPOSALS, *HEADS, *EVALUATION, *PICTURES, *RCNN, *READING]

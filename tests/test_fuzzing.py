@@ -1,0 +1,503 @@
+"""Files that are damaged, hostile or no files at all: each is refused with an error that is part of the contract.
+
+What a file holds comes from elsewhere. Whatever that is, reading it ends soon, with the right result or with an error
+that names the file: DatasetError, WeightsError or an OSError, which the command line prints as one line. Damage is
+drawn with seeds, so that every run sees the same.
+"""
+
+import copy
+import io
+import json
+import random
+import struct
+import zlib
+from dataclasses import asdict, replace
+
+import numpy as np
+import pycocotools.mask as rle_codec
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image, features
+
+from minircnn.alexnet import AlexNet, AlexNetConfig, load_alexnet, save_alexnet
+from minircnn.cache import Cache
+from minircnn.cli.pictures import read_picture
+from minircnn.datasets import CocoDataset, DatasetError
+from minircnn.fast_rcnn import fast_rcnn_alexnet, load_fast_rcnn, save_fast_rcnn
+from minircnn.faster_rcnn import faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
+from minircnn.mask_rcnn import load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
+from minircnn.rcnn import RCNN, load_rcnn, save_rcnn
+from minircnn.training import fit
+from minircnn.training.checkpoints import Checkpoint
+from minircnn.transforms import Transform
+from minircnn.weights import WeightsError, config_of, load_into, load_weights, read_tensors, save_weights
+from tests.fast_rcnn.conftest import CLASSES, TINY
+from tests.training.conftest import SETTINGS, network, noisy
+
+
+def flipped(content, dice):
+    """One bit is another."""
+    damaged = bytearray(content)
+    damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+    return bytes(damaged)
+
+
+def damaged(content, trials, seed=0):
+    """Cut short, a bit flipped, a byte of the header at a limit, or a piece replaced by another one."""
+    dice = random.Random(seed)
+    for trial in range(trials):
+        start = dice.randrange(len(content))
+        if trial % 4 == 0:
+            yield content[:start]
+        elif trial % 4 == 1:
+            yield flipped(content, dice)
+        elif trial % 4 == 2:
+            start = dice.randrange(min(200, len(content)))
+            yield content[:start] + bytes([dice.choice([0, 1, 127, 128, 255])]) + content[start + 1 :]
+        else:
+            piece = bytes(dice.randrange(256) for _ in range(dice.randint(0, 40)))
+            yield content[:start] + piece + content[start + dice.randint(1, 40) :]
+
+
+def places(value, place=()):
+    """The way to every part of a JSON value, but for the whole."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield (*place, key)
+        yield from places(part, (*place, key))
+
+
+def changed(value, place, new):
+    """A copy with another part at a place."""
+    result = copy.deepcopy(value)
+    part = result
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = new
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+KINDS = {
+    "JPEG": {},
+    "PNG": {},
+    "GIF": {},
+    "BMP": {},
+    "WEBP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "PPM": {},
+    "DDS": {},
+    "JPEG2000": {},
+}
+if features.check("avif"):
+    KINDS["AVIF"] = {}
+
+
+def picture_file(kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **KINDS[kind])
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_picture_is_read_or_refused(tmp_path, kind):
+    """As `minircnn detect` reads it: what is neither of these two errors would be a traceback there."""
+    path, refused = tmp_path / "mit Leerzeichen ü 重み.bin", 0
+    for content in damaged(picture_file(kind), 120):
+        path.write_bytes(content)
+        try:
+            image = read_picture(path)
+        except (OSError, ValueError) as error:
+            refused += 1
+            assert "make it smaller" in str(error) or "again" in str(error) or "8 or 16 bits" in str(error)
+        else:
+            assert image.dim() == 3 and image.shape[0] == 3 and image.min() >= 0 and image.max() <= 1
+    assert refused > 20
+
+
+def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
+    """It holds a checksum of every part."""
+    content, path, dice = picture_file("PNG"), tmp_path / "a.png", random.Random(1)
+    path.write_bytes(content)
+    right, refused = read_picture(path), 0
+    for _ in range(200):
+        path.write_bytes(flipped(content, dice))
+        try:
+            assert torch.equal(read_picture(path), right)
+        except DatasetError:
+            refused += 1
+    assert refused > 150
+
+
+@pytest.mark.parametrize("side", [60_000, 2**31 - 1, 2**32 - 1])
+def test_a_picture_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
+    content = picture_file("PNG")
+    header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
+    path = tmp_path / "bomb.png"
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    with pytest.raises(DatasetError, match=r"too large|cannot be decoded"):
+        read_picture(path)
+
+
+def test_a_program_that_draws_a_picture_is_not_run(tmp_path):
+    """PostScript, which Pillow would hand to Ghostscript."""
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match="PostScript is a program and is not run; save the picture as PNG"):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_a_folder_in_place_of_a_picture(tmp_path):
+    with pytest.raises((OSError, DatasetError), match=r"directory|permission|read"):
+        read_picture(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------- data sets
+
+
+def runs_of_a_rectangle():
+    mask = np.zeros((8, 10), np.uint8, order="F")
+    mask[2:4, 3:7] = 1
+    return rle_codec.encode(mask)["counts"].decode()
+
+
+def small_set():
+    """Two pictures, and a mask of each of the three kinds."""
+    common, runs = {"area": 12, "iscrowd": 0, "bbox": [2, 1, 4, 3]}, runs_of_a_rectangle()
+    return {
+        "images": [
+            {"id": 7, "file_name": "a.png", "height": 8, "width": 10},
+            {"id": 3, "file_name": "b.png", "height": 8, "width": 10},
+        ],
+        "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 9, **common, "segmentation": [[2, 1, 6, 1, 6, 4, 2, 4]]},
+            {"id": 2, "image_id": 3, "category_id": 4, **common, "segmentation": {"size": [8, 10], "counts": [17, 63]}},
+            {"id": 3, "image_id": 3, "category_id": 4, **common, "segmentation": {"size": [8, 10], "counts": runs}},
+        ],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "mit Leerzeichen ü 重み"
+    folder.mkdir()
+    for name in "ab":
+        Image.new("RGB", (10, 8)).save(folder / f"{name}.png")
+    return folder
+
+
+def read_set(folder, content):
+    """All of a data set, or None where it is refused by its name."""
+    path = folder / "instances.json"
+    path.write_bytes(content)
+    try:
+        dataset = CocoDataset(folder, path)
+    except DatasetError as error:
+        assert str(error).startswith(str(path))
+        return None
+    return [(dataset.load_image(i), dataset.load_target(i)) for i in range(len(dataset))]
+
+
+def as_json(value):
+    return json.dumps(value).encode()
+
+
+HOSTILE = [
+    *[None, True, -1, 0, 1.5, float("nan"), float("inf"), 1e308, 10**18, 10**30, 10**400, 2**32],
+    *["", "x", "\ud800", "a\0b", "..", "x" * 5000, [], [[]], [1], [{}], {}],
+    {"size": [8, 10], "counts": "\ud800"},
+    {"size": [8.0, 10.0], "counts": [80]},
+    {"size": [8, 10], "counts": [80.0]},
+]
+
+
+def test_the_small_set_is_right(folder):
+    assert [len(target["boxes"]) for _, target in read_set(folder, as_json(small_set()))] == [1, 2]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=lambda value: f"{value!r:.30}".encode("ascii", "replace").decode())
+def test_any_part_of_a_data_set_may_be_something_else(folder, value):
+    """Each part in turn: most are refused, and what is not can be read to the end."""
+    refused = 0
+    for place in places(small_set()):
+        try:
+            text = as_json(changed(small_set(), place, value))
+        except ValueError:  # a number that Python does not write
+            return
+        try:
+            refused += read_set(folder, text) is None
+        except DatasetError as error:  # of a picture: another size, or a folder
+            assert "a.png" in str(error) or "b.png" in str(error)
+    assert refused > 20
+
+
+def test_any_damage_to_an_annotation_file_is_refused_or_harmless(folder):
+    results = [read_set(folder, content) for content in damaged(as_json(small_set()), 400)]
+    assert results.count(None) > 300 and any(results)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b'{"images":' * 100_000,
+        b'{"images": [' + b"9" * 5000 + b"]}",
+        b"\0" * 100,
+        json.dumps({}).encode("utf-16"),
+        b'{"images": [], "annotations": [], "categories": []}',
+    ],
+    ids=["lists in lists", "objects in objects", "5000 digits", "zeros", "UTF-16", "nothing in it"],
+)
+def test_what_is_no_data_set_is_refused(folder, content):
+    assert read_set(folder, content) is None
+
+
+@pytest.mark.parametrize("size", [(60_000, 60_000), (1, 10**18), (2**32, 2**32)])
+def test_a_picture_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory(folder, size):
+    content = small_set()
+    content["images"][0] |= {"height": size[0], "width": size[1]}
+    with pytest.raises(DatasetError, match=r"image 7 \('a.png'\): height .* too large to be read"):
+        (folder / "instances.json").write_bytes(as_json(content))
+        CocoDataset(folder, folder / "instances.json")
+
+
+def test_a_folder_in_place_of_the_annotations(folder):
+    with pytest.raises(FileNotFoundError, match="no such annotation file; check the path"):
+        CocoDataset(folder, folder)
+
+
+# ------------------------------------------------------------------------------------------------------------- weights
+
+
+def header(**entries):
+    """A safetensors file with a header that says this, and eight bytes of numbers."""
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(8)
+
+
+def entry(**changes):
+    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes
+
+
+LIES = {
+    "length beyond the file": struct.pack("<Q", 2**62) + b"{}",
+    "length of nothing": struct.pack("<Q", 0),
+    "offsets beyond the file": header(a=entry(data_offsets=[0, 2**40], shape=[2**38])),
+    "offsets backwards": header(a=entry(data_offsets=[8, 0])),
+    "offsets that overlap": header(a=entry(), b=entry()),
+    "a hole": header(a=entry(shape=[1], data_offsets=[4, 8])),
+    "another shape": header(a=entry(shape=[3])),
+    "a negative shape": header(a=entry(shape=[-2])),
+    "a shape that overflows": header(a=entry(shape=[2**33, 2**33, 2**33])),
+    "no such type": header(a=entry(dtype="F33")),
+    "a text": struct.pack("<Q", 5) + b"hello",
+    "lists in lists": struct.pack("<Q", 100_000) + b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_lies_is_refused(tmp_path, lie):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(LIES[lie])
+    with pytest.raises(WeightsError, match=r"w\.safetensors: damaged, or no weights .*; fetch it again"):
+        read_tensors(path)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".npz"])
+def test_one_wrong_bit_is_never_another_number(tmp_path, ending):
+    """Both are zip files, with a checksum of every part; torch.load does not look at it."""
+    path, dice, values = tmp_path / f"w{ending}", random.Random(0), torch.randn(500)
+    torch.save({"a": values}, path) if ending == ".pth" else np.savez(path, a=values.numpy())
+    content, refused = path.read_bytes(), 0
+    for _ in range(120):
+        path.write_bytes(flipped(content, dice))
+        try:
+            assert torch.equal(read_tensors(path)["a"], values)
+        except WeightsError as error:
+            assert str(error).startswith(f"{path}: damaged")
+            refused += 1
+    assert refused > 60
+
+
+def tiny():
+    torch.manual_seed(0)
+    return AlexNet(TINY, 5)
+
+
+DETECTORS = {
+    "alexnet": (lambda path: save_alexnet(tiny(), path, {}), load_alexnet),
+    "rcnn": (lambda path: save_rcnn(RCNN(tiny(), CLASSES), path, {}), load_rcnn),
+    "fast_rcnn": (lambda path: save_fast_rcnn(fast_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}), load_fast_rcnn),
+    "faster_rcnn": (
+        lambda path: save_faster_rcnn(faster_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}),
+        load_faster_rcnn,
+    ),
+    "mask_rcnn": (lambda path: save_mask_rcnn(mask_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}), load_mask_rcnn),
+}
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("value", [None, True, -1, "x", float("nan"), {}, [["a"]], 10**9], ids=repr)
+def test_any_part_of_a_description_may_be_something_else(tmp_path, detector, value):
+    """A type that fits no setting, or a network that no memory holds (10⁹): refused before anything is computed."""
+    save, load = DETECTORS[detector]
+    path, record = tmp_path / "w.safetensors", tmp_path / "w.json"
+    save(path)
+    about = json.loads(record.read_text())
+    own = type(load(path))
+    refused = []
+    for place in places(about):
+        record.write_text(json.dumps(changed(about, place, value)))
+        try:
+            assert isinstance(load(path), own)
+        except WeightsError as error:
+            refused.append(place)
+            assert "w.safetensors" in str(error) or "w.json" in str(error)
+    # What is a size of layers, and so of the weights, or of another type, never passes.
+    for name in ("channels", "kernel", "hidden", "pool5"):
+        assert ("network", name) in refused
+    assert ("sha256",) in refused
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_other_weights_are_refused(tmp_path, detector):
+    """Missing, unknown, of another shape, of whole numbers, not a number: with a checksum that is right."""
+    save, load = DETECTORS[detector]
+    path = tmp_path / "w.safetensors"
+    save(path)
+    tensors, about = load_weights(path)
+    name = next(iter(name for name in tensors if name.endswith("conv1.weight")))
+    values = tensors[name]
+    changes = {
+        "is missing": {name: None},
+        "more is not in the network": {"more": torch.zeros(1)},
+        "has shape": {name: values[1:]},
+        "holds torch.int64, the network needs torch.float32": {name: values.long()},
+        "holds nan or infinity": {name: torch.full_like(values, torch.nan)},
+    }
+    for message, change in changes.items():
+        other = {key: value for key, value in (tensors | change).items() if value is not None}
+        save_weights(path, other, about)
+        with pytest.raises(WeightsError, match=rf"w\.safetensors: .*{message}"):
+            load(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"sha256": ' + "9" * 5000 + "}"], ids=["lists", "digits"])
+def test_a_description_that_is_none(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.zeros(2)}, {})
+    (tmp_path / "w.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"w\.json: damaged .*; train or fetch the weights again"):
+        load_weights(path)
+
+
+def test_a_folder_in_place_of_the_description(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.zeros(2)}, {})
+    (tmp_path / "w.json").unlink()
+    (tmp_path / "w.json").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"w\.json: not found; it belongs to w\.safetensors"):
+        load_weights(path)
+
+
+def test_infinity_comes_from_numbers_beyond_half_precision(tmp_path):
+    """A weight of 100 000 has no place in 16 bits; the file says so when it is read, not by odd detections."""
+    layer = torch.nn.Linear(2, 2)
+    with pytest.raises(WeightsError, match="w: weight holds nan or infinity"):
+        load_into(layer, {"weight": torch.full((2, 2), 1e5).half().float(), "bias": torch.zeros(2)}, "w")
+
+
+RIGHT_SETTINGS = [
+    (Transform, {"mean": [0.5, 0.5, 0.5]}),
+    (Transform, {"mean": [1, 1, 1]}),  # JSON may write a whole number
+    (Transform, {"min_size": None}),
+    (AlexNetConfig, {"groups": [1, 1, 1, 1, 1], "padding": 0}),
+]
+WRONG_SETTINGS = [
+    *[(Transform, {"mean": value}) for value in ([0.5, 0.5], 0.5, [0, 0, float("nan")], [0, 0, True])],
+    *[(Transform, {"min_size": value}) for value in (0.5, 0)],
+    *[(Transform, {"divisor": value}) for value in (None, 0)],
+    *[(Transform, {"blue_first": 1}), (Transform, {"size": 1})],
+    *[(AlexNetConfig, {"padding": value}) for value in (-1, True, 10**10)],
+    (AlexNetConfig, {"stride": 0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), RIGHT_SETTINGS, ids=repr)
+def test_a_setting_has_the_type_that_it_states(kind, values):
+    as_tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    assert config_of(kind, values) == kind(**as_tuples)
+
+
+@pytest.mark.parametrize(("kind", "values"), WRONG_SETTINGS, ids=repr)
+def test_a_setting_of_another_type_is_refused(kind, values):
+    with pytest.raises((TypeError, KeyError, ValueError)):
+        config_of(kind, values)
+
+
+# ------------------------------------------------------------------------------- what is kept between and during runs
+
+
+def test_a_cached_result_with_one_wrong_bit_is_computed_anew(tmp_path):
+    """Also where the file is still in order, with other numbers, or another name for them."""
+    right, dice, calls = {"boxes": torch.arange(40.0).view(10, 4), "scores": torch.rand(10)}, random.Random(0), []
+    cache = Cache(tmp_path)
+    cache.get("a", ("k",), lambda: right)
+    (path,) = (file for file in tmp_path.rglob("*") if file.is_file())
+    content = path.read_bytes()
+    for _ in range(200):
+        path.write_bytes(flipped(content, dice))
+        found = cache.get("a", ("k",), lambda: calls.append(1) or right)
+        assert found.keys() == right.keys() and all(torch.equal(found[name], right[name]) for name in right)
+        assert all(found[name].dtype == right[name].dtype for name in right)
+    assert len(calls) > 150
+    assert path.read_bytes() == content
+
+
+def test_results_of_the_time_before_checksums_are_found(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get("a", ("k",), lambda: {"x": torch.ones(3)})
+    (path,) = (file for file in tmp_path.rglob("*") if file.is_file())
+    path.write_bytes(safetensors.torch.save({"x": torch.zeros(3)}))
+    assert cache.get("a", ("k",), lambda: pytest.fail("computed anew"))["x"].tolist() == [0, 0, 0]
+
+
+def test_a_folder_in_place_of_a_cached_result_is_named(tmp_path):
+    cache = Cache(tmp_path)
+    cache.get("a", ("k",), lambda: {"x": torch.ones(3)})
+    (path,) = (file for file in tmp_path.rglob("*") if file.is_file())
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match=path.name):
+        cache.get("a", ("k",), lambda: {"x": torch.ones(3)})
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
+    """A run that goes on with other numbers than it had would end in weights that nobody can make again."""
+    settings, path, dice, refused = replace(SETTINGS, iterations=6), tmp_path / "run.checkpoint", random.Random(0), 0
+    model = network()
+    fit(model, noisy(model), settings, checkpoint=path, quiet=True)
+    content, right = path.read_bytes(), model.state_dict()
+    for _ in range(150):
+        path.write_bytes(flipped(content, dice))
+        again = network()
+        optimiser = torch.optim.AdamW([{"params": list(again.parameters()), "scale": 1.0}])
+        try:
+            assert Checkpoint(path, again, optimiser, NoScaler(), asdict(settings)).load() == 6
+        except WeightsError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: ") and "start without resume" in str(error)
+        else:
+            assert all(torch.equal(again.state_dict()[name], right[name]) for name in right)
+    assert refused > 80
+
+
+class NoScaler:
+    """What learns nothing about gradients."""
+
+    def load_state_dict(self, state):
+        assert state == {}
