@@ -23,7 +23,8 @@ HISTORY = [
     *["files", "weights", "cache"],
     *["boxes", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
-    *["datasets", "evaluation", "training", "experiments", "plotting", "environment", "benchmarks", "cli", "__main__"],
+    *["datasets", "evaluation", "training", "experiments", "plotting", "environment", "benchmarks", "history"],
+    *["cli", "__main__"],
 ]
 
 

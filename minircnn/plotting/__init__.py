@@ -10,7 +10,9 @@ from minircnn.plotting.alignment import plot_misalignment
 from minircnn.plotting.charts import plot_label_map, plot_pr_curves
 from minircnn.plotting.colours import class_colour, label_map_colours, text_colour
 from minircnn.plotting.display import show
+from minircnn.plotting.history import plot_generations, plot_history
 from minircnn.plotting.networks import contact_sheet, plot_filters, plot_losses, plot_maps
+from minircnn.plotting.page import Panel, Section, made_by, panel_png, picture_page
 from minircnn.plotting.pictures import (
     draw_objects,
     image_grid,
@@ -21,6 +23,8 @@ from minircnn.plotting.pictures import (
 from minircnn.plotting.regions import draw_bins, draw_grid, mark_cells, plot_cells
 
 __all__ = [
+    "Panel",
+    "Section",
     "class_colour",
     "contact_sheet",
     "draw_bins",
@@ -28,10 +32,15 @@ __all__ = [
     "draw_objects",
     "image_grid",
     "label_map_colours",
+    "made_by",
     "mark_cells",
+    "panel_png",
+    "picture_page",
     "plot_cells",
     "plot_detections",
     "plot_filters",
+    "plot_generations",
+    "plot_history",
     "plot_label_map",
     "plot_losses",
     "plot_maps",

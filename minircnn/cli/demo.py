@@ -1,0 +1,229 @@
+"""``minircnn demo``: the four detectors side by side, on a scene of Toy Town and on the user's own pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minircnn.cli.demo_page import (
+    DETECTORS,
+    GENERATOR,
+    INTRODUCTION,
+    TITLE,
+    Look,
+    Seen,
+    counts,
+    draw_table,
+    notes,
+    section_of,
+    times,
+)
+from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
+from minircnn.cli.errors import RefusedError
+from minircnn.cli.options import check_place
+from minircnn.cli.pictures import SUFFIXES, find_pictures, printable, read_picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAGE, TABLE = "index.html", "four_detectors.png"
+MOST_PICTURES = 20  # of the user's: a page of more is heavy, and nobody looks at it
+MAX_PROPOSALS = 300  # of selective search, as in `minircnn detect`
+SCENE = 194  # of the test split: one of the seven pictures with six objects, the most that a scene has
+PANEL_SIDE = 640  # dots of the longer side of a picture on the page
+
+
+def demo(
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PICTURE]...", help="Your own, beside a scene of Toy Town.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; made if need be.")] = Path("demo"),
+) -> None:
+    """Show R-CNN, Fast R-CNN, Faster R-CNN and Mask R-CNN side by side, on a scene and on your own pictures.
+
+    Writes a page, index.html, which needs no other file and no network, and the same as one picture,
+    four_detectors.png; those of a former demo are replaced. Pictures that cannot be read are named and left out; the
+    exit status is then 1.
+    """
+    files, skipped = find_pictures([_at_home(path) for path in pictures or ()])
+    _check_out(out, files)
+    left_out = [_leave_out(path, reason) for path, reason in skipped]
+    typer.echo("reading the detectors")
+    models = load_detectors()
+    scene, truth = _scene()
+    look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
+    seen = [_see(models, Path("A scene of Toy Town"), scene, truth)]
+    for path in files:
+        try:
+            image = read_picture(path)
+        except (OSError, ValueError) as error:
+            left_out.append(_leave_out(path, str(error)))
+            continue
+        seen.append(_see(models, path, image))
+    _write(seen, left_out, models[0].classes, out)
+    if left_out:
+        raise typer.Exit(1)
+
+
+def _at_home(path: Path) -> Path:
+    """``~`` as the home folder, which not every shell replaces in ``make demo PICTURE=~/holiday.jpg``."""
+    return path.expanduser() if path.parts[:1] == ("~",) else path
+
+
+def _check_out(out: Path, files: Sequence[Path]) -> None:
+    """Refuses what cannot be written, and what would replace anything but a former demo."""
+    if out.exists() and not out.is_dir():
+        raise RefusedError(f"--out {out}: this is a file; name a folder, which gets {PAGE} and {TABLE}")
+    if not out.exists() and out.suffix.lower() in (*SUFFIXES, ".html", ".htm"):
+        raise RefusedError(f"--out {out}: name a folder, not a file; it gets {PAGE} and {TABLE}")
+    check_place("--out", out, out if out.is_dir() else out.parent)
+    if len(files) > MOST_PICTURES:
+        raise RefusedError(
+            f"{len(files)} pictures, but a demo shows at most {MOST_PICTURES}; name fewer, or look at all of them with "
+            "`minircnn detect mask_rcnn`"
+        )
+    for path in (out / PAGE, out / TABLE):
+        if path.is_dir():
+            raise RefusedError(f"--out {out}: {path} would be written, but this is a folder; name another place")
+        if path.exists() and any(path.samefile(file) for file in files):
+            raise RefusedError(f"{path} is one of the pictures and would be written over; name another place")
+    if (out / PAGE).exists() and not _is_ours(out / PAGE):
+        raise RefusedError(
+            f"{out / PAGE} is no page of a former demo and would be lost; name another folder with --out"
+        )
+
+
+def _is_ours(page: Path) -> bool:
+    from minircnn.plotting import made_by
+
+    return made_by(page.read_text(encoding="utf-8", errors="replace"), GENERATOR)
+
+
+def _leave_out(path: Path, reason: str) -> str:
+    """Says on standard error what is left out and why, and returns the line."""
+    line = f"{printable(path)}: skipped: {' '.join(reason.removeprefix(f'{path}: ').split())}"
+    typer.echo(line, err=True)
+    return line
+
+
+# ---------------------------------------------------------------------------------------------------------- looking
+
+
+def load_detectors() -> list[Any]:
+    """The four detectors that come with the project, in the order of ``DETECTORS``.
+
+    They keep what ``minircnn detect`` shows by default: margins above 0 and probabilities above 0.5.
+
+    Raises:
+        FileNotFoundError: the weights of one are missing.
+    """
+    from minircnn.fast_rcnn import load_fast_rcnn
+    from minircnn.faster_rcnn import load_faster_rcnn
+    from minircnn.mask_rcnn import load_mask_rcnn
+    from minircnn.rcnn import load_rcnn
+    from minircnn.weights import WEIGHTS_FOLDER
+
+    models = []
+    for detector, load in zip(DETECTORS, (load_rcnn, load_fast_rcnn, load_faster_rcnn, load_mask_rcnn), strict=True):
+        path = WEIGHTS_FOLDER / f"{detector.command}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: not there; it comes with a clone of the project, and `minircnn train {detector.command}` "
+                "makes it anew"
+            )
+        model = load(path)
+        if detector.command == "rcnn":
+            model.config = replace(model.config, score_threshold=0.0)
+        else:
+            model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
+        models.append(model)
+    return models
+
+
+def look_at(models: Sequence[Any], image: Tensor) -> list[Look]:
+    """What each detector finds in a picture ``(3, H, W)``, as its own ``detect`` does, with times.
+
+    Selective search runs once: the first two are given the same proposals.
+    """
+    from minircnn.selective_search import selective_search
+
+    start = time.perf_counter()
+    proposals = selective_search(image, max_proposals=MAX_PROPOSALS)
+    searching = time.perf_counter() - start
+    looks = []
+    for model in models[:2]:
+        start = time.perf_counter()
+        (found,) = model.detect([image], [proposals])
+        looks.append(Look(found, len(proposals), searching, time.perf_counter() - start))
+    return [*looks, *(_look_alone(model, image) for model in models[2:])]
+
+
+def _look_alone(model: Any, image: Tensor) -> Look:  # noqa: ANN401 - a FasterRCNN or a MaskRCNN
+    """The stages of ``model.detect`` one by one, to time what the proposals add to features that are needed anyway."""
+    import torch
+
+    from minircnn.mask_rcnn import binary_masks
+
+    with torch.no_grad():
+        start = time.perf_counter()
+        features, sizes = model.features([image])
+        seen = time.perf_counter()
+        proposals = [one["boxes"] for one in model.rpn.propose(model.answers(features, sizes), sizes)]
+        proposed = time.perf_counter()
+        (found,) = model.restored(model.roi_heads.detect(features, proposals, sizes), [image], sizes)
+        found = binary_masks(found) if "masks" in found else found
+        end = time.perf_counter()
+    return Look(found, len(proposals[0]), proposed - seen, seen - start + end - proposed)
+
+
+def _scene() -> tuple[Tensor, dict[str, Any]]:
+    from minircnn.datasets import ToyTown
+
+    return ToyTown("test")[SCENE]
+
+
+def _see(models: Sequence[Any], path: Path, image: Tensor, truth: Mapping[str, Any] | None = None) -> Seen:
+    """Lets all detectors look at a picture, and prints what they found.
+
+    Large pictures are shrunk first: the detectors would shrink them anyway, further, and masks of many million pixels
+    fill the memory.
+    """
+    import torch
+
+    from minircnn.selective_search import shrink
+
+    size = tuple(image.shape[1:])
+    if max(size) > LONGEST_SIDE:
+        image = torch.from_numpy(shrink(image, LONGEST_SIDE)).float().permute(2, 0, 1).contiguous()
+    looks = look_at(models, image)
+    for detector, look in zip(DETECTORS, looks, strict=True):
+        typer.echo(f"{printable(path)}: {detector.name}: {counts(look)}; {times(look)}")
+    there = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    if truth:
+        there = {name: truth[name] for name in ("boxes", "labels", "masks")}
+    drawings = [make_drawing(path, image, found, PANEL_SIDE) for found in (there, *(look.found for look in looks))]
+    return Seen(size, tuple(image.shape[1:]), drawings[0], truth is not None, looks, drawings[1:])
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(seen: Sequence[Seen], left_out: Sequence[str], classes: Sequence[str], out: Path) -> None:
+    """Draws everything, and then writes both files."""
+    import matplotlib
+
+    from minircnn.files import write_atomically
+    from minircnn.plotting import picture_page
+
+    matplotlib.use("Agg")  # no windows
+    sections = [*(section_of(one, classes) for one in seen), *notes(classes, left_out)]
+    page = picture_page(TITLE, [INTRODUCTION], sections, generator=GENERATOR)
+    write_atomically(out / TABLE, draw_table(seen, classes))
+    write_atomically(out / PAGE, page.encode())
+    typer.echo(f"written to {printable(out / TABLE)}")
+    typer.echo(f"written to {printable(out / PAGE)}: open it in a browser")

@@ -1,0 +1,197 @@
+"""Four detectors in one figure: what they find beside how long they take, and one picture as each of them sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from minircnn.plotting.pictures import NOTEBOOK_WIDTH, Objects, Picture, draw_objects, image_grid, plot_proposals
+
+# Stages have the colours that they have in the notebooks: red where one waits for selective search, green where the
+# network proposes itself.
+STAGE_COLOURS = {
+    "selective search": "#c22f2f",
+    "convolutions": "#1f6fb4",
+    "region proposal network": "#2a7a64",
+    "heads": "#d9730d",
+    "selection": "#8a8a8a",
+    "masks": "#7a4fa3",
+}
+_BOX, _MASK = "#4d4d4d", STAGE_COLOURS["masks"]
+_BAR = 0.62  # height of a bar; the next is 1 away
+
+
+@dataclass(frozen=True)
+class Row:
+    """One detector of the figure.
+
+    Attributes:
+        name: stands in front of its bars.
+        box: average precision of boxes, in [0, 1].
+        mask: the same of masks, or None.
+        times: panel by panel, milliseconds by stage; names of stages are those of :data:`STAGE_COLOURS`.
+        totals: panel by panel, milliseconds of all stages. They need not be the sums, as medians are not.
+    """
+
+    name: str
+    box: float
+    mask: float | None
+    times: Sequence[Mapping[str, float]]
+    totals: Sequence[float]
+
+
+def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP50") -> Figure:
+    """Average precision beside the time for a picture, a row for each detector.
+
+    The fastest is hundreds of times as fast as the slowest, so the lengths of the bars of time are logarithmic. Within
+    a bar, colours divide that length as the stages divide the time: they show shares.
+
+    Args:
+        rows: the detectors, the oldest first.
+        titles: of the panels with times.
+        accuracy: what ``box`` and ``mask`` are.
+
+    Returns:
+        A new figure.
+
+    Raises:
+        ValueError: there are no rows, or one has another number of times than there are titles, or an unknown stage.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one detector")
+    for row in rows:
+        if len(row.times) != len(titles) or len(row.totals) != len(titles):
+            raise ValueError(f"{row.name} must have times and a total for each of the {len(titles)} titles")
+        if not all(value > 0 for value in (*row.totals, *(sum(times.values()) for times in row.times))):
+            raise ValueError(f"{row.name}: times and totals must be positive, but are {row.times} and {row.totals}")
+        if unknown := {stage for times in row.times for stage in times} - set(STAGE_COLOURS):
+            known = ", ".join(STAGE_COLOURS)
+            raise ValueError(f"{row.name}: there is no stage {sorted(unknown)[0]!r}; there are {known}")
+    figure, axes = plt.subplots(
+        1,
+        1 + len(titles),
+        figsize=(NOTEBOOK_WIDTH, 1.7 + 0.45 * len(rows)),
+        sharey=True,
+        layout="constrained",
+        gridspec_kw={"width_ratios": [1.0, *[1.25] * len(titles)]},
+        squeeze=False,
+    )
+    first, *others = axes[0]
+    _draw_accuracy(first, rows, accuracy)
+    for panel, (ax, title) in enumerate(zip(others, titles, strict=True)):
+        _draw_times(ax, [row.times[panel] for row in rows], [row.totals[panel] for row in rows], title)
+    first.set_yticks(range(len(rows)), [row.name for row in rows])
+    first.set_ylim(len(rows) - 0.5, -0.5)
+    used = [stage for stage in STAGE_COLOURS if any(stage in times for row in rows for times in row.times)]
+    handles = [Patch(color=STAGE_COLOURS[stage], label=stage) for stage in used]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)
+    return figure
+
+
+def _draw_accuracy(ax: Axes, rows: Sequence[Row], accuracy: str) -> None:
+    """A bar for boxes, and below it one for masks, if there are masks."""
+    for y, row in enumerate(rows):
+        bars = [("boxes", row.box, _BOX), *([("masks", row.mask, _MASK)] if row.mask is not None else [])]
+        tall = _BAR / len(bars)
+        for k, (kind, value, colour) in enumerate(bars):
+            middle = y - _BAR / 2 + (k + 0.5) * tall
+            ax.barh(middle, 100 * value, tall * 0.94, color=colour)
+            text = f"{100 * value:.0f}" + (f" {kind}" if len(bars) > 1 else "")
+            ax.text(100 * value - 1.5, middle, text, ha="right", va="center", fontsize=8.5, color="white")
+    ax.set(xlim=(0, 100), xticks=[0, 25, 50, 75], xlabel="percent")
+    ax.set_title(f"What they find: {accuracy}", fontsize=10)
+    _bare(ax)
+
+
+def _draw_times(ax: Axes, rows: Sequence[Mapping[str, float]], totals: Sequence[float], title: str) -> None:
+    """Bars of logarithmic length, divided in proportion."""
+    start = 10.0 ** math.floor(math.log10(min(totals)) - 0.3)
+    for y, (times, total) in enumerate(zip(rows, totals, strict=True)):
+        shares = np.cumsum([0.0, *times.values()]) / sum(times.values())
+        edges = start * (total / start) ** shares
+        for stage, left, right in zip(times, edges, edges[1:], strict=False):
+            ax.barh(y, right - left, _BAR, left=left, color=STAGE_COLOURS[stage], edgecolor="white", linewidth=0.5)
+        ax.text(total * 1.12, y, in_words(total), va="center", fontsize=8.5)
+    ax.set_xscale("log")
+    ax.set_xlim(start, max(totals) * (max(totals) / start) ** 0.32)
+    ax.set(xlabel="a picture, one core\nlengths logarithmic, colours show shares")
+    ticks = [10.0**k for k in range(round(math.log10(start)), math.ceil(math.log10(max(totals))) + 1)]
+    ax.set_xticks(ticks, [in_words(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_title(title, fontsize=10)
+    _bare(ax)
+
+
+def in_words(milliseconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> in_words(8.21), in_words(38.4), in_words(1340), in_words(61200)
+    ('8.2 ms', '38 ms', '1.3 s', '61 s')
+    """
+    value, unit = (milliseconds / 1000, "s") if milliseconds >= 1000 else (milliseconds, "ms")
+    whole = value >= 9.95 or value == round(value)
+    return f"{value:.0f} {unit}" if whole else f"{value:.1f} {unit}"
+
+
+def _bare(ax: Axes) -> None:
+    ax.tick_params(axis="y", length=0)
+    ax.tick_params(labelsize=9)
+    ax.xaxis.label.set_size(8.5)
+    ax.grid(axis="x", color="0.92")
+    ax.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+
+
+def plot_generations(
+    image: Picture,
+    views: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    *,
+    width: float = NOTEBOOK_WIDTH,
+) -> np.ndarray:
+    """One picture as each of several detectors sees it: above its proposals, below what it makes of them.
+
+    Args:
+        image: the picture, see :func:`minircnn.plotting.show_image`.
+        views: for each detector ``name``, ``proposals`` ``(P, 4)`` and ``found``, its detections, which may have
+            ``masks`` bool. Scores are not shown: those of support vector machines and probabilities look alike.
+        classes: names by label.
+        width: of the figure in inches.
+
+    Returns:
+        Axes, ``(2, detectors)``.
+
+    Raises:
+        ValueError: there are no detectors.
+    """
+    if not views:
+        raise ValueError("views must hold at least one detector")
+    titles = [f"{view['name']}\n{len(view['proposals'])} proposals" for view in views]
+    found: list[Objects] = [{key: value for key, value in view["found"].items() if key != "scores"} for view in views]
+    axes = image_grid(
+        [image] * (2 * len(views)),
+        titles=[*titles, *map(_counted, found)],
+        columns=len(views),
+        width=width,
+    ).reshape(2, len(views))
+    for upper, lower, view, objects in zip(*axes, views, found, strict=True):
+        plot_proposals(image, view["proposals"], ax=upper)
+        draw_objects(lower, objects, classes)
+    return axes
+
+
+def _counted(found: Objects) -> str:
+    """How many objects were found, and how they are drawn."""
+    count = len(found["labels"])
+    kind = "outlined" if "masks" in found else "found"
+    return f"{count} {kind}" if count else "nothing found"

@@ -1,0 +1,123 @@
+"""A record with numbers that everybody can check, the shipped detectors, and some scenes."""
+
+import copy
+import json
+
+import matplotlib
+import pytest
+
+from minircnn.datasets import ToyTown
+from minircnn.history import gather, load_all
+
+matplotlib.use("Agg")
+
+COUNT = 3
+
+
+@pytest.fixture(scope="session")
+def models():
+    return load_all()
+
+
+@pytest.fixture(scope="session")
+def toytown():
+    return ToyTown("test")
+
+
+@pytest.fixture(scope="session")
+def samples(toytown):
+    return [toytown[index] for index in range(COUNT)]
+
+
+def detector(name, year, box, mask, proposals, passes, times, parameters, trainings):
+    """A record's entry."""
+    ap, ap50, ap75 = box
+    return {
+        "name": name,
+        "year": year,
+        "box": {"ap": ap, "ap50": ap50, "ap75": ap75},
+        "unmoved": {"ap": ap - 0.1, "ap50": ap50 - 0.01, "ap75": ap75 - 0.2},
+        "mask": mask and dict(zip(("ap", "ap50", "ap75"), mask, strict=True)),
+        "proposals": proposals,
+        "recall": 0.96,
+        "passes": passes,
+        "milliseconds": {**times, "all": sum(times.values())},
+        "parameters": parameters,
+        "file_bytes": 4_200_000,
+        "sha256": name,
+        "trainings": trainings,
+    }
+
+
+def times(*values):
+    return dict(zip(("proposals", "features", "heads", "selection", "masks"), values, strict=False))
+
+
+def at_scale(**rows):
+    return {key: {**row, "all": sum(row.values())} for key, row in rows.items()}
+
+
+RECORD = {
+    "command": "minircnn history",
+    "split": "test",
+    "pictures": 200,
+    "pictures_of_split": 200,
+    "max_proposals": 300,
+    "machine": {},
+    "scenes": {"objects": 3.18, "several": 0.905, "kinds": 0.865, "crowded": 0.785},
+    "alignment": {"exact": 2.9296875, "rounded_down": 2.0, "pooled": 4.0, "aligned": 2.9296875},
+    "transfer": {
+        "training_pictures": 300,
+        "pictures": 200,
+        "learned": 0.91,
+        "random": 0.74,
+        "hand_made": 0.86,
+        "guessing": 0.18,
+    },
+    "detectors": {
+        "rcnn": detector(*("R-CNN", 2014, (0.46, 0.78, 0.5), None, 286.4, 286.4, times(120, 300, 20, 1), 1_976_261, 3)),
+        "fast_rcnn": detector(
+            *("Fast R-CNN", 2015, (0.42, 0.79, 0.4), None, 286.4, 1, times(120, 10, 12, 4), 1_871_299, 1)
+        ),
+        "faster_rcnn": detector(
+            *("Faster R-CNN", 2016, (0.52, 0.85, 0.57), None, 60, 1, times(5, 10, 4, 1), 2_026_623, 1)
+        ),
+        "mask_rcnn": detector(
+            *("Mask R-CNN", 2017, (0.59, 0.87, 0.67), (0.51, 0.82, 0.55), 100, 1),
+            *(times(5, 10, 5, 1, 9.5), 2_228_102, 1),
+        ),
+    },
+    "training": {
+        "rcnn": {"iterations": 12.0, "proposals": 2.0, "features": 5.5, "all": 19.5},
+        "fast_rcnn": {"iterations": 30.0, "proposals": 2.0, "all": 32.0},
+        "faster_rcnn": {"iterations": 50.0, "all": 50.0},
+        "mask_rcnn": {"iterations": 75.25, "all": 75.25},
+    },
+    "paper_scale": {
+        "size": [600, 800],
+        "proposals": 2000,
+        "crops": 100,
+        "rounds": 3,
+        "found": 1631,
+        "own": 300,
+        "outlined": 88,
+        "milliseconds": at_scale(
+            rcnn=times(1000, 60_000, 5000, 10),
+            fast_rcnn=times(1000, 250, 2500, 10),
+            faster_rcnn=times(30, 250, 400, 5),
+            mask_rcnn=times(30, 250, 400, 5, 600),
+        ),
+    },
+}
+
+
+@pytest.fixture
+def record():
+    """A record of a run on all pictures, which a test may change."""
+    return copy.deepcopy(json.loads(json.dumps(RECORD)))
+
+
+@pytest.fixture
+def results(record):
+    """The record beside the experiments' shipped results; all of it may be changed."""
+    return gather(record)
