@@ -57,7 +57,7 @@ def history(
         record = read_record(read)
     else:
         command = _command(pictures, scale, training, update)
-        options = {"scale": PaperScale(), "training": training, "command": command}
+        options = {"scale": PaperScale() if scale else None, "training": training, "command": command}
         record = make_record(pictures, **options, progress=_progress)
     results = gather(record)
     typer.echo(as_text(table(record)) + "\n")

@@ -84,6 +84,7 @@ AGAINST = {
         rows("mask_rcnn_ablation", "mask_ap", 0.29, stride=8, pooling="pool"),
         rows("mask_rcnn_ablation", "mask_ap", 0.2, stride=16, pooling="pool"),
         rows("mask_rcnn_ablation", "box_ap", 0.1, stride=8, pooling="pool"),
+        rows("mask_rcnn_ablation", "box_ap", 0.5, stride=8, pooling="pool"),
     ],
     "S16": [
         put("history.alignment.aligned", 3.0),

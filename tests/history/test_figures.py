@@ -151,17 +151,16 @@ class TestOneScene:
         with pytest.raises(ValueError, match="views must hold at least one detector"):
             plot_generations(torch.rand(3, 50, 60), [], ["background"])
 
-    def test_views_hold_what_detectors_are_sure_of(self, models, samples):
-        image = samples[0][0]
+    def test_views_hold_what_detectors_are_sure_of(self, models, toytown):
+        image = toytown.load_image(44)
         views = views_of(image, models)
-        assert [view["name"] for view in views] == [
-            "R-CNN, 2014",
-            "Fast R-CNN, 2015",
-            "Faster R-CNN, 2016",
-            "Mask R-CNN, 2017",
-        ]
+        names = ["R-CNN, 2014", "Fast R-CNN, 2015", "Faster R-CNN, 2016", "Mask R-CNN, 2017"]
+        assert [view["name"] for view in views] == names
         (rcnn,) = models["rcnn"].detect([image], [views[0]["proposals"]])
+        assert ((rcnn["scores"] > 0) & (rcnn["scores"] < 0.5)).any(), "margins, which say yes from 0 on"
         assert torch.equal(views[0]["found"]["boxes"], rcnn["boxes"][rcnn["scores"] > 0])
+        (fast,) = models["fast_rcnn"].detect([image], [views[1]["proposals"]])
+        assert torch.equal(views[1]["found"]["boxes"], fast["boxes"][fast["scores"] > 0.5])
         (mask,) = models["mask_rcnn"].detect([image])
         sure = mask["scores"] > 0.5
         assert torch.equal(views[3]["found"]["masks"], binary_masks(mask)["masks"][sure])

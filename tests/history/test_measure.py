@@ -96,6 +96,7 @@ def test_every_detector_has_its_turn_with_every_picture(models, samples, monkeyp
     order = []
 
     def noted(model, image, found=None):
+        assert torch.get_num_threads() == 1
         place = next(k for k, (other, _) in enumerate(samples) if other is image)
         order.append((next(key for key, one in models.items() if one is model), place, found and len(found.boxes)))
         return Trace({"scores": torch.zeros(0)}, {}, torch.zeros(0, 4), 1, {})

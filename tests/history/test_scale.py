@@ -36,6 +36,7 @@ def test_everybody_is_timed_on_what_the_settings_say(monkeypatch):
     calls = []
 
     def noted(model, image, found=None):
+        assert torch.get_num_threads() == 1
         trace = by_stages(model, image, found)
         calls.append((type(model).__name__, trace))
         return trace

@@ -1,6 +1,7 @@
 """What trainings cost, counted with a clock of our own; what features are worth, against the same steps by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -86,6 +87,25 @@ def test_what_is_timed_is_the_shipped_training(key, few, monkeypatch):
     assert seen == [(count, settings["learning_rate"], names[key]) for count in (1, 1, 3)]
 
 
+@pytest.mark.parametrize("key", BY_KEY)
+def test_settings_are_read_and_not_assumed(key, few, monkeypatch, tmp_path):
+    """Beside other weights stand other settings."""
+    seen = []
+
+    def fit(model, losses, settings, **options):
+        seen.append((settings.learning_rate, settings.seed))
+        return []
+
+    monkeypatch.setattr("minircnn.history.training.fit" if key == "rcnn" else "minircnn.training.joint.fit", fit)
+    monkeypatch.setattr(module, "seconds_of_an_iteration", lambda run, iterations: run(1) and 60.0)
+    about = json.loads(BY_KEY[key].weights.with_suffix(".json").read_text(encoding="utf-8"))
+    about["settings"] |= {"learning_rate": 0.03, "seed": 11, "iterations": 77}
+    (tmp_path / "x.json").write_text(json.dumps(about))
+    other = replace(BY_KEY[key], weights=tmp_path / "x.safetensors")
+    costs = training_costs(*few, milliseconds=MILLISECONDS, pictures=1000, generations=[other])
+    assert seen == [(0.03, 11)] and costs[key]["iterations"] == 77
+
+
 def test_a_real_iteration_takes_time(few):
     costs = training_costs(
         *few, milliseconds=MILLISECONDS, pictures=1, iterations=1, generations=[BY_KEY["faster_rcnn"]]
@@ -119,7 +139,8 @@ def test_learned_features_name_what_a_classifier_by_hand_names(halves):
     expected = (model.predict((y - x.mean(axis=0)) / spread) == wanted).mean()
     found = naming_accuracy(train, test, classes)
     assert found["learned"] == pytest.approx(expected, abs=0.03)  # one answer in 33: single against double precision
-    assert found["learned"] > 0.7 and found["learned"] > max(found["random"], found["hand_made"]) > found["guessing"]
+    assert found["learned"] > 0.7 and found["learned"] > max(found["random"], found["hand_made"])
+    assert min(found["random"], found["hand_made"]) > found["guessing"] + 0.1
     most = np.bincount(labels).argmax()
     assert found["guessing"] == pytest.approx((wanted == most).mean())
     assert naming_accuracy(train, test, classes)["random"] == found["random"], "the same random weights each time"
