@@ -5,6 +5,7 @@ import json
 
 import matplotlib
 import pytest
+import torch
 
 from minircnn.datasets import ToyTown
 from minircnn.history import gather, load_all
@@ -27,6 +28,16 @@ def toytown():
 @pytest.fixture(scope="session")
 def samples(toytown):
     return [toytown[index] for index in range(COUNT)]
+
+
+@pytest.fixture
+def two_threads():
+    """Whoever wants one thread has to say so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2, "what was set has to be set back"
+    torch.set_num_threads(before)
 
 
 def detector(name, year, box, mask, proposals, passes, times, parameters, trainings):

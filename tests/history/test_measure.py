@@ -92,7 +92,7 @@ def test_parameters_by_hand(models):
     assert {key: count_parameters(model) for key, model in models.items()} == expected
 
 
-def test_every_detector_has_its_turn_with_every_picture(models, samples, monkeypatch):
+def test_every_detector_has_its_turn_with_every_picture(models, samples, two_threads, monkeypatch):
     order = []
 
     def noted(model, image, found=None):

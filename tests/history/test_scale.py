@@ -31,7 +31,7 @@ def test_the_size_is_the_papers():
     assert scale.mask_channels == (256,) * 4
 
 
-def test_everybody_is_timed_on_what_the_settings_say(monkeypatch):
+def test_everybody_is_timed_on_what_the_settings_say(two_threads, monkeypatch):
     """Each detector in turn, round by round; R-CNN on few crops, multiplied behind the search."""
     calls = []
 
