@@ -98,7 +98,7 @@ def test_neither_help_nor_a_refusal_waits_for_pytorch():
 
 def test_commands():
     result = CliRunner().invoke(app, ["--help"])
-    for name in ("benchmark", "train", "evaluate", "detect"):
+    for name in ("benchmark", "demo", "detect", "evaluate", "history", "train"):
         assert f"\n  {name} " in result.output
     for group, commands in {"train": ["alexnet", "rcnn"], "evaluate": ["rcnn"], "detect": ["rcnn"]}.items():
         result = CliRunner().invoke(app, [group])
