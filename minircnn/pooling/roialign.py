@@ -176,32 +176,26 @@ def _weighted_sums(
     cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
     counts = weights != 0
     length = counts.sum(dim=(3, 4)).flatten()  # (R · n · m,) cells of each bin
-    table, places = _table(features, cells[counts])
-    wide_enough = table if table.dtype in (torch.float32, torch.float64) else table.float()
-    sums = F.embedding_bag(
-        places,
-        wide_enough,
-        length.cumsum(0) - length,
-        mode="sum",
-        per_sample_weights=weights[counts].to(wide_enough.dtype),
-    )
-    return sums.to(table.dtype)
+    places, used = cells[counts], ()
+    if few := 2 * len(length) < features[:, 0].numel() and not features.permute(0, 2, 3, 1).is_contiguous():
+        used, places = _needed(features, places)
+    dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
+    bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
+    # For few bins a copy of the map would be the most of work and memory: only cells that count, a third of the
+    # channels at a time. Of many bins the sums are the most.
+    parts = features.chunk(3 if few else 1, dim=1)
+    sums = [F.embedding_bag(places, _table(part, used).to(dtype), **bags) for part in parts]
+    return (torch.cat(sums, dim=1) if few else sums[0]).to(features.dtype)
 
 
-def _table(features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """The map cell by cell: what belongs to one lies side by side in memory, which makes sums ten times as fast.
-
-    Args:
-        features: ``(B, C, h, w)``.
-        cells: numbers of cells, row by row and picture by picture, that are asked for.
-
-    Returns:
-        ``(U, C)`` and for each of ``cells`` its row. Few regions need few cells, and a copy of the others would be the
-        most of their work.
-    """
-    by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C)
-    used = torch.zeros(by_cell.shape[:3], dtype=torch.bool, device=cells.device)
+def _needed(features: Tensor, cells: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Which cells of ``(B, C, h, w)`` count: picture, row and column of each; and which of these each of cells is."""
+    used = torch.zeros(features[:, 0].shape, dtype=torch.bool, device=cells.device)
     used.view(-1)[cells] = True
-    if by_cell.is_contiguous() or 2 * int(used.sum()) > used.numel():
-        return by_cell.flatten(0, 2).contiguous(), cells
-    return by_cell[used.nonzero(as_tuple=True)], (used.flatten().cumsum(0) - 1)[cells]
+    return used.nonzero(as_tuple=True), (used.flatten().cumsum(0) - 1)[cells]
+
+
+def _table(features: Tensor, used: tuple[Tensor, ...]) -> Tensor:
+    """Those cells, or all, ``(U, C)``: what belongs to one lies side by side, which makes sums ten times as fast."""
+    by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C)
+    return by_cell[used] if used else by_cell.flatten(0, 2).contiguous()
