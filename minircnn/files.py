@@ -1,8 +1,12 @@
 """Files that are written whole or not at all."""
 
+import json
+import math
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,3 +37,17 @@ def _replace(temporary: Path, path: Path) -> None:
         except PermissionError:
             time.sleep(seconds)
     temporary.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
+    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

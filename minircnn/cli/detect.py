@@ -18,9 +18,9 @@ from minircnn.cli.options import (
     find_weights,
     probability,
     ready_device,
-    write_json,
 )
 from minircnn.cli.pictures import Plan, make_plan, printable, read_picture
+from minircnn.files import write_json
 
 if TYPE_CHECKING:
     import torch

@@ -20,8 +20,8 @@ from minircnn.cli.options import (
     check_new_file,
     find_weights,
     ready_device,
-    write_json,
 )
+from minircnn.files import write_json
 
 if TYPE_CHECKING:
     import torch

@@ -115,8 +115,8 @@ def _progress(things: Iterable[Any], what: str) -> Iterable[Any]:
 
 def _write(record: dict[str, Any], results: dict[str, Any], targets: dict[str, list[Path]]) -> None:
     """Draws first and writes last, each file whole."""
-    from minircnn.files import write_atomically
-    from minircnn.history import draw_history, draw_pictures, update_readme, write_record
+    from minircnn.files import write_atomically, write_json
+    from minircnn.history import draw_history, draw_pictures, update_readme
     from minircnn.history.figures import fingerprint_of_weights
 
     drawn = {}
@@ -128,7 +128,7 @@ def _write(record: dict[str, Any], results: dict[str, Any], targets: dict[str, l
         matplotlib.use("Agg")
         drawn = dict(zip(PNGS, (draw_history(record), draw_pictures()), strict=True))
     for path in targets["json"]:
-        write_record(path, record)
+        write_json(path, record)
     for name, png in drawn.items():
         for path in targets[name]:
             write_atomically(path, png)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shlex
@@ -123,19 +122,3 @@ def check_count(pictures: int | None, data: Sequence[Any], name: str) -> int:
     if pictures is not None and pictures > len(data):
         raise RefusedError(f"--pictures {pictures}: {name} has only {len(data)}")
     return pictures or len(data)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
-    from minircnn.files import write_atomically
-
-    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,12 +1,11 @@
 """Comparisons that take longer than a notebook may. Each writes its figures into data/results, which notebooks read."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import minircnn
-from minircnn.files import write_atomically
+from minircnn.files import write_json
 
 RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
 """Where the results lie that come with a clone of the project."""
@@ -20,8 +19,7 @@ def write_results(path: Path, module: str, record: Mapping[str, Any]) -> None:
         module: the experiment's name in this package.
         record: settings and figures.
     """
-    content = {"command": f"python -m minircnn.experiments.{module}", **record}
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(path, {"command": f"python -m minircnn.experiments.{module}", **record})
     print(f"written to {path}")
 
 

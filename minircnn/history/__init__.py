@@ -14,7 +14,7 @@ from minircnn.history.claims import Claim, gather
 from minircnn.history.detectors import GENERATIONS, Generation, count_parameters, load_all
 from minircnn.history.figures import draw_history, draw_pictures, views_of
 from minircnn.history.measure import Figures, alignment_example, figures_of, scenes, trace_all
-from minircnn.history.record import RESULTS, RecordError, make_record, read_record, write_record
+from minircnn.history.record import RESULTS, RecordError, make_record, read_record
 from minircnn.history.report import (
     as_markdown,
     as_text,
@@ -71,5 +71,4 @@ __all__ = [
     "training_costs",
     "update_readme",
     "views_of",
-    "write_record",
 ]

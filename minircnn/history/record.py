@@ -1,7 +1,6 @@
 """The whole history as one record: everything that was measured, as JSON holds it."""
 
 import json
-import math
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -12,7 +11,6 @@ import torch
 
 from minircnn.datasets import ToyTown
 from minircnn.experiments import RESULTS_FOLDER
-from minircnn.files import write_atomically
 from minircnn.history.detectors import GENERATIONS, load_all
 from minircnn.history.measure import MAX_PROPOSALS, alignment_example, figures_of, scenes, trace_all
 from minircnn.history.scale import PaperScale, measure_at_scale
@@ -122,20 +120,8 @@ def _training(figures: Mapping[str, Mapping[str, Any]], progress: Named) -> dict
     return costs
 
 
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a record, all of it or nothing; what is not a number becomes null."""
-    text = json.dumps(_without_nan(record), indent=1, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def read_record(path: Path = RESULTS) -> dict[str, Any]:
-    """Reads what :func:`write_record` wrote.
+    """Reads what ``minircnn history`` wrote.
 
     Raises:
         FileNotFoundError: it is not there.

@@ -30,7 +30,7 @@ from minircnn.rcnn.selection import select_detections
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
 
 _PICTURES_FOR_SCALE = 200
-_CROPS_AT_ONCE = 256  # what keeps the processor busy and fits into its memory
+CROPS_AT_ONCE = 256  # what keeps the processor busy and fits into its memory
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class RCNN(nn.Module):
         }
         self.network.eval()
         with torch.no_grad():
-            for part in boxes.to(image.device).split(_CROPS_AT_ONCE):
+            for part in boxes.to(image.device).split(CROPS_AT_ONCE):
                 crops = self.network.normalise(self.warp(image, part))  # (P, 3, S, S)
                 # With the channels of a pixel side by side, convolutions on a CPU take half the time.
                 outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from minircnn.cli import app
 from minircnn.cli.errors import OneLineErrors, RefusedError
-from minircnn.cli.options import as_command, given, ready_device, write_json
+from minircnn.cli.options import as_command, given, ready_device
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.files import write_json
 from minircnn.rcnn import load_rcnn
 
 PROGRAM = [sys.executable, "-m", "minircnn"]

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from minircnn.cli import app
-from minircnn.history import as_text, claims_as_text, gather, read_record, record, table, write_record
+from minircnn.files import write_json
+from minircnn.history import as_text, claims_as_text, gather, read_record, record, table
 from minircnn.history.figures import fingerprint_of_record, fingerprint_of_weights, stored_fingerprint
 from minircnn.history.report import END, START, section
 from minircnn.weights import sha256
@@ -80,19 +81,19 @@ def test_exit_status_says_whether_the_claims_hold(run, tmp_path):
 
 def test_a_record_is_reported_without_measuring(run, record, tmp_path, monkeypatch):
     monkeypatch.setattr("minircnn.history.make_record", None)
-    write_record(tmp_path / "x.json", record)
+    write_json(tmp_path / "x.json", record)
     result = call("--read", tmp_path / "x.json")
     assert result.exit_code == 0, result.output
     assert as_text(table(record)) in result.stdout and "written" not in result.stdout
     record["detectors"]["rcnn"]["recall"] = 0.5
-    write_record(tmp_path / "x.json", record)
+    write_json(tmp_path / "x.json", record)
     result = call("--read", tmp_path / "x.json", "--json", tmp_path / "y.json")
     assert (result.exit_code, result.stderr) == (1, "Not borne out: S3.\n")
     assert read_record(tmp_path / "y.json") == record, "files are written all the same"
 
 
 def test_figures_of_other_weights_are_not_drawn(record, tmp_path):
-    write_record(tmp_path / "x.json", record)
+    write_json(tmp_path / "x.json", record)
     result = call("--read", tmp_path / "x.json", "--out", tmp_path / "new")
     assert result.exit_code == 2
     assert "Error: the record was made with other weights than are there now: measure again" in result.stderr

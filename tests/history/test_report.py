@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from minircnn.files import write_json
 from minircnn.history import (
     CLAIMS,
     GENERATIONS,
@@ -19,7 +20,6 @@ from minircnn.history import (
     section,
     table,
     update_readme,
-    write_record,
 )
 from minircnn.history.report import END, START, as_markdown, insert
 
@@ -160,14 +160,14 @@ class TestREADME:
 
 class TestRecord:
     def test_what_is_written_is_read(self, record, tmp_path):
-        write_record(tmp_path / "x.json", record)
+        write_json(tmp_path / "x.json", record)
         assert read_record(tmp_path / "x.json") == record
         record["detectors"]["rcnn"]["recall"] = float("nan")
-        write_record(tmp_path / "x.json", record)
+        write_json(tmp_path / "x.json", record)
         assert read_record(tmp_path / "x.json")["detectors"]["rcnn"]["recall"] is None
         record["detectors"]["rcnn"]["recall"] = float("inf")
         with pytest.raises(ValueError, match="JSON compliant"):
-            write_record(tmp_path / "y.json", record)
+            write_json(tmp_path / "y.json", record)
         assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
     def test_what_is_no_record(self, record, tmp_path):
@@ -181,7 +181,7 @@ class TestRecord:
             with pytest.raises(RecordError, match=rf"x.json: .*{reason}"):
                 read_record(path)
         del record["detectors"]["fast_rcnn"]
-        write_record(path, record)
+        write_json(path, record)
         with pytest.raises(RecordError, match=r"'fast_rcnn' is missing"):
             read_record(path)
 
