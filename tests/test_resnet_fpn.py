@@ -1,0 +1,166 @@
+"""ResNet-50 and the feature pyramid against torchvision's, with the same weights."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet50
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops import FrozenBatchNorm2d as Reference
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from minircnn.resnet_fpn import FeaturePyramid, FrozenBatchNorm2d, ResNet, ResNetFPN, ResNetFPNConfig, convolve
+
+TINY = ResNetFPNConfig(blocks=(1, 2, 1, 1), width=4, channels=6)
+
+
+def randomise(norm):
+    """Statistics as a trained layer has them."""
+    norm.weight.uniform_(0.5, 1.5)
+    norm.bias.normal_(0, 0.2)
+    norm.running_mean.normal_(0, 0.2)
+    norm.running_var.uniform_(0.5, 2)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Torchvision's trunk with frozen batch normalisation, and ours with its weights."""
+    torch.manual_seed(0)
+    theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=2)
+    for module in theirs.modules():
+        if isinstance(module, Reference):
+            randomise(module)
+    ours = ResNetFPN(trainable_layers=2)
+    ours.load_state_dict(theirs.state_dict())
+    return ours.double(), theirs.double()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 71), (1, 1), (7, 40)])
+def test_maps_equal_torchvisions(pair, size):
+    """In double precision, where fifty layers do not add up to a visible error."""
+    images = torch.rand(2, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        ours, theirs = (trunk(images) for trunk in pair)
+    assert list(ours) == list(theirs) == ["0", "1", "2", "3", "pool"]
+    for name, level in theirs.items():
+        assert ours[name].shape == level.shape
+        assert (ours[name] - level).abs().max() < 1e-9 * level.abs().max()
+
+
+def test_gradients_equal_torchvisions(pair):
+    images, gradients = torch.rand(1, 3, 64, 64, dtype=torch.float64), []
+    for trunk in pair:
+        trunk.zero_grad()
+        sum(level.sin().sum() for level in trunk(images).values()).backward()
+        gradients.append({name: p.grad for name, p in trunk.named_parameters() if p.requires_grad})
+    ours, theirs = gradients
+    assert ours.keys() == theirs.keys() and "body.layer3.0.conv1.weight" in ours
+    assert not any(name.startswith(("body.conv1", "body.layer1", "body.layer2")) for name in ours)
+    for name, gradient in theirs.items():
+        assert torch.allclose(ours[name], gradient, rtol=1e-6, atol=1e-9 * float(gradient.abs().max())), name
+
+
+@pytest.mark.parametrize("layers", range(6))
+def test_the_same_layers_learn(layers):
+    ours = ResNetFPN(trainable_layers=layers)
+    theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=layers)
+    learn = {name for name, p in ours.named_parameters() if p.requires_grad}
+    assert learn == {name for name, p in theirs.named_parameters() if p.requires_grad}
+
+
+def test_state_is_that_of_the_network_that_names_pictures():
+    """So weights learned on ImageNet fit, but for the last layer and the counters of batches."""
+    wanted = {name: tuple(value.shape) for name, value in resnet50(weights=None).state_dict().items()}
+    ours = {name: tuple(value.shape) for name, value in ResNet(ResNetFPNConfig()).state_dict().items()}
+    assert ours == {
+        n: s for n, s in wanted.items() if not n.startswith("fc.") and not n.endswith("num_batches_tracked")
+    }
+
+
+def test_first_weights_are_drawn_as_torchvisions():
+    """Of the same spread; what is drawn for a layer depends on the order, which is nobody's business."""
+    torch.manual_seed(0)
+    theirs, ours = resnet_fpn_backbone(backbone_name="resnet50", weights=None), ResNetFPN()
+    for name, value in theirs.state_dict().items():
+        if "conv" in name or name.endswith("blocks.0.0.weight"):
+            assert ours.state_dict()[name].std() == pytest.approx(float(value.std()), rel=0.1), name
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 0.1])
+def test_frozen_batch_normalisation(eps):
+    ours, theirs, learned = FrozenBatchNorm2d(5, eps), Reference(5, eps), nn.BatchNorm2d(5, eps).eval()
+    with torch.no_grad():
+        randomise(theirs)
+        for other in (ours, learned):
+            other.load_state_dict(theirs.state_dict(), strict=False)
+        x = torch.randn(2, 5, 4, 3)
+        assert torch.allclose(ours(x), theirs(x), atol=1e-6) and torch.allclose(ours(x), learned(x), atol=1e-5)
+    assert not list(ours.parameters()), "nothing in it learns"
+
+
+def test_a_variance_of_zero():
+    """With eps the layer is finite, without it divides by 0, as the published network would."""
+    for eps, finite in ((1e-5, True), (0.0, False)):
+        norm = FrozenBatchNorm2d(1, eps)
+        norm.running_var.zero_()
+        assert bool(norm(torch.ones(1, 1, 1, 1)).isfinite()) is finite
+
+
+@pytest.mark.parametrize("stride, padding", [(1, 0), (2, 1)])
+def test_convolution_and_normalisation_in_one_step(stride, padding):
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(3, 4, 3, stride, padding=padding, bias=False), FrozenBatchNorm2d(4)
+    randomise(norm)
+    x = torch.randn(2, 3, 9, 8, requires_grad=True)
+    found = []
+    for result in (convolve(x, conv, norm), norm(conv(x))):
+        gradients = torch.autograd.grad(result.square().sum(), (x, conv.weight))
+        found.append((result.detach(), *gradients))
+    for folded, apart in zip(*found, strict=True):
+        assert torch.allclose(folded, apart, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [[(16, 12), (8, 6), (4, 3), (2, 2)], [(13, 7), (7, 4), (4, 2), (2, 1)]])
+def test_pyramid_equals_torchvisions(sizes):
+    torch.manual_seed(0)
+    channels = [4, 5, 6, 7]
+    ours, theirs = FeaturePyramid(channels, 8), FeaturePyramidNetwork(channels, 8, LastLevelMaxPool())
+    ours.load_state_dict(theirs.state_dict())
+    maps = [torch.randn(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
+    wanted = theirs({str(number): one for number, one in enumerate(maps)})
+    found = ours(maps)
+    assert list(found) == list(wanted)
+    assert all(torch.allclose(found[name], level, atol=1e-5) for name, level in wanted.items())
+
+
+def test_coarse_maps_reach_fine_ones_and_not_the_other_way():
+    pyramid = FeaturePyramid([2, 2, 2, 2], 3)
+    maps = [torch.zeros(1, 2, 16 // 2**n, 16 // 2**n, requires_grad=True) for n in range(4)]
+    levels = pyramid(maps)
+    to_fine = torch.autograd.grad(levels["0"].sum(), maps, retain_graph=True)
+    assert all(gradient.abs().sum() > 0 for gradient in to_fine)
+    from_coarse = torch.autograd.grad(levels["3"].sum(), maps, allow_unused=True)
+    assert [gradient is None for gradient in from_coarse] == [True, True, True, False]
+
+
+def test_memory_formats_and_sizes():
+    trunk = ResNetFPN(TINY).eval()
+    images = torch.rand(2, 3, 50, 70)
+    with torch.no_grad():
+        plain, last = trunk(images), trunk(images.contiguous(memory_format=torch.channels_last))
+    assert [tuple(level.shape) for level in plain.values()] == [
+        *[(2, 6, 13, 18), (2, 6, 7, 9), (2, 6, 4, 5), (2, 6, 2, 3), (2, 6, 1, 2)]
+    ]
+    assert all(torch.allclose(plain[name], last[name], atol=1e-4) for name in plain)
+
+
+@pytest.mark.parametrize("change", [{"blocks": (1, 0, 1, 1)}, {"width": 0}, {"channels": 0}, {"norm_eps": -1.0}])
+def test_networks_without_layers_are_refused(change):
+    with pytest.raises(ValueError, match="at least"):
+        ResNetFPNConfig(**change)
+
+
+@pytest.mark.parametrize("layers", [-1, 6])
+def test_unknown_layers_are_refused(layers):
+    with pytest.raises(ValueError, match=f"from 0 to 5, but is {layers}"):
+        ResNetFPN(TINY, layers)
