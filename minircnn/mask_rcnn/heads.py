@@ -25,14 +25,25 @@ POOLINGS = ("align", "warp", "pool")
 
 
 @dataclass(frozen=True)
-class MaskRoIConfig(RoIConfig):
+class AlignRoIConfig(RoIConfig):
+    """Fast R-CNN's numbers, and those of RoIAlign.
+
+    Attributes:
+        sampling_ratio: points of a bin along an axis, where values are interpolated.
+        aligned: see :func:`minircnn.pooling.roi_align`; whether cell k of the trunk's map is centred on its own pixels.
+    """
+
+    sampling_ratio: int = 2
+    aligned: bool = True
+
+
+@dataclass(frozen=True)
+class MaskRoIConfig(AlignRoIConfig):
     """The numbers of the paper that Fast R-CNN's heads do not have.
 
     Attributes:
         pooling: "align" (RoIAlign); for comparison "warp" (RoIWarp: regions rounded, then interpolated) and
             "pool" (RoIPool).
-        sampling_ratio: points of a bin along an axis, where values are interpolated.
-        aligned: see :func:`minircnn.pooling.roi_align`; whether cell k of the trunk's map is centred on its own pixels.
         mask_pool_size: rows and columns of a region for the mask branch; its masks have twice as many.
         mask_channels: of the branch's convolutions. Paper: four with 256.
         mask_kind: "sigmoid", each class's mask on its own, or "softmax" over the classes; see :func:`mask_loss`.
@@ -40,8 +51,6 @@ class MaskRoIConfig(RoIConfig):
     """
 
     pooling: str = "align"
-    sampling_ratio: int = 2
-    aligned: bool = True
     mask_pool_size: int = 14
     mask_channels: tuple[int, ...] = (256, 256, 256, 256)
     mask_kind: str = "sigmoid"

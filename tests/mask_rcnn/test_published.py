@@ -1,0 +1,342 @@
+"""The detectors with ResNet-50 and a feature pyramid against torchvision's, with the same weights.
+
+Random weights prove the same as published ones, as long as what they answer depends on the picture and is not amplified
+rounding: see ``lively``.
+"""
+
+import hashlib
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models._meta import _COCO_CATEGORIES
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_Weights,
+    MaskRCNN_ResNet50_FPN_Weights,
+    fasterrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn,
+)
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops.misc import FrozenBatchNorm2d as TorchvisionFrozen
+
+import minircnn.mask_rcnn as ours
+from minircnn.datasets import CocoDataset
+from minircnn.mask_rcnn import published
+from minircnn.mask_rcnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
+from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPNConfig
+from minircnn.transforms import Transform
+from minircnn.weights import WeightsError
+from tests.mask_rcnn.conftest import ellipses
+
+SMALL = Transform(min_size=96, max_size=150, divisor=32)
+
+
+def torchvision_trunk(blocks):
+    """A residual network with so many blocks, and statistics of batches as a trained one has them."""
+    torch.manual_seed(0)
+    learning, frozen = (ResNet(Bottleneck, blocks, norm_layer=kind) for kind in (nn.BatchNorm2d, TorchvisionFrozen))
+    for module in learning.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+        if hasattr(module, "bn3"):  # Each block adds little, or rounding would be amplified from block to block.
+            nn.init.constant_(module.bn3.weight, 0.1)
+    with torch.no_grad():
+        learning.train()(nn.functional.interpolate(torch.randn(4, 3, 16, 16), size=(128, 128), mode="bilinear"))
+    state = {name: value for name, value in learning.state_dict().items() if not name.endswith("num_batches_tracked")}
+    frozen.load_state_dict(state)
+    return _resnet_fpn_extractor(frozen, 3)
+
+
+def lively(model, picture):
+    """Scales the last layers so that answers vary: objectness, classes, boxes and masks."""
+    spreads = {model.rpn.head.cls_logits: 2.0, model.rpn.head.bbox_pred: 0.3}
+    spreads |= {model.roi_heads.box_predictor.cls_score: 1.0, model.roi_heads.box_predictor.bbox_pred: 1.0}
+    if model.roi_heads.has_mask():
+        spreads[model.roi_heads.mask_predictor.mask_fcn_logits] = 2.0
+
+    def scale(layer, _, out):
+        factor = spreads[layer] / out.std()
+        layer.weight.data.mul_(factor)
+        layer.bias.data.zero_()
+        return out * factor
+
+    handles = [layer.register_forward_hook(scale) for layer in spreads]
+    with torch.no_grad():
+        model.eval()([picture])
+    for handle in handles:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def photographs(real_data):
+    """Of different sizes, with objects; the third has a crowd."""
+    folder = real_data / "coco-mini"
+    data = CocoDataset(folder / "images", folder / "instances.json")
+    crowded = next(i for i in range(len(data)) if data.load_target(i)["iscrowd"].any())
+    return [data[index] for index in (0, 5, crowded)]
+
+
+FEW = ["background", *"abcdef"]
+
+
+def make_pair(kind, blocks, classes, transform, most, proposals=1000):
+    """Ours and torchvision's of a kind, in evaluation mode, which find at most so many objects."""
+    theirs = {"mask": TorchvisionMaskRCNN, "faster": TorchvisionFasterRCNN}[kind](
+        torchvision_trunk(blocks),
+        len(classes),
+        min_size=transform.min_size,
+        max_size=transform.max_size,
+        box_detections_per_img=most,
+        rpn_post_nms_top_n_train=proposals,
+        rpn_post_nms_top_n_test=proposals,
+        box_batch_size_per_image=proposals // 2,
+    )
+    lively(theirs, nn.functional.interpolate(torch.rand(1, 3, 12, 16), size=(160, 213), mode="bilinear")[0])
+    build, heads = {
+        "mask": (ours.mask_rcnn_fpn, ours.PYRAMID_MASK_HEADS),
+        "faster": (ours.faster_rcnn_fpn, ours.PYRAMID_HEADS),
+    }[kind]
+    heads = replace(heads, max_detections=most, rois_per_image=proposals // 2)
+    rpn = replace(ours.PYRAMID_RPN, after_nms=(proposals, proposals))
+    mine = build(ResNetFPNConfig(blocks=blocks), classes, rpn, heads, transform=transform)
+    load_torchvision_weights(mine, theirs.state_dict())
+    return mine.eval(), theirs.eval()
+
+
+@pytest.fixture(scope="module", params=["mask", "faster"])
+def pair(request):
+    """A block a stage: with more, double precision takes long. All layers of ResNet-50 have a test of their own."""
+    return [model.double() for model in make_pair(request.param, (1, 1, 1, 1), FEW, SMALL, most=20, proposals=120)]
+
+
+def assert_same_detections(mine, other, pixels, scores):
+    assert len(mine["labels"]) and torch.equal(mine["labels"], other["labels"])
+    assert torch.allclose(mine["scores"], other["scores"], rtol=0, atol=scores)
+    assert torch.allclose(mine["boxes"], other["boxes"], rtol=0, atol=pixels)
+    if "masks" in other:
+        assert mine["masks"].shape == other["masks"].shape
+        # A corner of a box that lies on a whole pixel, up to rounding, may go to either side: such a mask is shifted.
+        apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
+        assert (apart < 10 * scores).float().mean() > 0.95
+
+
+def test_detections_in_double_precision(pair, photographs):
+    """A batch of mixed sizes, and a tiny picture."""
+    images = [image.double() for image, _ in photographs] + [torch.rand(3, 9, 13, dtype=torch.float64)]
+    with torch.no_grad():
+        found, wanted = pair[0].detect(images), pair[1](images)
+    assert [len(one["labels"]) for one in wanted[:3]] == [20, 20, 20]
+    for mine, other in zip(found, wanted, strict=True):
+        if len(other["labels"]):
+            assert_same_detections(mine, other, pixels=1e-4, scores=1e-9)
+        assert len(mine["labels"]) == len(other["labels"])
+
+
+def test_losses_and_gradients_in_double_precision(pair, photographs):
+    """Crowds are left out: torchvision does not know them. One picture shows nothing."""
+    images, targets = [], []
+    for image, target in photographs:
+        single = ~target["iscrowd"]
+        images.append(image.double())
+        targets.append({name: target[name][single] for name in ("boxes", "labels", "masks")})
+        targets[-1]["labels"] = targets[-1]["labels"] % 6 + 1
+    targets[1] = {name: value[:0] for name, value in targets[1].items()}
+    found = []
+    for model in pair:
+        model.train()
+        if hasattr(model.transform, "eval"):
+            model.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
+        torch.manual_seed(1)
+        losses = model(images, [dict(target) for target in targets])
+        model.zero_grad()
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+        found.append(({name: loss.detach() for name, loss in losses.items()}, gradients))
+        model.eval()
+    (mine, my_gradients), (other, their_gradients) = found
+    assert mine.keys() == other.keys() and len(mine) in (4, 5)
+    for name, loss in other.items():
+        assert loss > 0 and float(mine[name]) == pytest.approx(float(loss), abs=1e-6), name
+    renamed = rename_keys(their_gradients)
+    assert my_gradients.keys() == renamed.keys()
+    for name, gradient in renamed.items():
+        assert torch.allclose(my_gradients[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
+
+
+def test_a_photograph_of_natural_size_in_single_precision(photographs):
+    """As people use it: the shorter side enlarged to 800 pixels."""
+    mine, theirs = make_pair("mask", (3, 4, 6, 3), COCO_CLASSES, ours.PYRAMID_TRANSFORM, most=100)
+    image, _ = photographs[0]
+    with torch.no_grad():
+        assert_same_detections(mine.detect([image])[0], theirs([image])[0], pixels=1e-3, scores=1e-5)
+        batch = theirs.transform([image])[0].tensors
+        same, wanted = mine.features([image])[0], theirs.backbone(batch)
+        other = theirs.backbone(batch.contiguous(memory_format=torch.channels_last))
+    for name, level in wanted.items():  # what is left is rounding: as much as torchvision differs from itself
+        assert (same[name] - level).abs().max() < 3 * (other[name] - level).abs().max()
+
+
+@pytest.mark.parametrize("kind", ["mask", "faster"])
+def test_keys_and_shapes_are_torchvisions(kind):
+    """All 307 of Mask R-CNN (295 of Faster R-CNN), but for counters, and trunk where torchvision says backbone."""
+    theirs = {"mask": maskrcnn_resnet50_fpn, "faster": fasterrcnn_resnet50_fpn}[kind](
+        weights=None, weights_backbone=None
+    ).state_dict()
+    mine = {"mask": ours.maskrcnn_resnet50_fpn, "faster": ours.fasterrcnn_resnet50_fpn}[kind]().state_dict()
+    assert {name: tuple(value.shape) for name, value in rename_keys(theirs).items()} == {
+        name: tuple(value.shape) for name, value in mine.items()
+    }
+    assert len(mine) == {"mask": 307, "faster": 295}[kind]
+
+
+def older(state):
+    """Names of the first published files, which torchvision still reads."""
+    renamed = {}
+    for key, value in state.items():
+        key = key.replace("rpn.head.conv.0.0.", "rpn.head.conv.")
+        key = re.sub(r"(fpn\.\w+_blocks\.\d)\.0\.", r"\1.", key)
+        renamed[re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", key)] = value
+    return renamed
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Weights as torchvision publishes them: older names, in a ``.pth`` file."""
+    torch.manual_seed(3)
+    theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    state = older(theirs.state_dict())
+    assert maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).load_state_dict(dict(state)), (
+        "torchvision reads it"
+    )
+    torch.save(state, tmp_path / "older.pth")
+    return tmp_path / "older.pth", theirs
+
+
+def test_older_names_are_read(file):
+    path, theirs = file
+    model = ours.maskrcnn_resnet50_fpn(weights=path)
+    wanted = rename_keys(theirs.state_dict())
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    assert {norm.eps for norm in model.modules() if isinstance(norm, FrozenBatchNorm2d)} == {1e-5}
+
+
+def test_published_weights_are_fetched_once_and_have_their_eps(file, tmp_path, monkeypatch):
+    """As torchvision does after loading exactly these weights: they were trained with an eps of 0."""
+    path, theirs = file
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(published, "MASK_RCNN_COCO", published.Published(path.as_uri(), checksum, "170 MB"))
+    model = ours.maskrcnn_resnet50_fpn(weights="coco")
+    path.rename(tmp_path / "moved.pth")  # it is in the cache now
+    for again in (
+        model,
+        ours.maskrcnn_resnet50_fpn(weights="coco"),
+        ours.maskrcnn_resnet50_fpn(weights=tmp_path / "moved.pth"),
+    ):
+        assert {norm.eps for norm in again.modules() if isinstance(norm, FrozenBatchNorm2d)} == {0.0}
+        name = "roi_heads.box_predictor.cls_score.weight"
+        assert torch.equal(again.state_dict()[name], theirs.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "build, here, theirs",
+    [
+        ("maskrcnn_resnet50_fpn", published.MASK_RCNN_COCO, MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("fasterrcnn_resnet50_fpn", published.FASTER_RCNN_COCO, FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
+    ],
+)
+def test_offline_one_line_says_what_to_fetch(build, here, theirs, tmp_path, monkeypatch):
+    assert here.url == theirs.url and f"-{here.checksum}.pth" in here.url
+    assert int(here.size.removesuffix(" MB")) == pytest.approx(theirs.meta["_file_size"], abs=1)
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("no such host"))
+    )
+    with pytest.raises(WeightsError) as caught:
+        getattr(ours, build)(weights="coco")
+    message = str(caught.value)
+    assert here.url in message and str(tmp_path / "downloads" / here.url.rsplit("/")[-1]) in message
+    assert "\n" not in message and here.size in message
+
+
+def test_other_classes_keep_all_but_the_last_layers(file):
+    path, theirs = file
+    model = ours.maskrcnn_resnet50_fpn(["background", "nucleus"], weights=path)
+    wanted, fresh = rename_keys(theirs.state_dict()), []
+    for name, value in model.state_dict().items():
+        if value.shape != wanted[name].shape:
+            fresh.append(name)
+        else:
+            assert torch.equal(value, wanted[name]), name
+    last = ("cls_score", "bbox_pred", "mask_fcn_logits")
+    assert len(fresh) == 6 and all(any(part in name for part in last) for name in fresh)
+
+
+def test_other_weights_are_refused_and_nothing_is_changed():
+    model = ours.maskrcnn_resnet50_fpn()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    faster = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    with pytest.raises(WeightsError, match=r"my file: weights for another network: .*mask.* is missing"):
+        load_torchvision_weights(model, faster, "my file")
+    broken = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    broken["rpn.head.cls_logits.bias"][0] = torch.nan
+    with pytest.raises(WeightsError, match="holds nan or infinity"):
+        load_torchvision_weights(model, broken)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_class_names_are_torchvisions():
+    assert COCO_CLASSES[1:] == tuple(_COCO_CATEGORIES[1:]) and COCO_CLASSES[0] == "background"
+
+
+def test_numbers_are_torchvisions():
+    """Read off the objects that torchvision builds by default."""
+    theirs, mine = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), ours.maskrcnn_resnet50_fpn()
+    rpn, heads, config = theirs.rpn, theirs.roi_heads, mine.roi_heads.config
+    assert mine.rpn.config.anchor_sizes == rpn.anchor_generator.sizes
+    assert {mine.rpn.config.anchor_ratios} == set(rpn.anchor_generator.aspect_ratios)
+    assert mine.rpn.config.before_nms == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
+    assert mine.rpn.config.after_nms == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
+    assert mine.rpn.config.nms_threshold == (rpn.nms_thresh, rpn.nms_thresh)
+    assert config.score_threshold == heads.score_thresh and config.nms_threshold == heads.nms_thresh
+    assert config.max_detections == heads.detections_per_img
+    assert config.rois_per_image == heads.fg_bg_sampler.batch_size_per_image
+
+
+@pytest.mark.parametrize("kind", ["mask", "faster"])
+def test_nothing_to_learn_and_nothing_found(kind):
+    model = {"mask": ours.maskrcnn_resnet50_fpn, "faster": ours.fasterrcnn_resnet50_fpn}[kind](
+        ["background", "coin"], transform=SMALL
+    )
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 40, 30).bool()}
+    losses = model.train()([torch.rand(3, 40, 30)], [nothing])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values()) and losses["loss_box_reg"] == 0
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=1.1)
+    (found,) = model.eval()([torch.rand(3, 40, 30)])
+    assert found["boxes"].shape == (0, 4) and found.get("masks", torch.zeros(0, 1, 40, 30)).shape == (0, 1, 40, 30)
+
+
+def test_boxes_as_masks_are_learned_from_their_own_level():
+    """A gradient reaches every level that regions are taken from, and P6 only through anchors."""
+    model = ours.maskrcnn_resnet50_fpn(["background", "coin"], transform=Transform(divisor=32))
+    features = {
+        str(n): torch.rand(1, 256, 512 // s, 512 // s, requires_grad=True) for n, s in enumerate((4, 8, 16, 32))
+    }
+    features["pool"] = torch.rand(1, 256, 8, 8, requires_grad=True)
+    boxes = torch.tensor([[10.0, 10, 40, 40], [10, 10, 140, 140], [10, 10, 300, 300], [0, 0, 512, 512]])
+    target = {"boxes": boxes, "labels": torch.ones(4).long(), "masks": ellipses(boxes, (512, 512))}
+    sampled = model.roi_heads.sample([boxes], [target])
+    sum(model.roi_heads.losses(features, sampled).values()).backward()
+    assert all(features[str(n)].grad.abs().sum() > 0 for n in range(4)) and features["pool"].grad is None
+
+
+def test_only_align_on_a_pyramid():
+    with pytest.raises(ValueError, match=r'pooling must be "align", not \'pool\''):
+        ours.maskrcnn_resnet50_fpn(["background", "coin"], heads=replace(ours.PYRAMID_MASK_HEADS, pooling="pool"))
