@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import (
@@ -20,7 +21,7 @@ from minircnn.cli.options import (
     ready_device,
 )
 from minircnn.cli.pictures import Plan, make_plan, printable, read_picture
-from minircnn.files import write_json
+from minircnn.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,26 @@ if TYPE_CHECKING:
 
     Detections = dict[str, Tensor]
 
-app = typer.Typer(help="Find objects in your own pictures.", no_args_is_help=True)
+BY_DEFAULT = "mask_rcnn"
+PUBLISHED = Path("coco")
+FOUND = Path("detections.png")
+
+
+class _MaskRCNNByDefault(TyperGroup):
+    """``minircnn detect PICTURE``: whoever names no detector gets the last one."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Puts it in front, if no argument is a detector's name."""
+        if args and not {*args} & {*self.commands, "--help"}:
+            args = [BY_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    help="Find objects in your own pictures. Without a detector's name it is mask_rcnn that does it.",
+    cls=_MaskRCNNByDefault,
+    no_args_is_help=True,
+)
 
 Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.")]
 OutPng = Annotated[
@@ -36,10 +56,17 @@ OutPng = Annotated[
     typer.Option(metavar="PNG", help="A file that ends in .png and shows all pictures, or a folder for one PNG each."),
 ]
 
-
 Weights = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
+]
+WeightsOrCoco = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|coco",
+        help="The detector; by default the one in data/weights. coco: the published one, which knows 80 classes on "
+        "photographs and is fetched once. Also a .pth file of torchvision's.",
+    ),
 ]
 
 Probability = Annotated[
@@ -50,7 +77,7 @@ Probability = Annotated[
 @app.command()
 def rcnn(
     pictures: Pictures,
-    out: OutPng,
+    out: OutPng = FOUND,
     weights: Weights = None,
     threshold: Annotated[
         float, typer.Option(metavar="MARGIN", help="Show what scores more; a margin of an SVM, no probability.")
@@ -80,7 +107,7 @@ def rcnn(
 @app.command("fast_rcnn")
 def fast_rcnn(
     pictures: Pictures,
-    out: OutPng,
+    out: OutPng = FOUND,
     weights: Weights = None,
     threshold: Probability = 0.5,
     max_proposals: MaxProposals = 300,
@@ -95,7 +122,7 @@ def fast_rcnn(
     plan = start(pictures, out, json_file)
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
-    model, about = _probable("fast_rcnn", FAST_RCNN_WEIGHTS, load_fast_rcnn, weights, threshold, device)
+    model, about = _probable("fast_rcnn", FAST_RCNN_WEIGHTS, load_fast_rcnn, None, weights, threshold, device)
     about["max_proposals"] = max_proposals
     detect_all(plan, _on_proposals(model, ready_device(device), max_proposals), model.classes, about)
 
@@ -103,8 +130,8 @@ def fast_rcnn(
 @app.command("faster_rcnn")
 def faster_rcnn(
     pictures: Pictures,
-    out: OutPng,
-    weights: Weights = None,
+    out: OutPng = FOUND,
+    weights: WeightsOrCoco = None,
     threshold: Probability = 0.5,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -112,8 +139,10 @@ def faster_rcnn(
     """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
     plan = start(pictures, out, json_file)
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+    from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
-    model, about = _probable("faster_rcnn", FASTER_RCNN_WEIGHTS, load_faster_rcnn, weights, threshold, device)
+    loaders = (load_faster_rcnn, fasterrcnn_resnet50_fpn)
+    model, about = _probable("faster_rcnn", FASTER_RCNN_WEIGHTS, *loaders, weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
 
@@ -121,8 +150,8 @@ def faster_rcnn(
 @app.command("mask_rcnn")
 def mask_rcnn(
     pictures: Pictures,
-    out: OutPng,
-    weights: Weights = None,
+    out: OutPng = FOUND,
+    weights: WeightsOrCoco = None,
     threshold: Probability = 0.5,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -132,9 +161,10 @@ def mask_rcnn(
     What is printed is as with Fast R-CNN.
     """
     plan = start(pictures, out, json_file)
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn, maskrcnn_resnet50_fpn
 
-    model, about = _probable("mask_rcnn", MASK_RCNN_WEIGHTS, load_mask_rcnn, weights, threshold, device)
+    loaders = (load_mask_rcnn, maskrcnn_resnet50_fpn)
+    model, about = _probable("mask_rcnn", MASK_RCNN_WEIGHTS, *loaders, weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: binary_masks(model.detect([image.to(target_device)])[0]), model.classes, about)
 
@@ -143,14 +173,27 @@ def _probable(
     detector: str,
     default: Path,
     load: Callable[[Path], Any],
+    published: Callable[..., Any] | None,
     weights: Path | None,
     threshold: float,
     device: str,
 ) -> tuple[Any, dict[str, Any]]:
-    """A detector whose scores are probabilities, which finds what is above the threshold; and what it is."""
+    """A detector whose scores are probabilities, which finds what is above the threshold; and what it is.
+
+    Args:
+        detector: its name.
+        default: the file that comes with the project.
+        load: reads a file of ours.
+        published: gives the published detector, by its name or from torchvision's file, if there is one.
+        weights: what the user named.
+        threshold: see above.
+        device: where to compute.
+    """
     target_device = ready_device(device)
-    weights = find_weights("--weights", weights, default, f"`minircnn train {detector}`")
-    model = load(weights).to(target_device)
+    if not (published and weights == PUBLISHED):
+        weights = find_weights("--weights", weights, default, f"`minircnn train {detector}`")
+    theirs = published and (weights == PUBLISHED or weights.suffix in (".pth", ".pt"))
+    model = (published(weights=str(weights)) if theirs else load(weights)).to(target_device)
     model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
     return model, {"detector": detector, "weights": str(weights), "threshold": threshold}
 
@@ -188,7 +231,6 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
         typer.Exit: with status 1, after all else is done, if something was skipped.
     """
     from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing
-    from minircnn.files import write_atomically
 
     grid = not plan.targets and len(plan.pictures) > 1
     skipped, records, drawings = list(plan.skipped), [], []

@@ -379,7 +379,6 @@ def test_a_file_that_may_not_be_read_is_named(detect, place):
         (["--out", "x.png", "--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
         (["--out", "x.png", "--device", "toaster"], "Error: --device toaster: not on this machine"),
         (["--out", "x.png", "--max-proposals", "0"], "max-proposals"),
-        ([], "--out"),
     ],
 )
 def test_what_is_refused_before_any_work(detect, place, arguments, message):
