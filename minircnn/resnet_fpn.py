@@ -208,6 +208,7 @@ class ResNetFPN(nn.Module):
         order = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
         if not 0 <= trainable_layers <= len(order):
             raise ValueError(f"trainable_layers must be from 0 to {len(order)}, but is {trainable_layers}")
+        self.trainable_layers = trainable_layers
         for number, layer in enumerate(order):
             layer.requires_grad_(number < trainable_layers)
 

@@ -62,8 +62,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 
 
 def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Floats in 16 bits, which moves a weight by less than a thousandth of itself."""
-    return {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    """Floats in 16 bits, which moves a weight by less than a thousandth of itself.
+
+    Statistics of batches stay as they are: a variance may be so small that 16 bits would make it 0.
+    """
+    return {
+        name: value.half() if value.is_floating_point() and not name.endswith("running_var") else value
+        for name, value in tensors.items()
+    }
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

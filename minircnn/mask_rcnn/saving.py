@@ -8,6 +8,8 @@ from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn.detector import MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig
+from minircnn.mask_rcnn.pyramid import mask_rcnn_fpn
+from minircnn.resnet_fpn import ResNetFPNConfig
 from minircnn.transforms import Transform
 from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
 
@@ -15,8 +17,13 @@ MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
 """The detector that comes with the project, trained on Toy Town by ``minircnn train mask_rcnn``."""
 
 
-def save_mask_rcnn(model: MaskRCNN, network: AlexNetConfig, path: Path, about: Mapping[str, Any]) -> None:
-    """Writes a detector that :func:`mask_rcnn_alexnet` made, as :func:`minircnn.fast_rcnn.save_fast_rcnn` does."""
+def save_mask_rcnn(
+    model: MaskRCNN, network: AlexNetConfig | ResNetFPNConfig, path: Path, about: Mapping[str, Any]
+) -> None:
+    """Writes a detector that :func:`mask_rcnn_alexnet` or :func:`mask_rcnn_fpn` made of such a network.
+
+    In the way of :func:`minircnn.fast_rcnn.save_fast_rcnn`.
+    """
     configs = {"rpn": model.rpn.config, "heads": model.roi_heads.config, "network": network}
     save_detector(path, "mask_rcnn", model, {**configs, "transform": model.transform}, about)
 
@@ -31,5 +38,7 @@ def load_mask_rcnn(path: str | Path = MASK_RCNN_WEIGHTS) -> MaskRCNN:
 
 def _build(about: Mapping[str, Any]) -> MaskRCNN:
     rpn, heads = config_of(RPNConfig, about["rpn"]), config_of(MaskRoIConfig, about["heads"])
-    transform = config_of(Transform, about["transform"])
-    return mask_rcnn_alexnet(build_alexnet(about["network"], 1), about["classes"], rpn, heads, transform)
+    transform, network = config_of(Transform, about["transform"]), about["network"]
+    if "blocks" in network:
+        return mask_rcnn_fpn(config_of(ResNetFPNConfig, network), about["classes"], rpn, heads, transform)
+    return mask_rcnn_alexnet(build_alexnet(network, 1), about["classes"], rpn, heads, transform)

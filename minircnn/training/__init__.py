@@ -11,7 +11,7 @@ from minircnn.training.faster_rcnn import (
 from minircnn.training.joint import JointTrainingSettings, train_jointly
 from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
-from minircnn.training.mask_rcnn import MaskRCNNTrainingSettings, train_mask_rcnn
+from minircnn.training.mask_rcnn import FineTuningSettings, MaskRCNNTrainingSettings, fine_tune, train_mask_rcnn
 from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
 from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, single_objects, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "FastRCNNTrainingSettings",
     "FasterRCNNTrainingSettings",
+    "FineTuningSettings",
     "JointTrainingSettings",
     "Log",
     "LoopSettings",
@@ -30,6 +31,7 @@ __all__ = [
     "Variety",
     "accuracy",
     "draw_batch",
+    "fine_tune",
     "fit",
     "from_main",
     "is_main",

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minircnn.fast_rcnn import FastRCNN
+from minircnn.resnet_fpn import ResNetFPN
 from minircnn.training.batches import Batch, Samples, Variety, draw_batch
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.parallel import is_main
@@ -66,14 +67,18 @@ def trainable(
         model: the detector.
         trunk_scale: what the convolutions learn with.
         parts: of the detector, that learn.
-        trunk: whether the convolutions learn, too, but for conv1: it knows edges and colours already.
+        trunk: whether the convolutions learn, too, but for the first: conv1 knows edges and colours already. Which of
+            a residual network's layers learn, it knows itself.
     """
     model.requires_grad_(False)
     heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
     if not trunk:
         return [{"params": heads, "scale": 1.0}]
     model.trunk.requires_grad_(True)
-    model.trunk.conv1.requires_grad_(False)
+    if isinstance(model.trunk, ResNetFPN):
+        model.trunk.freeze(model.trunk.trainable_layers)
+    else:
+        model.trunk.conv1.requires_grad_(False)
     convolutions = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
     return [{"params": convolutions, "scale": trunk_scale}, {"params": heads, "scale": 1.0}]
 

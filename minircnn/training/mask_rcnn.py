@@ -1,4 +1,4 @@
-"""Mask R-CNN's training: Faster R-CNN's, with one more loss."""
+"""Mask R-CNN's training: Faster R-CNN's, with one more loss. And how the published one learns a task of one's own."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +12,7 @@ from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
 from minircnn.training.batches import Samples
 from minircnn.training.faster_rcnn import FasterRCNNTrainingSettings, learn_everything
+from minircnn.training.joint import JointTrainingSettings
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,46 @@ def train_mask_rcnn(
     return model, learn_everything(
         *(model, samples, settings, start),
         save=lambda path: save_mask_rcnn(model, network.config, path, record),
+        **options,
+    )
+
+
+@dataclass(frozen=True)
+class FineTuningSettings(JointTrainingSettings):
+    """For a detector that has learned before: few batches, small steps, pictures as large as it knows them."""
+
+    iterations: int = 1000
+    pictures_per_batch: int = 2
+    learning_rate: float = 1e-4
+    min_size: int = 800
+
+
+def fine_tune(
+    model: MaskRCNN,
+    samples: Samples,
+    settings: FineTuningSettings | None = None,
+    *,
+    about: dict[str, Any] | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> list[dict[str, float]]:
+    """Goes on with a Mask R-CNN on a pyramid, such as the published one with last layers for other classes.
+
+    Args:
+        model: of :func:`minircnn.mask_rcnn.maskrcnn_resnet50_fpn`; it is changed, and in evaluation mode afterwards.
+        samples: ``(image, target)`` pairs with masks; labels count the model's classes.
+        settings: see there.
+        about: noted in the JSON file.
+        options: as for :func:`train_mask_rcnn`.
+
+    Returns:
+        The losses of each iteration.
+    """
+    settings = settings or FineTuningSettings()
+    start = module_fingerprint(model)
+    model.transform = replace(model.transform, min_size=settings.min_size)
+    record = {**(about or {}), "settings": asdict(settings)}
+    return learn_everything(
+        *(model, samples, settings, start),
+        save=lambda path: save_mask_rcnn(model, model.trunk.config, path, record),
         **options,
     )
