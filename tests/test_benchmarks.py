@@ -7,9 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from minircnn.benchmarks import _timing, boxes, detectors, pooling, run, selective_search
-from minircnn.benchmarks._memory import peak_memory
-from minircnn.benchmarks._timing import Case, measure
+from minircnn.benchmarks import boxes, detectors, pooling, run, selective_search, timing
+from minircnn.benchmarks.memory import peak_memory
+from minircnn.benchmarks.timing import Case, measure
 from minircnn.cli import app
 
 
@@ -39,7 +39,7 @@ def test_threads_are_set_and_set_back():
     measure(Case("", "", note, note, lambda a, b: True), threads=before + 1, repeats=2)
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), _timing.limit_threads(before + 1):
+    with pytest.raises(ZeroDivisionError), timing.limit_threads(before + 1):
         1 / 0  # noqa: B018
     assert torch.get_num_threads() == before
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision import ops
 from torchvision.models.detection._utils import BoxCoder, Matcher
 
-from minircnn.benchmarks._timing import Case
+from minircnn.benchmarks.timing import Case
 from minircnn.boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
 from minircnn.matching import match
 

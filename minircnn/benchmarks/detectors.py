@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from minircnn.alexnet import SMALL, AlexNet
-from minircnn.benchmarks._timing import Case
 from minircnn.benchmarks.references import torchvision_faster_rcnn, torchvision_mask_rcnn
+from minircnn.benchmarks.timing import Case
 from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, faster_rcnn_alexnet
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet, paste_masks

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from minircnn.benchmarks._timing import Case
+from minircnn.benchmarks.timing import Case
 from minircnn.evaluation import Result, evaluate
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
-from minircnn.benchmarks._timing import Case
+from minircnn.benchmarks.timing import Case
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 
 

@@ -1,6 +1,5 @@
 """Collects the cases, measures them, prints the table and writes it as JSON."""
 
-import json
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -10,9 +9,9 @@ import torch
 import torchvision
 
 from minircnn.benchmarks import boxes, detectors, evaluation, pooling, selective_search
-from minircnn.benchmarks._timing import Case, Measurement, measure
+from minircnn.benchmarks.timing import Case, Measurement, measure
 from minircnn.environment import available_cores
-from minircnn.files import write_atomically
+from minircnn.files import write_json
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "boxes": boxes.cases,
@@ -66,7 +65,7 @@ def table_row(m: Measurement) -> str:
     return row.rstrip()
 
 
-def write_json(measurements: Iterable[Measurement], file: Path) -> None:
+def write_measurements(measurements: Iterable[Measurement], file: Path) -> None:
     """Writes the measurements and the versions that they were taken with; all of the file or nothing."""
     content = {
         "python": platform.python_version(),
@@ -76,4 +75,4 @@ def write_json(measurements: Iterable[Measurement], file: Path) -> None:
         "machine": platform.machine(),
         "measurements": [asdict(m) for m in measurements],
     }
-    write_atomically(file, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(file, content)

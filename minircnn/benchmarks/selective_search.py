@@ -17,7 +17,7 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from minircnn.benchmarks._timing import Case, limit_threads
+from minircnn.benchmarks.timing import Case, limit_threads
 from minircnn.boxes import box_iou
 from minircnn.datasets import CocoDataset
 from minircnn.environment import available_cores

@@ -21,7 +21,7 @@ def benchmark(
     selective_search and detectors; selective_search needs OpenCV: pip install -e ".[benchmark]".
     """
     # Imported here, so that the other commands do not wait for what only this one needs.
-    from minircnn.benchmarks.run import SUITES, run_suites, write_json
+    from minircnn.benchmarks.run import SUITES, run_suites, write_measurements
 
     if unknown := set(suites or ()) - set(SUITES):
         raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(SUITES)}")
@@ -31,7 +31,7 @@ def benchmark(
         raise typer.BadParameter(f"--json {json_file}: the folder {json_file.parent} does not exist")
     measurements = run_suites(suites or SUITES, repeats, report=typer.echo)
     if json_file:
-        write_json(measurements, json_file)
+        write_measurements(measurements, json_file)
         typer.echo(f"written to {json_file}")
     if not all(m.agrees for m in measurements):
         typer.echo("Some results differ from the reference's: see the last column.", err=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +27,7 @@ from minircnn.cli.options import check_place
 from minircnn.cli.pictures import SUFFIXES, find_pictures, printable, read_picture
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 PAGE, TABLE = "index.html", "four_detectors.png"
 MOST_PICTURES = 20  # of the user's: a page of more is heavy, and nobody looks at it
@@ -65,7 +63,7 @@ def demo(
             left_out.append(_leave_out(path, str(error)))
             continue
         seen.append(_see(models, path, image))
-    _write(seen, left_out, models[0].classes, out)
+    _write(seen, left_out, models["rcnn"].classes, out)
     if left_out:
         raise typer.Exit(1)
 
@@ -114,71 +112,36 @@ def _leave_out(path: Path, reason: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- looking
 
 
-def load_detectors() -> list[Any]:
-    """The four detectors that come with the project, in the order of ``DETECTORS``.
+def load_detectors() -> dict[str, nn.Module]:
+    """The four detectors that come with the project, by key, in the order of ``DETECTORS``.
 
     They keep what ``minircnn detect`` shows by default: margins above 0 and probabilities above 0.5.
 
     Raises:
         FileNotFoundError: the weights of one are missing.
     """
-    from minircnn.fast_rcnn import load_fast_rcnn
-    from minircnn.faster_rcnn import load_faster_rcnn
-    from minircnn.mask_rcnn import load_mask_rcnn
-    from minircnn.rcnn import load_rcnn
-    from minircnn.weights import WEIGHTS_FOLDER
+    from minircnn.history import GENERATIONS, keep_from, load_all
 
-    models = []
-    for detector, load in zip(DETECTORS, (load_rcnn, load_fast_rcnn, load_faster_rcnn, load_mask_rcnn), strict=True):
-        path = WEIGHTS_FOLDER / f"{detector.command}.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: not there; it comes with a clone of the project, and `minircnn train {detector.command}` "
-                "makes it anew"
-            )
-        model = load(path)
-        if detector.command == "rcnn":
-            model.config = replace(model.config, score_threshold=0.0)
-        else:
-            model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
-        models.append(model)
+    models = load_all()
+    for one in GENERATIONS:
+        keep_from(models[one.key], one.surest)
     return models
 
 
-def look_at(models: Sequence[Any], image: Tensor) -> list[Look]:
+def look_at(models: Mapping[str, nn.Module], image: Tensor) -> list[Look]:
     """What each detector finds in a picture ``(3, H, W)``, as its own ``detect`` does, with times.
 
     Selective search runs once: the first two are given the same proposals.
     """
-    from minircnn.selective_search import selective_search
-
-    start = time.perf_counter()
-    proposals = selective_search(image, max_proposals=MAX_PROPOSALS)
-    searching = time.perf_counter() - start
-    looks = []
-    for model in models[:2]:
-        start = time.perf_counter()
-        (found,) = model.detect([image], [proposals])
-        looks.append(Look(found, len(proposals), searching, time.perf_counter() - start))
-    return [*looks, *(_look_alone(model, image) for model in models[2:])]
-
-
-def _look_alone(model: Any, image: Tensor) -> Look:  # noqa: ANN401 - a FasterRCNN or a MaskRCNN
-    """The stages of ``model.detect`` one by one, to time what the proposals add to features that are needed anyway."""
-    import torch
-
+    from minircnn.history import all_by_stages
     from minircnn.mask_rcnn import binary_masks
 
-    with torch.no_grad():
-        start = time.perf_counter()
-        features, sizes = model.features([image])
-        seen = time.perf_counter()
-        proposals = [one["boxes"] for one in model.rpn.propose(model.answers(features, sizes), sizes)]
-        proposed = time.perf_counter()
-        (found,) = model.restored(model.roi_heads.detect(features, proposals, sizes), [image], sizes)
+    looks = []
+    for trace in all_by_stages(models, image, MAX_PROPOSALS).values():
+        found, proposing = trace.detections, trace.seconds["proposals"]
         found = binary_masks(found) if "masks" in found else found
-        end = time.perf_counter()
-    return Look(found, len(proposals[0]), proposed - seen, seen - start + end - proposed)
+        looks.append(Look(found, len(trace.proposals), proposing, sum(trace.seconds.values()) - proposing))
+    return looks
 
 
 def _scene() -> tuple[Tensor, dict[str, Any]]:
@@ -187,7 +150,7 @@ def _scene() -> tuple[Tensor, dict[str, Any]]:
     return ToyTown("test")[SCENE]
 
 
-def _see(models: Sequence[Any], path: Path, image: Tensor, truth: Mapping[str, Any] | None = None) -> Seen:
+def _see(models: Mapping[str, nn.Module], path: Path, image: Tensor, truth: Mapping[str, Any] | None = None) -> Seen:
     """Lets all detectors look at a picture, and prints what they found.
 
     Large pictures are shrunk first: the detectors would shrink them anyway, further, and masks of many million pixels

@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import minircnn
+from minircnn.datasets import ToyTown
 from minircnn.files import write_json
+from minircnn.rcnn.finetuning import Sample
 
 RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
 """Where the results lie that come with a clone of the project."""
+
+
+def first_samples(split: str, count: int, masks: bool = False) -> list[Sample]:
+    """The first so many ``(image, target)`` pairs of a split of Toy Town, or all, if there are fewer."""
+    data = ToyTown(split, masks=masks)
+    return [data[index] for index in range(min(count, len(data)))]
 
 
 def write_results(path: Path, module: str, record: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.boxes import decode_boxes
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
+from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
 from minircnn.fast_rcnn import FastRCNN, RoIConfig
 from minircnn.rcnn import (
     RCNNConfig,
@@ -204,8 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _read(split: str, count: int) -> Data:
-    data = ToyTown(split, masks=False)
-    samples = [data[i] for i in range(min(count, len(data)))]
+    samples = first_samples(split, count)
     return Data(samples, stored_proposals(samples, max_proposals=FastRCNNTrainingSettings().max_proposals, workers=-1))
 
 

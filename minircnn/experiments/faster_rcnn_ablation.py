@@ -16,7 +16,7 @@ from time import process_time
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate, proposal_recall
-from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
+from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig
 from minircnn.rcnn.finetuning import Sample
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn, train_in_turns
@@ -139,7 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args(arguments)
     classes = ToyTown("train", masks=False).classes
-    train, test = _read("train", options.pictures), _read("test", options.test_pictures)
+    train = first_samples("train", options.pictures)
+    test = first_samples("test", options.test_pictures)
     rows = []
     for seed in range(options.seeds):
         settings = replace(SHORT, iterations=options.iterations, seed=seed)
@@ -151,11 +152,6 @@ def main(arguments: list[str] | None = None) -> None:
         "rows": [asdict(row) for row in rows],
     }
     write_results(options.out, "faster_rcnn_ablation", record)
-
-
-def _read(split: str, count: int) -> list[Sample]:
-    data = ToyTown(split, masks=False)
-    return [data[i] for i in range(min(count, len(data)))]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from time import process_time
 from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, in_percent, write_results
+from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, first_samples, in_percent, write_results
 from minircnn.experiments.faster_rcnn_ablation import anchors
 from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, MaskRCNN, binary_masks
 from minircnn.rcnn.finetuning import Sample
@@ -128,8 +128,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args(arguments)
-    classes = ToyTown("train").classes
-    train, test = _read("train", options.pictures), _read("test", options.test_pictures)
+    classes = ToyTown("train", masks=False).classes
+    train = first_samples("train", options.pictures, masks=True)
+    test = first_samples("test", options.test_pictures, masks=True)
     rows = []
     for seed in range(options.seeds):
         settings = replace(SHORT, iterations=options.iterations, seed=seed)
@@ -141,11 +142,6 @@ def main(arguments: list[str] | None = None) -> None:
         "rows": [asdict(row) for row in rows],
     }
     write_results(options.out, "mask_rcnn_ablation", record)
-
-
-def _read(split: str, count: int) -> list[Sample]:
-    data = ToyTown(split)
-    return [data[i] for i in range(min(count, len(data)))]
 
 
 if __name__ == "__main__":

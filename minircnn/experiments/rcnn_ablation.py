@@ -18,8 +18,8 @@ from minircnn.alexnet import LAYERS, SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.cache import Cache
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
-from minircnn.rcnn import RCNN, RCNN_WEIGHTS, RCNNConfig, load_rcnn, select_detections
+from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
+from minircnn.rcnn import RCNN, RCNN_WEIGHTS, RCNNConfig, load_rcnn
 from minircnn.rcnn.finetuning import Sample
 from minircnn.selective_search import stored_proposals
 
@@ -80,25 +80,12 @@ def compare(
             image = test[index][0]
             features = last.features(image, boxes, LAYERS)  # one pass serves all
             for (layer, regressed), detections in found.items():
-                moved = last.regress(features["pool5"], boxes) if regressed else boxes
-                detections.append(_select(models[layer], moved, features[layer], image))
+                detections.append(models[layer].judge(features, boxes, image.shape[1:], regress=regressed))
         for (layer, regressed), detections in found.items():
             result = evaluate(detections, targets, classes=classes)
             rows.append(Row(layer, fine_tuned, regressed, result.ap, result.ap50, result.ap75))
             report(describe(rows[-1]))
     return rows
-
-
-def _select(model: RCNN, boxes: Tensor, features: Tensor, image: Tensor) -> dict[str, Tensor]:
-    config = model.config
-    return select_detections(
-        boxes,
-        model.scores(features),
-        tuple(image.shape[1:]),
-        score_threshold=config.score_threshold,
-        nms_threshold=config.nms_threshold,
-        max_detections=config.max_detections,
-    )
 
 
 def describe(row: Row) -> str:
@@ -119,15 +106,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--max-proposals", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file to write")
     options = parser.parse_args(arguments)
-    train, test = (ToyTown(split, masks=False) for split in ("train", "test"))
-    samples = [train[i] for i in range(min(options.pictures, len(train)))]
-    held_out = [test[i] for i in range(min(options.test_pictures, len(test)))]
+    classes = ToyTown("train", masks=False).classes
+    samples, held_out = first_samples("train", options.pictures), first_samples("test", options.test_pictures)
     proposals = [
         stored_proposals(part, max_proposals=options.max_proposals, workers=-1) for part in (samples, held_out)
     ]
     networks = {False: load_alexnet(SMALL_WEIGHTS), True: load_rcnn(RCNN_WEIGHTS).network}
     with torch.inference_mode():
-        rows = compare(networks, samples, proposals[0], held_out, proposals[1], train.classes)
+        rows = compare(networks, samples, proposals[0], held_out, proposals[1], classes)
     record = {
         "training_pictures": len(samples),
         "test_pictures": len(held_out),

@@ -6,12 +6,13 @@
 * :mod:`training <minircnn.history.training>` and :mod:`transfer <minircnn.history.transfer>`: what the trainings cost,
   and what pre-trained features are worth;
 * :mod:`record <minircnn.history.record>`: all of it, as the file ``data/results/history.json`` holds it;
-* :mod:`claims <minircnn.history.claims>` and :mod:`story <minircnn.history.story>`: what it says about the story;
+* :mod:`evidence <minircnn.history.evidence>` and :mod:`claims <minircnn.history.claims>`: what it says about the story;
 * :mod:`report <minircnn.history.report>` and :mod:`figures <minircnn.history.figures>`: tables and pictures.
 """
 
-from minircnn.history.claims import Claim, gather
-from minircnn.history.detectors import GENERATIONS, Generation, count_parameters, load_all
+from minircnn.history.claims import CLAIMS, Claim
+from minircnn.history.detectors import GENERATIONS, Generation, count_parameters, keep_from, load_all
+from minircnn.history.evidence import gather
 from minircnn.history.figures import draw_history, draw_pictures, views_of
 from minircnn.history.measure import Figures, alignment_example, figures_of, scenes, trace_all
 from minircnn.history.record import RESULTS, RecordError, make_record, read_record
@@ -27,8 +28,7 @@ from minircnn.history.report import (
     update_readme,
 )
 from minircnn.history.scale import PaperScale, measure_at_scale
-from minircnn.history.stages import STAGES, Search, Trace, by_stages, needs_proposals, search
-from minircnn.history.story import CLAIMS
+from minircnn.history.stages import STAGES, Search, Trace, all_by_stages, by_stages, needs_proposals, search
 from minircnn.history.training import training_costs
 from minircnn.history.transfer import naming_accuracy
 
@@ -45,6 +45,7 @@ __all__ = [
     "Search",
     "Trace",
     "alignment_example",
+    "all_by_stages",
     "as_markdown",
     "as_text",
     "by_stages",
@@ -56,6 +57,7 @@ __all__ = [
     "failing",
     "figures_of",
     "gather",
+    "keep_from",
     "load_all",
     "make_record",
     "measure_at_scale",

@@ -1,13 +1,85 @@
 """What was measured about each claim of the story, as a sentence with numbers: ``s1`` to ``s17``.
 
-Averages and shares are in percent. Where both were measured, the first number is Toy Town's, the second that of the
-papers' size.
+The numbers come from the record of the history, and from those experiments in ``data/results`` that train detectors
+which differ in one thing. Averages and shares are in percent. Where both were measured, the first number is Toy Town's,
+the second that of the papers' size.
 """
 
-from minircnn.history.claims import Results, averaged, has_scale, lost_by_rounding, milliseconds, of, percent
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import mean
+from typing import Any
 
-NAMES = {"rcnn": "R-CNN", "fast_rcnn": "Fast R-CNN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
+from minircnn.experiments import RESULTS_FOLDER
+from minircnn.history.detectors import GENERATIONS
+
+Results = Mapping[str, Mapping[str, Any]]
+"""By the names of the files in ``data/results``; the record of the history is ``"history"``."""
+
+EXPERIMENTS = ("rcnn_ablation", "fast_rcnn_ablation", "faster_rcnn_ablation", "mask_rcnn_ablation")
+NAMES = {one.key: one.name for one in GENERATIONS}
 FULL = {"layer": "fc7", "fine_tuned": True}  # R-CNN as it is, in its ablation
+
+
+def gather(record: Mapping[str, Any], folder: Path = RESULTS_FOLDER) -> dict[str, Any]:
+    """A record of the history, and the experiments' results beside it.
+
+    Raises:
+        FileNotFoundError: the results of an experiment are missing; the message says what makes them.
+        ValueError: they are damaged.
+    """
+    results: dict[str, Any] = {"history": record}
+    for name in EXPERIMENTS:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; make it with `python -m minircnn.experiments.{name}`")
+        try:
+            results[name] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); make it anew with `python -m minircnn.experiments.{name}`"
+            ) from error
+    return results
+
+
+def of(results: Results, key: str) -> Mapping[str, Any]:
+    """What was measured of a detector."""
+    return results["history"]["detectors"][key]
+
+
+def milliseconds(results: Results, key: str, stage: str = "all", paper: bool = False) -> float:
+    """A detector's time for a picture, in all or of a stage, on Toy Town or at the papers' size."""
+    record = results["history"]
+    times = record["paper_scale"]["milliseconds"][key] if paper else record["detectors"][key]["milliseconds"]
+    return times[stage]
+
+
+def averaged(results: Results, name: str, figure: str, **wanted: Any) -> float:  # noqa: ANN401 - of any type
+    """The mean of a figure over those rows of an experiment that are as wanted; nan if there are none."""
+    values = [row[figure] for row in results[name]["rows"] if all(row[key] == value for key, value in wanted.items())]
+    return mean(values) if values else float("nan")
+
+
+def percent(value: float) -> str:
+    """A share as a number in percent, without the sign.
+
+    >>> percent(0.4637)
+    '46.4'
+    """
+    return f"{100 * value:.1f}"
+
+
+def has_scale(results: Results) -> bool:
+    """Whether the record holds times at the papers' size."""
+    return results["history"]["paper_scale"] is not None
+
+
+def lost_by_rounding(results: Results, stride: int, figure: str) -> float:
+    """The share of a figure that goes if RoIPool takes RoIAlign's place."""
+    wanted = {"stride": stride, "mask_kind": "sigmoid"}
+    pool, align = (averaged(results, "mask_rcnn_ablation", figure, pooling=way, **wanted) for way in ("pool", "align"))
+    return 1 - pool / align
 
 
 def s1(r: Results) -> str:

@@ -8,7 +8,6 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +20,7 @@ from minircnn.cache import fingerprint
 from minircnn.datasets import ToyTown
 from minircnn.history.detectors import GENERATIONS, Generation, load_all
 from minircnn.history.measure import MAX_PROPOSALS
-from minircnn.history.stages import STAGES, by_stages, needs_proposals, search
+from minircnn.history.stages import STAGES, all_by_stages
 from minircnn.mask_rcnn import binary_masks
 from minircnn.plotting.display import compress_png, render_png
 from minircnn.plotting.history import Row, plot_generations, plot_history
@@ -31,7 +30,6 @@ PICTURE = 44
 """Which scene of the test split the four detectors are shown with: one where much overlaps."""
 
 _CHUNK = "minircnn"  # the name of the text in the PNG
-_STAGE_NAMES = {"features": "convolutions"}  # others are called as they are
 
 
 def rows_of(record: Mapping[str, Any]) -> list[Row]:
@@ -48,9 +46,10 @@ def rows_of(record: Mapping[str, Any]) -> list[Row]:
 
 def _named(generation: Generation, times: Mapping[str, float]) -> dict[str, float]:
     """Stages as the figure calls them, in the order in which they run."""
-    external = generation.key in ("rcnn", "fast_rcnn")
-    first = ("proposals", "features") if external else ("features", "proposals")
-    names = {**_STAGE_NAMES, "proposals": "selective search" if external else "region proposal network"}
+    first = ("proposals", "features") if generation.searches else ("features", "proposals")
+    names = {"features": "convolutions", "proposals": "region proposal network"}
+    if generation.searches:
+        names["proposals"] = "selective search"
     return {names.get(stage, stage): times[stage] for stage in (*first, *STAGES[2:]) if stage in times}
 
 
@@ -75,10 +74,9 @@ def fingerprint_of_record(record: Mapping[str, Any]) -> str:
 
 def views_of(image: Tensor, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """A picture as each detector sees it: ``name``, ``proposals``, and ``found``, what it is sure enough of to show."""
-    views, found = [], search(image, MAX_PROPOSALS)
+    views, traces = [], all_by_stages(models, image, MAX_PROPOSALS)
     for one in GENERATIONS:
-        model = models[one.key]
-        trace = by_stages(model, image, found if needs_proposals(model) else None)
+        trace = traces[one.key]
         sure = trace.detections["scores"] > one.surest
         shown = {key: value[sure] for key, value in trace.detections.items()}
         if "masks" in shown:
@@ -110,13 +108,6 @@ def fingerprint_of_weights(picture: int = PICTURE, record: Mapping[str, Any] | N
     """
     names = [record["detectors"][one.key]["sha256"] if record else sha256(one.weights) for one in GENERATIONS]
     return fingerprint(picture, *names)
-
-
-def stored_fingerprint(png: Path | bytes) -> str | None:
-    """What the text in a PNG says; None if there is none."""
-    content = png.read_bytes() if isinstance(png, Path) else png
-    with Image.open(io.BytesIO(content)) as image:
-        return image.info.get(_CHUNK)
 
 
 def _finish(figure: Figure, name: str) -> bytes:

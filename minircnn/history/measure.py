@@ -7,18 +7,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from minircnn.benchmarks._timing import limit_threads
+from minircnn.benchmarks.timing import limit_threads
 from minircnn.boxes import box_iou
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
 from minircnn.history.detectors import Generation, count_parameters
-from minircnn.history.stages import STAGES, Trace, by_stages, needs_proposals, search
+from minircnn.history.stages import STAGES, Trace, all_by_stages
 from minircnn.mask_rcnn import binary_masks
 from minircnn.pooling import roi_align, roi_pool
+from minircnn.training.batches import Samples
 from minircnn.weights import sha256
 
-Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 Progress = Callable[[Iterable[int]], Iterable[int]]
 
 RECALL_IOU = 0.5
@@ -86,14 +86,11 @@ def trace_all(
     """
     if not len(samples):
         raise ValueError("samples must hold at least one picture")
-    external = any(map(needs_proposals, models.values()))
     traces: dict[str, list[Trace]] = {key: [] for key in models}
     with limit_threads(1):
         for index in progress([0, *range(len(samples))]):
-            image = samples[index][0]
-            found = search(image, max_proposals) if external else None
-            for key, model in models.items():
-                traces[key].append(_compact(by_stages(model, image, found if needs_proposals(model) else None)))
+            for key, trace in all_by_stages(models, samples[index][0], max_proposals).items():
+                traces[key].append(_compact(trace))
     return {key: own[1:] for key, own in traces.items()}
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from minircnn.files import write_atomically
-from minircnn.history.claims import Claim, Results
+from minircnn.history.claims import CLAIMS, Claim
 from minircnn.history.detectors import GENERATIONS
+from minircnn.history.evidence import Results, percent
 from minircnn.history.stages import STAGES
-from minircnn.history.story import CLAIMS
 
 START, END = "<!-- history -->", "<!-- /history -->"
 """What the part of a README that is written by the program stands between."""
@@ -207,7 +207,7 @@ def update_readme(path: Path, results: Results) -> None:
 
 
 def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.1f}"
+    return NONE if value is None else percent(value)
 
 
 def _short(value: float | None) -> str:

@@ -5,7 +5,7 @@ is told what to say: as many pairs of a proposal and a class pass the score thre
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
-from minircnn.benchmarks._timing import limit_threads
+from minircnn.benchmarks.timing import limit_threads
 from minircnn.datasets.toytown.photographs import load_photograph
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
+from minircnn.history.detectors import keep_from
 from minircnn.history.measure import Progress, medians
 from minircnn.history.stages import Search, Trace, by_stages, needs_proposals, search
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
@@ -116,11 +117,7 @@ def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None
         found: proposals, for detectors that need them.
     """
     scores = _scores(model, image, found)[:, 1:]  # (P, K - 1), without background
-    threshold = float(scores.flatten().topk(len(scores) + 1).values[-1])
-    if isinstance(model, RCNN):
-        model.config = replace(model.config, score_threshold=threshold)
-    else:
-        model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
+    keep_from(model, float(scores.flatten().topk(len(scores) + 1).values[-1]))
 
 
 @torch.no_grad()

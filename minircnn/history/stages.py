@@ -13,7 +13,7 @@ The stages are the same for all four detectors, so that their times may be laid 
 The pieces that are called here are those that ``detect`` calls; a test holds the outcome against it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -130,6 +130,20 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None) -> T
         passes = 1
     seconds = {stage: watch.seconds[stage] for stage in STAGES if stage in watch.seconds}
     return Trace(detections, unmoved, proposals, passes, seconds)
+
+
+def all_by_stages(models: Mapping[str, nn.Module], image: Tensor, max_proposals: int) -> dict[str, Trace]:
+    """A picture through several detectors, one after the other.
+
+    Selective search runs once: its proposals and its time go to all detectors that need them.
+
+    Args:
+        models: by key.
+        image: ``(3, H, W)`` in [0, 1], on the CPU.
+        max_proposals: of selective search, the first so many.
+    """
+    found = search(image, max_proposals) if any(map(needs_proposals, models.values())) else None
+    return {key: by_stages(model, image, found if needs_proposals(model) else None) for key, model in models.items()}
 
 
 def _rcnn(watch: Stopwatch, model: RCNN, image: Tensor, boxes: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

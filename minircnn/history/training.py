@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, load_alexnet
-from minircnn.benchmarks._timing import limit_threads
+from minircnn.benchmarks.timing import limit_threads
 from minircnn.history.detectors import GENERATIONS, Generation
 from minircnn.rcnn import RCNN
 from minircnn.training import (
@@ -27,8 +27,7 @@ from minircnn.training import (
     train_faster_rcnn,
     train_mask_rcnn,
 )
-
-Samples = Sequence[tuple[Tensor, dict[str, Any]]]
+from minircnn.training.batches import Samples
 
 _JOINT = {
     "fast_rcnn": (train_fast_rcnn, FastRCNNTrainingSettings),
@@ -90,7 +89,7 @@ def training_costs(
         each = seconds_of_an_iteration(run, iterations)
         minutes = {"iterations": each * about["settings"]["iterations"] / 60}
         stages = milliseconds[one.key]
-        if one.key in ("rcnn", "fast_rcnn"):
+        if one.searches:
             minutes["proposals"] = stages["proposals"] * pictures / 60_000
         if one.key == "rcnn":
             minutes["features"] = (stages["features"] + stages["heads"]) * pictures / 60_000

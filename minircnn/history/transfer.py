@@ -1,7 +1,6 @@
 """Do features that were learned for naming pictures carry over? A linear classifier on true boxes tells (S2)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.pooling import warp_regions
-
-Samples = Sequence[tuple[Tensor, dict[str, Any]]]
+from minircnn.training.batches import Samples
 
 
 def naming_accuracy(train: Samples, test: Samples, classes: Sequence[str]) -> dict[str, float]:

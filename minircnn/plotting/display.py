@@ -57,12 +57,12 @@ def publish(data: dict[str, Any], metadata: dict[str, Any]) -> None:
         publish_display_data(data, metadata)
 
 
-def render_png(figure: Figure) -> bytes:
-    """A figure as PNG of its own size at 100 dots an inch, on white, whatever the reader's matplotlib settings are."""
+def render_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """A figure as PNG of its own size, on white, whatever the reader's matplotlib settings are."""
     buffer = io.BytesIO()
     # rc_context restores the settings: "tight" would make the size of the picture depend on the length of its texts.
     with plt.rc_context({"savefig.bbox": None}):
-        figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 

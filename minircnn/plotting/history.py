@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,9 @@ STAGE_COLOURS = {
     "masks": "#7a4fa3",
 }
 _BOX, _MASK = "#4d4d4d", STAGE_COLOURS["masks"]
-_BAR = 0.62  # height of a bar; the next is 1 away
+_BAR = 0.68  # height of a detector's bars; the next detector is 1 away
+_TIME = 0.24  # height of the bar of its time
+_LEAST_LABEL = 8  # percent: in a narrower part of a bar its number has no room
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Row:
 def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP50") -> Figure:
     """Average precision beside the time for a picture, a row for each detector.
 
-    The fastest is hundreds of times as fast as the slowest, so the lengths of the bars of time are logarithmic. Within
-    a bar, colours divide that length as the stages divide the time: they show shares.
+    Time has two bars in a row, both on a linear axis. The dark one is as long as the time itself, beside the longest of
+    its panel: the fastest is hundreds of times as fast as the slowest, and so its bar is all but gone. The coloured one
+    below has full length for every detector, and is divided as its stages divide its time.
 
     Args:
         rows: the detectors, the oldest first.
@@ -78,10 +80,10 @@ def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP
     figure, axes = plt.subplots(
         1,
         1 + len(titles),
-        figsize=(NOTEBOOK_WIDTH, 1.7 + 0.45 * len(rows)),
+        figsize=(NOTEBOOK_WIDTH, 1.5 + 0.6 * len(rows)),
         sharey=True,
         layout="constrained",
-        gridspec_kw={"width_ratios": [1.0, *[1.25] * len(titles)]},
+        gridspec_kw={"width_ratios": [0.8, *[1.25] * len(titles)]},
         squeeze=False,
     )
     first, *others = axes[0]
@@ -113,20 +115,22 @@ def _draw_accuracy(ax: Axes, rows: Sequence[Row], accuracy: str) -> None:
 
 
 def _draw_times(ax: Axes, rows: Sequence[Mapping[str, float]], totals: Sequence[float], title: str) -> None:
-    """Bars of logarithmic length, divided in proportion."""
-    start = 10.0 ** math.floor(math.log10(min(totals)) - 0.3)
+    """For each detector its time in percent of the longest, and below it the shares of its stages."""
     for y, (times, total) in enumerate(zip(rows, totals, strict=True)):
-        shares = np.cumsum([0.0, *times.values()]) / sum(times.values())
-        edges = start * (total / start) ** shares
-        for stage, left, right in zip(times, edges, edges[1:], strict=False):
-            ax.barh(y, right - left, _BAR, left=left, color=STAGE_COLOURS[stage], edgecolor="white", linewidth=0.5)
-        ax.text(total * 1.12, y, in_words(total), va="center", fontsize=8.5)
-    ax.set_xscale("log")
-    ax.set_xlim(start, max(totals) * (max(totals) / start) ** 0.32)
-    ax.set(xlabel="a picture, one core\nlengths logarithmic, colours show shares")
-    ticks = [10.0**k for k in range(round(math.log10(start)), math.ceil(math.log10(max(totals))) + 1)]
-    ax.set_xticks(ticks, [in_words(tick) for tick in ticks])
-    ax.minorticks_off()
+        whole, top = 100 * total / max(totals), y - _BAR / 2
+        ax.barh(top + _TIME / 2, whole, _TIME * 0.94, color=_BOX)
+        ax.text(whole + 1.5, top + _TIME / 2, in_words(total), va="center", fontsize=8.5)
+        shares = 100 * np.array([*times.values()]) / sum(times.values())
+        middle, tall = top + (_TIME + _BAR) / 2, _BAR - _TIME
+        for (stage, time), share, end in zip(times.items(), shares, shares.cumsum(), strict=True):
+            left = end - share
+            ax.barh(middle, share, tall, left=left, color=STAGE_COLOURS[stage], edgecolor="white", linewidth=0.5)
+            if share >= _LEAST_LABEL:
+                # Of the total, as in tables: the sum of medians, which makes the bar whole, is a little off it.
+                label = f"{100 * time / total:.0f}"
+                ax.text(left + share / 2, middle, label, ha="center", va="center", fontsize=8.5, color="white")
+    ax.set(xlim=(0, 124), xticks=[0, 25, 50, 75, 100])
+    ax.set(xlabel="dark: time for a picture, percent of the longest\ncolours: where it goes, percent of it")
     ax.set_title(title, fontsize=10)
     _bare(ax)
 

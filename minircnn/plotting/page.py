@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from string import Template
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from minircnn.plotting.display import DPI, compress_png
+from minircnn.plotting.display import DPI, compress_png, render_png
 
 DENSITY = 2  # dots of a picture for each pixel of the page, so that letters in it are sharp on any screen
 
@@ -101,13 +100,11 @@ class Section:
 
 def panel_png(ax: Axes) -> bytes:
     """The figure of these axes as a PNG for a :class:`Panel`, and closed; 100 pixels of the page to an inch."""
-    figure, buffer = ax.get_figure(), io.BytesIO()
+    figure = ax.get_figure()
     try:
-        with plt.rc_context({"savefig.bbox": None}):  # "tight" would cut pictures to another size
-            figure.savefig(buffer, format="png", dpi=DENSITY * DPI, facecolor="white", metadata={"Software": None})
+        return compress_png(render_png(figure, DENSITY * DPI))
     finally:
         plt.close(figure)
-    return compress_png(buffer.getvalue())
 
 
 def picture_page(title: str, texts: Sequence[str], sections: Sequence[Section], *, generator: str) -> str:

@@ -9,9 +9,8 @@ import shlex
 import shutil
 import subprocess
 import time
-from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,51 +24,17 @@ from minircnn.cli.demo import MAX_PROPOSALS, MOST_PICTURES, SCENE, load_detector
 from minircnn.cli.demo_page import DETECTORS
 from minircnn.datasets import ToyTown
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.history import GENERATIONS
 from minircnn.mask_rcnn import binary_masks
-from minircnn.plotting import Panel, Section, made_by, picture_page
+from minircnn.plotting import picture_page
 from minircnn.selective_search import selective_search
+from tests.plotting.conftest import Reader
 
 ROOT = Path(__file__).parent.parent.parent
 SCENE_FILE = DATA_FOLDER / "test" / f"{SCENE + 1:06d}.jpg"
 TITLES = ["R-CNN (2014)", "Fast R-CNN (2015)", "Faster R-CNN (2016)", "Mask R-CNN (2017)"]
 # What HTML, make, the shell or matplotlib could take for their own; Windows forbids some of it in names.
 HOSTILE = "a  'b' & ü 日本 $x_1$ `c` &lt;.png" if os.name == "nt" else "a  'b' <b>&\"> ü 日本 $x_1$ `c` &lt;.png"
-VOID = {"meta", "img", "br", "hr", "link", "input"}
-
-
-class Reader(HTMLParser):
-    """A page as a tree reader sees it: the text of each element, in order, and every attribute."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.elements, self.problems = [], [], []
-        self.feed(page)
-        self.close()
-        self.problems += [f"{tag} is not closed" for tag, _ in self.open]
-
-    def handle_starttag(self, tag, attributes):
-        element = {"tag": tag, "text": "", **dict(attributes)}
-        if len({name for name, _ in attributes}) < len(attributes):
-            self.problems.append(f"{tag} has an attribute twice")
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append((tag, element))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open[-1][0] != tag:
-            self.problems.append(f"</{tag}> closes nothing")
-        else:
-            self.open.pop()
-
-    def handle_data(self, data):
-        for _, element in self.open:
-            element["text"] += data
-
-    def all(self, *tags):
-        return [element for element in self.elements if element["tag"] in tags]
-
-    def texts(self, *tags):
-        return [element["text"] for element in self.all(*tags)]
 
 
 def decoded(element):
@@ -164,7 +129,9 @@ def test_four_detectors_in_the_order_of_history_and_what_is_there_beside_the_sce
     titles = [[panel["title"] for panel in section] for section in panels_of(reader)]
     assert titles == [["The picture", "What is there", *TITLES], *[["The picture", *TITLES]] * 2]
     assert reader.texts("h2")[0] == "A scene of Toy Town"
-    assert [one.year for one in DETECTORS] == sorted(one.year for one in DETECTORS)
+    assert [(one.command, one.name, one.year) for one in DETECTORS] == [
+        (one.key, one.name, one.year) for one in GENERATIONS
+    ]
     for one in DETECTORS:  # in each of the three sections
         assert sum(text == one.new for text in reader.texts("p")) == 3
 
@@ -218,26 +185,6 @@ def test_names_are_shown_letter_for_letter(page, reader, place):
     assert "<code>c</code>" not in page, "backticks in a name are backticks"
 
 
-def test_colours_can_be_read_in_light_and_in_dark(page):
-    """Web Content Accessibility Guidelines 2.1: a contrast of at least 4.5 between text and what lies below it."""
-
-    def luminance(colour):
-        digits = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
-        values = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
-        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    blocks = re.findall(r":root \{(.*?)\}", page)
-    schemes = [dict(re.findall(r"--(\w+): #(\w+)", block)) for block in blocks]
-    assert len(schemes) == 2 and page.index("prefers-color-scheme: dark") < page.index(blocks[1])
-    assert luminance(schemes[0]["paper"]) > 0.8 > 0.1 > luminance(schemes[1]["paper"])
-    for scheme in schemes:
-        for text in ("ink", "quiet"):
-            for below in ("paper", "card"):
-                low, high = sorted([luminance(scheme[text]), luminance(scheme[below])])
-                assert (high + 0.05) / (low + 0.05) >= 4.5
-
-
 def test_what_it_sends_the_reader_to_is_there(page, reader):
     notebooks = [text for text in reader.texts("code") if text.endswith(".ipynb")]
     assert notebooks == [f"notebooks/{one.notebook}.ipynb" for one in DETECTORS]
@@ -274,7 +221,7 @@ def test_a_large_picture_is_shrunk_first_and_the_page_says_so(reader, place, mod
     with Image.open(place / "large.png") as file:
         small = file.convert("RGB").resize((1000, 688), Image.Resampling.BILINEAR)
     image = torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
-    (found,) = models[3].detect([image])
+    (found,) = models["mask_rcnn"].detect([image])
     alt = panels_of(reader)[2][-1]["img"]["alt"]
     scores = [float(score) for score in re.findall(r" (\d\.\d\d)", alt)]
     assert scores and scores == pytest.approx(found["scores"].tolist(), abs=0.05)
@@ -284,12 +231,13 @@ def test_looks_are_what_the_detectors_own_detect_finds(models):
     image, _ = ToyTown("test")[SCENE]
     looks = look_at(models, image)
     proposals = selective_search(image, max_proposals=300)
-    expected = [model.detect([image], [proposals])[0] for model in models[:2]]
-    expected += [models[2].detect([image])[0], binary_masks(models[3].detect([image])[0])]
+    rcnn, fast, *alone = models.values()
+    expected = [model.detect([image], [proposals])[0] for model in (rcnn, fast)]
+    expected += [alone[0].detect([image])[0], binary_masks(alone[1].detect([image])[0])]
     for look, found in zip(looks, expected, strict=True):
         assert look.found.keys() == found.keys()
         assert all(torch.equal(look.found[name], found[name]) for name in found)
-    own = [len(model.propose([image])[0]["boxes"]) for model in models[2:]]
+    own = [len(model.propose([image])[0]["boxes"]) for model in alone]
     assert [look.proposals for look in looks] == [len(proposals), len(proposals), *own]
     assert own[0] != own[1] and MAX_PROPOSALS == 300
 
@@ -326,16 +274,17 @@ def test_seconds_go_to_the_stage_that_took_them(models, monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr("minircnn.cli.demo.time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr("minircnn.selective_search.selective_search", taking(1, selective_search))
-    monkeypatch.setattr(models[0], "detect", taking(10, models[0].detect))
-    monkeypatch.setattr(models[1], "detect", taking(20, models[1].detect))
-    for model in models[2:]:
+    rcnn, fast, *alone = models.values()
+    monkeypatch.setattr("minircnn.history.stages.perf_counter", lambda: now[0])
+    monkeypatch.setattr("minircnn.history.stages.selective_search", taking(1, selective_search))
+    monkeypatch.setattr(rcnn, "scores", taking(10, rcnn.scores))
+    monkeypatch.setattr(fast.roi_heads, "predict", taking(20, fast.roi_heads.predict))
+    for model in alone:
         monkeypatch.setattr(model, "features", taking(100, model.features))
         monkeypatch.setattr(model, "answers", taking(1000, model.answers))
         monkeypatch.setattr(model.rpn, "propose", taking(2000, model.rpn.propose))
-        monkeypatch.setattr(model.roi_heads, "detect", taking(10000, model.roi_heads.detect))
-    monkeypatch.setattr("minircnn.mask_rcnn.binary_masks", taking(50000, binary_masks))
+        monkeypatch.setattr(model.roi_heads, "predict", taking(10000, model.roi_heads.predict))
+    monkeypatch.setattr(alone[1].roi_heads, "predict_masks", taking(50000, alone[1].roi_heads.predict_masks))
     looks = look_at(models, image)
     assert [look.proposing for look in looks] == [1, 1, 3000, 3000]
     assert [look.rest for look in looks] == [10, 20, 10100, 60100]
@@ -469,48 +418,15 @@ def test_what_is_refused_before_any_work(call, tmp_path, monkeypatch, prepare, a
 
 
 def test_weights_that_are_missing_are_named(monkeypatch, tmp_path, call):
-    monkeypatch.setattr("minircnn.weights.WEIGHTS_FOLDER", tmp_path)
+    moved = [replace(one, weights=tmp_path / one.weights.name) for one in GENERATIONS]
+    monkeypatch.setattr("minircnn.history.detectors.GENERATIONS", moved)
     result = call("demo", "--out", tmp_path / "x")
     assert result.exit_code == 1 and not (tmp_path / "x").exists()
     assert f"{tmp_path / 'rcnn.safetensors'}: not there; it comes with a clone" in result.stderr
     assert "`minircnn train rcnn`" in result.stderr
 
 
-# -------------------------------------------------------------------------------------------------- page and make
-
-
-def png(width, height):
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height)).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def test_a_page_escapes_all_that_it_is_given():
-    """Everywhere the same difficult text; a browser has to read it back as it was, and code only where it is meant."""
-    text = "</h1><script>\"x\"='y'&amp;&#39; $title ${content} $ é\u202f日"
-    panel = Panel(text, png(7, 1), text, text, {text: text})
-    page = picture_page(
-        text, [text, "say `make <x>` & `y`"], [Section(text, [text], [[panel]], [text])], generator=text
-    )
-    reader = Reader(page)
-    assert not reader.problems and not reader.all("script")
-    assert set(reader.texts("title", "h1", "h2", "h3", "li", "dt", "dd")) == {text}
-    assert reader.all("img")[0]["alt"] == text
-    assert (reader.all("img")[0]["width"], reader.all("img")[0]["height"]) == ("4", "1"), "never 0"
-    assert reader.texts("code") == ["make <x>", "y"]
-    assert reader.texts("p") == [text, "say make <x> & y", text, text]
-    assert [meta["content"] for meta in reader.all("meta") if meta.get("name") == "generator"] == [text]
-    assert made_by(page, text) and not made_by(page, "minircnn demo")
-
-
-def test_a_page_refuses_pictures_without_a_description_and_other_files():
-    for panel, message in [
-        (Panel("x", png(2, 2), "  "), "x: alt is empty"),
-        (Panel("x", b"GIF89a" + bytes(40), "y"), "x: its picture is no PNG"),
-        (Panel("x", png(2, 2)[:20], "y"), "x: its picture is no PNG"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            picture_page("t", [], [Section("s", [], [[panel]])], generator="g")
+# ---------------------------------------------------------------------------------------------------------- make
 
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="needs make and a POSIX shell")

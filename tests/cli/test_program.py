@@ -89,9 +89,10 @@ def test_ctrl_c_is_one_line(tmp_path):
 def test_neither_help_nor_a_refusal_waits_for_pytorch():
     code = (
         "import sys; from typer.testing import CliRunner; from minircnn.cli import app\n"
-        "for command in ([], ['train'], ['evaluate', 'rcnn'], ['detect', 'rcnn'], ['train', 'alexnet']):\n"
-        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
-        "assert CliRunner().invoke(app, ['detect', 'rcnn', 'x.png', '--out', 'none/x.png']).exit_code == 2\n"
+        "for command in ('', 'train', 'evaluate rcnn', 'detect rcnn', 'train alexnet', 'demo', 'history'):\n"
+        "    assert CliRunner().invoke(app, [*command.split(), '--help']).exit_code == 0\n"
+        "for arguments in (['detect', 'rcnn', 'x.png'], ['demo'], ['history']):\n"
+        "    assert CliRunner().invoke(app, [*arguments, '--out', 'none/x.png']).exit_code == 2\n"
         "print([name for name in ('torch', 'numpy', 'matplotlib', 'PIL', 'joblib') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,11 +1,14 @@
 """A record with numbers that everybody can check, the shipped detectors, and some scenes."""
 
 import copy
+import io
 import json
+from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from PIL import Image
 
 from minircnn.datasets import ToyTown
 from minircnn.history import gather, load_all
@@ -38,6 +41,12 @@ def two_threads():
     yield
     assert torch.get_num_threads() == 2, "what was set has to be set back"
     torch.set_num_threads(before)
+
+
+def stored_fingerprint(png):
+    """What the text in a PNG, or in a file of one, says; None if there is none."""
+    with Image.open(png if isinstance(png, Path) else io.BytesIO(png)) as image:
+        return image.info.get("minircnn")
 
 
 def detector(name, year, box, mask, proposals, passes, times, parameters, trainings):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minircnn.history import CLAIMS, claims_table, failing, gather
-from minircnn.history.claims import averaged, lost_by_rounding
+from minircnn.history.evidence import averaged, lost_by_rounding
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"

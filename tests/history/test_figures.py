@@ -18,11 +18,11 @@ from minircnn.history.figures import (
     fingerprint_of_record,
     fingerprint_of_weights,
     rows_of,
-    stored_fingerprint,
     titles_of,
 )
 from minircnn.mask_rcnn import binary_masks
 from minircnn.plotting.history import STAGE_COLOURS, Row, plot_generations, plot_history
+from tests.history.conftest import stored_fingerprint
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -46,8 +46,8 @@ def texts(ax):
 
 
 ROWS = [
-    Row("A", 0.5, None, [{"selective search": 75.0, "heads": 25.0}], [1000.0]),
-    Row("B", 0.75, 0.25, [{"convolutions": 10.0, "masks": 10.0}], [20.0]),
+    Row("A", 0.5, None, [{"selective search": 750.0, "heads": 240.0}], [1000.0]),
+    Row("B", 0.75, 0.25, [{"convolutions": 10.0, "selection": 1.5, "masks": 8.5}], [20.0]),
 ]
 
 
@@ -63,18 +63,20 @@ class TestAccuracyAndTime:
         assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
         assert ax.yaxis_inverted()
 
-    def test_bars_of_time_are_logarithmic_and_divided_by_shares(self):
-        """From 10 to 1000 ms are two decades; three quarters of that end at 10 · 100^0.75."""
+    def test_bars_of_time_are_linear_and_divided_by_shares(self):
+        """20 of 1000 ms are 2 percent. 750 and 240 fill a bar at 750 / 990; numbers are percent of the total."""
         ax = plot_history(ROWS, ["T"]).axes[1]
-        assert ax.get_xscale() == "log" and ax.get_xlim()[0] == pytest.approx(10)
-        first, second, third, fourth = bars(ax)
-        assert first[1:] == (STAGE_COLOURS["selective search"], pytest.approx(10), pytest.approx(10 * 100**0.75))
-        assert second[1:] == (STAGE_COLOURS["heads"], pytest.approx(10 * 100**0.75), pytest.approx(1000))
-        assert third[2:] == (pytest.approx(10), pytest.approx(200**0.5))
-        assert fourth[3] == pytest.approx(20) and fourth[0] == third[0] == 1
-        assert texts(ax) == ["1 s", "20 ms"]
-        assert ax.get_title() == "T" and "logarithmic" in ax.get_xlabel()
-        assert ax.get_xlim()[1] > 1000
+        assert ax.get_xscale() == "linear" and ax.get_xlim()[0] == 0
+        first, search, heads, second, convolutions, selection, masks = bars(ax)
+        assert first[1:] == ("#4d4d4d", 0, 100) and second[1:] == ("#4d4d4d", 0, pytest.approx(2))
+        assert search[1:] == (STAGE_COLOURS["selective search"], 0, pytest.approx(100 * 750 / 990))
+        assert heads[1:] == (STAGE_COLOURS["heads"], pytest.approx(100 * 750 / 990), pytest.approx(100))
+        assert convolutions[1:] == (STAGE_COLOURS["convolutions"], 0, pytest.approx(50))
+        assert selection[1:] == (STAGE_COLOURS["selection"], pytest.approx(50), pytest.approx(57.5))
+        assert masks[1:] == (STAGE_COLOURS["masks"], pytest.approx(57.5), pytest.approx(100))
+        assert first[0] < 0 < search[0] == heads[0] < 0.5 < second[0] < 1 < masks[0], "the time above its stages"
+        assert texts(ax) == ["1 s", "75", "24", "20 ms", "50", "42"], "7.5 percent have no room for a number"
+        assert ax.get_title() == "T" and "percent of the longest" in ax.get_xlabel()
 
     def test_every_time_fits_into_its_axes_and_the_legend_names_what_is_there(self, record):
         figure = plot_history(rows_of(record), titles_of(record))
@@ -82,7 +84,7 @@ class TestAccuracyAndTime:
         assert len(figure.axes) == 3
         for ax in figure.axes[1:]:
             for text in ax.texts:
-                assert text.get_window_extent().x1 <= figure.bbox.x1
+                assert text.get_window_extent().x1 <= ax.get_window_extent().x1 + 1
         (legend,) = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == list(STAGE_COLOURS)
         (legend,) = plot_history(ROWS, ["T"]).legends
@@ -90,6 +92,7 @@ class TestAccuracyAndTime:
             "selective search",
             "convolutions",
             "heads",
+            "selection",
             "masks",
         ]
 

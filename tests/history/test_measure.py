@@ -101,14 +101,14 @@ def test_every_detector_has_its_turn_with_every_picture(models, samples, two_thr
         order.append((next(key for key, one in models.items() if one is model), place, found and len(found.boxes)))
         return Trace({"scores": torch.zeros(0)}, {}, torch.zeros(0, 4), 1, {})
 
-    monkeypatch.setattr("minircnn.history.measure.by_stages", noted)
+    monkeypatch.setattr("minircnn.history.stages.by_stages", noted)
     trace_all(models, samples[:2], max_proposals=7)
     one = [("rcnn", 7), ("fast_rcnn", 7), ("faster_rcnn", None), ("mask_rcnn", None)]
     assert order == [(key, place, count) for place in (0, 0, 1) for key, count in one]
 
 
 def test_selective_search_is_left_out_where_nobody_needs_it(models, samples, monkeypatch):
-    monkeypatch.setattr("minircnn.history.measure.search", None)
+    monkeypatch.setattr("minircnn.history.stages.search", None)
     traces = trace_all({"faster_rcnn": models["faster_rcnn"]}, samples[:1])
     assert len(traces["faster_rcnn"]) == 1
 
@@ -144,6 +144,7 @@ def test_what_is_refused(models, tmp_path):
         trace_all(models, [])
     missing = GENERATIONS[1].__class__(**{**vars(GENERATIONS[1]), "weights": tmp_path / "none.safetensors"})
     with pytest.raises(
-        FileNotFoundError, match=r"none.safetensors: not there; train it with `minircnn train fast_rcnn"
+        FileNotFoundError,
+        match=r"none.safetensors: not there; it comes with a clone .* `minircnn train fast_rcnn` makes",
     ):
         load_all([missing])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minircnn.benchmarks._memory import peak_memory
+from minircnn.benchmarks.memory import peak_memory
 
 
 @dataclass(frozen=True)
