@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from minircnn.benchmarks import boxes, detectors, evaluation, pooling, selective_search
+from minircnn.benchmarks import boxes, detectors, evaluation, pooling, published, selective_search
 from minircnn.benchmarks.timing import Case, Measurement, measure
 from minircnn.environment import available_cores
 from minircnn.files import write_json
@@ -19,6 +19,7 @@ SUITES: dict[str, Callable[[], Sequence[Case]]] = {
     "evaluation": evaluation.cases,
     "selective_search": selective_search.cases,
     "detectors": detectors.cases,
+    "published": published.cases,
 }
 
 

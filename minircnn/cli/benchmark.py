@@ -18,7 +18,7 @@ def benchmark(
     A ratio is our time divided by the reference's, both measured in turn in one run: the median, with the middle half
     of all pairs beside it. Below 1 ours is faster. Where it is stated, memory is the largest that ours holds at a time
     divided by the reference's. The suites are boxes, pooling, evaluation,
-    selective_search and detectors; selective_search needs OpenCV: pip install -e ".[benchmark]".
+    selective_search, detectors and published; selective_search needs OpenCV: pip install -e ".[benchmark]".
     """
     # Imported here, so that the other commands do not wait for what only this one needs.
     from minircnn.benchmarks.run import SUITES, run_suites, write_measurements

@@ -1,7 +1,6 @@
 """The detectors with ResNet-50 and a feature pyramid against torchvision's, with the same weights.
 
-Random weights prove the same as published ones, as long as what they answer depends on the picture and is not amplified
-rounding: see ``lively``.
+Random weights prove the same as published ones: see :func:`minircnn.benchmarks.published.pair`.
 """
 
 import hashlib
@@ -10,66 +9,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models._meta import _COCO_CATEGORIES
-from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import (
     FasterRCNN_ResNet50_FPN_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
     fasterrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
 )
-from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
-from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.ops.misc import FrozenBatchNorm2d as TorchvisionFrozen
 
 import minircnn.mask_rcnn as ours
+from minircnn.benchmarks.published import pair as make_pair
 from minircnn.datasets import CocoDataset
 from minircnn.mask_rcnn import published
 from minircnn.mask_rcnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
-from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPNConfig
+from minircnn.resnet_fpn import FrozenBatchNorm2d
 from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
 from tests.mask_rcnn.conftest import ellipses
 
 SMALL = Transform(min_size=96, max_size=150, divisor=32)
-
-
-def torchvision_trunk(blocks):
-    """A residual network with so many blocks, and statistics of batches as a trained one has them."""
-    torch.manual_seed(0)
-    learning, frozen = (ResNet(Bottleneck, blocks, norm_layer=kind) for kind in (nn.BatchNorm2d, TorchvisionFrozen))
-    for module in learning.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-        if hasattr(module, "bn3"):  # Each block adds little, or rounding would be amplified from block to block.
-            nn.init.constant_(module.bn3.weight, 0.1)
-    with torch.no_grad():
-        learning.train()(nn.functional.interpolate(torch.randn(4, 3, 16, 16), size=(128, 128), mode="bilinear"))
-    state = {name: value for name, value in learning.state_dict().items() if not name.endswith("num_batches_tracked")}
-    frozen.load_state_dict(state)
-    return _resnet_fpn_extractor(frozen, 3)
-
-
-def lively(model, picture):
-    """Scales the last layers so that answers vary: objectness, classes, boxes and masks."""
-    spreads = {model.rpn.head.cls_logits: 2.0, model.rpn.head.bbox_pred: 0.3}
-    spreads |= {model.roi_heads.box_predictor.cls_score: 1.0, model.roi_heads.box_predictor.bbox_pred: 1.0}
-    if model.roi_heads.has_mask():
-        spreads[model.roi_heads.mask_predictor.mask_fcn_logits] = 2.0
-
-    def scale(layer, _, out):
-        factor = spreads[layer] / out.std()
-        layer.weight.data.mul_(factor)
-        layer.bias.data.zero_()
-        return out * factor
-
-    handles = [layer.register_forward_hook(scale) for layer in spreads]
-    with torch.no_grad():
-        model.eval()([picture])
-    for handle in handles:
-        handle.remove()
 
 
 @pytest.fixture(scope="module")
@@ -82,30 +40,6 @@ def photographs(real_data):
 
 
 FEW = ["background", *"abcdef"]
-
-
-def make_pair(kind, blocks, classes, transform, most, proposals=1000):
-    """Ours and torchvision's of a kind, in evaluation mode, which find at most so many objects."""
-    theirs = {"mask": TorchvisionMaskRCNN, "faster": TorchvisionFasterRCNN}[kind](
-        torchvision_trunk(blocks),
-        len(classes),
-        min_size=transform.min_size,
-        max_size=transform.max_size,
-        box_detections_per_img=most,
-        rpn_post_nms_top_n_train=proposals,
-        rpn_post_nms_top_n_test=proposals,
-        box_batch_size_per_image=proposals // 2,
-    )
-    lively(theirs, nn.functional.interpolate(torch.rand(1, 3, 12, 16), size=(160, 213), mode="bilinear")[0])
-    build, heads = {
-        "mask": (ours.mask_rcnn_fpn, ours.PYRAMID_MASK_HEADS),
-        "faster": (ours.faster_rcnn_fpn, ours.PYRAMID_HEADS),
-    }[kind]
-    heads = replace(heads, max_detections=most, rois_per_image=proposals // 2)
-    rpn = replace(ours.PYRAMID_RPN, after_nms=(proposals, proposals))
-    mine = build(ResNetFPNConfig(blocks=blocks), classes, rpn, heads, transform=transform)
-    load_torchvision_weights(mine, theirs.state_dict())
-    return mine.eval(), theirs.eval()
 
 
 @pytest.fixture(scope="module", params=["mask", "faster"])
@@ -170,7 +104,7 @@ def test_losses_and_gradients_in_double_precision(pair, photographs):
 
 def test_a_photograph_of_natural_size_in_single_precision(photographs):
     """As people use it: the shorter side enlarged to 800 pixels."""
-    mine, theirs = make_pair("mask", (3, 4, 6, 3), COCO_CLASSES, ours.PYRAMID_TRANSFORM, most=100)
+    mine, theirs = make_pair()
     image, _ = photographs[0]
     with torch.no_grad():
         assert_same_detections(mine.detect([image])[0], theirs([image])[0], pixels=1e-3, scores=1e-5)
