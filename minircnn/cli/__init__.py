@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from minircnn import __version__
-from minircnn.cli import benchmark, demo, detect, evaluate, history, train
+from minircnn.cli import benchmark, data, demo, detect, evaluate, history, train
 from minircnn.cli.errors import OneLineErrors
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(detect.app, name="detect")
+app.add_typer(data.app, name="data")
 app.command()(benchmark.benchmark)
 app.command()(history.history)
 app.command()(demo.demo)

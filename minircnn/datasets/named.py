@@ -1,0 +1,122 @@
+"""Data sets by name, as the command line asks for them: ``--data voc --root VOCdevkit/VOC2007``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from minircnn.datasets.coco_format import DatasetError
+from minircnn.datasets.splits import OnlyClasses, Part, did_you_mean, indices_by_id
+
+DATA_NAMES = ("toytown", "coco", "voc", "pennfudan", "nuclei")
+
+WHAT_TO_NAME = {
+    "coco": "the folder of the pictures, and annotations the JSON file",
+    "voc": "a folder such as VOCdevkit/VOC2007, which holds JPEGImages, Annotations and ImageSets",
+    "pennfudan": "the folder PennFudanPed, which holds PNGImages and PedMasks",
+    "nuclei": "the folder stage1_train, which holds a folder for each picture",
+}
+"""What ``root`` has to be."""
+
+
+def open_data(
+    name: str,
+    root: str | Path | None = None,
+    annotations: str | Path | None = None,
+    *,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    masks: bool = True,
+    split_by_id: bool = True,
+    drop_invalid: bool = False,
+) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
+    """A data set by its name.
+
+    What comes back yields ``(image, target)`` and has ``classes``, ``image_ids``, ``image_path``, ``image_size``,
+    ``load_image`` and ``load_target``, as :class:`~minircnn.datasets.CocoDataset`.
+
+    Args:
+        name: One of ``DATA_NAMES``.
+        root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
+        annotations: The JSON file of a COCO data set; None for all others.
+        split: Which pictures. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a file of
+            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others have no split of their
+            own: in the order of their ids every fifth picture is "test", the rest "train"; None is all pictures.
+        classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
+            classes are left out, their pictures stay.
+        masks: Whether targets hold masks.
+        split_by_id: False for COCO, Penn-Fudan and nuclei takes all pictures whatever ``split`` says: the folder or
+            file is already the part that is meant.
+        drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        DatasetError: No such name, split or class, an argument that the data set does not take or that it lacks, or a
+            defect of the data.
+    """
+    if name not in DATA_NAMES:
+        raise DatasetError(f"data: there is no {name!r}{did_you_mean(name, DATA_NAMES)}; there are {_listed()}")
+    _check_places(name, root, annotations)
+    data = _open(name, root, annotations, split, masks, drop_invalid)
+    if classes is not None:
+        data = OnlyClasses(data, classes)
+    if split is not None and name not in ("toytown", "voc") and split_by_id:
+        data = _part_of(data, split, root)
+    return data
+
+
+def _listed() -> str:
+    return ", ".join(DATA_NAMES)
+
+
+def _check_places(name: str, root: str | Path | None, annotations: str | Path | None) -> None:
+    """Refuses a root or annotations where none is taken, and their lack where they are needed."""
+    if name == "toytown":
+        for argument, value in (("root", root), ("annotations", annotations)):
+            if value is not None:
+                raise DatasetError(f"{argument} {value}: toytown comes with the project; leave it out, or choose coco")
+    elif root is None:
+        raise DatasetError(f"root: {name} needs one: {WHAT_TO_NAME[name]}")
+    elif name == "coco" and annotations is None:
+        raise DatasetError("annotations: coco needs the JSON file that describes the pictures; name it")
+    elif name != "coco" and annotations is not None:
+        raise DatasetError(f"annotations {annotations}: {name} finds its own below root; leave it out")
+
+
+def _open(
+    name: str,
+    root: Any,  # noqa: ANN401
+    annotations: Any,  # noqa: ANN401
+    split: str | None,
+    masks: bool,
+    drop_invalid: bool,
+) -> Any:  # noqa: ANN401
+    # Imported here: each needs only what it reads with, and Toy Town's painter is large.
+    options = {"masks": masks, "drop_invalid": drop_invalid}
+    if name == "toytown":
+        from minircnn.datasets.toytown import ToyTown
+
+        return ToyTown(split or "train", masks=masks)
+    if name == "coco":
+        from minircnn.datasets.coco import CocoDataset
+
+        return CocoDataset(root, annotations, **options)
+    if name == "voc":
+        from minircnn.datasets.voc import VocDataset
+
+        return VocDataset(root, split or "trainval", **options)
+    if name == "pennfudan":
+        from minircnn.datasets.penn_fudan import PennFudanDataset
+
+        return PennFudanDataset(root, **options)
+    from minircnn.datasets.nuclei import NucleiDataset
+
+    return NucleiDataset(root, **options)
+
+
+def _part_of(data: Any, split: str, root: str | Path | None) -> Part:  # noqa: ANN401
+    indices = indices_by_id(data.image_ids, split)
+    if not indices:
+        raise DatasetError(f"{root}: too few pictures ({len(data)}) for split {split!r}; use all of them, no split")
+    return Part(data, indices)

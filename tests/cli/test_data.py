@@ -1,0 +1,286 @@
+"""``minircnn data``: what it prints and writes about small folders, and about real pictures."""
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minircnn.datasets import PennFudanDataset, VocDataset, downloads
+from minircnn.datasets.downloads import Archive, Source
+from tests.datasets.conftest import (
+    an_object,
+    block,
+    three_people,
+    write_cell,
+    write_people,
+    write_voc,
+    write_voc_mask,
+    xml,
+)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Two pictures with three sound objects; the first has a fourth, of no known class."""
+    objects = (an_object(), an_object("person", (8, 4, 20, 12), "1"), an_object("unicorn"))
+    return write_voc(tmp_path / "VOC2007", {"a": xml(*objects), "b": xml(an_object("person", (1, 1, 10, 5)))})
+
+
+def test_defects_are_listed_and_end_with_status_one(call, voc):
+    result = call("data", "check", "voc", "--root", voc, "--no-masks")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "voc: 2 pictures (0 without objects), 3 objects, 1 of them crowds or difficult"
+    assert lines[1] == "height × width: 12 × 20 pixels"
+    assert f"  {'person':<11}  {2:>7} objects in {2:>6} pictures" in lines
+    assert f"  {'tvmonitor':<11}  {0:>7} objects in {0:>6} pictures" in lines
+    where = voc / "Annotations" / "a.xml"
+    assert f"{where}: object 3 (unicorn): unknown class 'unicorn': correct it or delete the object" in lines
+    assert lines[-1] == "1 defect"
+
+
+def test_pictures_without_masks_are_counted(call, voc):
+    write_voc(voc, {}, {"trainval": ["a", "b"]}, segmented=["b"])
+    mask = np.zeros((12, 20))
+    mask[:5, :10] = 1
+    write_voc_mask(voc, "b", mask)
+    result = call("data", "check", "voc", "--root", voc)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("voc: 1 picture (0 without objects), 1 object\n")
+    assert "\nwithout masks, left out: 1 picture; --no-masks looks at all boxes\n" in result.stdout
+    assert "left out" not in call("data", "check", "voc", "--root", voc, "--no-masks").stdout
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = (
+        "import sys; from typer.testing import CliRunner; from minircnn.cli import app\n"
+        "for command in (['data'], ['data', 'check'], ['data', 'fetch']):\n"
+        "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['data', 'check', 'coco', '--out', 'x.jpg']).exit_code == 2\n"
+        "print([name for name in ('torch', 'numpy', 'matplotlib', 'PIL', 'sklearn') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_sound_set(call, tmp_path):
+    root = write_people(tmp_path / "PennFudanPed", {"a": three_people(), "b": three_people()})
+    result = call("data", "check", "pennfudan", "--root", root)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1] == "no defects"
+    assert "pedestrian        6 objects in      2 pictures" in result.stdout
+
+
+def test_anchors_follow_the_size_at_which_pictures_are_seen(call, tmp_path):
+    """A nucleus of 4 × 4 in a picture of 10 × 16 has 76.8 pixels at 192, and 20 at 50."""
+    write_cell(tmp_path, "x", block((2, 6), (3, 7)))
+    result = call("data", "check", "nuclei", "--root", tmp_path)
+    assert "where the shorter side of a picture has 192 pixels:\n  sizes 77; height / width 1\n" in result.stdout
+    assert "IoU of an object with the best of them: 0.98 on average, 0.5 or more for 100 %" in result.stdout
+    result = call("data", "check", "nuclei", "--root", tmp_path, "--min-size", 50, "--json", tmp_path / "x.json")
+    assert "has 50 pixels:\n  sizes 20; height / width 1\n" in result.stdout
+    numbers = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert numbers["anchors"] == {"sizes": [20], "ratios": [1], "mean_iou": 1, "covered": 1}
+    # 20 × 20 and Toy Town's smallest square anchor are the same
+    assert "by default: 1.00, 100 %" in result.stdout
+
+
+def test_numbers_as_json(call, voc, tmp_path):
+    result = call(
+        "data", "check", "voc", "--root", voc, "--no-masks", "--split", "trainval", "--json", tmp_path / "x.json"
+    )
+    assert f"written to {tmp_path / 'x.json'}" in result.stdout
+    numbers = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert numbers["data"], numbers["split"] == ("voc", "trainval")
+    assert (numbers["pictures"], numbers["empty"], numbers["objects"], numbers["crowds"]) == (2, 0, 3, 1)
+    assert numbers["per_class"]["person"] == {"objects": 2, "pictures": 2}
+    assert numbers["smallest"] == numbers["largest"] == [12, 20]
+    assert len(numbers["problems"]) == 1
+    assert len(numbers["anchors"]["sizes"]) == 2, "of two objects that are not difficult"
+
+
+def test_contact_sheet_shows_the_objects(call, tmp_path):
+    """Red boxes and masks of the first class lie where the object is and nowhere else."""
+    for name in ("a", "b", "cc"):
+        write_cell(tmp_path / "cells", name, block((0, 5), (0, 8)))
+        Image.new("RGB", (16, 10), "white").save(tmp_path / "cells" / name / "images" / f"{name}.png")
+    out = tmp_path / "sheet.png"
+    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--pictures", 1)
+    assert result.exit_code == 1, "the pictures are the same"
+    assert f"written to {out}" in result.stdout
+    with Image.open(out) as file:
+        pixels = np.asarray(file.convert("RGB")).astype(int)
+    red = (pixels[..., 0] - pixels[..., 1]) > 60
+    rows, columns = np.nonzero(red)
+    height, width = rows.max() - rows.min() + 1, columns.max() - columns.min() + 1
+    assert red.mean() > 0.15
+    assert width / height == pytest.approx(8 / 5, rel=0.05)
+    assert red[rows.min() : rows.max(), columns.min() : columns.max()].mean() > 0.98
+    whole = [Image.open(io.BytesIO(out.read_bytes())).height]
+    call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--pictures", 3)
+    whole.append(Image.open(io.BytesIO(out.read_bytes())).height)
+    assert whole[0] != whole[1], "three pictures have another sheet than one"
+
+
+def test_only_readable_pictures_are_drawn(call, tmp_path):
+    write_cell(tmp_path / "cells", "a", block((2, 5), (3, 9)))
+    write_cell(tmp_path / "cells", "bb", block((2, 5), (3, 9)))
+    (tmp_path / "cells" / "a" / "images" / "a.png").write_bytes(b"")
+    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "x.png")
+    assert result.exit_code == 1
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "cells" / "bb" / "images" / "bb.png").write_bytes(b"")  # as the other: no pictures, so not the same
+    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "y.png")
+    assert (result.exit_code, (tmp_path / "y.png").exists()) == (1, False)
+    assert result.stdout.splitlines()[-1] == "2 defects"
+
+
+def test_a_set_that_cannot_be_opened_is_listed_too(call, tmp_path):
+    images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(14)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    (tmp_path / "x.json").write_text(json.dumps(content), encoding="utf-8")
+    numbers = tmp_path / "y.json"
+    result = call("data", "check", "coco", "--root", tmp_path, "--annotations", tmp_path / "x.json", "--json", numbers)
+    assert result.exit_code == 1
+    assert result.stdout.count("no such file in") == 14
+    assert result.stdout.splitlines()[-1] == "14 defects"
+    assert len(json.loads(numbers.read_text(encoding="utf-8"))["problems"]) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("cooc",), 1, "Error: data: there is no 'cooc' (did you mean 'coco'?)"),
+        (("coco",), 1, "Error: root: coco needs one"),
+        (("nuclei", "--root", "nowhere"), 1, "Error: nowhere: there is no such folder"),
+        (("toytown", "--split", "trian"), 1, "Error: split: there is no 'trian' in Toy Town"),
+        (("toytown", "--out", "x.jpg"), 2, "Error: --out x.jpg: the contact sheet is written as PNG"),
+        (("toytown", "--out", "none/x.png"), 2, "Error: --out none/x.png: the folder none does not exist"),
+        (("toytown", "--json", "none/x.json"), 2, "Error: --json none/x.json: the folder none does not exist"),
+        (("toytown", "--out", "x.png", "--json", "x.png"), 2, "Error: --json x.png: --out writes this file, too"),
+    ],
+)
+def test_what_cannot_be_asked_for(call, tmp_path, monkeypatch, arguments, status, words):
+    monkeypatch.chdir(tmp_path)
+    result = call("data", "check", *arguments)
+    assert result.exit_code == status
+    assert result.stderr.startswith(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ----------------------------------------------------------------------------------------------------------- real
+
+
+def test_real_nuclei(call, real_data, tmp_path):
+    result = call(
+        "data", "check", "nuclei", "--root", real_data / "nuclei" / "stage1_train", "--out", tmp_path / "x.png"
+    )
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "nuclei: 60 pictures (0 without objects), 1617 objects"
+    assert "2 pixels in both" in result.stdout
+    assert lines[-1] == "1 defect"
+    with Image.open(tmp_path / "x.png") as file:
+        assert file.width >= 900
+
+
+def test_real_photographs(call, real_data, tmp_path):
+    place = real_data / "coco-mini"
+    result = call(
+        *("data", "check", "coco", "--root", place / "images", "--annotations", place / "instances.json"),
+        *("--out", tmp_path / "x.png", "--pictures", 4, "--json", tmp_path / "x.json"),
+    )
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, "no defects")
+    content = json.loads((place / "instances.json").read_text(encoding="utf-8"))
+    numbers = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
+    assert numbers["objects"] == len(content["annotations"])
+    assert numbers["crowds"] == sum(one["iscrowd"] for one in content["annotations"])
+    assert numbers["empty"] == 200 - len({one["image_id"] for one in content["annotations"]})
+    assert numbers["anchors"]["mean_iou"] > 0.55
+
+
+# ---------------------------------------------------------------------------------------------------------- fetching
+
+
+def tar_of(folder, path):
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, arcname=folder.name)
+
+
+def test_fetch_unpacks_what_was_fetched_by_hand(call, tmp_path):
+    tar_of(write_people(tmp_path / "PennFudanPed", {"a": three_people()}), tmp_path / "x.tar")
+    result = call("data", "fetch", "pennfudan", "--root", tmp_path / "new", "--archive", tmp_path / "x.tar")
+    root = tmp_path / "new" / "PennFudanPed"
+    assert result.exit_code == 0
+    assert result.stdout == f"unpacked to {root}; `minircnn data check pennfudan --root {root}` looks at it\n"
+    assert len(PennFudanDataset(root)) == 1
+    result = call("data", "fetch", "pennfudan", "--root", tmp_path / "new", "--archive", tmp_path / "x.tar")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {root}: is there already; remove it, or name another folder\n",
+    )
+
+
+def test_fetch_downloads_and_unpacks(call, tmp_path, monkeypatch):
+    """From an address on the disk, with a right and a wrong checksum."""
+    import hashlib
+
+    write_voc(tmp_path / "VOCdevkit" / "VOC2007", {"a": xml(an_object())})
+    tar_of(tmp_path / "VOCdevkit", tmp_path / "published.tar")
+    md5 = hashlib.md5((tmp_path / "published.tar").read_bytes()).hexdigest()
+    for checksum, status in (("0" * 32, 1), (md5, 0)):
+        archive = Archive((tmp_path / "published.tar").as_uri(), "1 kB", checksum)
+        source = Source((archive,), folder="VOCdevkit", root="VOCdevkit/VOC2007", most_bytes=10**6)
+        monkeypatch.setitem(downloads.SOURCES, "voc", source)
+        result = call("data", "fetch", "voc", "--root", tmp_path / "new")
+        assert result.exit_code == status
+        assert (tmp_path / "new").exists() == (status == 0)
+    assert len(VocDataset(tmp_path / "new" / "VOCdevkit" / "VOC2007", masks=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pennfudan", "Fetch https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip (about 54 MB) yourself"),
+        ("nuclei", "Fetch https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"),
+        ("coco", "coco: fetch pictures and annotations from https://cocodataset.org/#download"),
+        ("toytown", "toytown: comes with the project"),
+        ("x", "there is no 'x' to fetch; there are voc, pennfudan, nuclei"),
+    ],
+)
+def test_what_is_not_fetched(call, tmp_path, name, words):
+    result = call("data", "fetch", name, "--root", tmp_path / "new")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert not (tmp_path / "new").exists()
+
+
+# ------------------------------------------------------------------------------------------------- names on the sheet
+
+
+def test_names_say_what_is_difficult_and_what_a_crowd(tmp_path, monkeypatch, real_data):
+    """What is written beside the boxes, for VOC, COCO, very many objects, and one class only."""
+    from minircnn.cli.sheet import MOST_NAMES, draw_sheet
+    from minircnn.datasets import open_data
+
+    written = []
+    monkeypatch.setattr("minircnn.plotting.marks.draw_labels", lambda ax, texts, boxes, colours: written.append(texts))
+    voc = write_voc(tmp_path, {"a": xml(an_object(), an_object("person", (8, 4, 20, 12), "1"))})
+    draw_sheet(open_data("voc", voc, masks=False), [0])
+    assert written.pop() == ["dog", "person (difficult)"]
+    place = real_data / "coco-mini"
+    data = open_data("coco", place / "images", place / "instances.json", masks=False)
+    targets = [data.load_target(index) for index in range(len(data))]
+    with_crowd = next(n for n, one in enumerate(targets) if one["iscrowd"].any() and len(one["labels"]) < MOST_NAMES)
+    many = next(n for n, one in enumerate(targets) if len(one["labels"]) > MOST_NAMES)
+    draw_sheet(data, [with_crowd, many])
+    (texts,) = written
+    crowds = [text for text in texts if text.endswith(" (crowd)")]
+    assert len(texts) == len(targets[with_crowd]["labels"])
+    assert len(crowds) == targets[with_crowd]["iscrowd"].sum()
+    draw_sheet(open_data("coco", place / "images", place / "instances.json", masks=False, classes=["person"]), [0])
+    assert len(written) == 1, "one class needs no names"

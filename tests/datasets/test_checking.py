@@ -1,0 +1,288 @@
+"""What ``minircnn data check`` finds: one defect planted at a time, and counts by hand."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minircnn.datasets import CocoDataset, DatasetError, open_data
+from minircnn.datasets.checking import examine, object_problems, open_to_check
+from minircnn.transforms import Transform, resize_boxes
+from tests.datasets.conftest import VOC_SIZE, an_object, block, three_people, write_cell, write_people, write_voc, xml
+
+SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]
+
+
+def coco_content():
+    """Three pictures of height 8 and width 10, each of its own colour; the last without an object."""
+    images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in (1, 2, 3)]
+    annotations = [
+        {"id": 5, "image_id": 1, "category_id": 1, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
+        {"id": 6, "image_id": 1, "category_id": 2, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
+        {"id": 7, "image_id": 2, "category_id": 2, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
+        {
+            "id": 8,
+            "image_id": 2,
+            "category_id": 2,
+            "bbox": [0, 0, 10, 8],
+            "area": 80,
+            "iscrowd": 1,
+            "segmentation": {"size": [8, 10], "counts": [0, 80]},
+        },
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "cow"}],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for n in (1, 2, 3):
+        Image.new("RGB", (10, 8), (n, 0, 0)).save(tmp_path / f"{n}.png")
+    return tmp_path
+
+
+def look(folder, content):
+    """The report on a COCO data set, and every defect."""
+    path = folder / "x.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    data, problems = open_to_check("coco", folder, path, split=None, masks=True)
+    if data is None:
+        return None, problems
+    report = examine(data)
+    return report, problems + report.problems
+
+
+def test_counts_by_hand(coco):
+    report, problems = look(coco, coco_content())
+    assert problems == []
+    assert (report.pictures, report.empty, report.objects, report.crowds) == (3, 1, 4, 1)
+    assert report.per_class == {"dog": (1, 1), "cat": (3, 2), "cow": (0, 0)}
+    assert (report.smallest, report.largest, report.readable) == ((8, 10), (8, 10), [0, 1, 2])
+    assert report.shapes == [(96.0, 72.0)] * 3, "pictures of 8 × 10 become 192 × 240, crowds do not count"
+
+
+def test_sizes(coco):
+    content = coco_content()
+    Image.new("RGB", (30, 4), (9, 0, 0)).save(coco / "3.png")
+    content["images"][2].update(height=4, width=30)
+    content["annotations"].append(
+        {"id": 9, "image_id": 3, "category_id": 3, "bbox": [3, 1, 10, 2], "area": 20, "segmentation": [SQUARE[:6]]}
+    )
+    report, _ = look(coco, content)
+    assert (report.smallest, report.largest) == ((8, 10), (4, 30))
+    assert (report.empty, report.objects) == (0, 5), "a picture of one object is not empty"
+    boxes = resize_boxes(torch.tensor([[3.0, 1, 13, 3]]), (4, 30), Transform(min_size=192).new_size((4, 30)))[0]
+    assert report.shapes[-1] == pytest.approx(((boxes[2] - boxes[0]).item(), (boxes[3] - boxes[1]).item()))
+
+
+def same_picture(folder, content):
+    shutil.copy(folder / "1.png", folder / "3.png")
+
+
+def unreadable(folder, content):
+    (folder / "2.png").write_bytes(b"no picture")
+
+
+def other_size(folder, content):
+    content["images"][1].update(height=10, width=8)
+    content["annotations"] = content["annotations"][:2]
+
+
+def missing(folder, content):
+    (folder / "2.png").unlink()
+
+
+def outside(folder, content):
+    content["annotations"][1]["bbox"] = [2, 1, 4, 30]
+
+
+def no_width(folder, content):
+    content["annotations"][1]["bbox"] = [2, 1, 0, 3]
+
+
+def unknown_class(folder, content):
+    content["annotations"][1]["category_id"] = 77
+
+
+def twice(folder, content):
+    content["annotations"][1]["category_id"] = 1
+
+
+def no_mask(folder, content):
+    content["annotations"][1]["segmentation"] = []
+
+
+def empty_mask(folder, content):
+    content["annotations"][1]["segmentation"] = {"size": [8, 10], "counts": [80]}
+
+
+def mask_elsewhere(folder, content):
+    content["annotations"][1]["bbox"] = [9, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (same_picture, "3.png: the same picture as {folder}/1.png; remove one"),
+        (unreadable, "2.png (image 2 of {folder}/x.json): the picture cannot be decoded"),
+        (other_size, "2.png (image 2 of {folder}/x.json): the picture is 8 high and 10 wide, the JSON says 10 and 8"),
+        (missing, "x.json: image 2 ('2.png'): no such file"),
+        (
+            outside,
+            "x.json: image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the picture",
+        ),
+        (no_width, "x.json: image 1 ('1.png'), annotation 6: box [2, 1, 0, 3] has no width"),
+        (unknown_class, "x.json: image 1 ('1.png'), annotation 6: unknown category 77"),
+        (twice, "1.png, object 2 (dog): the same class and box as object 1; delete one"),
+        (no_mask, "x.json: image 1 ('1.png'), annotation 6: its 'segmentation' is []"),
+        (empty_mask, "1.png, object 2 (cat): its mask is empty"),
+        (mask_elsewhere, "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box is 9, 1, 10, 2"),
+    ],
+)
+def test_each_defect_is_found_and_named_once(coco, plant, words):
+    content = coco_content()
+    plant(coco, content)
+    _, (problem,) = look(coco, content)
+    assert problem.startswith(f"{coco}/{words}".replace("{folder}", str(coco)))
+
+
+def test_all_defects_are_listed_however_many(coco):
+    """An error of the loader would list ten."""
+    content = coco_content()
+    content["annotations"] = [{**content["annotations"][0], "id": n, "category_id": 50} for n in range(40)]
+    report, problems = look(coco, content)
+    assert (len(problems), report.objects, report.empty) == (40, 0, 3)
+    content["images"] += [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(100, 130)]
+    report, problems = look(coco, content)
+    assert (report, len(problems)) == (None, 30), "without its pictures the set cannot be opened"
+
+
+def test_small_differences_between_mask_and_box_are_none():
+    masks = torch.zeros(1, 100, 100, dtype=torch.bool)
+    masks[0, 10:20, 10:20] = True
+    target = {"labels": torch.tensor([1]), "masks": masks}
+    for box, count in (
+        ([10.0, 10, 20, 20], 0),
+        ([4.0, 10, 20, 26], 0),  # the border of VOC
+        ([3.0, 10, 20, 27], 1),  # 7 pixels, and less than half of the box
+        ([10.0, 10, 20, 29], 0),  # 9 pixels, and more than half
+        ([50.0, 50, 60, 60], 1),
+    ):
+        found = object_problems({**target, "boxes": torch.tensor([box])}, (100, 100), ["background", "x"], "p")
+        assert len(found) == count, box
+        assert all(problem.startswith("p, object 1 (x): its mask lies in the box 10, 10, 20, 20") for problem in found)
+
+
+def test_boxes_that_a_loader_let_through():
+    boxes = torch.tensor([[0.0, 0, 5, 5], [2, 2, 2, 5], [2, 2, 5, 1], [-2, 0, 5, 5], [0, 0, 5, 12], [-1, -1, 11, 11]])
+    target = {"labels": torch.tensor([1, 1, 1, 2, 2, 2]), "boxes": boxes}
+    found = object_problems(target, (10, 10), ["background", "x", "y"], "p")
+    assert found == [
+        "p, object 2 (x): box 2, 2, 2, 5 has no area; correct it or delete the object",
+        "p, object 3 (x): box 2, 2, 5, 1 has no area; correct it or delete the object",
+        "p, object 4 (y): box -2, 0, 5, 5 leaves the picture of 10×10 pixels; clip it",
+        "p, object 5 (y): box 0, 0, 5, 12 leaves the picture of 10×10 pixels; clip it",
+    ]
+
+
+def test_the_other_data_sets(tmp_path):
+    """Each with a defect that only its own loader knows."""
+    voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("unicorn")), "b": xml(size=(5, 5))})
+    data, problems = open_to_check("voc", voc, None, split="trainval", masks=False)
+    assert [problem.partition(": ")[2][:8] for problem in problems] == ["object 2"]
+    report = examine(data)
+    assert (report.objects, report.crowds, report.readable) == (1, 0, [0])
+    assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the picture is 12 high and 20 "]
+
+    values = three_people()
+    values[values == 2] = 0
+    people = write_people(tmp_path / "people", {"a": values, "b": three_people()})
+    (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")
+    (people / "PNGImages" / "c.png").write_bytes(b"")
+    data, problems = open_to_check("pennfudan", people, None, split=None, masks=True)
+    assert len(problems) == 1
+    assert "c.png: its mask" in problems[0]
+    report = examine(data)
+    assert (report.pictures, report.objects, report.readable) == (2, 2, [0])
+    assert len(report.problems) == 2, "each defect once, although picture and target both fail on it"
+    assert "pedestrian 2 has no pixels" in report.problems[0]
+    assert "b_mask.png: the picture cannot be decoded" in report.problems[1]
+
+    write_cell(tmp_path / "cells", "x", block((2, 5), (3, 9)), block((4, 6), (3, 4)), block((0, 0), (0, 0)))
+    data, _ = open_to_check("nuclei", tmp_path / "cells", None, split=None, masks=True)
+    report = examine(data)
+    assert (report.objects, len(report.problems)) == (2, 2)
+    assert "c.png: it is empty" in report.problems[0]
+    assert "a.png and b.png: 1 pixel in both" in report.problems[1]
+
+
+def test_a_picture_that_cannot_be_read_is_told_once(tmp_path):
+    write_cell(tmp_path, "x", block((2, 5), (3, 9)))
+    (tmp_path / "x" / "images" / "x.png").write_bytes(b"no picture")
+    data, _ = open_to_check("nuclei", tmp_path, None, split=None, masks=True)
+    report = examine(data)
+    assert (report.readable, report.smallest, report.objects) == ([], None, 0)
+    assert len(report.problems) == 1
+    assert report.problems[0].startswith(f"{data.image_path(0)}: the picture cannot be decoded")
+
+
+def test_parts_and_voc_with_masks(tmp_path):
+    """A split is looked at as a whole set is; the boxes of VOC need not be tight."""
+    for n in range(5):
+        write_cell(tmp_path / "cells", f"{n}" * (n + 1), block((2, 5), (3, 9)), block((2, 5), (8, 9)))
+    data, _ = open_to_check("nuclei", tmp_path / "cells", None, split="test", masks=True)
+    report = examine(data)
+    assert (report.pictures, len(report.problems)) == (1, 1)
+    assert "44444.png, masks a.png and b.png: 3 pixels in both" in report.problems[0]
+    values = np.zeros(VOC_SIZE)
+    values[1:6, 2:7] = 1
+    voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("cat"))}, segmented=["a"])
+    Image.fromarray(values.astype(np.uint8)).save(voc / "SegmentationObject" / "a.png")
+    data, _ = open_to_check("voc", voc, None, split=None, masks=True)
+    (problem,) = examine(data).problems
+    assert problem.endswith("a.png: object 2 (cat) has no pixels; draw it (training leaves it out)")
+
+
+def test_what_is_no_data_set_is_refused(coco):
+    with pytest.raises(DatasetError, match="there is no 'cooc'"):
+        open_to_check("cooc", None, None, split=None, masks=True)
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        open_to_check("coco", coco / "nowhere", coco / "x.json", split=None, masks=True)
+    with pytest.raises(FileNotFoundError, match=r"y\.json: there is no such annotation file"):
+        open_to_check("coco", coco, coco / "y.json", split=None, masks=True)
+
+
+def test_one_picture_is_in_memory_at_a_time(coco, monkeypatch):
+    """Every picture and target is asked for once, and is gone before the next one comes."""
+    import weakref
+
+    path = coco / "x.json"
+    path.write_text(json.dumps(coco_content()), encoding="utf-8")
+    data, alive, most = CocoDataset(coco, path), [], []
+
+    def load_image(index, load=data.load_image):
+        most.append(sum(one() is not None for one in alive))
+        image = load(index)
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(data, "load_image", load_image)
+    examine(data)
+    assert len(most) == 3
+    assert max(most) <= 1
+
+
+def test_toy_town_has_no_defects():
+    data, problems = open_to_check("toytown", None, None, split="test", masks=True)
+    report = examine(data)
+    assert problems == report.problems == []
+    assert (report.pictures, report.smallest, report.largest) == (200, (128, 128), (128, 128))
+    other = open_data("toytown", split="test", masks=False)
+    labels = [label for index in range(200) for label in other.load_target(index)["labels"]]
+    assert report.objects == len(labels) == sum(objects for objects, _ in report.per_class.values())

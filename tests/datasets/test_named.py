@@ -1,0 +1,272 @@
+"""Data sets by name, and their parts: some pictures, some classes."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from minircnn.datasets import (
+    DATA_NAMES,
+    CocoDataset,
+    DatasetError,
+    NucleiDataset,
+    OnlyClasses,
+    Part,
+    PennFudanDataset,
+    ToyTown,
+    VocDataset,
+    collate,
+    open_data,
+)
+from minircnn.datasets.splits import indices_by_id
+from tests.datasets.conftest import an_object, block, three_people, write_cell, write_people, write_voc, xml
+
+SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Twelve pictures, the last one listed first; each has a dog, a cat and a crowd of dogs, but for id 4."""
+    images, annotations = [], []
+    for number in reversed(range(12)):
+        Image.fromarray(np.full((8, 10, 3), number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        images.append({"id": 4 + number, "file_name": f"{number}.png", "height": 8, "width": 10})
+        for place, (category, crowd) in enumerate([(3, 0), (8, 0), (3, 1)] if number else []):
+            annotations.append(
+                {
+                    "id": 100 * number + place,
+                    "image_id": 4 + number,
+                    "category_id": category,
+                    "bbox": [2, 1, 4, 3],
+                    "area": place + 1,
+                    "iscrowd": crowd,
+                    "segmentation": [SQUARE],
+                }
+            )
+    categories = [{"id": 3, "name": "dog"}, {"id": 8, "name": "cat"}, {"id": 9, "name": "traffic light"}]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return tmp_path, path
+
+
+def same(a, b):
+    """Whether two targets are equal."""
+    return a.keys() == b.keys() and all(
+        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- by name
+
+
+def test_every_name_opens_its_class(tmp_path, coco):
+    voc = write_voc(tmp_path / "VOC2007", {"a": xml(an_object())}, {"trainval": ["a"], "val": ["a"]})
+    people = write_people(tmp_path / "PennFudanPed", {"a": three_people()})
+    write_cell(tmp_path / "stage1_train", "x", block((2, 5), (3, 9)))
+    opened = {
+        "toytown": open_data("toytown", split="val"),
+        "coco": open_data("coco", *coco),
+        "voc": open_data("voc", voc, split="val", masks=False),
+        "pennfudan": open_data("pennfudan", people),
+        "nuclei": open_data("nuclei", str(tmp_path / "stage1_train")),
+    }
+    assert tuple(opened) == DATA_NAMES
+    kinds = (ToyTown, CocoDataset, VocDataset, PennFudanDataset, NucleiDataset)
+    assert tuple(type(data) for data in opened.values()) == kinds
+    assert [len(data) for data in opened.values()] == [200, 12, 1, 1, 1]
+    assert opened["voc"].split == "val"
+    for data in opened.values():
+        image, target = data[0]
+        assert tuple(image.shape[1:]) == data.image_size(0)
+        assert target["image_id"] == data.image_ids[0]
+        assert data.image_path(0).is_file()
+        assert same(target, data.load_target(0))
+        assert torch.equal(image, data.load_image(0))
+        assert ("masks" in target) == (not isinstance(data, VocDataset))
+        assert data.classes[0] == "background"
+
+
+@pytest.mark.parametrize("name", DATA_NAMES)
+def test_masks_can_be_left_out(name, tmp_path, coco):
+    voc = write_voc(tmp_path / "VOC2007", {"a": xml(an_object())})
+    people = write_people(tmp_path / "PennFudanPed", {"a": three_people()})
+    write_cell(tmp_path / "stage1_train", "x", block((2, 5), (3, 9)))
+    places = {
+        "toytown": (),
+        "coco": coco,
+        "voc": (voc,),
+        "pennfudan": (people,),
+        "nuclei": (tmp_path / "stage1_train",),
+    }
+    target = open_data(name, *places[name], masks=False).load_target(0)
+    assert "masks" not in target
+    assert len(target["boxes"]) > 0
+
+
+def test_defaults_of_splits(tmp_path):
+    assert open_data("toytown").annotations.name == "instances_train.json"
+    voc = write_voc(tmp_path, {"a": xml(), "b": xml()}, {"trainval": ["a", "b"], "train": ["b"]})
+    assert open_data("voc", voc, masks=False).names == ["a", "b"]
+    assert open_data("voc", voc, split="train", masks=False).names == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("cooc",), r"there is no 'cooc' \(did you mean 'coco'\?\); there are toytown, coco, voc, pennfudan, nuclei"),
+        (("x",), "there is no 'x'; there are toytown"),
+        (("toytown", "."), r"root \.: toytown comes with the project"),
+        (("toytown", None, "x.json"), r"annotations x\.json: toytown comes with the project"),
+        (("coco",), "root: coco needs one: the folder of the pictures"),
+        (("voc",), "root: voc needs one: a folder such as VOCdevkit/VOC2007"),
+        (("coco", "."), "annotations: coco needs the JSON file"),
+        (("nuclei", ".", "x.json"), r"annotations x\.json: nuclei finds its own"),
+        (("pennfudan", ".", "x.json"), r"annotations x\.json: pennfudan finds its own"),
+        (("voc", ".", "x.json"), r"annotations x\.json: voc finds its own"),
+    ],
+)
+def test_what_cannot_be_meant(arguments, words):
+    with pytest.raises(DatasetError, match=words):
+        open_data(*arguments)
+
+
+def test_invalid_objects_are_dropped_on_demand_only(tmp_path):
+    voc = write_voc(tmp_path, {"a": xml(an_object(), an_object("unicorn"))})
+    with pytest.raises(DatasetError, match="unicorn"):
+        open_data("voc", voc, masks=False)
+    assert len(open_data("voc", voc, masks=False, drop_invalid=True).load_target(0)["labels"]) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- splits
+
+
+@given(st.lists(st.integers(0, 10**6), unique=True, max_size=60), st.randoms(use_true_random=False))
+def test_split_is_disjoint_and_complete_and_knows_no_order(ids, rng):
+    train, test = indices_by_id(ids, "train"), indices_by_id(ids, "test")
+    assert sorted(train + test) == list(range(len(ids)))
+    assert len(test) == len(ids) // 5
+    shuffled = rng.sample(ids, len(ids))
+    assert {shuffled[i] for i in indices_by_id(shuffled, "test")} == {ids[i] for i in test}
+    assert [ids.index(value) for value in sorted(ids)[4::5]] == sorted(test, key=lambda i: ids[i])
+    assert train == sorted(train)
+    assert test == sorted(test)
+
+
+def test_splits_of_a_data_set(coco):
+    """In the order of ids 4 … 15 the fifth and the tenth are for testing."""
+    everything = open_data("coco", *coco)
+    train, test = (open_data("coco", *coco, split=split) for split in ("train", "test"))
+    assert everything.image_ids == list(range(15, 3, -1))
+    assert test.image_ids == [13, 8]
+    assert sorted(train.image_ids + test.image_ids) == sorted(everything.image_ids)
+    restricted = open_data("coco", *coco, split="test", classes=["cat"])
+    assert restricted.image_ids == [13, 8]
+    assert open_data("coco", *coco, split="test", split_by_id=False).image_ids == everything.image_ids
+    image, target = test[1]
+    assert image[0, 0, 0].item() == pytest.approx(4 / 255), "picture 4.png has id 8"
+    assert (target["image_id"], test.image_path(1).name, test.image_size(1)) == (8, "4.png", (8, 10))
+
+
+@pytest.mark.parametrize("name", ["coco", "pennfudan", "nuclei"])
+def test_unknown_split(name, tmp_path, coco):
+    people = write_people(tmp_path / "PennFudanPed", {"a": three_people()})
+    write_cell(tmp_path / "stage1_train", "x", block((2, 5), (3, 9)))
+    places = {"coco": coco, "pennfudan": (people,), "nuclei": (tmp_path / "stage1_train",)}[name]
+    with pytest.raises(DatasetError, match="there is no 'val' here; choose 'train' or 'test'"):
+        open_data(name, *places, split="val")
+    if name != "coco":
+        with pytest.raises(DatasetError, match=r"too few pictures \(1\) for split 'test'"):
+            open_data(name, *places, split="test")
+
+
+def test_part_by_hand(coco):
+    whole = CocoDataset(*coco)
+    part = Part(whole, [3, 0])
+    assert (len(part), part.image_ids, part.classes) == (2, [12, 15], whole.classes)
+    assert same(part[0][1], whole[3][1])
+    assert torch.equal(part[1][0], whole[0][0])
+    with pytest.raises(IndexError):
+        part[2]
+    for wrong in ([12], [-1]):
+        with pytest.raises(IndexError, match=f"picture {wrong[0]}: the data set has 12, counted from 0"):
+            Part(whole, wrong)
+
+
+# ---------------------------------------------------------------------------------------------------------- classes
+
+
+def test_only_classes_by_hand(coco):
+    data = OnlyClasses(CocoDataset(*coco), ["cat", "dog"])
+    assert data.classes == ["background", "cat", "dog"]
+    assert len(data) == 12
+    target = data.load_target(0)
+    assert target["labels"].tolist() == [2, 1, 2], "dog, cat and a crowd of dogs, in the order of the file"
+    assert target["iscrowd"].tolist() == [False, False, True]
+    only = OnlyClasses(CocoDataset(*coco), ["dog"]).load_target(0)
+    assert only["labels"].tolist() == [1, 1]
+    assert only["area"].tolist() == [1, 3]
+    assert only["iscrowd"].tolist() == [False, True], "the crowd stays"
+    assert (only["boxes"].shape, only["masks"].shape, only["image_id"]) == ((2, 4), (2, 8, 10), 15)
+    nothing = OnlyClasses(CocoDataset(*coco), ["traffic light"])
+    assert len(nothing) == 12, "pictures stay"
+    _, target = nothing[0]
+    assert (target["boxes"].shape, target["masks"].shape, target["labels"].dtype) == ((0, 4), (0, 8, 10), torch.int64)
+
+
+def test_all_classes_in_order_change_nothing(coco):
+    whole = CocoDataset(*coco)
+    data = OnlyClasses(whole, whole.classes[1:])
+    assert all(same(data.load_target(i), whole.load_target(i)) for i in range(12))
+
+
+def test_difficult_objects_keep_their_flag(tmp_path):
+    objects = (an_object("cat"), an_object("dog", difficult="1"), an_object("dog"))
+    data = open_data("voc", write_voc(tmp_path, {"a": xml(*objects)}), masks=False, classes=["dog"])
+    assert data.load_target(0)["difficult"].tolist() == [True, False]
+    assert data.load_target(0)["iscrowd"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["Dgo"], r"there is no 'Dgo' \(did you mean 'dog'\?\); there are dog, cat, traffic light"),
+        (["zebra"], "there is no 'zebra'; there are"),
+        (["trafficlight"], r"\(did you mean 'traffic light'\?\)"),
+        (["background"], "there is no 'background'"),
+        (["dog", "dog"], "'dog' is named twice"),
+        ([], "none is named; choose from dog, cat, traffic light"),
+    ],
+)
+def test_classes_that_cannot_be_meant(coco, classes, words):
+    with pytest.raises(DatasetError, match=words):
+        open_data("coco", *coco, classes=classes)
+
+
+def test_parts_travel_to_other_processes(coco):
+    """As a DataLoader sends them to its workers."""
+    data = open_data("coco", *coco, split="train", classes=["dog"])
+    copy = pickle.loads(pickle.dumps(data))
+    assert same(copy.load_target(3), data.load_target(3))
+    images, targets = next(iter(DataLoader(data, batch_size=3, collate_fn=collate)))
+    assert [image.shape for image in images] == [(3, 8, 10)] * 3
+    assert [target["image_id"] for target in targets] == data.image_ids[:3]
+
+
+def test_real_photographs(real_data):
+    """Each fifth of the 200 pictures, and the persons that the file counts."""
+    root, path = real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (person,) = (one["id"] for one in content["categories"] if one["name"] == "person")
+    fifths = set(sorted(image["id"] for image in content["images"])[4::5])
+    data = open_data("coco", root, path, split="test", classes=["person"], masks=False)
+    assert set(data.image_ids) == fifths
+    wanted = [one for one in content["annotations"] if one["category_id"] == person and one["image_id"] in fifths]
+    targets = [data.load_target(index) for index in range(len(data))]
+    assert sum(len(target["labels"]) for target in targets) == len(wanted)
+    assert sum(int(target["iscrowd"].sum()) for target in targets) == sum(one["iscrowd"] for one in wanted) > 0

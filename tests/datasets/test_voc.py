@@ -1,0 +1,362 @@
+"""VocDataset against torchvision reading the same folder, against values by hand, and every defect that it names."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import VOCDetection
+
+from minircnn.datasets import DatasetError, VocDataset
+from minircnn.datasets.voc_format import CLASSES, read_annotation
+from minircnn.evaluation import evaluate
+from minircnn.rcnn.finetuning import single_objects
+from tests.datasets.conftest import VOC_SIZE, an_object, write_voc, write_voc_mask, xml
+
+HEIGHT, WIDTH = VOC_SIZE
+
+PART = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+ANNOTATIONS = {
+    "000005": xml(an_object(), an_object("person", (8, 4, 20, 12), "1", PART), an_object("tvmonitor", (1, 1, 1, 1))),
+    "000001": xml(),
+    "2007_000027": xml(an_object("cat", ("2.5", "1.7000000476837158", "9", "6.25"), None)),
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_voc(tmp_path / "VOCdevkit" / "VOC2007", ANNOTATIONS)
+
+
+def only(root, text, **options):
+    """A data set of one picture with this XML."""
+    write_voc(root, {"a": text})
+    return VocDataset(root, masks=False, **options)
+
+
+# ---------------------------------------------------------------------------------------------------- what it yields
+
+
+def test_by_hand(root):
+    data = VocDataset(root, masks=False)
+    assert data.names == ["000001", "000005", "2007_000027"]
+    assert data.image_ids == [1, 2, 3]
+    assert (len(data), len(data.classes), data.classes[0], data.classes[20]) == (3, 21, "background", "tvmonitor")
+    assert data.image_size(1) == (12, 20)
+    assert data.image_path(1) == root / "JPEGImages" / "000005.jpg"
+    image, target = data[1]
+    assert image.shape == (3, 12, 20)
+    # Columns 3 to 7 counted from 1 are the pixels that lie between 2 and 7. A box of one pixel has a width of 1.
+    assert target["boxes"].tolist() == [[2, 1, 7, 6], [7, 3, 20, 12], [0, 0, 1, 1]]
+    assert target["labels"].tolist() == [12, 15, 20]  # dog, person, tvmonitor
+    assert target["difficult"].tolist() == target["iscrowd"].tolist() == [False, True, False]
+    assert target["area"].tolist() == [25, 117, 1]
+    assert target["image_id"] == 2
+    assert "masks" not in target
+    assert data.load_target(2)["boxes"].tolist() == torch.tensor([[1.5, 0.7000000476837158, 9, 6.25]]).tolist()
+
+
+def test_boxes_of_parts_are_not_the_objects(tmp_path):
+    """Even where the head stands before the person's box; elements may come in any order."""
+    box = "<bndbox><ymax>9</ymax><xmax>8</xmax><ymin>3</ymin><xmin>2</xmin></bndbox>"
+    objects = f"<object>{PART}{box}<difficult>1</difficult><name>person</name></object>"
+    target = only(tmp_path, xml(objects)).load_target(0)
+    assert target["boxes"].tolist() == [[1, 2, 8, 9]]
+    assert (target["labels"].tolist(), target["difficult"].tolist()) == ([15], [True])
+
+
+def test_picture_without_objects(root):
+    target = VocDataset(root, masks=False)[0][1]
+    shapes = {key: (tuple(value.shape), value.dtype) for key, value in target.items() if key != "image_id"}
+    assert shapes == {
+        "boxes": ((0, 4), torch.float32),
+        "labels": ((0,), torch.int64),
+        "iscrowd": ((0,), torch.bool),
+        "difficult": ((0,), torch.bool),
+        "area": ((0,), torch.float32),
+    }
+
+
+def test_against_torchvision(tmp_path):
+    """Many random objects: what torchvision reads as text, of the same folder, gives the same boxes and classes."""
+    rng = random.Random(3)
+
+    def something():
+        x, y = rng.randint(1, WIDTH), rng.randint(1, HEIGHT)
+        box = (x, y, rng.randint(x, WIDTH), rng.randint(y, HEIGHT))
+        return an_object(rng.choice(CLASSES), box, rng.choice("01"), rng.choice(["", PART]))
+
+    names = [f"{rng.randrange(10**6):06}" for _ in range(12)]
+    annotations = {name: xml(*(something() for _ in range(rng.randrange(1, 9)))) for name in names}
+    write_voc(tmp_path / "VOCdevkit" / "VOC2007", annotations, {"val": names})
+    data = VocDataset(tmp_path / "VOCdevkit" / "VOC2007", "val", masks=False)
+    theirs = VOCDetection(tmp_path, year="2007", image_set="val")
+    by_name = {theirs.images[i].rsplit("/", 1)[-1][:-4]: theirs[i] for i in range(len(theirs))}
+    assert sorted(by_name) == data.names
+    for index, name in enumerate(data.names):
+        picture, parsed = by_name[name]
+        image, target = data[index]
+        assert torch.equal(image, torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255)
+        objects = parsed["annotation"]["object"]
+        assert [data.classes[label] for label in target["labels"]] == [one["name"] for one in objects]
+        assert [str(int(flag)) for flag in target["difficult"]] == [one["difficult"] for one in objects]
+        inclusive = target["boxes"] + torch.tensor([1, 1, 0, 0])
+        corners = [[float(one["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")] for one in objects]
+        assert inclusive.tolist() == corners
+
+
+def test_difficult_objects_are_neither_learned_nor_counted(root):
+    target = VocDataset(root, masks=False).load_target(1)
+    assert single_objects(target)["labels"].tolist() == [12, 20]
+    person = {"boxes": target["boxes"][1:2], "labels": target["labels"][1:2], "scores": torch.tensor([0.9])}
+    for protocol in ("voc2007", "voc2010", "coco"):
+        result = evaluate([person], [target], protocol=protocol, classes=VocDataset(root, masks=False).classes)
+        row = result.per_class[15]
+        assert (row.objects, np.isnan(row.ap)) == (0, True), "neither an object to find nor a wrong detection"
+        assert result.ap == 0.0
+
+
+# ------------------------------------------------------------------------------------------------------------- masks
+
+
+def test_masks_by_hand(root):
+    values = np.zeros((HEIGHT, WIDTH))
+    values[1:6, 2:7], values[1:6, 2] = 1, 255
+    values[3:12, 7:20] = 2
+    values[0, 0] = 3
+    write_voc_mask(root, "000005", values)
+    write_voc(root, {}, {"trainval": ["000001", "000005"]}, segmented=["000005", "another"])
+    data = VocDataset(root)
+    assert (data.names, data.without_masks, data.image_ids) == (["000005"], ["000001"], [1])
+    target = data.load_target(0)
+    assert target["masks"].dtype == torch.bool
+    assert target["masks"].shape == (3, HEIGHT, WIDTH)
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [20, 117, 1]
+    for number, mask in enumerate(target["masks"], start=1):
+        assert np.array_equal(mask.numpy(), values == number)
+    assert not target["masks"][:, 1, 2].any(), "the border belongs to nobody"
+    assert target["iscrowd"].tolist() == [False, True, False]
+    assert data.find_problems(0) == []
+
+
+def test_object_without_pixels_is_left_out_of_training_and_said(root):
+    values = np.zeros((HEIGHT, WIDTH))
+    values[1:6, 2:7], values[3:12, 7:20] = 1, 2
+    values[0, 1] = 7
+    write_voc_mask(root, "000005", values)
+    write_voc(root, {}, {"trainval": ["000005"]}, segmented=["000005"])
+    data = VocDataset(root)
+    target = data.load_target(0)
+    assert target["iscrowd"].tolist() == [False, True, True]
+    assert target["difficult"].tolist() == [False, True, False]
+    path = root / "SegmentationObject" / "000005.png"
+    assert data.find_problems(0) == [
+        f"{path}: object 3 (tvmonitor) has no pixels; draw it (training leaves it out)",
+        f"{path}: pixels of object 7, but the XML has 3; correct the one or the other",
+    ]
+
+
+def test_mask_numbers_count_objects_that_were_dropped(tmp_path):
+    """The second object is invalid: the third keeps the pixels of number 3."""
+    objects = (an_object(), an_object("unicorn"), an_object("cat", (10, 1, 12, 3)))
+    root = write_voc(tmp_path, {"a": xml(*objects)}, segmented=["a"])
+    values = np.zeros((HEIGHT, WIDTH))
+    values[1:6, 2:7], values[8:, :5], values[0:3, 9:12] = 1, 2, 3
+    write_voc_mask(root, "a", values)
+    data = VocDataset(root, drop_invalid=True)
+    target = data.load_target(0)
+    assert [data.classes[label] for label in target["labels"]] == ["dog", "cat"]
+    assert np.array_equal(target["masks"][1].numpy(), values == 3)
+    assert data.find_problems(0) == []
+    assert data.dropped == [
+        f"{root / 'Annotations' / 'a.xml'}: object 2 (unicorn): unknown class 'unicorn': correct it or delete the "
+        "object"
+    ]
+
+
+def test_split_without_masks_is_refused(root):
+    with pytest.raises(
+        DatasetError, match=r"none of the 3 pictures of split 'trainval' has masks; use boxes only, with masks=False"
+    ):
+        VocDataset(root)
+
+
+def test_bad_mask_files(root):
+    write_voc(root, {}, {"trainval": ["000005"]}, segmented=["000005"])
+    path = root / "SegmentationObject" / "000005.png"
+    with pytest.raises(DatasetError, match=r"000005\.png: there is no such file"):
+        VocDataset(root)
+    for content, words in (
+        (np.ones((5, 6)), "the mask is 5 high and 6 wide, the picture 12 and 20"),
+        (b"no picture", "cannot be decoded .no picture of a known kind"),
+    ):
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            write_voc_mask(root, "000005", content)
+        data = VocDataset(root)
+        with pytest.raises(DatasetError, match=words) as error:
+            data.load_target(0)
+        assert str(error.value).startswith(str(path))
+        assert data.find_problems(0) == [str(error.value)]
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)).save(path)
+    with pytest.raises(DatasetError, match="in colours, no mask"):
+        VocDataset(root).load_target(0)
+
+
+# ----------------------------------------------------------------------------------------------------------- defects
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (an_object("Dog"), r"object 2 \(Dog\): unknown class 'Dog' \(did you mean 'dog'\?\)"),
+        (an_object(""), r"object 2 \(no name\): it has no <name>"),
+        (an_object(difficult="2"), "<difficult> is '2': it must be 0 or 1"),
+        (an_object(box=(3, 2, "x", 6)), r"box 3, 2, x, 6 .* is not four finite numbers"),
+        (an_object(box=(3, 2, "", 6)), r"box 3, 2, –, 6 .* is not four finite numbers"),
+        (an_object(box=(3, 2, "nan", 6)), "is not four finite numbers"),
+        (an_object(box=(3, 2, "1e999", 6)), "is not four finite numbers"),
+        (an_object(box=(7, 2, 3, 6)), "has no width"),
+        (an_object(box=(3, 6, 7, 2)), "has no height"),
+        (an_object(box=(3, 7, 7, 6)), "has no height"),
+        (an_object(box=(3, 2, 22, 6)), "leaves the picture of 20×12 pixels"),
+        (an_object(box=(3, 2, 7, 14)), "leaves the picture"),
+        (an_object(box=(-1, 2, 7, 6)), "leaves the picture"),
+        ("<object><name>dog</name></object>", "is not four finite numbers"),
+    ],
+)
+def test_defects_of_objects(tmp_path, bad, words):
+    with pytest.raises(DatasetError, match=words) as error:
+        only(tmp_path, xml(an_object(), bad))
+    assert f"{tmp_path / 'Annotations' / 'a.xml'}: object 2 (" in str(error.value)
+    data = only(tmp_path, xml(an_object(), bad), drop_invalid=True)
+    assert len(data.load_target(0)["labels"]) == 1
+    assert len(data.dropped) == 1
+
+
+@pytest.mark.parametrize("box", [(0, 0, 4, 4), (1, 1, 21, 13), (3, 2, 3, 2)])
+def test_boxes_that_are_accepted(tmp_path, box):
+    """Tools that count from 0 are off by one pixel, and a box may be of one pixel."""
+    boxes = only(tmp_path, xml(an_object(box=box))).load_target(0)["boxes"].tolist()
+    assert boxes == [[box[0] - 1, box[1] - 1, box[2], box[3]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "broken XML at line 1, column 0: no element found"),
+        (xml(an_object())[:-30], "broken XML at line 1, column .*unclosed token|broken XML at line 1"),
+        ("<annotation>\n<size></annotation>", "broken XML at line 2, column 8: mismatched tag"),
+        ("<html></html>", "its root is <html>, not <annotation>"),
+        ("<annotation></annotation>", "<size> states height '' and width ''"),
+        (xml(size=(0, 20)), "<size> states height '0' and width '20'"),
+        (xml(size=(-3, 20)), "<size> states height '-3'"),
+        (xml(size=("²", 20)), "<size> states height '²'"),
+        (xml(size=(10**8, 10**8)), "<size> states"),
+        ('<?xml version="1.0" encoding="latin-99"?><annotation/>', "unknown encoding|cannot be read as text"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, text, words):
+    with pytest.raises(DatasetError, match=words) as error:
+        only(tmp_path, text)
+    assert str(tmp_path / "Annotations" / "a.xml") in str(error.value)
+
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]>',  # a hundred billion times "ha"
+        '<!DOCTYPE a [<!ENTITY l11 SYSTEM "file:///etc/passwd">]>',
+        '<!DOCTYPE a SYSTEM "http://localhost:9/a.dtd">',
+    ],
+)
+def test_declarations_are_refused_before_they_work(tmp_path, declaration, encoding):
+    text = f'<?xml version="1.0" encoding="{encoding}"?>{declaration}<annotation>&l11;</annotation>'
+    path = tmp_path / "a.xml"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DatasetError, match=r"a\.xml: declares a document type or entities"):
+        read_annotation(path)
+
+
+def test_huge_and_deep_files(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_bytes(b"<annotation>" + b" " * 10_000_001)
+    with pytest.raises(DatasetError, match=r"a\.xml: 10000013 bytes"):
+        read_annotation(path)
+    path.write_text("<annotation>" + "<object>" * 100_000 + "</object>" * 100_000 + "</annotation>", encoding="utf-8")
+    with pytest.raises(DatasetError, match="<size> states"):
+        read_annotation(path)
+
+
+def test_damaged_files_never_raise_anything_else(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = bytearray(ANNOTATIONS["000005"].encode())
+    path, read, refused = tmp_path / "a.xml", 0, 0
+    for trial in range(300):
+        damaged = whole[: rng.integers(len(whole))] if trial % 3 == 0 else bytearray(whole)
+        for place in rng.integers(len(damaged), size=1) if len(damaged) else ():
+            damaged[place] = rng.integers(32, 127) if trial % 2 else rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_annotation(path)
+            read += 1
+        except DatasetError as error:
+            assert str(error).startswith(str(path))
+            refused += 1
+    assert read > 5
+    assert refused > 200
+
+
+def test_missing_files_are_all_named(root):
+    (root / "Annotations" / "000001.xml").unlink()
+    (root / "JPEGImages" / "000005.jpg").unlink()
+    with pytest.raises(DatasetError, match="2 problems") as error:
+        VocDataset(root, masks=False)
+    assert f"{root / 'Annotations' / '000001.xml'}: there is no such annotation file" in str(error.value)
+    assert f"{root / 'JPEGImages' / '000005.jpg'}: there is no such file" in str(error.value)
+    data = VocDataset(root, masks=False, drop_invalid=True)
+    assert (data.names, data.image_ids, len(data.dropped)) == (["2007_000027"], [1], 2)
+
+
+def test_picture_of_another_size(tmp_path):
+    data = only(tmp_path, xml(size=(WIDTH, HEIGHT)))
+    with pytest.raises(DatasetError, match=r"a\.jpg: the picture is 12 high and 20 wide, its XML says 20 and 12"):
+        data.load_image(0)
+
+
+def test_splits(root):
+    for split, words in (
+        ("trian", r"no 'trian' \(did you mean 'trainval'\?\) in .*; there are trainval"),
+        ("../Main/trainval", "there is no '../Main/trainval'"),
+        ("dog_trainval", "there is no 'dog_trainval'"),
+    ):
+        (root / "ImageSets" / "Main" / "dog_trainval.txt").write_text("000005 -1\n")
+        with pytest.raises(DatasetError, match=words):
+            VocDataset(root, split, masks=False)
+    path = root / "ImageSets" / "Main" / "val.txt"
+    for content, words in (
+        (b"\n \n", r"val\.txt: lists no pictures"),
+        (b"../../secret\n", r"val\.txt: entry 1, '../../secret', names no picture"),
+        (b"a\xff\n", r"val\.txt: no UTF-8 text at byte 1"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=words):
+            VocDataset(root, "val", masks=False)
+    path.write_bytes("\ufeff000005\r\n000001\r\n000005\r\n".encode())
+    assert VocDataset(root, "val", masks=False).names == ["000001", "000005"]
+
+
+def test_wrong_folder_and_odd_paths(root, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"did you mean {root}"):
+        VocDataset(root.parent)
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder; name a folder such as"):
+        VocDataset(tmp_path / "nowhere")
+    odd = write_voc(tmp_path / "mein Ordner 日本", {"日 ü 1": xml(an_object())})
+    image, target = VocDataset(odd, masks=False)[0]
+    assert (image.shape, len(target["labels"])) == ((3, 12, 20), 1)
