@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from minircnn.cli import app
 from minircnn.datasets import ToyTown
 from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.mask_rcnn import load_mask_rcnn
+from minircnn.training import FineTuningSettings
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -35,7 +38,7 @@ def own_data(tmp_path):
 
 
 def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
-    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    program, fine_tuning = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert program.count("iterations=2000") == 1
     monkeypatch.chdir(own_data)
     names = {}
@@ -45,3 +48,31 @@ def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
     assert list(load_mask_rcnn("my/detector.safetensors").classes) == list(classes)
     printed = capsys.readouterr().out
     assert all(name in printed for name in classes[1:])
+
+    for words, small in (
+        ('weights="coco"', "weights=None"),  # random ones, for there may be no network
+        ("fine_tune(model, train,", "fine_tune(model, train, FineTuningSettings(iterations=1, min_size=64),"),
+    ):
+        assert fine_tuning.count(words) == 1
+        fine_tuning = fine_tuning.replace(words, small)
+    names["FineTuningSettings"] = FineTuningSettings
+    exec(compile(fine_tuning, "README.md", "exec"), names)
+    tuned = load_mask_rcnn("my/fine_tuned.safetensors")
+    assert list(tuned.classes) == list(classes) and list(tuned.trunk.config.blocks) == [3, 4, 6, 3]
+
+
+def test_the_commands_for_your_own_data(own_data, monkeypatch):
+    commands = re.findall(
+        r"^    minircnn (\w+ \w+ .*my/annotations.json.*)$", README.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert [command.split()[0] for command in commands] == ["data", "train", "evaluate"]
+    monkeypatch.chdir(own_data)
+    outputs = []
+    for command in commands:
+        few = ["--iterations", "1"] if command.startswith("train") else []
+        result = CliRunner().invoke(app, [*command.split(), *few])
+        assert result.exit_code == 0, result.output
+        outputs.append(result.output)
+    checked, trained, measured = outputs
+    assert "10 pictures" in checked and "my/detector.safetensors" in trained
+    assert all(name in measured for name in ToyTown("val").classes[1:3])

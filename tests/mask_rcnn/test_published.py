@@ -128,6 +128,19 @@ def test_keys_and_shapes_are_torchvisions(kind):
     assert len(mine) == {"mask": 307, "faster": 295}[kind]
 
 
+def test_names_by_hand():
+    names = {
+        "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
+        "rpn.head.conv.0.0.weight": "rpn.head.conv.0.0.weight",
+        "backbone.fpn.layer_blocks.3.bias": "trunk.fpn.layer_blocks.3.0.bias",
+        "roi_heads.mask_head.mask_fcn4.bias": "roi_heads.mask_head.3.0.bias",
+        "backbone.body.layer1.0.bn2.running_var": "trunk.body.layer1.0.bn2.running_var",
+        "backbone.body.bn1.num_batches_tracked": None,
+    }
+    found = rename_keys({name: torch.tensor(float(number)) for number, name in enumerate(names)})
+    assert list(found) == list(dict.fromkeys(name for name in names.values() if name))
+
+
 def older(state):
     """Names of the first published files, which torchvision still reads."""
     renamed = {}
@@ -257,7 +270,7 @@ def test_nothing_to_learn_and_nothing_found(kind):
     assert found["boxes"].shape == (0, 4) and found.get("masks", torch.zeros(0, 1, 40, 30)).shape == (0, 1, 40, 30)
 
 
-def test_boxes_as_masks_are_learned_from_their_own_level():
+def test_regions_are_taken_from_their_own_level():
     """A gradient reaches every level that regions are taken from, and P6 only through anchors."""
     model = ours.maskrcnn_resnet50_fpn(["background", "coin"], transform=Transform(divisor=32))
     features = {

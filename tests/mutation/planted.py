@@ -675,4 +675,112 @@ READING = [
     ),
 ]
 
-MUTANTS = [*BOXES, *MATCHING, *POOLING, *PROPOSALS, *HEADS, *EVALUATION, *PICTURES, *RCNN, *READING]
+PYRAMID = [
+    Mutant(
+        "pyramid: an object of ImageNet's size belongs to P5",
+        "pooling/pyramid.py",
+        "CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4",
+        "CANONICAL_SIZE, CANONICAL_LEVEL = 224, 5",
+        ("pooling/test_pyramid.py::test_levels_equal_torchvisions_mapper",),
+    ),
+    Mutant(
+        "pyramid: levels rounded to the nearest, not down",
+        "pooling/pyramid.py",
+        "+ 1e-6).floor()",
+        "+ 1e-6).round()",
+        ("pooling/test_pyramid.py::test_equation_one_by_hand",),
+    ),
+    Mutant(
+        "pyramid: regions come back in the order of their levels",
+        "pooling/pyramid.py",
+        "return torch.cat(parts)[order.argsort()]",
+        "return torch.cat(parts)",
+        ("pooling/test_pyramid.py::test_each_region_comes_from_its_own_level",),
+    ),
+    Mutant(
+        "frozen batch normalisation: the mean is added",
+        "resnet_fpn.py",
+        "self.bias - self.running_mean * factor",
+        "self.bias + self.running_mean * factor",
+        ("test_resnet_fpn.py::test_frozen_batch_normalisation",),
+    ),
+    Mutant(
+        "frozen batch normalisation: without eps",
+        "resnet_fpn.py",
+        "(self.running_var + self.eps).rsqrt()",
+        "self.running_var.rsqrt()",
+        ("test_resnet_fpn.py::test_frozen_batch_normalisation",),
+    ),
+    Mutant(
+        "frozen batch normalisation: the summand is scaled twice when it is folded",
+        "resnet_fpn.py",
+        "summand, conv.stride, conv.padding)",
+        "summand * factor, conv.stride, conv.padding)",
+        ("test_resnet_fpn.py::test_convolution_and_normalisation_in_one_step",),
+    ),
+    Mutant(
+        "pyramid: coarse maps are not handed on",
+        "resnet_fpn.py",
+        'merged[level] = fine + F.interpolate(merged[level + 1], size=fine.shape[2:], mode="nearest")',
+        "merged[level] = fine",
+        ("test_resnet_fpn.py::test_coarse_maps_reach_fine_ones_and_not_the_other_way",),
+    ),
+    Mutant(
+        "pyramid: only the next level is handed on",
+        "resnet_fpn.py",
+        "for level in reversed(range(len(merged) - 1)):",
+        "for level in range(len(merged) - 1):",
+        ("test_resnet_fpn.py::test_pyramid_equals_torchvisions",),
+    ),
+    Mutant(
+        "pyramid: regions are taken from P6, too",
+        "mask_rcnn/pyramid.py",
+        'if name != "pool"]',
+        "]",
+        ("mask_rcnn/test_published.py::test_regions_are_taken_from_their_own_level",),
+    ),
+    Mutant(
+        "published: the usual eps for weights that were trained without",
+        "mask_rcnn/published.py",
+        "norm_eps=0.0 if trained_with_zero else 1e-5",
+        "norm_eps=1e-5",
+        ("mask_rcnn/test_published.py::test_published_weights_are_fetched_once_and_have_their_eps",),
+    ),
+    Mutant(
+        "published: the branch's convolutions are numbered from 1",
+        "mask_rcnn/published.py",
+        "int(found[1]) - 1",
+        "int(found[1])",
+        ("mask_rcnn/test_published.py::test_names_by_hand",),
+    ),
+    Mutant(
+        "half precision: variances become 0",
+        "weights.py",
+        'value.half() if value.is_floating_point() and not name.endswith("running_var") else value',
+        "value.half() if value.is_floating_point() else value",
+        ("training/test_fine_tuning.py::test_what_is_written_is_read_again",),
+    ),
+    Mutant(
+        "fine-tuning: layers that should stay learn",
+        "training/joint.py",
+        "model.trunk.freeze(model.trunk.trainable_layers)",
+        "model.trunk.freeze(5)",
+        ("training/test_fine_tuning.py::test_what_learns",),
+    ),
+    Mutant(
+        "VOC: pixels counted from 1",
+        "datasets/voc_format.py",
+        "box = (xmin - 1, ymin - 1, xmax, ymax)",
+        "box = (xmin, ymin, xmax + 1, ymax + 1)",
+        ("datasets/test_voc.py::test_by_hand",),
+    ),
+    Mutant(
+        "boxes of masks: the last pixel is left out",
+        "datasets/folder.py",
+        "torch.where(occupied, place, -1).amax(dim=1) + 1",
+        "torch.where(occupied, place, -1).amax(dim=1)",
+        ("datasets/test_penn_fudan.py::test_by_hand",),
+    ),
+]
+
+MUTANTS = [*BOXES, *MATCHING, *POOLING, *PROPOSALS, *HEADS, *EVALUATION, *PICTURES, *RCNN, *READING, *PYRAMID]

@@ -57,7 +57,7 @@ def test_levels_equal_torchvisions_mapper():
     assert pyramid_level(edges).tolist() == [2, 2, 2, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-@pytest.mark.parametrize("side", [30, 60, 113, 150, 224, 300, 500])
+@pytest.mark.parametrize("side", [30, 60, 100, 113, 150, 170, 224, 300, 400, 500])
 def test_equation_one_by_hand(side):
     level = min(max(math.floor(4 + math.log2(side / 224)), 2), 5)
     assert pyramid_level(torch.tensor([[5.0, 9.0, 5.0 + side, 9.0 + side]])).tolist() == [level]
@@ -71,11 +71,12 @@ def test_one_level_is_plain_roi_align():
 
 
 def test_each_region_comes_from_its_own_level():
-    """Levels of one number each, which is the level's own."""
-    levels = [torch.full((2, 1, 192 // s, 256 // s), float(number)) for number, s in enumerate(STRIDES)]
-    boxes = [boxes[(boxes[:, 2] < 256) & (boxes[:, 3] < 192)] for boxes in boxes_of_all_sizes()]
+    """Levels of one number each, which is the level's own, and regions in no order."""
+    levels = [torch.full((2, 1, 640 // s, 640 // s), float(number + 2)) for number, s in enumerate(STRIDES)]
+    sides = torch.tensor([[500.0, 60, 230, 130], [60, 460, 120, 600]])
+    boxes = [torch.cat([torch.full((4, 2), 8.0), 8 + side[:, None].expand(4, 2)], dim=1) for side in sides]
     values = roi_align_pyramid(levels, to_rois(boxes), 1, STRIDES, 1).flatten()
-    assert torch.allclose(values + 2, pyramid_level(torch.cat(boxes)).float())
+    assert values.tolist() == [5, 2, 4, 3, 2, 5, 3, 5]
 
 
 def test_degenerate_boxes():
