@@ -67,11 +67,8 @@ class RPNConfig:
             raise ValueError(f"every level must have equally many anchor_sizes, at least one, not {self.anchor_sizes}")
 
 
-@lru_cache(maxsize=16)
-def _remembered(*arguments: Any) -> Tensor:  # noqa: ANN401 - those of grid_anchors
-    """The same anchors as the last time: most pictures have the size of the one before, and nobody changes anchors."""
-    with torch.inference_mode(False):  # what is made in that mode could not be used in training later
-        return grid_anchors(*arguments)
+# Most pictures have the size of the one before, and nobody changes anchors.
+_remembered = lru_cache(maxsize=16)(grid_anchors)
 
 
 class RPNHead(nn.Module):
