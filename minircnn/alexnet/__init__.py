@@ -9,6 +9,7 @@ from minircnn.alexnet.network import (
     AlexNet,
     AlexNetConfig,
     fold_batch_norm,
+    up_to_pool5,
 )
 from minircnn.alexnet.pretrained import (
     IMAGENET_URL,
@@ -18,6 +19,7 @@ from minircnn.alexnet.pretrained import (
     load_alexnet,
     load_alexnet_2012,
     load_imagenet_weights,
+    load_pretrained,
     rename_keys,
     save_alexnet,
 )
@@ -38,6 +40,8 @@ __all__ = [
     "load_alexnet",
     "load_alexnet_2012",
     "load_imagenet_weights",
+    "load_pretrained",
     "rename_keys",
     "save_alexnet",
+    "up_to_pool5",
 ]

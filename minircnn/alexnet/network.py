@@ -33,7 +33,7 @@ class AlexNetConfig:
     batch_norm: bool = False  # behind every convolution, for training only: see fold_batch_norm
     pool5: str = "max"  # or "max average", torchvision's; or "grid": the largest value in each cell of a grid
     pool5_size: int = 6
-    hidden: int = 4096  # width of fc6 and fc7
+    hidden: int = 4096  # width of fc6 and fc7; 0: there are none, see up_to_pool5
     dropout: float = 0.5
     input_size: int = 227  # paper vs code: the paper says 224, which does not fit its own map sizes
     mean: tuple[float, float, float] = (104.00699 / 255, 116.66877 / 255, 122.67891 / 255)  # of each channel
@@ -46,6 +46,8 @@ class AlexNetConfig:
             raise ValueError(f"channels and groups describe five convolutions, not {self.channels}, {self.groups}")
         if self.stride < 1 or self.input_size < 1:
             raise ValueError(f"stride and input_size must be at least 1, not {self.stride} and {self.input_size}")
+        if self.hidden < 0:
+            raise ValueError(f"hidden must be at least 0, not {self.hidden}")
         if self.pool5 not in ("max", "max average", "grid"):
             raise ValueError(f'pool5 must be "max", "max average" or "grid", not {self.pool5!r}')
 
@@ -95,7 +97,7 @@ class AlexNet(nn.Module):
         config: the numbers.
         trunk: conv1 … relu5: (B, 3, H, W) to (B, C, h, w). This is what later detectors run once for a picture.
         pool5: the last pooling, to a map of fixed size: (B, C, h, w) to (B, C, 6, 6).
-        classifier: fc6 and fc7: (B, C · 6 · 6) to (B, hidden).
+        classifier: fc6 and fc7: (B, C · 6 · 6) to (B, hidden). Without them, with ``hidden=0``, nothing is in it.
         fc8: one score for each class, before the softmax.
 
     Pictures enter normalised: call :meth:`normalise` first. Nothing is resized in here.
@@ -110,23 +112,15 @@ class AlexNet(nn.Module):
         self.trunk = _trunk(config)
         self.pool5 = _pool5(config)
         size = config.channels[-1] * config.pool5_size**2
-        self.classifier = nn.Sequential(
-            OrderedDict(
-                dropout6=nn.Dropout(config.dropout),
-                fc6=nn.Linear(size, config.hidden),
-                relu6=nn.ReLU(inplace=True),
-                dropout7=nn.Dropout(config.dropout),
-                fc7=nn.Linear(config.hidden, config.hidden),
-                relu7=nn.ReLU(inplace=True),
-            )
-        )
-        self.fc8 = nn.Linear(config.hidden, num_classes)
+        self.classifier = _classifier(size, config) if config.hidden else nn.Sequential()
+        self.fc8 = nn.Linear(config.hidden or size, num_classes)
 
     @property
     def feature_sizes(self) -> dict[str, int]:
-        """How many numbers each of ``LAYERS`` gives for one picture."""
+        """How many numbers each of ``LAYERS`` that the network has gives for one picture."""
         hidden = self.config.hidden
-        return {"pool5": self.config.channels[-1] * self.config.pool5_size**2, "fc6": hidden, "fc7": hidden}
+        connected = {"fc6": hidden, "fc7": hidden} if hidden else {}
+        return {"pool5": self.config.channels[-1] * self.config.pool5_size**2, **connected}
 
     def normalise(self, images: Tensor) -> Tensor:
         """Pictures as the network expects them: of known mean and spread, in its order of channels.
@@ -159,9 +153,9 @@ class AlexNet(nn.Module):
         Raises:
             ValueError: there is no layer of such a name.
         """
-        unknown = set(layers) - set(LAYERS)
+        unknown = set(layers) - set(self.feature_sizes)
         if unknown or not layers:
-            raise ValueError(f"layers must be some of {', '.join(LAYERS)}, not {sorted(layers)}")
+            raise ValueError(f"layers must be some of {', '.join(self.feature_sizes)}, not {sorted(layers)}")
         last = max(map(LAYERS.index, layers))
         x = self.pool5(self.trunk(images)).flatten(1)  # (B, D)
         found = {"pool5": x}
@@ -180,6 +174,40 @@ class AlexNet(nn.Module):
         return self.fc8(self.classifier(self.pool5(self.trunk(images)).flatten(1)))
 
 
+class ResponseNorm(nn.LocalResponseNorm):
+    """Each number divided by what its neighbours in other channels say at the same place (Krizhevsky et al., 3.3).
+
+    The values are those of ``nn.LocalResponseNorm``, in half of its time or less, which otherwise is most of the whole
+    network's on a processor. The exponent is 3/4, whose power two square roots give.
+    """
+
+    def __init__(self, size: int, alpha: float, k: float) -> None:
+        super().__init__(size, alpha, beta=0.75, k=k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        squares = x.square()
+        total = squares.clone()  # over the channels c - size // 2 … c + size // 2, as far as there are such
+        for distance in range(1, self.size // 2 + 1):
+            total[:, distance:] += squares[:, :-distance]
+            total[:, :-distance] += squares[:, distance:]
+        root = total.mul_(self.alpha / self.size).add_(self.k).rsqrt_()  # to the power of -1/2
+        return x * root * root.sqrt()
+
+
+def _classifier(size: int, config: AlexNetConfig) -> nn.Sequential:
+    """fc6 and fc7, with dropout before each."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        dropout6=nn.Dropout(config.dropout),
+        fc6=nn.Linear(size, config.hidden),
+        relu6=nn.ReLU(inplace=True),
+        dropout7=nn.Dropout(config.dropout),
+        fc7=nn.Linear(config.hidden, config.hidden),
+        relu7=nn.ReLU(inplace=True),
+    )
+    return nn.Sequential(layers)
+
+
 def _trunk(config: AlexNetConfig) -> nn.Sequential:
     """The layers from conv1 to relu5, named as in the paper."""
     sizes = [(config.kernel, config.stride, config.padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
@@ -194,7 +222,7 @@ def _trunk(config: AlexNetConfig) -> nn.Sequential:
         if i <= 2:
             if config.response_norm:
                 # Paper vs code: Caffe, in which R-CNN's weights were trained, divides alpha by the size, takes k = 1.
-                layers[f"norm{i}"] = nn.LocalResponseNorm(size=5, alpha=1e-4, beta=0.75, k=1.0)
+                layers[f"norm{i}"] = ResponseNorm(size=5, alpha=1e-4, k=1.0)
             layers[f"pool{i}"] = nn.MaxPool2d(3, 2, config.pool2_padding if i == 2 else 0)
     return nn.Sequential(layers)
 
@@ -205,6 +233,23 @@ def _pool5(config: AlexNetConfig) -> nn.Module:
         return nn.AdaptiveMaxPool2d(config.pool5_size)
     pool = nn.MaxPool2d(3, 2)
     return pool if config.pool5 == "max" else nn.Sequential(pool, nn.AdaptiveAvgPool2d(config.pool5_size))
+
+
+def up_to_pool5(network: AlexNet) -> AlexNet:
+    """The same convolutions without fc6 and fc7, which are nine tenths of the weights: for features of pool5.
+
+    Args:
+        network: in any mode; its convolutions are shared, not copied.
+
+    Returns:
+        A network in evaluation mode, on the same device; fc8, which now would name a picture by its pool5, has one
+        output and is all zeros.
+    """
+    cut = AlexNet(replace(network.config, hidden=0), num_classes=1).to(network.fc8.weight.device)
+    cut.trunk = network.trunk
+    for parameter in cut.fc8.parameters():
+        nn.init.zeros_(parameter)
+    return cut.eval()
 
 
 def fold_batch_norm(network: AlexNet) -> AlexNet:

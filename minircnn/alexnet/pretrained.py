@@ -57,6 +57,35 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def load_pretrained(path: str | Path) -> tuple[AlexNet, str]:
+    """A trained AlexNet of whichever kind a file holds: ours, torchvision's, or the convolutions of 2012.
+
+    Args:
+        path: what :func:`save_alexnet` wrote, with its JSON file; or a state dict of torchvision's AlexNet; or a file
+            for :func:`load_alexnet_2012`. What it holds decides, not what it is called.
+
+    Returns:
+        A network in evaluation mode, and the last of ``LAYERS`` that was trained: "fc7", or "pool5" where the file has
+        the convolutions alone. Layers behind it are fresh.
+
+    Raises:
+        FileNotFoundError: no such file, or none of the JSON that belongs to it.
+        WeightsError: it is damaged, or of another network.
+    """
+    tensors = read_tensors(path)
+    if "trunk.conv1.weight" in tensors:
+        return load_alexnet(path), "fc7"
+    if "features.0.weight" in tensors:
+        return load_imagenet_weights(path), "fc7"
+    if "conv1.weight" in tensors:
+        return load_alexnet_2012(path), "pool5"
+    some = ", ".join(sorted(tensors)[:3]) or "nothing"
+    raise WeightsError(
+        f"{path}: no AlexNet, it holds {some} …; give a file that `minircnn train alexnet` wrote (.safetensors), "
+        "torchvision's weights (.pth, with features.0.weight), or the convolutions of 2012 (.npz, with conv1.weight)"
+    )
+
+
 def load_imagenet_weights(weights: str | Path | None = None) -> AlexNet:
     """Torchvision's AlexNet with the weights that it learned on ImageNet.
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import (
-    Device,
-    JsonFile,
-    MaxProposals,
-    check_count,
-    check_new_file,
-    find_weights,
-    ready_device,
+from minircnn.cli.class_names import Common, common_classes
+from minircnn.cli.data_options import (
+    TOYTOWN,
+    AnnotationsFile,
+    Chosen,
+    ClassNames,
+    DataName,
+    DataOptions,
+    Root,
+    SplitToMeasure,
+    pictures_to_measure,
 )
+from minircnn.cli.options import Device, JsonFile, check_new_file, find_weights, ready_device
+from minircnn.cli.timing import timed_detections, timed_proposals, timed_regression
 from minircnn.files import write_json
 
 if TYPE_CHECKING:
@@ -32,64 +34,85 @@ if TYPE_CHECKING:
     Detections = dict[str, Tensor]
     Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 
-app = typer.Typer(help="Measure how good a detector is, on Toy Town.", no_args_is_help=True)
+app = typer.Typer(help="Measure how good a detector is, on Toy Town or on your own pictures.", no_args_is_help=True)
 
 RECALL_IOU = 0.5
-
-
-class Split(str, Enum):
-    """The parts of Toy Town that nothing learns from."""
-
-    val = "val"
-    test = "test"
+TOY_TOWN_PROPOSALS = 300
 
 
 Weights = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
 ]
-SplitOption = Annotated[Split, typer.Option("--split", help="Which part of Toy Town.")]
+Proposals = Annotated[
+    int | None,
+    typer.Option(
+        "--max-proposals",
+        min=1,
+        metavar="N",
+        help="The first N proposals of each picture; 2000 of data other than Toy Town.",
+        show_default="300",
+    ),
+]
 Pictures = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="The first N pictures.", show_default="all of them")
 ]
 
 
+# The options are read from the context, which has them by name, so that only one function need handle them.
+
+
 @app.command()
 def rcnn(
+    context: typer.Context,
     weights: Weights = None,
-    split: SplitOption = Split.test,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToMeasure = None,
+    classes: ClassNames = None,
     pictures: Pictures = None,
-    max_proposals: MaxProposals = 300,
+    max_proposals: Proposals = None,
     device: Device = "cpu",
     json_file: JsonFile = None,
 ) -> None:
     """Measure R-CNN: average precision without and with box regression, recall of the proposals, and time."""
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
-    given = Given("rcnn", "R-CNN", weights, split, pictures, max_proposals, device, json_file)
+    given = Given.of("rcnn", "R-CNN", context.params)
     _evaluate_on_proposals(given, RCNN_WEIGHTS, load_rcnn)
 
 
 @app.command("fast_rcnn")
 def fast_rcnn(
+    context: typer.Context,
     weights: Weights = None,
-    split: SplitOption = Split.test,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToMeasure = None,
+    classes: ClassNames = None,
     pictures: Pictures = None,
-    max_proposals: MaxProposals = 300,
+    max_proposals: Proposals = None,
     device: Device = "cpu",
     json_file: JsonFile = None,
 ) -> None:
     """Measure Fast R-CNN: average precision without and with box regression, recall of the proposals, and time."""
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
-    given = Given("fast_rcnn", "Fast R-CNN", weights, split, pictures, max_proposals, device, json_file)
+    given = Given.of("fast_rcnn", "Fast R-CNN", context.params)
     _evaluate_on_proposals(given, FAST_RCNN_WEIGHTS, load_fast_rcnn)
 
 
 @app.command("faster_rcnn")
 def faster_rcnn(
+    context: typer.Context,
     weights: Weights = None,
-    split: SplitOption = Split.test,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToMeasure = None,
+    classes: ClassNames = None,
     pictures: Pictures = None,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -97,14 +120,19 @@ def faster_rcnn(
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
 
-    given = Given("faster_rcnn", "Faster R-CNN", weights, split, pictures, None, device, json_file)
+    given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
     _evaluate_proposer(given, FASTER_RCNN_WEIGHTS, load_faster_rcnn)
 
 
 @app.command("mask_rcnn")
 def mask_rcnn(
+    context: typer.Context,
     weights: Weights = None,
-    split: SplitOption = Split.test,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToMeasure = None,
+    classes: ClassNames = None,
     pictures: Pictures = None,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -112,7 +140,7 @@ def mask_rcnn(
     """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
     from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn
 
-    given = Given("mask_rcnn", "Mask R-CNN", weights, split, pictures, None, device, json_file)
+    given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
     _evaluate_proposer(given, MASK_RCNN_WEIGHTS, load_mask_rcnn, masks=True)
 
 
@@ -123,23 +151,55 @@ class Given:
     command: str
     name: str
     weights: Path | None
-    split: Split
+    data: DataOptions
     pictures: int | None
-    max_proposals: int | None
+    max_proposals: int
     device: str
     json_file: Path | None
+
+    @classmethod
+    def of(cls, command: str, name: str, options: dict[str, Any]) -> Given:
+        """From the options of a command, by name."""
+        data = DataOptions.of(options)
+        max_proposals = data.max_proposals(options.get("max_proposals")) or TOY_TOWN_PROPOSALS
+        others = (options[key] for key in ("device", "json_file"))
+        return cls(command, name, options["weights"], data, options["pictures"], max_proposals, *others)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What was asked for, at hand."""
+    """What was asked for, at hand.
+
+    Attributes:
+        weights: the detector's file.
+        device: where it is.
+        model: the detector.
+        chosen: the pictures.
+        common: the classes that the detector and the pictures share.
+        samples: ``(image, target)`` pairs; only the images count.
+        targets: with the labels of ``common.classes``.
+    """
 
     weights: Path
     device: torch.device
     model: Any
-    classes: Sequence[str]
+    chosen: Chosen
+    common: Common
     samples: Samples
     targets: list[dict[str, Any]]
+
+    def evaluate(self, found: Sequence[Detections], kind: str = "boxes", protocol: str = "coco") -> Result:
+        """Average precision of the detector's own detections, one entry for each picture."""
+        from minircnn.evaluation import evaluate
+
+        found = [self.common.of_detections(one) for one in found]
+        return evaluate(found, self.targets, classes=self.common.classes, kind=kind, protocol=protocol)
+
+    def voc_average_precisions(self, found: Sequence[Detections]) -> dict[str, float]:
+        """AP at IoU 0.5 as PASCAL VOC counts it, of its own pictures; of others nothing."""
+        if self.chosen.options.name != "voc":
+            return {}
+        return {protocol: self.evaluate(found, protocol=protocol).ap for protocol in ("voc2007", "voc2010")}
 
 
 def _ready(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> Ready:
@@ -153,41 +213,33 @@ def _ready(given: Given, default: Path, load: Callable[[Path], Any], masks: bool
     """
     from torch.utils.data import Subset
 
-    from minircnn.datasets import ToyTown
-
     if given.json_file:
         check_new_file("--json", given.json_file)
-    data = ToyTown(given.split.value, masks=masks)
-    count = check_count(given.pictures, data, f"Toy Town's {given.split.value} split")
+    chosen = pictures_to_measure(given.data, given.pictures, masks)
     device = ready_device(given.device)
     weights = find_weights("--weights", given.weights, default, f"`minircnn train {given.command}`")
     model = load(weights).to(device)
-    check_classes(weights, model.classes, data.classes)
-    targets = [data.load_target(index) for index in range(count)]
-    return Ready(weights, device, model, data.classes, Subset(data, range(count)), targets)
+    common = common_classes(weights, model.classes, chosen.data.classes)
+    if common.left_out:
+        typer.echo(common.left_out)
+    targets = [common.of_target(chosen.data.load_target(index)) for index in range(chosen.count)]
+    return Ready(weights, device, model, chosen, common, Subset(chosen.data, range(chosen.count)), targets)
 
 
 def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], Any]) -> None:
     """Measures a detector that is given the proposals of selective search; for the arguments see :func:`_ready`."""
-    from minircnn.evaluation import evaluate, proposal_recall
+    from minircnn.evaluation import proposal_recall
 
     ready = _ready(given, default, load)
     proposals, search = timed_proposals(ready.samples, given.max_proposals)
 
-    def measure(regress: bool) -> tuple[Result, float]:
-        def detect(image: Tensor, boxes: Tensor) -> Detections:
-            return ready.model.detect([image.to(ready.device)], [boxes], regress=regress)[0]
-
-        name = f"box regression: {'yes' if regress else 'no'}"
-        found, seconds = timed_detections(detect, ready.samples, proposals, name)
-        return evaluate(found, ready.targets, classes=ready.classes), seconds
-
-    unmoved, _ = measure(regress=False)
-    moved, seconds = measure(regress=True)
+    found, found_unmoved, seconds = timed_regression(ready.model, ready.device, ready.samples, proposals)
+    moved, unmoved, voc = ready.evaluate(found), ready.evaluate(found_unmoved), ready.voc_average_precisions(found)
     recall = float(proposal_recall(proposals, ready.targets, RECALL_IOU, [given.max_proposals])[0])
-    typer.echo(f"{given.name} on {len(proposals)} pictures, Toy Town's {given.split.value} split: {moved}\n")
+    typer.echo(f"{given.name} on {len(proposals)} pictures, {ready.chosen.title}: {moved}\n")
     for name, result in (("without box regression", unmoved), ("with box regression", moved)):
         typer.echo(f"{name:<22}  {average_precisions(result)}")
+    _say_voc(voc)
     typer.echo(f"recall of the first {given.max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
     typer.echo(f"seconds a picture: proposals {search}; network and the rest {seconds:.3f}")
     if given.json_file:
@@ -196,6 +248,7 @@ def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], A
             "max_proposals": given.max_proposals,
             "without_box_regression": as_numbers(unmoved),
             "with_box_regression": as_numbers(moved),
+            **voc,
             "proposal_recall": {"iou": RECALL_IOU, "recall": recall},
             "seconds_a_picture": {"proposals": search.seconds, "network_and_rest": seconds},
         }
@@ -205,7 +258,7 @@ def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], A
 
 def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> None:
     """Measures a detector that makes its own proposals; for the arguments see :func:`_ready`."""
-    from minircnn.evaluation import evaluate, proposal_recall
+    from minircnn.evaluation import proposal_recall
     from minircnn.mask_rcnn import binary_masks
 
     ready = _ready(given, default, load, masks)
@@ -221,13 +274,14 @@ def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any],
     proposals, proposing = timed_detections(propose, ready.samples, nothing, "proposals")
     found, seconds = timed_detections(detect, ready.samples, nothing, "detections")
     kinds = ("boxes", "masks") if masks else ("boxes",)
-    results = {kind: evaluate(found, ready.targets, classes=ready.classes, kind=kind) for kind in kinds}
+    results, voc = {kind: ready.evaluate(found, kind) for kind in kinds}, ready.voc_average_precisions(found)
     boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.after_nms[1]]
     recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
     for kind, result in results.items():
         of = f", {kind}" if masks else ""
-        typer.echo(f"{given.name} on {len(found)} pictures, Toy Town's {given.split.value} split{of}: {result}\n")
+        typer.echo(f"{given.name} on {len(found)} pictures, {ready.chosen.title}{of}: {result}\n")
         typer.echo(average_precisions(result))
+    _say_voc(voc)
     shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in zip(limits, recalls, strict=True))
     typer.echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
     typer.echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
@@ -235,6 +289,7 @@ def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any],
         content = {
             **_description(given, ready),
             "result": as_numbers(results["boxes"]),
+            **voc,
             **({"mask_result": as_numbers(results["masks"])} if masks else {}),
             "proposal_recall": {"iou": RECALL_IOU, "recall": dict(zip(map(str, limits), recalls, strict=True))},
             "seconds_a_picture": {"all": seconds, "features_and_proposals": proposing},
@@ -243,92 +298,26 @@ def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any],
         typer.echo(f"written to {given.json_file}")
 
 
+def _say_voc(numbers: dict[str, float]) -> None:
+    if numbers:
+        typer.echo(
+            f"as PASCAL VOC counts: AP {100 * numbers['voc2007']:.1f} % at 11 points (2007), "
+            f"{100 * numbers['voc2010']:.1f} % of the area (since 2010)"
+        )
+
+
 def _description(given: Given, ready: Ready) -> dict[str, Any]:
     """What was measured, for a JSON file."""
+    name = "Toy Town" if given.data.name == TOYTOWN else given.data.name
+    places = {"root": given.data.root, "annotations": given.data.annotations}
     return {
         "detector": given.command,
         "weights": str(ready.weights),
-        "data": f"Toy Town, {given.split.value}",
+        "data": f"{name}, {ready.chosen.split}",
+        **{key: str(place) for key, place in places.items() if place},
         "device": given.device,
         "pictures": len(ready.targets),
     }
-
-
-@dataclass(frozen=True)
-class SearchTime:
-    """How long the search for proposals took.
-
-    Attributes:
-        computed: for how many pictures it was done; for the others its results were in the cache.
-        pictures: how many there are.
-        seconds: for each picture that was searched, on average; None if none was.
-    """
-
-    computed: int
-    pictures: int
-    seconds: float | None
-
-    def __str__(self) -> str:
-        if self.seconds is None:
-            return "from the cache, not timed"
-        if self.computed == self.pictures:
-            return f"{self.seconds:.3f}"
-        return f"{self.seconds:.3f} ({self.pictures - self.computed} of {self.pictures} from the cache, not timed)"
-
-
-def timed_proposals(samples: Samples, max_proposals: int) -> tuple[list[Tensor], SearchTime]:
-    """The proposals of each picture, from the cache or computed: one picture after the other, to time them."""
-    from tqdm import tqdm
-
-    from minircnn.cache import Cache
-    from minircnn.selective_search import stored_proposals
-
-    times: list[float] = []
-
-    class TimedCache(Cache):
-        def get(self, kind: str, parts: Any, compute: Callable[[], Any]) -> dict[str, Tensor]:  # noqa: ANN401
-            def timed() -> Any:  # noqa: ANN401
-                start = time.perf_counter()
-                result = compute()
-                times.append(time.perf_counter() - start)
-                return result
-
-            return super().get(kind, parts, timed)
-
-    cache, found = TimedCache(), []
-    for index in tqdm(range(len(samples)), desc="proposals", unit="picture", disable=None, leave=False):
-        found += stored_proposals([samples[index]], cache=cache, max_proposals=max_proposals)
-    return found, SearchTime(len(times), len(samples), sum(times) / len(times) if times else None)
-
-
-def timed_detections(
-    detect: Callable[[Tensor, Any], Detections], samples: Samples, proposals: Sequence[Any], name: str
-) -> tuple[list[Detections], float]:
-    """What a detector finds in each picture, on the CPU, and how many seconds a picture it took; reading is not timed.
-
-    Args:
-        detect: makes detections of a picture (3, H, W) and its proposals (P, 4).
-        samples: ``(image, target)`` pairs; the targets are not looked at.
-        proposals: of each picture; what ``detect`` is given.
-        name: stands beside the progress bar.
-    """
-    from tqdm import tqdm
-
-    found, seconds = [], 0.0
-    for index, boxes in enumerate(tqdm(proposals, desc=name, unit="picture", disable=None, leave=False)):
-        image = samples[index][0]
-        start = time.perf_counter()
-        found.append({key: value.cpu() for key, value in detect(image, boxes).items()})
-        seconds += time.perf_counter() - start
-    return found, seconds / len(samples)
-
-
-def check_classes(weights: Path, known: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuses a detector of other classes: its numbers would say nothing."""
-    if tuple(known) != tuple(wanted):
-        raise RefusedError(
-            f"--weights {weights}: it knows {', '.join(known[1:])}, but these pictures show {', '.join(wanted[1:])}"
-        )
 
 
 def average_precisions(result: Result) -> str:

@@ -1,11 +1,11 @@
 """What every training begins with: options, the pre-trained network, pictures and proposals, and what is said."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import find_weights
 
 if TYPE_CHECKING:
@@ -18,20 +18,36 @@ OutFile = Annotated[
     typer.Option(
         metavar="FILE",
         help="The .safetensors file to write; a .json file beside it says what it is. "
-        "By default that in data/weights, which comes with the project.",
+        "By default that in data/weights, which comes with the project; needed with pictures other than Toy Town's.",
     ),
 ]
 
 
 Network = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The pre-trained AlexNet; by default that of data/weights.")
+    Path | None,
+    typer.Option(
+        "--network",
+        "--weights",
+        metavar="FILE",
+        help="The pre-trained AlexNet, by default that of data/weights: a file of `minircnn train alexnet`, "
+        "torchvision's (.pth), or the convolutions of 2012 (.npz).",
+    ),
 ]
-FromScratch = Annotated[bool, typer.Option("--from-scratch", help="Begin with random weights instead.")]
+FromScratch = Annotated[
+    bool,
+    typer.Option("--from-scratch", help="Begin with random weights instead; with --network, in the network of FILE."),
+]
 PicturesToLearnFrom = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="The first N training pictures.", show_default="all of them")
 ]
 ProposalsToLearnFrom = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Of each picture, the first N.", show_default="300")
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Of each picture, the first N; 2000 of data other than Toy Town.",
+        show_default="300",
+    ),
 ]
 
 
@@ -60,25 +76,42 @@ def named(out: Path) -> str:
     return out.resolve().relative_to(project).as_posix() if out.resolve().is_relative_to(project) else out.name
 
 
-def starting_weights(network: Path | None, from_scratch: bool) -> Path | None:
-    """The file of the pre-trained network, None for none."""
+@dataclass(frozen=True)
+class Start:
+    """What training begins with.
+
+    Attributes:
+        file: a network; None for the small one without weights.
+        from_scratch: only what it looks like counts; its weights are drawn at random.
+    """
+
+    file: Path | None
+    from_scratch: bool
+
+
+def starting_weights(network: Path | None, from_scratch: bool) -> Start:
+    """What was asked for, after a look whether the file is there."""
     from minircnn.alexnet import SMALL_WEIGHTS
 
-    if network and from_scratch:
-        raise RefusedError("--network and --from-scratch: these exclude each other; leave one out")
-    return None if from_scratch else find_weights("--network", network, SMALL_WEIGHTS, "`minircnn train alexnet`")
+    if from_scratch and network is None:
+        return Start(None, from_scratch)
+    return Start(find_weights("--network", network, SMALL_WEIGHTS, "`minircnn train alexnet`"), from_scratch)
 
 
-def starting_network(weights: Path | None, seed: int) -> "AlexNet":
-    """The network to fine-tune: from a file, or with random weights."""
+def starting_network(start: Start, seed: int) -> "tuple[AlexNet, str]":
+    """The network to fine-tune, and its last layer of which the file has weights: "fc7", or "pool5"."""
     import torch
 
-    from minircnn.alexnet import SMALL, AlexNet, load_alexnet
+    from minircnn.alexnet import SMALL, AlexNet, load_pretrained
 
-    if weights:
-        return load_alexnet(weights)
     torch.manual_seed(seed)
-    return AlexNet(SMALL, num_classes=1)  # fine-tuning replaces the last layer
+    if start.file is None:
+        return AlexNet(SMALL, num_classes=1), "fc7"  # fine-tuning replaces the last layer
+    network, last = load_pretrained(start.file)
+    if start.from_scratch:
+        torch.manual_seed(seed)
+        network = AlexNet(network.config, num_classes=1)
+    return network, last
 
 
 def proposals_of(samples: "list[tuple[Tensor, dict[str, Any]]]") -> "list[Tensor]":
@@ -89,8 +122,10 @@ def proposals_of(samples: "list[tuple[Tensor, dict[str, Any]]]") -> "list[Tensor
     return stored_proposals(samples, workers=-1)
 
 
-def describe(weights: Path | None) -> dict[str, str]:
+def describe(start: Start) -> dict[str, str]:
     """Which weights training began with, to be noted."""
     from minircnn.weights import sha256
 
-    return {"file": weights.name, "sha256": sha256(weights)} if weights else {"file": "none: random weights"}
+    if start.from_scratch:
+        return {"file": "none: random weights", **({"network_of": start.file.name} if start.file else {})}
+    return {"file": start.file.name, "sha256": sha256(start.file)}

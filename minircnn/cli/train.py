@@ -1,16 +1,29 @@
 """``minircnn train``: one sub-command for each thing that can be trained."""
 
-from dataclasses import asdict
-from typing import Annotated
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from minircnn.cli.data_options import (
+    TOYTOWN,
+    AnnotationsFile,
+    ClassNames,
+    DataName,
+    DataOptions,
+    Root,
+    SplitToLearnFrom,
+    pictures_to_learn_from,
+    weights_to_write,
+)
+from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import (
     Device,
     Resume,
     Seed,
     as_command,
-    check_count,
     given,
     new_weights,
     positive,
@@ -31,7 +44,19 @@ from minircnn.cli.starting import (
 )
 from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn, mask_rcnn
 
-app = typer.Typer(help="Train a network or a detector on Toy Town.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from minircnn.rcnn import RCNNConfig
+
+app = typer.Typer(help="Train a network or a detector, on Toy Town or on your own pictures.", no_args_is_help=True)
+
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="pool5|fc6|fc7",
+        help="What the SVMs judge by; pool5 where FILE holds convolutions only.",
+        show_default="fc7",
+    ),
+]
 
 
 @app.command()
@@ -95,12 +120,24 @@ def alexnet(
 
 @app.command()
 def rcnn(
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToLearnFrom = None,
+    classes: ClassNames = None,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
+    features: Features = None,
     pictures: PicturesToLearnFrom = None,
     iterations: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of fine-tuning; 0 leaves it out.", show_default="2000")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Of fine-tuning; 0 leaves it out, as does a FILE of convolutions only.",
+            show_default="2000",
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", callback=positive, help="At its highest.", show_default="0.001")
@@ -112,33 +149,37 @@ def rcnn(
 ) -> None:
     """Train R-CNN: fine-tune the network, then fit support vector machines, then box regressors.
 
-    Proposals and features are kept in the cache.
+    Proposals and features are kept in the cache: for a photograph with 2000 proposals about 40 MB.
     """
     from minircnn.cache import Cache
-    from minircnn.datasets import ToyTown
     from minircnn.rcnn import RCNN_WEIGHTS
     from minircnn.training import RCNNTrainingSettings, train_rcnn
 
+    wanted = DataOptions(data, root, annotations, split, classes)
+    proposals = wanted.max_proposals(max_proposals)
     settings = RCNNTrainingSettings(
-        **given(iterations=iterations, learning_rate=learning_rate, max_proposals=max_proposals, seed=seed)
+        **given(iterations=iterations, learning_rate=learning_rate, max_proposals=proposals, seed=seed)
     )
-    data = ToyTown("train", masks=False)
-    count = check_count(pictures, data, "Toy Town's train split")
-    out = new_weights(out, RCNN_WEIGHTS)
+    config = _config(features) if features else None
+    chosen = pictures_to_learn_from(wanted, pictures, masks=False)
+    out = weights_to_write(out, RCNN_WEIGHTS, wanted)
     target_device = ready_device(device)
     start = starting_weights(network, from_scratch)
-    model = starting_network(start, settings.seed)
+    model, last = starting_network(start, settings.seed)
+    if last == "pool5":  # what stands behind it has learned nothing
+        config, settings = config or _config(last), replace(settings, iterations=iterations or 0)
     tell_of_unfinished(out, resume)
-    used = {"pictures": count, **asdict(settings), "out": named(out), **given(network=network and network.name)}
+    used = {**wanted.words(), "pictures": chosen.count, **asdict(settings), "out": named(out)}
+    used |= given(network=network and network.name, features=config and config.svm_layer)
     command = as_command("train rcnn", used) + (" --from-scratch" if from_scratch else "")
-    samples = [data[index] for index in range(count)]
-    proposals = proposals_of(samples)
+    samples = chosen.samples()
     train_rcnn(
         model.to(target_device),
         samples,
-        proposals,
-        data.classes,
+        proposals_of(samples),
+        chosen.data.classes,
         settings,
+        config=config,
         out=out,
         resume=resume,
         cache=Cache(),
@@ -146,6 +187,16 @@ def rcnn(
         report=typer.echo,
     )
     typer.echo(f"written to {out}; `minircnn evaluate rcnn` tells how good it is")
+
+
+def _config(features: str) -> RCNNConfig:
+    """The detector's numbers with other features."""
+    from minircnn.alexnet import LAYERS
+    from minircnn.rcnn import RCNNConfig
+
+    if features not in LAYERS:
+        raise RefusedError(f"--features {features}: there is no such layer; choose one of {', '.join(LAYERS)}")
+    return RCNNConfig(svm_layer=features)
 
 
 app.command("fast_rcnn")(fast_rcnn)

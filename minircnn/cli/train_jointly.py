@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minircnn.cli.data_options import (
+    TOYTOWN,
+    AnnotationsFile,
+    Chosen,
+    ClassNames,
+    DataName,
+    DataOptions,
+    Root,
+    SplitToLearnFrom,
+    pictures_to_learn_from,
+    validation_pictures,
+    weights_to_write,
+)
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import (
     Device,
     Resume,
     Seed,
     as_command,
-    check_count,
     check_new_file,
     given,
-    new_weights,
     positive,
     ready_device,
 )
@@ -77,6 +88,11 @@ EvaluateEvery = Annotated[
 
 def fast_rcnn(
     context: typer.Context,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToLearnFrom = None,
+    classes: ClassNames = None,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -102,12 +118,19 @@ def fast_rcnn(
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS
     from minircnn.training import FastRCNNTrainingSettings, train_fast_rcnn
 
-    settings = FastRCNNTrainingSettings(**_settings(context.params, FastRCNNTrainingSettings))
-    _train("fast_rcnn", context.params, FAST_RCNN_WEIGHTS, settings, train_fast_rcnn, settings.max_proposals)
+    options = context.params
+    options |= {"max_proposals": DataOptions.of(options).max_proposals(max_proposals)}
+    settings = FastRCNNTrainingSettings(**_settings(options, FastRCNNTrainingSettings))
+    _train("fast_rcnn", options, FAST_RCNN_WEIGHTS, settings, train_fast_rcnn, settings.max_proposals)
 
 
 def faster_rcnn(
     context: typer.Context,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToLearnFrom = None,
+    classes: ClassNames = None,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -137,6 +160,11 @@ def faster_rcnn(
 
 def mask_rcnn(
     context: typer.Context,
+    data: DataName = TOYTOWN,
+    root: Root = None,
+    annotations: AnnotationsFile = None,
+    split: SplitToLearnFrom = None,
+    classes: ClassNames = None,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -189,16 +217,16 @@ def _train(
         max_proposals: of selective search for each picture, if the detector needs them.
         masks: whether it learns from masks.
     """
-    from minircnn.datasets import ToyTown
     from minircnn.training import main_first, processes, share
 
-    data = ToyTown("train", masks=masks)
-    count = check_count(options["pictures"], data, "Toy Town's train split")
-    if settings.pictures_per_batch > count:
+    wanted, every = DataOptions.of(options), options["evaluate_every"]
+    chosen = pictures_to_learn_from(wanted, options["pictures"], masks)
+    if settings.pictures_per_batch > chosen.count:
         raise RefusedError(
-            f"--pictures-per-batch {settings.pictures_per_batch}: there are only {count} pictures; give fewer"
+            f"--pictures-per-batch {settings.pictures_per_batch}: there are only {chosen.count} pictures; give fewer"
         )
-    out = new_weights(options["out"], default)
+    to_look_at = validation_pictures(wanted, VALIDATION_PICTURES, masks) if every else None
+    out = weights_to_write(options["out"], default, wanted)
     if options["csv"]:
         check_new_file("--csv", options["csv"])
     start = starting_weights(options["network"], options["from_scratch"])
@@ -206,20 +234,20 @@ def _train(
         raise RefusedError("--mixed-precision: needs an NVIDIA GPU; give --device cuda, or leave it out")
     with processes(ready_device(options["device"])) as device:
         share(range(settings.pictures_per_batch))  # refused here, before any work, if it does not divide
-        network = starting_network(start, settings.seed).to(device)
+        network, _ = starting_network(start, settings.seed)
         tell_of_unfinished(out, options["resume"])
         with main_first():  # the others find its proposals in the cache
-            samples = [data[index] for index in range(count)]
+            samples = chosen.samples()
             given_data = (samples,) if max_proposals is None else (samples, proposals_of(samples))
-            evaluate = _measure(max_proposals, masks) if options["evaluate_every"] else None
+            evaluate = _measure(to_look_at, max_proposals, masks) if to_look_at else None
         learn(
-            *(network, *given_data, data.classes, settings),
-            about={"command": _command(command, options, settings, count, out), "pretrained": describe(start)},
+            *(network.to(device), *given_data, chosen.data.classes, settings),
+            about={"command": _command(command, options, settings, chosen.count, out), "pretrained": describe(start)},
             out=out,
             resume=options["resume"],
             log=options["csv"],
             evaluate=evaluate,
-            evaluate_every=options["evaluate_every"],
+            evaluate_every=every,
         )
         say(f"written to {out}; `minircnn evaluate {command}` tells how good it is")
 
@@ -229,6 +257,7 @@ def _command(command: str, options: dict[str, Any], settings: JointTrainingSetti
     words = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name in options}
     mixed_precision = words.pop("mixed_precision")
     words = {
+        **DataOptions.of(options).words(),
         "pictures": count,
         **words,
         "out": named(out),
@@ -238,20 +267,19 @@ def _command(command: str, options: dict[str, Any], settings: JointTrainingSetti
     return as_command(f"train {command}", words) + flags
 
 
-def _measure(max_proposals: int | None, masks: bool) -> Callable[[Any], dict[str, float]]:
-    """Average precisions on the first validation pictures, from which nothing learns: for a look now and then.
+def _measure(chosen: Chosen, max_proposals: int | None, masks: bool) -> Callable[[Any], dict[str, float]]:
+    """Average precisions on a few pictures, from which nothing learns: for a look now and then.
 
     Args:
+        chosen: the pictures.
         max_proposals: of selective search for each picture, if the detector needs them.
         masks: whether it finds masks, which then are measured, too.
     """
-    from minircnn.datasets import ToyTown
     from minircnn.evaluation import evaluate
     from minircnn.mask_rcnn import binary_masks
     from minircnn.selective_search import stored_proposals
 
-    data = ToyTown("val", masks=masks)
-    samples = [data[index] for index in range(min(VALIDATION_PICTURES, len(data)))]
+    samples = list(chosen.samples())
     proposals = [()] * len(samples)
     if max_proposals is not None:
         proposals = [([boxes],) for boxes in stored_proposals(samples, max_proposals=max_proposals)]

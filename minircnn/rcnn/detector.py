@@ -10,7 +10,7 @@ Shape comments: P proposals, G objects, K classes with background, D features.
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ from minircnn.rcnn.selection import select_detections
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
 
 _PICTURES_FOR_SCALE = 200
-CROPS_AT_ONCE = 256  # what keeps the processor busy and fits into its memory
+CROPS_AT_ONCE = 256  # of 64 pixels a side: what keeps the processor busy and fits into its memory
+_PIXELS_AT_ONCE = CROPS_AT_ONCE * 64**2  # fewer of larger ones: 20 of 227 pixels a side
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class RCNNConfig:
 
     Attributes:
         context: surroundings on each side of a warped proposal, as a share of its side: 16 of 227 pixels.
-        svm_layer: the features that the SVMs judge by.
+        svm_layer: the features that the SVMs judge by. The paper's table 2 compares them: without fine-tuning, pool5 is
+            nearly as good as fc7.
         box_layer: the features that the box regressors read; fc7 has forgotten where things are.
         feature_norm: to what mean length features are scaled, so that C = 0.001 and lambda = 1000 suit every layer.
         negative_iou: a proposal that overlaps no object of a class by this much is a negative for the class. The paper
@@ -103,9 +105,10 @@ class RCNN(nn.Module):
         found: dict[str, list[Tensor]] = {
             name: [image.new_zeros(0, self.network.feature_sizes[name])] for name in layers
         }
+        at_once = max(_PIXELS_AT_ONCE // self.network.config.input_size**2, 1)
         self.network.eval()
         with torch.no_grad():
-            for part in boxes.to(image.device).split(CROPS_AT_ONCE):
+            for part in boxes.to(image.device).split(at_once):
                 crops = self.network.normalise(self.warp(image, part))  # (P, 3, S, S)
                 # With the channels of a pixel side by side, convolutions on a CPU take half the time.
                 outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)
@@ -147,7 +150,7 @@ class RCNN(nn.Module):
         settings = settings or FineTuningSettings()
         pool = ProposalPool(samples, proposals, settings.positive_iou)
         device = self.network.fc8.weight.device
-        self.network.fc8 = nn.Linear(self.network.config.hidden, len(self.classes)).to(device)
+        self.network.fc8 = nn.Linear(self.network.fc8.in_features, len(self.classes)).to(device)
         nn.init.normal_(self.network.fc8.weight, std=0.01)
         nn.init.zeros_(self.network.fc8.bias)
 
@@ -313,24 +316,32 @@ class RCNN(nn.Module):
             ValueError: another number of proposals than of pictures, or features that are no numbers.
         """
         _check_pairs(images, proposals)
-        config, found = self.config, []
+        layers, found = {self.config.svm_layer, *([self.config.box_layer] if regress else [])}, []
         for image, boxes in zip(images, proposals, strict=True):
             boxes = boxes.to(image.device)
-            features = self.features(
-                image, boxes, {config.svm_layer, config.box_layer} if regress else {config.svm_layer}
-            )
-            moved = self.regress(features[config.box_layer], boxes) if regress else boxes
-            found.append(
-                select_detections(
-                    moved,
-                    self.scores(features[config.svm_layer]),
-                    tuple(image.shape[1:]),
-                    score_threshold=config.score_threshold,
-                    nms_threshold=config.nms_threshold,
-                    max_detections=config.max_detections,
-                )
-            )
+            found.append(self.judge(self.features(image, boxes, layers), boxes, image.shape[1:], regress=regress))
         return found
+
+    def judge(
+        self, features: Mapping[str, Tensor], boxes: Tensor, size: Sequence[int], *, regress: bool = True
+    ) -> dict[str, Tensor]:
+        """What :meth:`detect` does once it has the features of a picture's proposals.
+
+        Args:
+            features: ``(P, D)`` for each layer that is needed, as :meth:`features` gives them.
+            boxes: ``(P, 4)``.
+            size: ``(height, width)`` of the picture.
+            regress: whether the box regressors move the boxes.
+        """
+        config = self.config
+        return select_detections(
+            self.regress(features[config.box_layer], boxes) if regress else boxes,
+            self.scores(features[config.svm_layer]),
+            tuple(size),
+            score_threshold=config.score_threshold,
+            nms_threshold=config.nms_threshold,
+            max_detections=config.max_detections,
+        )
 
 
 def _all(samples: Sequence[Sample]) -> Iterator[Sample]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minircnn.alexnet import AlexNet
+from minircnn.alexnet import AlexNet, up_to_pool5
 from minircnn.cache import Cache, module_fingerprint
 from minircnn.rcnn import RCNN, FineTuningSettings, RCNNConfig, save_rcnn
 from minircnn.training.loop import LoopSettings, fit
@@ -52,7 +52,8 @@ def train_rcnn(
     """Fine-tunes the network, fits the SVMs, fits the box regressors, and saves all three.
 
     Args:
-        network: pre-trained; it is changed.
+        network: pre-trained; it is changed. Where neither SVMs nor box regressors read fc6 or fc7, the detector keeps
+            its convolutions only.
         samples: ``(image, target)`` pairs of the training pictures.
         proposals: for each of them.
         classes: names; ``classes[0]`` is the background.
@@ -81,6 +82,8 @@ def train_rcnn(
         run = {**asdict(settings), **data, "network": module_fingerprint(network)}
         optimise = partial(fit, settings=loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
         model.finetune(samples, proposals, optimise, FineTuningSettings())
+    if model.config.svm_layer == model.config.box_layer == "pool5":
+        model.network = up_to_pool5(model.network)
     # The file will hold half precision; so let the other two models see what it will hold.
     model.network.half().float()
     report("2 of 3: features of every proposal, then support vector machines")

@@ -16,7 +16,7 @@ from minircnn.cli.evaluate import timed_detections
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
 from minircnn.fast_rcnn import load_fast_rcnn, save_fast_rcnn
-from minircnn.rcnn import RCNN, load_rcnn, save_rcnn
+from minircnn.rcnn import load_rcnn, save_rcnn
 from minircnn.selective_search import selective_search
 from tests.fast_rcnn.conftest import TINY
 
@@ -141,7 +141,8 @@ def test_by_default_it_is_the_test_split_with_300_proposals(call, kind, tmp_path
         (["--pictures", "201"], "Error: --pictures 201: Toy Town's test split has only 200"),
         (["--json", "none/x.json"], "the folder none does not exist; make it first"),
         (["--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
-        (["--split", "train"], "train"),  # that a detector knows the pictures that it learned from says nothing
+        # That a detector knows the pictures that it learned from says nothing.
+        (["--split", "train"], "--split train: of Toy Town only val and test are to measure with"),
         (["--pictures", "0"], "pictures"),
     ],
 )
@@ -151,17 +152,50 @@ def test_what_is_refused(call, kind, arguments, message):
     assert message in result.stderr
 
 
-def test_detector_of_other_classes_is_refused(call, kind, tmp_path):
-    model, names = kind.load(kind.file), ["background", "cat", "car", "person", "tree", "house", "balloon"]
-    other = tmp_path / "other.safetensors"
+def renamed(kind, names, path):
+    """The same detector, for which its classes are called something else."""
+    model = kind.load(kind.file)
     if kind.command == "rcnn":
-        save_rcnn(RCNN(model.network, names), other, {})
+        model.classes = tuple(names)
+        save_rcnn(model, path, {})
     else:
         model.classes = names
-        save_fast_rcnn(model, TINY, other, {})
+        save_fast_rcnn(model, TINY, path, {})
+    return path
+
+
+def test_detector_of_other_classes_is_refused(call, kind, tmp_path):
+    names = ["background", "cat", "car", "person", "tree", "house", "zebra"]
+    other = renamed(kind, names, tmp_path / "other.safetensors")
     result = call("evaluate", kind.command, "--weights", other, "--pictures", 1)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "it knows cat, car, person, tree, house, balloon, but these pictures show person, car, cat" in result.stderr
+    assert (
+        "it knows cat, car, person, tree, house, zebra, but these pictures show person, car, cat, tree, house, "
+        "balloon; name those that both have with --classes person,car,cat,tree,house"
+    ) in result.stderr
+
+
+def test_labels_are_numbers_of_names(call, kind, tmp_path):
+    """A detector for which tree and house have exchanged labels sees what is called house as trees."""
+    names = list(ToyTown("test").classes)
+    tree, house = names.index("tree"), names.index("house")
+    exchanged = [*names]
+    exchanged[tree], exchanged[house] = "house", "tree"
+    other = renamed(kind, exchanged, tmp_path / "other.safetensors")
+    options = ("--pictures", COUNT, "--max-proposals", PROPOSALS, "--json", tmp_path / "x.json")
+    assert call("evaluate", kind.command, "--weights", other, *options).exit_code == 0
+    rows = json.loads((tmp_path / "x.json").read_text())["without_box_regression"]["classes"]
+    data, model, found = ToyTown("test"), kind.load(kind.file), []
+    for index in range(COUNT):
+        image = data.load_image(index)
+        (one,) = model.detect([image], [selective_search(image)[:PROPOSALS]], regress=False)
+        table = torch.arange(len(names))
+        table[tree], table[house] = house, tree
+        found.append({**one, "labels": table[one["labels"]]})
+    wanted = evaluate(found, [data.load_target(index) for index in range(COUNT)], classes=names)
+    assert [(row["name"], row["detections"], row["ap"]) for row in rows] == [
+        (row.name, row.detections, without_nan({"ap": row.ap})["ap"]) for row in wanted.per_class.values()
+    ]
 
 
 def test_weights_that_are_not_there(call, kind, tmp_path, monkeypatch):

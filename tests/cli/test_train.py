@@ -235,10 +235,12 @@ class TestRCNN:
         ("arguments", "status", "message"),
         [
             (
-                ["--from-scratch", "--network", "x.safetensors", "--pictures", 1],
-                2,
-                "Error: --network and --from-scratch: these exclude",
+                ["--from-scratch", "--network", "none.safetensors", "--pictures", 1],
+                1,
+                "--network none.safetensors: there is no such file",
             ),
+            (["--features", "conv5"], 2, "--features conv5: there is no such layer; choose one of pool5, fc6, fc7"),
+            (["--split", "test"], 2, "--split test: this part of Toy Town is to measure with; learn from train"),
             (["--network", "none.safetensors"], 1, "--network none.safetensors: there is no such file"),
             (["--pictures", 1001], 2, "Error: --pictures 1001: Toy Town's train split has only 1000"),
             (["--from-scratch", "--device", "cuda:77"], 2, "Error: --device cuda:77: not on this machine"),
@@ -256,7 +258,7 @@ class TestRCNN:
         out = tmp_path / "x.safetensors"
         result = call("train", "rcnn", "--pictures", FEW, "--network", detector, "--out", out)
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-        assert f"{detector}: its JSON does not describe an AlexNet" in result.stderr
+        assert f"{detector}: no AlexNet, it holds box, box_scale, network.classifier.fc6.bias …; give" in result.stderr
 
     def test_without_the_projects_weights_the_command_that_trains_them_is_named(self, call, tmp_path, monkeypatch):
         monkeypatch.setattr("minircnn.alexnet.SMALL_WEIGHTS", tmp_path / "none.safetensors")
@@ -393,7 +395,7 @@ class TestFastRCNN:
         [
             (["--mixed-precision"], 2, "Error: --mixed-precision: needs an NVIDIA GPU; give --device cuda"),
             (["--schedule", "linear"], 1, 'Error: schedule must be "cosine" or "step", not \'linear\''),
-            (["--network", "x.safetensors"], 2, "Error: --network and --from-scratch: these exclude each other"),
+            (["--network", "x.safetensors"], 1, "Error: --network x.safetensors: there is no such file"),
             (["--pictures", 1001], 2, "Error: --pictures 1001: Toy Town's train split has only 1000"),
             (["--pictures-per-batch", 3], 2, "Error: --pictures-per-batch 3: there are only 2 pictures"),
             (["--pictures-per-batch", 0], 2, "pictures-per-batch"),

@@ -1,6 +1,7 @@
 """R-CNN against the same steps taken one proposal at a time, and against what users may give it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,16 @@ def test_more_crops_than_fit_at_once(samples, random_boxes):
     torch.testing.assert_close(found[550:], model.features(samples[0][0], boxes[550:], ["fc6"])["fc6"])
 
 
+@pytest.mark.parametrize("side, at_once", [(64, 256), (227, 20), (128, 64), (2000, 1)])
+def test_larger_crops_come_in_smaller_portions(samples, random_boxes, side, at_once):
+    """So that a portion always holds about as many pixels, a million."""
+    network, seen = AlexNet(replace(SMALL, channels=(2,) * 5, hidden=2, input_size=side), 2), []
+    network.trunk.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    count = 2 if at_once == 1 else at_once + 3
+    RCNN(network, CLASSES).features(samples[0][0], random_boxes(count, 0), ["pool5"])
+    assert seen == [(at_once, 3, side, side), (count - at_once, 3, side, side)]
+
+
 def test_svms_equal_scikit_learn_on_the_papers_examples(samples, proposals):
     """Positives are the objects, negatives overlap none of the class by 0.3, features have the mean norm 20."""
     model = fresh_model()
@@ -136,6 +147,17 @@ def test_detects_what_the_steps_by_hand_give(fitted, samples, proposals, regress
     assert found["labels"].tolist() == [row[1] for row in rows]
     np.testing.assert_allclose(found["scores"], [row[0] for row in rows], atol=1e-3)
     np.testing.assert_allclose(found["boxes"], [row[2:] for row in rows], atol=1e-2)
+
+
+def test_features_that_are_there_need_not_be_computed_again(fitted, samples, proposals):
+    image, boxes = samples[0][0], proposals[0]
+    features = fitted.features(image, boxes, ["pool5", "fc7"])
+    for regress in (True, False):
+        (wanted,) = fitted.detect([image], [boxes], regress=regress)
+        found = fitted.judge(features, boxes, (60, 60), regress=regress)
+        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in found)
+    narrow = fitted.judge(features, boxes, (60, 30))
+    assert len(narrow["boxes"]) and float(narrow["boxes"][:, 2].max()) <= 30
 
 
 def test_finds_the_squares_that_it_was_shown(samples, proposals):

@@ -1,6 +1,7 @@
 """The three trainings in a row, on a handful of pictures, and an interrupted run beside an unbroken one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,10 @@ import torch
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.cache import Cache
 from minircnn.datasets import ToyTown
-from minircnn.rcnn import load_rcnn
+from minircnn.rcnn import RCNNConfig, load_rcnn
 from minircnn.selective_search import stored_proposals
 from minircnn.training import RCNNTrainingSettings, train_rcnn
-from minircnn.weights import WeightsError
+from minircnn.weights import WeightsError, load_weights
 
 SETTINGS = RCNNTrainingSettings(iterations=6, max_proposals=40)
 
@@ -136,3 +137,32 @@ def test_without_fine_tuning_the_network_stays_as_it_was(data):
     assert torch.equal(model.network.trunk.conv3.weight, before)
     assert model.network.fc8.out_features == 18
     assert model.svm.any() and model.box.any()
+
+
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_on_pool5_only_the_convolutions_are_kept(data, folder, iterations):
+    """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
+    samples, proposals, classes = data
+    torch.manual_seed(0)
+    network, out = AlexNet(SMALL, 18), folder / "pool5.safetensors"
+    before = network.trunk.conv5.weight.detach().clone()
+    model = train_rcnn(
+        *(network, samples, proposals, classes, RCNNTrainingSettings(iterations, max_proposals=30)),
+        config=RCNNConfig(svm_layer="pool5"),
+        out=out,
+        report=lambda _: None,
+    )
+    assert model.network.config == replace(SMALL, hidden=0)
+    assert torch.equal(before.half().float(), model.network.trunk.conv5.weight) == (iterations == 0)
+    assert model.svm.shape == (6, 128 * 6 * 6 + 1)
+    assert not any("fc6" in name or "fc7" in name for name in load_weights(out)[0])
+    loaded = load_rcnn(out)
+    (a,), (b,) = (m.detect([samples[0][0]], [proposals[0][:30]]) for m in (model, loaded))
+    assert len(a["scores"]) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_where_box_regression_reads_fc7_it_stays(data):
+    samples, proposals, classes = data
+    settings, config = RCNNTrainingSettings(0, max_proposals=10), RCNNConfig(svm_layer="pool5", box_layer="fc7")
+    model = train_rcnn(AlexNet(SMALL, 18), samples, proposals, classes, settings, config=config, report=lambda _: None)
+    assert model.network.config == SMALL and model.box.any()

@@ -1,0 +1,217 @@
+"""Which pictures a command uses: Toy Town, or the user's own. The options, what they mean, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from minircnn.cli.errors import RefusedError
+from minircnn.cli.options import check_count, given, new_weights
+
+TOYTOWN = "toytown"
+HELD_OUT = ("val", "test")  # the parts of Toy Town that nothing learns from
+ALL = "all"  # a split: every picture of a data set that has no splits of its own
+PAPER_PROPOSALS = 2000  # of selective search for a photograph, as in R-CNN's paper; scenes of Toy Town are small
+
+# The names are those of minircnn.datasets.named, which cannot be asked without waiting for PyTorch.
+DataName = Annotated[
+    str,
+    typer.Option("--data", metavar="NAME", help="toytown; or, with --root, coco, voc, pennfudan or nuclei."),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where the data set lies: for coco the folder of the pictures, for voc such as VOCdevkit/VOC2007.",
+    ),
+]
+AnnotationsFile = Annotated[
+    Path | None, typer.Option("--annotations", metavar="FILE", help="For coco: the JSON file about the pictures.")
+]
+_SPLITS = "Which pictures. voc has lists of its own; of coco, pennfudan and nuclei every fifth is for test, or all."
+SplitToLearnFrom = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help=_SPLITS, show_default="train; of voc trainval")
+]
+SplitToMeasure = Annotated[
+    str | None, typer.Option("--split", metavar="NAME", help=f"{_SPLITS} Of Toy Town val or test.", show_default="test")
+]
+ClassNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes", metavar="NAMES", help="Only these, with commas between them.", show_default="all of them"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What the user said about pictures.
+
+    Attributes:
+        name: of the data set.
+        root: where it lies.
+        annotations: the file that describes it.
+        split: which part of it; None for what suits the command.
+        classes: names, perhaps several in one with commas between them; None or nothing for all.
+    """
+
+    name: str = TOYTOWN
+    root: Path | None = None
+    annotations: Path | None = None
+    split: str | None = None
+    classes: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> DataOptions:
+        """From the options of a command, by name."""
+        return cls(options["data"], options["root"], options["annotations"], options["split"], options["classes"])
+
+    @property
+    def is_plain_toytown(self) -> bool:
+        """Whether this is what the weights that come with the project are made with."""
+        return self.name == TOYTOWN and self.class_names is None
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The classes one by one."""
+        names = [name.strip() for words in self.classes or () for name in words.split(",")]
+        return names or None
+
+    def max_proposals(self, wanted: int | None) -> int | None:
+        """How many proposals of a picture to take: what the user wants; None for the default of Toy Town."""
+        return PAPER_PROPOSALS if wanted is None and self.name != TOYTOWN else wanted
+
+    def words(self) -> dict[str, str]:
+        """What to say to get the same pictures; of folders only the names, as of the file to write."""
+        words = given(
+            data=None if self.name == TOYTOWN else self.name,
+            root=self.root and (self.root.resolve().name or "/"),
+            annotations=self.annotations and self.annotations.name,
+            split=self.split,
+            classes=self.class_names and ",".join(self.class_names),
+        )
+        return {name: str(word) for name, word in words.items()}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A data set, or the part of it that was asked for.
+
+    Attributes:
+        options: how it was asked for.
+        data: yields ``(image, target)``.
+        split: its part.
+        count: how many of its pictures to take.
+    """
+
+    options: DataOptions
+    data: Any
+    split: str
+    count: int
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return _title(self.options, self.split)
+
+    def samples(self) -> Any:  # noqa: ANN401 - a sequence of pairs
+        """The pairs: Toy Town's in memory, others read when they are looked at."""
+        from torch.utils.data import Subset
+
+        if self.options.name == TOYTOWN:
+            return [self.data[index] for index in range(self.count)]
+        return Subset(self.data, range(self.count))
+
+
+def pictures_to_learn_from(options: DataOptions, pictures: int | None, masks: bool) -> Chosen:
+    """What to train with, its annotations read and checked.
+
+    Raises:
+        RefusedError: there is no such data set, or no such part of it.
+        DatasetError: it has a defect.
+    """
+    if options.name == TOYTOWN and options.split not in (None, "train"):
+        raise RefusedError(f"--split {options.split}: this part of Toy Town is to measure with; learn from train")
+    default = "trainval" if options.name == "voc" else "train"
+    return _choose(options, options.split or default, pictures, masks)
+
+
+def validation_pictures(options: DataOptions, most: int, masks: bool) -> Chosen:
+    """The first pictures that a training may look at on its way, without having learned from them.
+
+    Raises:
+        RefusedError: there are none.
+    """
+    if options.name != TOYTOWN and (options.name, options.split) != ("voc", "train"):
+        advice = "give --split train, or " if options.name == "voc" else ""
+        raise RefusedError(
+            f"--evaluate-every: {options.name} has no pictures that are neither for training nor for testing; {advice}"
+            "leave it out, and measure afterwards with `minircnn evaluate`"
+        )
+    chosen = _choose(options, "val", None, masks)
+    return replace(chosen, count=min(most, chosen.count))
+
+
+def pictures_to_measure(options: DataOptions, pictures: int | None, masks: bool) -> Chosen:
+    """What to evaluate with; for errors see :func:`pictures_to_learn_from`."""
+    if options.name == TOYTOWN and options.split not in (None, *HELD_OUT):
+        raise RefusedError(
+            f"--split {options.split}: of Toy Town only {' and '.join(HELD_OUT)} are to measure with; from train the "
+            "detectors have learned"
+        )
+    return _choose(options, options.split or "test", pictures, masks)
+
+
+def _choose(options: DataOptions, split: str, pictures: int | None, masks: bool) -> Chosen:
+    data = _open(options, split, masks)
+    if not len(data):
+        raise RefusedError(f"{_title(options, split)} holds no pictures")
+    return Chosen(options, data, split, check_count(pictures, data, _title(options, split)))
+
+
+def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401 - a data set
+    from minircnn.datasets import DatasetError
+    from minircnn.datasets.named import open_data
+
+    by_id = options.name not in (TOYTOWN, "voc")
+    try:
+        return open_data(
+            options.name,
+            options.root,
+            options.annotations,
+            split=None if by_id and split == ALL else split,
+            classes=options.class_names,
+            masks=masks,
+        )
+    except DatasetError as error:
+        # It begins with the name of an argument where that is at fault, and all of them are options.
+        if str(error).partition(":")[0].split(" ")[0] in ("data", "root", "annotations", "split", "classes"):
+            raise RefusedError(f"--{error}") from error
+        raise
+
+
+def _title(options: DataOptions, split: str) -> str:
+    if options.name == TOYTOWN:
+        return f"Toy Town's {split} split"
+    return f"all of {options.name}" if split == ALL else f"{options.name}'s {split} split"
+
+
+def weights_to_write(out: Path | None, default: Path, options: DataOptions) -> Path:
+    """Where training will write, checked before hours of work go into it.
+
+    Raises:
+        RefusedError: it cannot be written, or would replace what comes with the project by something else.
+    """
+    if not options.is_plain_toytown:
+        if out is None:
+            raise RefusedError("--out FILE: say where to write; the files of data/weights are those of Toy Town")
+        if out.resolve().parent == default.resolve().parent:
+            raise RefusedError(
+                f"--out {out}: this folder holds the weights that come with the project, trained on Toy Town; name "
+                "another one"
+            )
+    return new_weights(out, default)
