@@ -34,8 +34,6 @@ class Row:
         ap50: with box regression.
         ap50_without: without.
         ap: over IoU 0.50 to 0.95, with box regression.
-        search_seconds: for selective search, a picture; None where its proposals came from the cache.
-        network_seconds: for all else, a picture.
     """
 
     start: str
@@ -45,8 +43,6 @@ class Row:
     ap50: float
     ap50_without: float
     ap: float
-    search_seconds: float | None
-    network_seconds: float
 
 
 def compare(data: Sequence[str], network: Path, max_proposals: int, run: Callable[[list[str]], None]) -> list[Row]:
@@ -71,7 +67,7 @@ def compare(data: Sequence[str], network: Path, max_proposals: int, run: Callabl
 
 def _row(start: str, found: dict) -> Row:
     """From what ``minircnn evaluate --json`` writes."""
-    moved, fixed, seconds = found["with_box_regression"], found["without_box_regression"], found["seconds_a_picture"]
+    moved, fixed = found["with_box_regression"], found["without_box_regression"]
     return Row(
         start=start,
         pictures=found["pictures"],
@@ -80,15 +76,13 @@ def _row(start: str, found: dict) -> Row:
         ap50=moved["ap50"],
         ap50_without=fixed["ap50"],
         ap=moved["ap"],
-        search_seconds=seconds["proposals"],
-        network_seconds=seconds["network_and_rest"],
     )
 
 
 def describe(row: Row) -> str:
     """One line of the table, figures in percent.
 
-    >>> describe(Row("trained", 40, 109, 0.67, 0.25, 0.23, 0.08, 3.0, 5.0))
+    >>> describe(Row("trained", 40, 109, 0.67, 0.25, 0.23, 0.08))
     'trained   AP50 25.0  without box regression 23.0  AP 8.0  of 109 objects in 40 pictures'
     """
     figures = in_percent(AP50=row.ap50, **{"without box regression": row.ap50_without}, AP=row.ap)
