@@ -21,7 +21,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # last what no detector may import.
 HISTORY = [
     *["files", "weights", "cache"],
-    *["boxes", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
+    *["boxes", "targets", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
     *["datasets", "evaluation", "training", "experiments", "plotting", "environment", "benchmarks", "history"],
     *["cli", "__main__"],

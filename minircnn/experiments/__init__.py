@@ -7,7 +7,7 @@ from typing import Any
 import minircnn
 from minircnn.datasets import ToyTown
 from minircnn.files import write_json
-from minircnn.rcnn.finetuning import Sample
+from minircnn.targets import Sample
 
 RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
 """Where the results lie that come with a clone of the project."""

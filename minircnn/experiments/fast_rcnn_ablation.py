@@ -30,8 +30,8 @@ from minircnn.rcnn import (
     scale_to,
     select_detections,
 )
-from minircnn.rcnn.finetuning import Sample, in_crowd, single_objects
 from minircnn.selective_search import stored_proposals
+from minircnn.targets import Sample, in_crowd, single_objects
 from minircnn.training import FastRCNNTrainingSettings, LoopSettings, fit, joint_losses, train_fast_rcnn
 from minircnn.transforms import resize_boxes
 

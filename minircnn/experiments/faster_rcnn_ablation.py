@@ -18,7 +18,7 @@ from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate, proposal_recall
 from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig
-from minircnn.rcnn.finetuning import Sample
+from minircnn.targets import Sample
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn, train_in_turns
 
 RESULTS = RESULTS_FOLDER / "faster_rcnn_ablation.json"

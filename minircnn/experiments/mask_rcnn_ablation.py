@@ -19,7 +19,7 @@ from minircnn.evaluation import evaluate
 from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, first_samples, in_percent, write_results
 from minircnn.experiments.faster_rcnn_ablation import anchors
 from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, MaskRCNN, binary_masks
-from minircnn.rcnn.finetuning import Sample
+from minircnn.targets import Sample
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 
 RESULTS = RESULTS_FOLDER / "mask_rcnn_ablation.json"

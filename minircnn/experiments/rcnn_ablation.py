@@ -20,8 +20,8 @@ from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
 from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
 from minircnn.rcnn import RCNN, RCNN_WEIGHTS, RCNNConfig, load_rcnn
-from minircnn.rcnn.finetuning import Sample
 from minircnn.selective_search import stored_proposals
+from minircnn.targets import Sample
 
 RESULTS = RESULTS_FOLDER / "rcnn_ablation.json"
 

@@ -18,7 +18,7 @@ from minircnn.losses import Losses
 from minircnn.matching import IGNORED, POSITIVE, match, sample
 from minircnn.pooling import roi_pool, to_rois
 from minircnn.rcnn import select_detections
-from minircnn.rcnn.finetuning import in_crowd, single_objects
+from minircnn.targets import in_crowd, single_objects
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from minircnn.boxes import batched_nms, box_iou, clip_boxes, decode_boxes, encod
 from minircnn.faster_rcnn.anchors import grid_anchors
 from minircnn.losses import Losses
 from minircnn.matching import IGNORED, POSITIVE, match, sample
-from minircnn.rcnn.finetuning import in_crowd, single_objects
+from minircnn.targets import in_crowd, single_objects
 
 
 @dataclass(frozen=True)

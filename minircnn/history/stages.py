@@ -27,7 +27,7 @@ from minircnn.fast_rcnn import FastRCNN, RoIConfig, check_finite
 from minircnn.faster_rcnn import FasterRCNN
 from minircnn.mask_rcnn import MaskRoIHeads, mask_probabilities
 from minircnn.rcnn import RCNN, select_detections
-from minircnn.rcnn.detector import CROPS_AT_ONCE
+from minircnn.rcnn.detector import crops_at_once
 from minircnn.selective_search import selective_search
 from minircnn.transforms import Size, resize_boxes, size_of
 
@@ -160,7 +160,7 @@ def _rcnn(watch: Stopwatch, model: RCNN, image: Tensor, boxes: Tensor) -> tuple[
 def _fully_connected(network: AlexNet, pool5: Tensor) -> dict[str, Tensor]:
     """All layers that may serve as features, ``(P, D)`` by name, computed in the same portions as in ``detect``."""
     rows = []
-    for part in pool5.split(CROPS_AT_ONCE):
+    for part in pool5.split(crops_at_once(network.config)):
         fc6 = network.classifier[:3](part)
         rows.append({"pool5": part, "fc6": fc6, "fc7": network.classifier[3:](fc6)})
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -19,7 +19,7 @@ from minircnn.fast_rcnn import RoIConfig, RoIHeads, SampledRoIs
 from minircnn.losses import Losses
 from minircnn.mask_rcnn.masks import crop_masks, mask_loss, mask_probabilities
 from minircnn.pooling import roi_align, roi_pool, roi_warp, to_rois
-from minircnn.rcnn.finetuning import single_objects
+from minircnn.targets import single_objects
 
 POOLINGS = ("align", "warp", "pool")
 

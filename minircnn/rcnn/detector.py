@@ -19,19 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn import alexnet
-from minircnn.alexnet import AlexNet
+from minircnn.alexnet import AlexNet, AlexNetConfig
 from minircnn.boxes import box_iou, decode_boxes
 from minircnn.cache import Cache, code_fingerprint, module_fingerprint
 from minircnn.matching import match
 from minircnn.pooling import warp, warp_regions
 from minircnn.rcnn.box_regression import fit_box_regressor
-from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool, Sample, in_crowd, single_objects
+from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
 from minircnn.rcnn.selection import select_detections
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
+from minircnn.targets import Sample, in_crowd, single_objects
 
 _PICTURES_FOR_SCALE = 200
-CROPS_AT_ONCE = 256  # of 64 pixels a side: what keeps the processor busy and fits into its memory
-_PIXELS_AT_ONCE = CROPS_AT_ONCE * 64**2  # fewer of larger ones: 20 of 227 pixels a side
+_PIXELS_AT_ONCE = 256 * 64**2  # 256 crops of 64 pixels a side, or 20 of 227: what fits into the processor's memory
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,9 @@ class RCNN(nn.Module):
         found: dict[str, list[Tensor]] = {
             name: [image.new_zeros(0, self.network.feature_sizes[name])] for name in layers
         }
-        at_once = max(_PIXELS_AT_ONCE // self.network.config.input_size**2, 1)
         self.network.eval()
         with torch.no_grad():
-            for part in boxes.to(image.device).split(at_once):
+            for part in boxes.to(image.device).split(crops_at_once(self.network.config)):
                 crops = self.network.normalise(self.warp(image, part))  # (P, 3, S, S)
                 # With the channels of a pixel side by side, convolutions on a CPU take half the time.
                 outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)
@@ -352,3 +351,8 @@ def _all(samples: Sequence[Sample]) -> Iterator[Sample]:
 def _check_pairs(pictures: Sequence[Any], proposals: Sequence[Tensor]) -> None:
     if len(pictures) != len(proposals):
         raise ValueError(f"there are {len(pictures)} pictures but proposals for {len(proposals)}: give one tensor each")
+
+
+def crops_at_once(config: AlexNetConfig) -> int:
+    """How many warped proposals go through the network together: what keeps a processor busy."""
+    return max(_PIXELS_AT_ONCE // config.input_size**2, 1)

@@ -6,15 +6,13 @@ badly, and mostly of nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.matching import match
-
-Sample = tuple[Tensor, dict[str, Any]]
+from minircnn.targets import Sample, in_crowd, single_objects
 
 
 @dataclass(frozen=True)
@@ -65,27 +63,6 @@ class ProposalPool:
         """Numbers of boxes, drawn with torch's global generator, all of equal chance within each kind, sorted."""
         kinds = ((self._positive, positives), (self._background, background))
         return torch.cat([kind[torch.randint(len(kind), (count,))] for kind, count in kinds]).sort().values
-
-
-def single_objects(target: dict[str, Any]) -> dict[str, Tensor]:
-    """The boxes, labels and masks of a target without crowd regions, which are no single object."""
-    single = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(target["labels"]), dtype=torch.bool)
-    return {name: target[name][single] for name in ("boxes", "labels", "masks") if name in target}
-
-
-def in_crowd(boxes: Tensor, target: dict[str, Any]) -> Tensor:
-    """Which boxes lie with more than half of their area in a crowd region: (P, 4) to (P,) bool.
-
-    They show objects that nobody has drawn one by one, so they are neither positives nor background.
-    """
-    if "iscrowd" not in target or not target["iscrowd"].any():
-        return torch.zeros(len(boxes), dtype=torch.bool)
-    crowds = target["boxes"][target["iscrowd"]]
-    low = torch.maximum(boxes[:, None, :2], crowds[:, :2])  # (P, crowds, 2)
-    high = torch.minimum(boxes[:, None, 2:], crowds[:, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1)
-    return (shared > 0.5 * area[:, None]).any(dim=1)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:

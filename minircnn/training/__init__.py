@@ -13,7 +13,7 @@ from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.mask_rcnn import FineTuningSettings, MaskRCNNTrainingSettings, fine_tune, train_mask_rcnn
 from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
-from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, single_objects, train_alexnet
+from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, one_object_pictures, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
 __all__ = [
@@ -37,11 +37,11 @@ __all__ = [
     "is_main",
     "joint_losses",
     "main_first",
+    "one_object_pictures",
     "processes",
     "proposals_of",
     "rank",
     "share",
-    "single_objects",
     "train_alexnet",
     "train_fast_rcnn",
     "train_faster_rcnn",

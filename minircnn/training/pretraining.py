@@ -65,7 +65,7 @@ class Accuracy:
     classes: float
 
 
-def single_objects(split: str, count: int, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
+def one_object_pictures(split: str, count: int, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
     """Pictures of one object, painted when they are first asked for.
 
     Args:
@@ -175,7 +175,7 @@ def train_alexnet(
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"{out}: weights are written as .safetensors; give the file that ending")
-    images, subtypes = single_objects("train", settings.pictures, cache)
+    images, subtypes = one_object_pictures("train", settings.pictures, cache)
     per_epoch = len(images) // settings.batch
     torch.manual_seed(settings.seed)
     network = AlexNet(
@@ -201,7 +201,7 @@ def train_alexnet(
     unfinished = out.with_suffix(".checkpoint")
     fit(network, losses, loop, checkpoint=unfinished, resume=resume, about=asdict(settings), quiet=quiet)
     folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
-    reached = accuracy(folded, *single_objects("val", settings.val_pictures, cache))
+    reached = accuracy(folded, *one_object_pictures("val", settings.val_pictures, cache))
     about = {"what": "AlexNet, small, trained on one-object pictures of Toy Town", "command": command}
     save_alexnet(folded, out, {**about, "settings": asdict(settings), "held_out_accuracy": asdict(reached)})
     unfinished.unlink(missing_ok=True)

@@ -28,8 +28,8 @@ from minircnn.training import (
     RCNNTrainingSettings,
     accuracy,
     loop,
+    one_object_pictures,
     parallel,
-    single_objects,
     train_rcnn,
 )
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
@@ -111,7 +111,7 @@ class TestAlexNet:
 
     def test_accuracy_is_that_of_the_saved_network(self, trained):
         out, result = trained
-        reached = accuracy(load_alexnet(out), *single_objects("val", 40))
+        reached = accuracy(load_alexnet(out), *one_object_pictures("val", 40))
         *_, line, last = result.stdout.splitlines()
         assert line == (
             f"accuracy on 40 held-out pictures: {100 * reached.subtypes:.1f} % of the sub-types, "

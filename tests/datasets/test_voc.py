@@ -11,7 +11,7 @@ from torchvision.datasets import VOCDetection
 from minircnn.datasets import DatasetError, VocDataset
 from minircnn.datasets.voc_format import CLASSES, read_annotation
 from minircnn.evaluation import evaluate
-from minircnn.rcnn.finetuning import single_objects
+from minircnn.targets import single_objects
 from tests.datasets.conftest import VOC_SIZE, an_object, write_voc, write_voc_mask, xml
 
 HEIGHT, WIDTH = VOC_SIZE

@@ -7,7 +7,7 @@ from torch import nn
 
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.rcnn import RCNN, FineTuningSettings, ProposalPool
-from minircnn.rcnn.finetuning import in_crowd, single_objects
+from minircnn.targets import in_crowd, single_objects
 
 COLOURS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 

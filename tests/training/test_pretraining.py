@@ -20,7 +20,7 @@ from minircnn.alexnet import (
 from minircnn.cache import Cache
 from minircnn.datasets import toytown
 from minircnn.datasets.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from minircnn.training import PretrainingSettings, accuracy, pretraining, single_objects, train_alexnet
+from minircnn.training import PretrainingSettings, accuracy, one_object_pictures, pretraining, train_alexnet
 from minircnn.training.pretraining import reframe
 from minircnn.weights import WeightsError, load_weights
 
@@ -46,7 +46,7 @@ def files(folder):
     ],
 )
 def test_pictures_are_the_painters(painted, split, first, photographs):
-    images, subtypes = single_objects(split, 12, painted)
+    images, subtypes = one_object_pictures(split, 12, painted)
     assert images.shape == (12, 3, 64, 64) and images.dtype == torch.uint8
     assert subtypes.shape == (12,) and subtypes.dtype == torch.int64
     for i in range(12):
@@ -61,38 +61,38 @@ def test_half_of_the_photographs_of_val_are_held_out():
 
 
 def test_painting_again_gives_the_same_and_splits_share_nothing(painted, tmp_path):
-    train, val = single_objects("train", 60, painted)[0], single_objects("val", 60, painted)[0]
-    assert torch.equal(single_objects("train", 60, Cache(tmp_path))[0], train)
+    train, val = one_object_pictures("train", 60, painted)[0], one_object_pictures("val", 60, painted)[0]
+    assert torch.equal(one_object_pictures("train", 60, Cache(tmp_path))[0], train)
     both = torch.cat([train, val]).flatten(1)
     assert len(both.unique(dim=0)) == 120
 
 
 def test_what_is_painted_is_kept(tmp_path):
     cache = Cache(tmp_path)
-    first = single_objects("train", 10, cache)
+    first = one_object_pictures("train", 10, cache)
     (path,) = files(tmp_path)
     written = path.stat().st_mtime_ns
-    again = single_objects("train", 10, cache)
+    again = one_object_pictures("train", 10, cache)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert files(tmp_path) == [path] and path.stat().st_mtime_ns == written
-    single_objects("val", 10, cache)
+    one_object_pictures("val", 10, cache)
     assert len(files(tmp_path)) == 2
 
 
 def test_the_users_cache_is_the_default(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
-    single_objects("train", 2)
+    one_object_pictures("train", 2)
     assert len(files(tmp_path / "results" / "single_objects")) == 1
 
 
 def test_many_pictures_are_painted_in_parts(tmp_path, monkeypatch):
     """By several processes; in the same order as by one, and a shorter request finds the parts of a longer one."""
-    wanted = single_objects("val", 25, Cache(tmp_path / "one"))
+    wanted = one_object_pictures("val", 25, Cache(tmp_path / "one"))
     monkeypatch.setattr(pretraining, "_CHUNK", 10)
-    found = single_objects("val", 25, Cache(tmp_path / "parts"))
+    found = one_object_pictures("val", 25, Cache(tmp_path / "parts"))
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     assert len(files(tmp_path / "parts")) == 3
-    shorter = single_objects("val", 20, Cache(tmp_path / "parts"))
+    shorter = one_object_pictures("val", 20, Cache(tmp_path / "parts"))
     assert all(torch.equal(a, b[:20]) for a, b in zip(shorter, wanted, strict=True))
     assert len(files(tmp_path / "parts")) == 3
 
@@ -102,7 +102,7 @@ def test_other_splits_and_no_pictures_are_refused(tmp_path, split, count):
     with pytest.raises(
         ValueError, match=rf'split must be "train" or "val" and count at least 1, .*{split}.* and {count}'
     ):
-        single_objects(split, count, Cache(tmp_path))
+        one_object_pictures(split, count, Cache(tmp_path))
 
 
 # -------------------------------------------------------------------------------------------------------------- reframe
@@ -237,7 +237,9 @@ def test_what_a_run_leaves(unbroken, painted):
     assert about["held_out_accuracy"] == asdict(reached)
     network = load_alexnet(out)
     assert network.config == SMALL and network.fc8.out_features == len(toytown.SUBTYPES)
-    assert accuracy(network, *single_objects("val", 24, painted)) == reached, "of the file, not of what it was before"
+    assert accuracy(network, *one_object_pictures("val", 24, painted)) == reached, (
+        "of the file, not of what it was before"
+    )
 
 
 def test_the_same_seed_gives_the_same_file_and_another_does_not(unbroken, painted, tmp_path, monkeypatch):
@@ -311,7 +313,7 @@ def test_learns_what_it_sees(painted, tmp_path, saves_often):
     losses = [losses["classification"] for losses in saves_often[0]]
     assert losses[0] == pytest.approx(np.log(len(toytown.SUBTYPES)), abs=0.5)
     assert np.mean(losses[-8:]) < 0.4 * np.mean(losses[:4])
-    found = accuracy(load_alexnet(tmp_path / "a.safetensors"), *single_objects("train", 16, painted))
+    found = accuracy(load_alexnet(tmp_path / "a.safetensors"), *one_object_pictures("train", 16, painted))
     assert found.subtypes > 0.6, "by guessing 1 of 21"
 
 
@@ -355,7 +357,7 @@ def test_the_saved_network_is_the_folded_one_and_the_measured_one(painted, tmp_p
     train_alexnet(TINY, out=tmp_path / "a.safetensors", cache=painted, quiet=True)
     trained, found = given["fold_batch_norm"].eval(), load_alexnet(tmp_path / "a.safetensors")
     assert trained.config.batch_norm and trained.trunk.bn1.running_mean.abs().sum() > 0
-    images = found.normalise(single_objects("val", 24, painted)[0].float() / 255)
+    images = found.normalise(one_object_pictures("val", 24, painted)[0].float() / 255)
     with torch.no_grad():
         torch.testing.assert_close(found(images), trained(images), atol=2e-2, rtol=2e-2)
     for name, value in given["accuracy"].state_dict().items():
@@ -392,6 +394,6 @@ def test_the_weights_that_come_with_the_project_do_what_their_json_says(painted,
     network, about = load_alexnet(path), json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert network.config == config
     assert about["settings"] == asdict(PretrainingSettings(stride=config.total_stride))
-    found, stated = accuracy(network, *single_objects("val", 300, painted)), about["held_out_accuracy"]
+    found, stated = accuracy(network, *one_object_pictures("val", 300, painted)), about["held_out_accuracy"]
     assert found.subtypes == pytest.approx(stated["subtypes"], abs=0.04)
     assert found.classes == pytest.approx(stated["classes"], abs=0.02)
