@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet
-from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet
+from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet, ordinary
 from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig
 from minircnn.losses import Losses
 from minircnn.transforms import Size, Transform, padded_size
@@ -131,11 +131,13 @@ class FasterRCNN(FastRCNN):
         Raises:
             ValueError: pictures or weights hold nan.
         """
-        features, sizes = self.features(images)
-        for level in _levels(features):
-            check_finite(level)
-        proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
-        return self.restored(self.roi_heads.detect(features, proposals, sizes, regress=regress), images, sizes)
+        with torch.inference_mode():
+            features, sizes = self.features(images)
+            for level in _levels(features):
+                check_finite(level)
+            proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
+            found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
+        return self.restored(ordinary(found), images, sizes)
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None

@@ -106,7 +106,7 @@ def needs_proposals(model: nn.Module) -> bool:
     return not isinstance(model, FasterRCNN)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def by_stages(model: nn.Module, image: Tensor, found: Search | None = None) -> Trace:
     """Detects, and notes how long each stage takes.
 

@@ -253,3 +253,10 @@ class TestTruncatedSVD:
     def test_twice_is_refused(self, model):
         with pytest.raises(ValueError, match="compress the original"):
             compress(compress(model, 2, 2), 2, 2)
+
+
+def test_what_is_found_may_be_changed(model, pictures):
+    images, proposals, _ = pictures
+    for found in model.eval().detect(images, proposals):
+        assert not any(value.is_inference() for value in found.values())
+        found["boxes"] += 1

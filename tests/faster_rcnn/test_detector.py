@@ -1,5 +1,7 @@
 """Faster R-CNN against torchvision's class with the same layers, weights and seed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -162,3 +164,15 @@ def test_bad_input_is_refused(model, pictures):
         model.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32))
     with pytest.raises(ValueError, match="every level must have equally many anchor_sizes"):
         RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0)))
+
+
+def test_what_is_found_may_be_changed_and_learned_from(model, pictures):
+    """PyTorch refuses both with what was made in inference mode; a picture that is not resized shows it."""
+    images, targets = pictures
+    model.transform = replace(model.transform, min_size=None)
+    for found in model.eval().detect(images):
+        assert not any(value.is_inference() for value in found.values())
+        found["boxes"] += 1
+        weight = torch.ones((), requires_grad=True)
+        (weight * found["scores"].square()).sum().backward()
+    sum(model.train().losses(images, targets).values()).backward()  # remembered anchors are no obstacle

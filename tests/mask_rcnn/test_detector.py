@@ -133,3 +133,11 @@ def test_proposals_have_no_masks(model, pictures):
     for image, found in zip(pictures[0], model.eval().propose(pictures[0]), strict=True):
         assert set(found) == {"boxes", "scores"} and len(found["boxes"]) > 3
         assert (found["boxes"][:, 2:].amax(dim=0) <= torch.tensor(image.shape[1:]).flip(0) + 1e-3).all()
+
+
+def test_masks_may_be_changed(model, pictures):
+    """They are made outside of inference mode."""
+    images, _ = pictures
+    for found in model.eval().detect(images):
+        assert not any(value.is_inference() for value in found.values())
+        found["masks"] *= 0.5
