@@ -187,9 +187,13 @@ def faster_rcnn_alexnet(
         classes: names; ``classes[0]`` is the background.
         rpn: the numbers of the proposals.
         heads: the numbers of what is done with them; by default ``TOY_TOWN_HEADS`` with a grid that fits fc6.
-        transform: what happens to pictures; by default they are normalised as the network learned them.
+        transform: what happens to pictures; by default they are normalised as the network learned them, and filled up
+            to a multiple of its stride. Without that the map of, say, 191 pixels has 24 cells, of 191 // 24 = 7 pixels
+            each if one counts like this, and anchors would drift away from the cells of stride 8 that they belong to.
     """
     heads = heads or replace(TOY_TOWN_HEADS, pool_size=network.config.pool5_size)
     fast = fast_rcnn_alexnet(network, classes, heads, transform)
+    if transform is None:
+        fast.transform = replace(fast.transform, divisor=network.config.total_stride)
     proposer = RPN(network.config.channels[-1], rpn).to(network.fc8.weight.device)
     return FasterRCNN(fast.trunk, proposer, fast.roi_heads, classes, fast.transform)

@@ -63,7 +63,7 @@ def mask_rcnn_alexnet(
         classes: names; ``classes[0]`` is the background.
         rpn: the numbers of the proposals.
         heads: the numbers of what is done with them; by default ``TOY_TOWN_MASK_HEADS`` with a grid that fits fc6.
-        transform: what happens to pictures; by default they are normalised as the network learned them.
+        transform: what happens to pictures; see :func:`minircnn.faster_rcnn.faster_rcnn_alexnet`.
     """
     heads = heads or replace(TOY_TOWN_MASK_HEADS, pool_size=network.config.pool5_size)
     faster = faster_rcnn_alexnet(network, classes, rpn, heads, transform)

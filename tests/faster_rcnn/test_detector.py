@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minircnn.faster_rcnn import RPNConfig
+from minircnn.alexnet import SMALL, AlexNet
+from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.transforms import padded_size
+from tests.fast_rcnn.conftest import CLASSES
 from tests.faster_rcnn.conftest import assert_same_losses_and_gradients
 
 
@@ -176,3 +178,16 @@ def test_what_is_found_may_be_changed_and_learned_from(model, pictures):
         weight = torch.ones((), requires_grad=True)
         (weight * found["scores"].square()).sum().backward()
     sum(model.train().losses(images, targets).values()).backward()  # remembered anchors are no obstacle
+
+
+@pytest.mark.parametrize("side", range(56, 80))
+def test_anchors_stay_on_their_cells_at_every_size(side):
+    """A cell of the map looks at its own 8 pixels, of all sizes; so the last anchor is centred on the last ones."""
+    model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()
+    with torch.no_grad():
+        features, sizes = model.features([torch.rand(3, side, 100)])
+        anchors = model.answers(features, sizes).anchors
+    rows, columns = features.shape[2:]
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
+    assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
+    assert 0 <= 8 * rows - side < 8 and 0 <= 8 * columns - 100 < 8
