@@ -8,6 +8,8 @@ Shape comments: G ground-truth objects, H W picture size, K classes with backgro
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -243,11 +245,25 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         DatasetError: The file cannot be decoded (it is cut off, or no picture), its numbers have no known range, or it
             states a size that would not fit into memory.
     """
+    with open_picture(path) as file:
+        image = _decode(file)  # (3, H, W)
+        orientation = _exif_orientation(file) if upright else 1
+    return _turn(image, orientation)
+
+
+@contextmanager
+def open_picture(path: str | Path) -> Iterator[Image.Image]:
+    """A picture file for Pillow; whatever damaged files make it raise in the block becomes one kind of error.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: It may not be read.
+        DatasetError: It cannot be decoded, or states a size that would not fit into memory; without the path.
+    """
     try:
         # Given a path, Pillow (13) maps some files into memory and garbles those that a TIFF's tag turns.
         with Path(path).open("rb") as stream, Image.open(stream) as file:
-            image = _decode(file)  # (3, H, W)
-            orientation = _exif_orientation(file) if upright else 1
+            yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such picture; check the path") from None
     except PermissionError:
@@ -263,7 +279,6 @@ def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
         reason = "no picture of a known kind" if unknown else str(error) or type(error).__name__
         raise DatasetError(f"the picture cannot be decoded ({reason}); fetch or write the file again") from error
-    return _turn(image, orientation)
 
 
 def _decode(file: Image.Image) -> Tensor:

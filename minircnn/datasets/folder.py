@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minircnn.datasets.coco import Target, read_image
+from minircnn.datasets.coco import Target, open_picture, read_image
 from minircnn.datasets.coco_format import DatasetError, raise_problems
 
 
@@ -191,23 +191,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
         DatasetError: It cannot be decoded, or states a size that would not fit into memory.
     """
     try:
-        with path.open("rb") as stream, Image.open(stream) as file:
+        with open_picture(path) as file:
             yield file
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such picture; check the path") from None
-    except PermissionError:
-        raise PermissionError(f"{path}: may not be read; change its permissions") from None
-    except DatasetError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = str(error).partition(",")[0]
-        raise DatasetError(f"{path}: the picture is too large to be read safely ({reason}); make it smaller") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "no picture of a known kind" if unknown else str(error) or type(error).__name__
-        raise DatasetError(
-            f"{path}: the picture cannot be decoded ({reason}); fetch or write the file again"
-        ) from error
+    except DatasetError as error:
+        if str(error).startswith(f"{path}: "):  # of what was done with the file, and told already
+            raise
+        raise DatasetError(f"{path}: {error}") from error
 
 
 def read_values(path: Path) -> NDArray[np.integer]:

@@ -1,12 +1,16 @@
 """Comparisons that take longer than a notebook may. Each writes its figures into data/results, which notebooks read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import minircnn
 from minircnn.datasets import ToyTown
+from minircnn.evaluation import Result, evaluate
 from minircnn.files import write_json
+from minircnn.mask_rcnn import MaskRCNN, binary_masks
 from minircnn.targets import Sample
 
 RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
@@ -17,6 +21,15 @@ def first_samples(split: str, count: int, masks: bool = False) -> list[Sample]:
     """The first so many ``(image, target)`` pairs of a split of Toy Town, or all, if there are fewer."""
     data = ToyTown(split, masks=masks)
     return [data[index] for index in range(min(count, len(data)))]
+
+
+def judged(
+    model: MaskRCNN, test: Sequence[Sample]
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]], list[Result]]:
+    """What a detector finds in pictures, with decided masks; their targets; and the results of boxes and of masks."""
+    found = [binary_masks(model.detect([image])[0]) for image, _ in test]
+    targets = [target for _, target in test]
+    return found, targets, [evaluate(found, targets, classes=model.classes, kind=kind) for kind in ("boxes", "masks")]
 
 
 def write_results(path: Path, module: str, record: Mapping[str, Any]) -> None:

@@ -27,14 +27,13 @@ from minircnn.datasets import open_data
 from minircnn.datasets.coins import Coins
 from minircnn.datasets.squares import RandomSquares
 from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, in_percent, write_results
+from minircnn.experiments import RESULTS_FOLDER, in_percent, judged, write_results
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn import (
     TOY_TOWN_MASK_HEADS,
     TOY_TOWN_MASK_RPN,
     MaskRCNN,
     MaskRoIConfig,
-    binary_masks,
     load_mask_rcnn,
     mask_rcnn_alexnet,
 )
@@ -264,9 +263,7 @@ def anchor_sizes(boxes: Sequence[Tensor], count: int, enlarged: float = 1.0) -> 
 
 def measure(model: MaskRCNN, test: Sequence[Sample]) -> tuple[float, ...]:
     """AP, AP50 and AP75 of boxes, then of masks; objects, how many were found, and how many finds were wrong."""
-    found = [binary_masks(model.detect([image])[0]) for image, _ in test]
-    targets = [target for _, target in test]
-    results = [evaluate(found, targets, classes=model.classes, kind=kind) for kind in ("boxes", "masks")]
+    found, targets, results = judged(model, test)
     sure = [{key: value[one["scores"] > SURE] for key, value in one.items()} for one in found]
     counts = evaluate(sure, targets, classes=model.classes, kind="masks", iou_thresholds=[0.5]).rankings.values()
     return (

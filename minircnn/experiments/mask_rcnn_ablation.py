@@ -15,10 +15,9 @@ from time import process_time
 
 from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.datasets import ToyTown
-from minircnn.evaluation import evaluate
-from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, first_samples, in_percent, write_results
+from minircnn.experiments import RESULTS_FOLDER, faster_rcnn_ablation, first_samples, in_percent, judged, write_results
 from minircnn.experiments.faster_rcnn_ablation import anchors
-from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, MaskRCNN, binary_masks
+from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, MaskRCNN
 from minircnn.targets import Sample
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 
@@ -99,9 +98,7 @@ def compare(
 
 def measure(model: MaskRCNN, test: Sequence[Sample]) -> tuple[float, ...]:
     """AP, AP50 and AP75 of boxes, then of masks."""
-    found = [binary_masks(model.detect([image])[0]) for image, _ in test]
-    targets = [target for _, target in test]
-    results = [evaluate(found, targets, classes=model.classes, kind=kind) for kind in ("boxes", "masks")]
+    _, _, results = judged(model, test)
     return tuple(value for result in results for value in (result.ap, result.ap50, result.ap75))
 
 
