@@ -28,7 +28,6 @@ def open_data(
     split: str | None = None,
     classes: Sequence[str] | None = None,
     masks: bool = True,
-    split_by_id: bool = True,
     drop_invalid: bool = False,
 ) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
     """A data set by its name.
@@ -46,8 +45,6 @@ def open_data(
         classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
             classes are left out, their pictures stay.
         masks: Whether targets hold masks.
-        split_by_id: False for COCO, Penn-Fudan and nuclei takes all pictures whatever ``split`` says: the folder or
-            file is already the part that is meant.
         drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
 
     Raises:
@@ -61,7 +58,7 @@ def open_data(
     data = _open(name, root, annotations, split, masks, drop_invalid)
     if classes is not None:
         data = OnlyClasses(data, classes)
-    if split is not None and name not in ("toytown", "voc") and split_by_id:
+    if split is not None and name not in ("toytown", "voc"):
         data = _part_of(data, split, root)
     return data
 

@@ -4,7 +4,7 @@ The weights were trained on COCO's 80 classes, in the way of the paper (He et al
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,7 @@ from torch import Tensor, nn
 
 from minircnn.faster_rcnn import FasterRCNN
 from minircnn.mask_rcnn.detector import MaskRCNN
-from minircnn.mask_rcnn.pyramid import (
-    PYRAMID_HEADS,
-    PYRAMID_MASK_HEADS,
-    PYRAMID_RPN,
-    PYRAMID_TRANSFORM,
-    faster_rcnn_fpn,
-    mask_rcnn_fpn,
-)
+from minircnn.mask_rcnn.pyramid import faster_rcnn_fpn, mask_rcnn_fpn
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
 from minircnn.weights import download, load_into, read_tensors, sha256
 
@@ -96,7 +89,6 @@ def maskrcnn_resnet50_fpn(
     >>> sorted(found[0])
     ['boxes', 'labels', 'masks', 'scores']
     """
-    numbers = {"rpn": PYRAMID_RPN, "heads": PYRAMID_MASK_HEADS, "transform": PYRAMID_TRANSFORM, **numbers}
     return _built(mask_rcnn_fpn, classes, weights, MASK_RCNN_COCO, trainable_layers, numbers)
 
 
@@ -107,29 +99,26 @@ def fasterrcnn_resnet50_fpn(
     **numbers: object,
 ) -> FasterRCNN:
     """Faster R-CNN with ResNet-50 and a feature pyramid; see :func:`maskrcnn_resnet50_fpn`. It has RoIAlign, too."""
-    numbers = {"rpn": PYRAMID_RPN, "heads": PYRAMID_HEADS, "transform": PYRAMID_TRANSFORM, **numbers}
     return _built(faster_rcnn_fpn, classes, weights, FASTER_RCNN_COCO, trainable_layers, numbers)
 
 
 def _built(
-    build: object,
+    build: Callable[..., FasterRCNN],
     classes: Sequence[str],
     weights: str | Path | None,
     published: Published,
     trainable_layers: int,
     numbers: Mapping[str, object],
 ) -> FasterRCNN:
-    path = None if weights is None else _fetched(weights, published)
-    trained_with_zero = path is not None and sha256(path).startswith(published.checksum)
+    if weights is None:
+        return build(ResNetFPN(trainable_layers=trainable_layers), classes, **numbers).eval()
+    path = download(published.url, published.checksum, published.size) if weights == COCO else Path(weights)
+    tensors = read_tensors(path)
+    trained_with_zero = sha256(path).startswith(published.checksum)
     config = ResNetFPNConfig(norm_eps=0.0 if trained_with_zero else 1e-5)
     model = build(ResNetFPN(config, trainable_layers), classes, **numbers)
-    if path is not None:
-        load_torchvision_weights(model, read_tensors(path), path)
+    load_torchvision_weights(model, tensors, path)
     return model.eval()
-
-
-def _fetched(weights: str | Path, published: Published) -> Path:
-    return download(published.url, published.checksum, published.size) if weights == COCO else Path(weights)
 
 
 def load_torchvision_weights(

@@ -167,7 +167,6 @@ def test_splits_of_a_data_set(coco):
     assert sorted(train.image_ids + test.image_ids) == sorted(everything.image_ids)
     restricted = open_data("coco", *coco, split="test", classes=["cat"])
     assert restricted.image_ids == [13, 8]
-    assert open_data("coco", *coco, split="test", split_by_id=False).image_ids == everything.image_ids
     image, target = test[1]
     assert image[0, 0, 0].item() == pytest.approx(4 / 255), "picture 4.png has id 8"
     assert (target["image_id"], test.image_path(1).name, test.image_size(1)) == (8, "4.png", (8, 10))

@@ -212,6 +212,11 @@ def test_offline_one_line_says_what_to_fetch(build, here, theirs, tmp_path, monk
     assert "\n" not in message and here.size in message
 
 
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: there is no such file of weights; check the path"):
+        ours.maskrcnn_resnet50_fpn(weights=tmp_path / "none.pth")
+
+
 def test_other_classes_keep_all_but_the_last_layers(file):
     path, theirs = file
     model = ours.maskrcnn_resnet50_fpn(["background", "nucleus"], weights=path)
