@@ -126,5 +126,5 @@ def test_two_processes_have_the_losses_of_one(real_data, tmp_path, monkeypatch):
     assert [found["counts"] for found in two] == [[1, 1, 1]] * 2 and one["counts"] == [2, 2, 2]
     assert two[0]["history"] == two[1]["history"]
     for row, wanted in zip(two[0]["history"], one["history"], strict=True):
-        assert row == pytest.approx(wanted, rel=1e-3)
+        assert row == pytest.approx(wanted, rel=1e-4)
     assert one["history"][0] != one["history"][2]
