@@ -35,7 +35,7 @@ def check(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="SPLIT",
+            metavar="NAME",
             help="Which pictures: train, val, trainval or test of voc, train, val or test of toytown; of the others, "
             "which have none, every fifth picture is test and the rest train.",
             show_default="all; trainval of voc, train of toytown",

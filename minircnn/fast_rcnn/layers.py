@@ -22,8 +22,8 @@ class RegionLinear(nn.Linear):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(R, C, n, m)``, or rows ``(R, C · n · m)``, to ``(R, D)``."""
-        if maps.dim() == 2:
-            return super().forward(maps)
+        if maps.dim() == 2 or maps.is_cuda:  # on a GPU products are fast, and not every filter is as large in 16 bits
+            return super().forward(maps.flatten(1))
         return F.conv2d(maps, self._filters(maps), self.bias).flatten(1)
 
     def _filters(self, maps: Tensor) -> Tensor:

@@ -177,4 +177,6 @@ def _largest_cells(table: Tensor, bins: Bins, height: int, width: int) -> Tensor
     with torch.no_grad():
         _, _, _, place = torch.embedding_bag(table, cells, start, mode=2)  # 2: maximum
     empty = (bins.height * bins.width == 0)[:, None]
+    if place.is_cuda:
+        place.masked_fill_(empty, 0)  # there the largest cell of an empty bin is number -1
     return table.gather(0, place).masked_fill_(empty, 0)

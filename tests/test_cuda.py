@@ -1,0 +1,304 @@
+"""On an NVIDIA GPU everything is what it is on the processor: operations, losses, gradients, trainings, detections.
+
+In double precision, for the two round differently, and a proposal more or less is the difference between two runs in
+single precision. Where that is used, convolutions do not round to ten bits of mantissa (TF32), PyTorch's default.
+"""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+from typer.testing import CliRunner
+
+from minircnn.alexnet import AlexNet
+from minircnn.benchmarks.published import pair
+from minircnn.boxes import batched_nms, box_iou, nms
+from minircnn.cli import app
+from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
+from minircnn.fast_rcnn import fast_rcnn_alexnet
+from minircnn.faster_rcnn import load_faster_rcnn
+from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
+from minircnn.matching import match, sample
+from minircnn.pooling import roi_align, roi_pool, warp_regions
+from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
+from tests.fast_rcnn.conftest import CLASSES, TINY
+from tests.mask_rcnn import conftest as small_mask_rcnn
+from tests.training import test_faster_rcnn as faster
+from tests.training import test_mask_rcnn as mask
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+GPU = "cuda"
+
+
+@pytest.fixture(autouse=True)
+def full_precision():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def toy_town():
+    test = ToyTown("test")
+    return [test[index] for index in range(25)]
+
+
+def boxes_at_random(count, size=120.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(count, 2, generator=generator) * size
+    return torch.cat([start, start + 1 + torch.rand(count, 2, generator=generator) * size / 3], dim=1)
+
+
+@pytest.mark.parametrize("output_size", [1, 6, (7, 3)])
+@pytest.mark.parametrize(
+    ("mine", "theirs", "options"),
+    [
+        (roi_pool, torchvision.ops.roi_pool, {}),
+        (roi_align, torchvision.ops.roi_align, {"sampling_ratio": 2, "aligned": True}),
+        (roi_align, torchvision.ops.roi_align, {"sampling_ratio": -1, "aligned": False}),
+    ],
+    ids=["pool", "align", "align-adaptive"],
+)
+def test_pooling_with_gradients(mine, theirs, options, output_size):
+    """Of three maps, regions outside of them and empty bins among the rest; with torchvision's kernels on the GPU."""
+    features = torch.randn(3, 5, 13, 17, generator=torch.Generator().manual_seed(1))
+    rois = torch.cat([torch.arange(60)[:, None] % 3, boxes_at_random(60)], dim=1)
+    rois[:4, 1:] += 500
+    results = []
+    for pool, device in ((mine, "cpu"), (mine, GPU), (theirs, GPU)):
+        table = features.to(device, copy=True).requires_grad_()
+        pooled = pool(table, rois.to(device), output_size, 1 / 8, **options)
+        with torch.no_grad():  # RoIPool has another way without gradients
+            assert torch.allclose(pooled, pool(table, rois.to(device), output_size, 1 / 8, **options), atol=1e-5)
+        weights = torch.randn(pooled.shape, generator=torch.Generator().manual_seed(2))
+        (pooled * weights.to(device)).sum().backward()
+        results.append((pooled.detach().cpu(), table.grad.cpu()))
+    for pooled, gradient in results[1:]:
+        assert torch.allclose(pooled, results[0][0], atol=1e-5)
+        assert torch.allclose(gradient, results[0][1], atol=1e-4)
+    if mine is roi_pool:
+        assert torch.equal(results[0][0], results[1][0])
+
+
+def test_pooling_without_regions():
+    features = torch.randn(1, 4, 5, 6, device=GPU)
+    for pool in (roi_pool, roi_align):
+        for needed in (False, True):
+            pooled = pool(features.requires_grad_(needed), torch.zeros(0, 5, device=GPU), 3, 1.0)
+            assert pooled.shape == (0, 4, 3, 3) and pooled.is_cuda
+
+
+def test_nms_and_overlaps():
+    boxes, scores = boxes_at_random(3000), torch.rand(3000, generator=torch.Generator().manual_seed(3))
+    on_gpu = boxes.to(GPU), scores.to(GPU)
+    kept = nms(*on_gpu, 0.5)
+    assert kept.is_cuda and 30 < len(kept) < 2900
+    assert torch.equal(kept, torchvision.ops.nms(*on_gpu, 0.5)) and torch.equal(kept.cpu(), nms(boxes, scores, 0.5))
+    groups = torch.arange(3000) % 4
+    several = batched_nms(*on_gpu, groups.to(GPU), 0.5, 200)
+    assert torch.equal(several.cpu(), batched_nms(boxes, scores, groups, 0.5, 200))
+    assert len(nms(on_gpu[0][:0], on_gpu[1][:0], 0.5)) == 0
+    overlaps = box_iou(on_gpu[0][:300], on_gpu[0])
+    assert torch.allclose(overlaps, torchvision.ops.box_iou(on_gpu[0][:300], on_gpu[0]), atol=1e-6)
+
+
+def test_the_same_draws():
+    """With a generator of the processor, which every picture of a training has."""
+    iou = box_iou(boxes_at_random(5, seed=4), boxes_at_random(2000, seed=5))
+    found = []
+    for device in ("cpu", GPU):
+        gt_index, label = match(iou.to(device), 0.4, 0.2, keep_best=True)
+        drawn = sample(label, 64, 0.25, torch.Generator().manual_seed(6))
+        found.append([value.cpu() for value in (gt_index, label, *drawn)])
+    assert all(torch.equal(*both) for both in zip(*found, strict=True)) and len(found[0][2]) == 16
+
+
+def test_warped_regions(toy_town):
+    image, target = toy_town[0]
+    wanted = warp_regions(image, target["boxes"], 64, 5)
+    assert torch.allclose(warp_regions(image.to(GPU), target["boxes"].to(GPU), 64, 5).cpu(), wanted, atol=1e-4)
+
+
+def losses_and_gradients(model, device, *pictures):
+    """Of the same pictures, with the same draws, in double precision."""
+    model = model.to(device).double().train()
+    model.zero_grad()
+    images = [image.to(device).double() for image in pictures[0]]
+    generators = [torch.Generator().manual_seed(i) for i in range(len(images))]
+    losses = model.losses(images, *pictures[1:], generators)
+    sum(losses.values()).backward()
+    gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
+
+
+def assert_same(one, other):
+    assert one[0] == pytest.approx(other[0], rel=1e-6) and min(one[0].values()) > 0
+    assert one[1].keys() == other[1].keys() and len(one[1]) > 10
+    for name, gradient in one[1].items():
+        assert torch.allclose(gradient, other[1][name], rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
+
+
+def test_losses_and_gradients_of_mask_rcnn():
+    """Five losses, of pictures of different sizes, one without objects."""
+    images, targets = small_mask_rcnn.some_pictures()
+    for image, target in zip(images, targets, strict=True):
+        target["masks"] = small_mask_rcnn.ellipses(target["boxes"], image.shape[1:])
+    model = small_mask_rcnn.make()
+    here, there = (losses_and_gradients(model, device, images, targets) for device in ("cpu", GPU))
+    assert len(here[0]) == 5
+    assert_same(here, there)
+
+
+def test_losses_and_gradients_of_fast_rcnn():
+    torch.manual_seed(0)
+    model = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES)
+    image, boxes = torch.rand(3, 120, 150, generator=torch.Generator().manual_seed(7)), boxes_at_random(200)
+    target = {"boxes": boxes[:3] + 2, "labels": torch.tensor([1, 2, 3])}
+    pictures = [image, image.flip(2)], [boxes, boxes[50:]], [target, target]
+    assert_same(*(losses_and_gradients(model, device, *pictures) for device in ("cpu", GPU)))
+
+
+@pytest.mark.parametrize("load", [load_faster_rcnn, load_mask_rcnn])
+def test_shipped_detectors_find_the_same(load, toy_town):
+    model, (images, targets) = load(), zip(*toy_town, strict=True)
+    averages = {}
+    for precision, pixels in ((torch.float64, 1e-6), (torch.float32, None)):
+        both = []
+        for device in ("cpu", GPU):
+            model = model.to(device, precision)
+            found = [model.detect([image.to(device, precision)])[0] for image in images]
+            both.append([{name: value.cpu() for name, value in one.items()} for one in found])
+        for mine, other in zip(*both, strict=True) if pixels else ():
+            assert torch.equal(mine["labels"], other["labels"]) and len(mine["labels"]) > 0
+            assert torch.allclose(mine["boxes"], other["boxes"], rtol=0, atol=pixels)
+        averages[precision] = [evaluate(found, targets).ap for found in both]
+        if "masks" in both[0][0]:
+            averages[precision] += [evaluate(list(map(binary_masks, one)), targets, kind="masks").ap for one in both]
+    exact, single = averages.values()
+    assert exact[::2] == pytest.approx(exact[1::2], abs=1e-6) and min(exact) > 0.4
+    assert single == pytest.approx(exact, abs=3e-3)
+
+
+@pytest.fixture
+def double_precision():
+    """For layers and pictures that a training makes."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def train_on(device, options, **changes):
+    """A training of six batches."""
+    train = ToyTown("train", masks=False)
+    samples = [(image.to(torch.get_default_dtype()), target) for image, target in (train[i] for i in range(8))]
+    settings = replace(faster.SETTINGS, iterations=6, **changes)
+    network = faster.network().to(device)
+    return train_faster_rcnn(network, samples, train.classes, settings, rpn=faster.RPN, quiet=True, **options)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_a_training_is_the_same():
+    (_, here), (model, there) = (train_on(device, {}) for device in ("cpu", GPU))
+    assert {p.device.type for p in model.parameters()} == {GPU}
+    for mine, other in zip(here, there, strict=True):
+        assert other == pytest.approx(mine, rel=1e-5)
+
+
+@pytest.mark.usefixtures("double_precision")
+def test_a_run_is_taken_up_again(tmp_path, monkeypatch):
+    _, whole = train_on(GPU, {})
+    rest = stopped_and_taken_up_again(tmp_path, monkeypatch)
+    assert len(rest) in (3, 4)
+    for mine, other in zip(rest, whole[-len(rest) :], strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+def test_a_run_with_mixed_precision_is_taken_up_again(tmp_path, monkeypatch):
+    """Its checkpoint holds the scale of the gradients, too. Two runs of 16 bits are about the same."""
+    _, whole = train_on(GPU, {}, mixed_precision=True)
+    rest = stopped_and_taken_up_again(tmp_path, monkeypatch, mixed_precision=True)
+    assert len(rest) in (3, 4)
+    for mine, other in zip(rest, whole[-len(rest) :], strict=True):
+        assert sum(mine.values()) == pytest.approx(sum(other.values()), rel=0.1)
+
+
+def stopped_and_taken_up_again(tmp_path, monkeypatch, **changes):
+    """The losses of the second part of a run that was stopped after three batches."""
+
+    def stop(model):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_on(GPU, {"out": out, "evaluate": stop, "evaluate_every": 3}, **changes)
+    return train_on(GPU, {"out": out, "resume": True}, **changes)[1]
+
+
+def test_mixed_precision_learns_nearly_the_same():
+    train = ToyTown("train")
+    samples = [train[index] for index in range(8)]
+    settings = replace(mask.SETTINGS, iterations=40)
+    exact, mixed = (
+        train_mask_rcnn(
+            mask.network().to(GPU),
+            samples,
+            train.classes,
+            replace(settings, mixed_precision=half),
+            rpn=mask.RPN,
+            heads=mask.HEADS,
+            quiet=True,
+        )[1]
+        for half in (False, True)
+    )
+    assert sum(mixed[0].values()) == pytest.approx(sum(exact[0].values()), rel=0.01)
+    ends = [sum(sum(row.values()) for row in history[-10:]) / 10 for history in (exact, mixed)]
+    assert ends[1] == pytest.approx(ends[0], rel=0.15) and ends[1] < 0.8 * sum(mixed[0].values())
+
+
+def test_the_published_architecture_against_torchvisions():
+    mine, theirs = (model.to(GPU) for model in pair())
+    image = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 30), size=(240, 360), mode="bilinear")[0].to(GPU)
+    with torch.no_grad():
+        found, wanted = mine.detect([image])[0], theirs([image])[0]
+    assert len(found["labels"]) == len(wanted["labels"]) > 10
+    assert torch.allclose(found["scores"], wanted["scores"], atol=1e-4)
+    same = (found["boxes"] - wanted["boxes"]).abs().amax(dim=1) < 1e-2
+    assert same.float().mean() > 0.95  # equal scores may stand in another order
+
+
+@pytest.mark.parametrize("detector", ["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"])
+def test_the_commands_say_the_same_on_both(detector, tmp_path):
+    averages = []
+    for device in ("cpu", GPU):
+        file = tmp_path / f"{device}.json"
+        command = ["evaluate", detector, "--pictures", "4", "--device", device, "--json", str(file)]
+        result = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        averages.append(numbers(json.loads(file.read_text())))
+    assert averages[1] == pytest.approx(averages[0], abs=5e-3) and averages[0]
+
+
+def numbers(found, name=""):
+    """All numbers of nested dictionaries but times, by name."""
+    if isinstance(found, dict):
+        return {k: v for key, value in found.items() for k, v in numbers(value, f"{name}.{key}").items()}
+    return {name: found} if isinstance(found, float) and not re.search("second|time", name) else {}
+
+
+def test_training_and_detecting_by_command(tmp_path):
+    weights, run = tmp_path / "w.safetensors", CliRunner()
+    for command in (
+        f"train mask_rcnn --pictures 4 --iterations 2 --device cuda --mixed-precision --out {weights}",
+        f"detect mask_rcnn data/toytown/test/000001.jpg --weights {weights} --device cuda "
+        f"--out {tmp_path / 'found.png'}",
+        f"train alexnet --pictures 300 --val-pictures 50 --epochs 1 --device cuda --out {tmp_path / 'a.safetensors'}",
+    ):
+        result = run.invoke(app, command.split(), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "found.png").is_file()
