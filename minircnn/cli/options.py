@@ -16,8 +16,7 @@ from minircnn.cli.errors import RefusedError
 if TYPE_CHECKING:
     import torch
 
-# Its name is said because typer 0.27 takes a metavar of the same letters for it, and would offer --DEVICE.
-Device = Annotated[str, typer.Option("--device", metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps …")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps …")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all numbers here.")]
 MaxProposals = Annotated[int, typer.Option(min=1, metavar="N", help="The first N proposals of each picture.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run of the same settings that was stopped.")]
