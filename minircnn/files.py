@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all; their checksums; what went wrong with them, in a line."""
 
+import hashlib
 import json
 import math
 import time
@@ -51,3 +52,17 @@ def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     if isinstance(value, list | tuple):
         return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, and what kind it is, in one short line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")[:200]

@@ -34,8 +34,9 @@ from minircnn.alexnet import (
     save_alexnet,
 )
 from minircnn.datasets import CocoDataset
+from minircnn.files import sha256
 from minircnn.pooling import warp_regions
-from minircnn.weights import WeightsError, save_weights, sha256
+from minircnn.weights import WeightsError, save_weights
 
 CONFIGS = {"2012": ALEXNET_2012, "torchvision": TORCHVISION, "small": SMALL, "small, stride 16": SMALL_STRIDE_16}
 # The 2012 network with all that is special about it, in a size that is quick to make.

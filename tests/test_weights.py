@@ -18,6 +18,7 @@ import safetensors.numpy
 import torch
 from torch import nn
 
+from minircnn.files import sha256
 from minircnn.weights import (
     WeightsError,
     cache_folder,
@@ -27,7 +28,6 @@ from minircnn.weights import (
     load_weights,
     read_tensors,
     save_weights,
-    sha256,
 )
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt")

@@ -124,7 +124,7 @@ def proposals_of(samples: "list[tuple[Tensor, dict[str, Any]]]") -> "list[Tensor
 
 def describe(start: Start) -> dict[str, str]:
     """Which weights training began with, to be noted."""
-    from minircnn.weights import sha256
+    from minircnn.files import sha256
 
     if start.from_scratch:
         return {"file": "none: random weights", **({"network_of": start.file.name} if start.file else {})}

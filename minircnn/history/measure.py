@@ -12,12 +12,12 @@ from torch import nn
 from minircnn.benchmarks.timing import limit_threads
 from minircnn.boxes import box_iou
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
+from minircnn.files import sha256
 from minircnn.history.detectors import Generation, count_parameters
 from minircnn.history.stages import STAGES, Trace, all_by_stages
 from minircnn.mask_rcnn import binary_masks
 from minircnn.pooling import roi_align, roi_pool
 from minircnn.training.batches import Samples
-from minircnn.weights import sha256
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from minircnn.faster_rcnn import FasterRCNN
+from minircnn.files import sha256
 from minircnn.mask_rcnn.detector import MaskRCNN
 from minircnn.mask_rcnn.pyramid import faster_rcnn_fpn, mask_rcnn_fpn
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
-from minircnn.weights import download, load_into, read_tensors, sha256
+from minircnn.weights import download, load_into, read_tensors
 
 # COCO numbers its classes from 1 to 90 and has left ten numbers free; the network has an output for each of them.
 _NAMES = (

@@ -8,11 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from minircnn.cli import app
-from minircnn.files import write_json
+from minircnn.files import sha256, write_json
 from minircnn.history import as_text, claims_as_text, gather, read_record, record, table
 from minircnn.history.figures import fingerprint_of_record, fingerprint_of_weights
 from minircnn.history.report import END, START, section
-from minircnn.weights import sha256
 from tests.history.conftest import stored_fingerprint
 
 

@@ -626,28 +626,28 @@ RCNN = [
 READING = [
     Mutant(
         "weights: checksums in a file of torch.save are not compared",
-        "weights.py",
+        "weights/tensors.py",
         "if damaged := archive.testzip():",
         "if damaged := None:",
         ("test_fuzzing.py::test_one_wrong_bit_is_never_another_number",),
     ),
     Mutant(
         "weights: nan is read",
-        "weights.py",
+        "weights/tensors.py",
         "if not value.isfinite().all():",
         "if False:",
         ("test_fuzzing.py::test_other_weights_are_refused[alexnet]",),
     ),
     Mutant(
         "weights: whole numbers are read as weights",
-        "weights.py",
+        "weights/tensors.py",
         "if given[name].is_floating_point() != wanted[name].is_floating_point()",
         "if False",
         ("test_fuzzing.py::test_other_weights_are_refused[alexnet]",),
     ),
     Mutant(
         "weights: settings may have any type",
-        "weights.py",
+        "weights/configs.py",
         "if not _fits(found[name], hints[name]):",
         "if False:",
         ("test_fuzzing.py::test_a_setting_of_another_type_is_refused",),
@@ -755,7 +755,7 @@ PYRAMID = [
     ),
     Mutant(
         "half precision: variances become 0",
-        "weights.py",
+        "weights/tensors.py",
         'value.half() if value.is_floating_point() and not name.endswith("running_var") else value',
         "value.half() if value.is_floating_point() else value",
         ("training/test_fine_tuning.py::test_what_is_written_is_read_again",),

@@ -1,16 +1,15 @@
 """SHA256SUMS, the list that `sha256sum --check` reads: proof that no file of the set has changed."""
 
-import hashlib
 from pathlib import Path
 
-from minircnn.files import write_atomically
+from minircnn.files import sha256, write_atomically
 
 NAME = "SHA256SUMS"
 
 
 def write_checksums(folder: Path) -> None:
     """List the SHA-256 of every file below `folder` in its SHA256SUMS."""
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in _files(folder)]
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in _files(folder)]
     write_atomically(folder / NAME, "".join(lines).encode())
 
 
@@ -34,7 +33,7 @@ def check_checksums(folder: Path) -> list[str]:
         listed.add(name)
         if not (folder / name).is_file():
             faults.append(f"{folder / name}: missing")
-        elif _digest(folder / name) != digest:
+        elif sha256(folder / name) != digest:
             faults.append(f"{folder / name}: its content has changed")
     faults += [f"{folder / name}: not listed in {NAME}: delete it" for name in _files(folder) if name not in listed]
     return faults
@@ -44,7 +43,3 @@ def _files(folder: Path) -> list[str]:
     """Every file but the listing itself and what hides behind a dot (.DS_Store, .ipynb_checkpoints/…)."""
     names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return sorted(n.as_posix() for n in names if n.as_posix() != NAME and not any(p.startswith(".") for p in n.parts))
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

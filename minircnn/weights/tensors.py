@@ -1,0 +1,176 @@
+"""Files of weights, read and written, and given to a network by name: all of them or none."""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import minircnn
+from minircnn.files import first_line, sha256, write_atomically
+
+WEIGHTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "weights"
+"""Where the weights lie that come with a clone of the project."""
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used as they are; the message names the file, and a remedy."""
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Writes ``path`` and the JSON beside it.
+
+    Args:
+        path: where to; ends in ``.safetensors``.
+        tensors: by name, stored in the precision that they have. :func:`halve` makes the file half as large.
+        about: what can be written as JSON; ``"sha256"`` is added.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    record = json.dumps({**about, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".json"), record.encode())
+
+
+def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floats in 16 bits, which moves a weight by less than a thousandth of itself.
+
+    Statistics of batches stay as they are: a variance may be so small that 16 bits would make it 0.
+    """
+    return {
+        name: value.half() if value.is_floating_point() and not name.endswith("running_var") else value
+        for name, value in tensors.items()
+    }
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads what :func:`save_weights` wrote.
+
+    Returns:
+        The tensors, floats in single precision, and the content of the JSON file.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: one of them is damaged, or they do not belong together.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    record_path = path.with_suffix(".json")
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{record_path}: not found; it belongs to {path.name} and says how to use it")
+    try:
+        about = json.loads(record_path.read_text(encoding="utf-8"))
+        expected = about["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{record_path}: damaged ({error!r}); train or fetch the weights again") from error
+    if sha256(path) != expected:
+        raise WeightsError(f"{path}: not the file that {record_path.name} describes; train or fetch both again")
+    return tensors, about
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, floats in single precision. No code in the file is ever run.
+
+    Args:
+        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt`` (a PyTorch state dict).
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
+    """
+    path = Path(path)
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth, ".pt": _read_pth}
+    if path.suffix not in readers:
+        raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of weights; check the path")
+    try:
+        tensors = readers[path.suffix](path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; save a state "
+            "dict: torch.save(model.state_dict(), file)"
+        ) from error
+    except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
+        raise WeightsError(f"{path}: damaged, or no weights ({first_line(error)}); fetch it again") from error
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
+    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load(path.read_bytes())
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    # Opened here: NumPy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def _read_pth(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    check_zip(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_zip(path: Path) -> None:
+    """Compares the checksums of a file that ``torch.save`` wrote, a zip file; ``torch.load`` does not look at them.
+
+    Raises:
+        ValueError: a part of it has another checksum. Of the format before zip files, which has none, nothing is said.
+        BadZipFile: it is damaged otherwise.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it has another checksum")
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
+    """Gives a module its weights by name, all of them or none.
+
+    Args:
+        module: changed in place.
+        tensors: by the module's own names.
+        source: where they come from, for messages.
+        only: load and demand only the names that begin so, such as ``"trunk."``; others keep what they have.
+
+    Raises:
+        WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another
+            network. Or a number is nan or infinite.
+    """
+    given = {name: value for name, value in tensors.items() if name.startswith(only)}
+    check_fit({n: v for n, v in module.state_dict().items() if n.startswith(only)}, given, source)
+    for name, value in given.items():
+        if not value.isfinite().all():
+            raise WeightsError(f"{source}: {name} holds nan or infinity; train or fetch the weights again")
+    module.load_state_dict(given, strict=False)
+
+
+def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuses weights for another network than one with such tensors."""
+    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is not in the network" for name in given.keys() - wanted.keys()]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & given.keys()
+        if given[name].shape != wanted[name].shape
+    ]
+    problems += [
+        f"{name} holds {given[name].dtype}, the network needs {wanted[name].dtype}"
+        for name in wanted.keys() & given.keys()
+        if given[name].is_floating_point() != wanted[name].is_floating_point()
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
