@@ -170,7 +170,7 @@ TOY_TOWN_RPN = RPNConfig(
 # Objects of one class overlap here more often than on photographs: a detection must overlap a better one by half to go.
 # The low score threshold suits average precision, which looks at the order of detections alone; to show some, ask for a
 # higher probability. Both were chosen on validation pictures, as was a beta that lets small errors count more.
-TOY_TOWN_HEADS = RoIConfig(score_threshold=0.01, nms_threshold=0.5, smooth_l1_beta=1 / 9)
+TOY_TOWN_HEADS = RoIConfig(score_threshold=0.003, nms_threshold=0.5, smooth_l1_beta=1 / 9)
 
 
 def faster_rcnn_alexnet(

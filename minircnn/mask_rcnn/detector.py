@@ -18,8 +18,10 @@ from minircnn.transforms import Size, Transform, size_of
 
 # As Faster R-CNN's, but with the paper's NMS threshold and more proposals: chosen on validation pictures.
 TOY_TOWN_MASK_RPN = replace(TOY_TOWN_RPN, nms_threshold=(0.7, 0.7), after_nms=(150, 100))
-# The branch is narrower than the paper's, for a processor.
-TOY_TOWN_MASK_HEADS = MaskRoIConfig(**vars(TOY_TOWN_HEADS), mask_channels=(64, 64, 64, 64))
+# The branch is narrower than the paper's, for a processor, and what is not even one per cent probable gets no mask.
+TOY_TOWN_MASK_HEADS = MaskRoIConfig(
+    **vars(replace(TOY_TOWN_HEADS, score_threshold=0.01)), mask_channels=(64, 64, 64, 64)
+)
 
 
 class MaskRCNN(FasterRCNN):

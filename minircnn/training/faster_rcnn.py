@@ -28,7 +28,7 @@ from minircnn.training.loop import fit
 class FasterRCNNTrainingSettings(JointTrainingSettings):
     """What the shipped weights were trained with; see there. More batches than Fast R-CNN's need more variety."""
 
-    iterations: int = 10_000
+    iterations: int = 20_000
     colour: float = 0.4
     scale: float = 0.35
 
