@@ -58,7 +58,7 @@ def _iterations(default: str) -> Any:  # noqa: ANN401 - a type, for an annotatio
     return Annotated[int | None, typer.Option(min=1, metavar="N", help="Batches to learn from.", show_default=default)]
 
 
-FastIterations, FasterIterations, MaskIterations = map(_iterations, ("6000", "20000", "12000"))
+FastIterations, FasterIterations, MaskIterations = map(_iterations, ("6000", "20000", "15000"))
 PicturesPerBatch = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="64 regions are drawn from each.", show_default="4")
 ]

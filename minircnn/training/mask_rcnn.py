@@ -19,7 +19,7 @@ from minircnn.training.joint import JointTrainingSettings
 class MaskRCNNTrainingSettings(FasterRCNNTrainingSettings):
     """What the shipped weights were trained with; see there."""
 
-    iterations: int = 12_000
+    iterations: int = 15_000
 
 
 def train_mask_rcnn(
