@@ -199,8 +199,8 @@ POOLING = [
     Mutant(
         "RoIPool: an empty bin is not 0",
         "pooling/roipool.py",
-        ".masked_fill_(empty, 0)",
-        "",
+        "table.gather(0, place).masked_fill_(empty, 0)",
+        "table.gather(0, place)",
         ("pooling/test_roipool.py::test_outside_of_the_picture_there_is_nothing",),
     ),
     Mutant(
