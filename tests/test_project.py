@@ -86,11 +86,11 @@ def test_the_import_order_test_can_fail(source, caught):
 
 
 def test_files_stay_readable():
-    """About 350 lines a file and 40 a function, docstrings included in the first and not in the second."""
+    """At most 500 lines a file and 45 a function, docstrings included in the first and not in the second."""
     too_long = []
     for path in SOURCES:
         source = path.read_text(encoding="utf-8")
-        if source.count("\n") > 360:
+        if source.count("\n") > 500:
             too_long.append(f"{path.name}: {source.count(chr(10))} lines")
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
