@@ -151,7 +151,8 @@ def _read_boxes(boxes: Tensor, where: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_masks(masks: Tensor | list[dict], where: str) -> tuple[list[dict], np.ndarray]:
     """Run-length encoded masks and their areas."""
     encoded = encode_masks(masks, where) if isinstance(masks, Tensor) else _as_compressed(masks)
-    return encoded, np.asarray(rle.area(encoded), dtype=np.float64).reshape(-1)
+    # One by one: pycocotools (2.0.11) counts the masks of a list in 8 bits, and fails at 256 of them.
+    return encoded, np.array([rle.area(mask) for mask in encoded], dtype=np.float64)
 
 
 def encode_masks(masks: Tensor, where: str = "masks") -> list[dict]:
@@ -166,11 +167,8 @@ def encode_masks(masks: Tensor, where: str = "masks") -> list[dict]:
             f"{where}: masks must be bool of shape (N, H, W) or a list of run-length encodings, but are "
             f"{masks.dtype} of shape {tuple(masks.shape)}; compare probabilities with 0.5 first"
         )
-    if not len(masks):
-        return []
-    # Runs go down the columns, so pycocotools wants (H, W, N) with H the fastest in memory.
-    pixels = masks.detach().cpu().numpy().view(np.uint8)  # (N, H, W)
-    return rle.encode(np.asfortranarray(pixels.transpose(1, 2, 0)))
+    # Runs go down the columns, so pycocotools wants H the fastest in memory; one mask at a time is copied for that.
+    return [rle.encode(np.asfortranarray(mask)) for mask in masks.detach().cpu().numpy().view(np.uint8)]
 
 
 def _as_compressed(masks: Sequence[dict]) -> list[dict]:
