@@ -25,30 +25,34 @@ else
 endif
 INSTALLED := $(VENV)/installed
 
+# Make exports what was set on its command line, and expands it for that: a file named $(shell …) would run a command.
+# In the recipes `value` keeps it from expanding names and arguments.
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval unexport $(name))))
+
 .PHONY: course demo test unit coverage notebooks-check lint notebooks clean
 
 course: $(INSTALLED)
-	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(value ARGS) notebooks/00_start_here.ipynb
 
-# PICTURE is one file, whatever its name holds: `value` keeps make from reading a $ in it, and the quotes keep the shell
-# from reading anything. PICTURES are several, as one writes them in a shell: PICTURES="a.jpg 'b c.jpg' folder".
+# PICTURE is one file, whatever its name holds: the quotes keep the shell from reading anything in it. PICTURES are
+# several, as one writes them in a shell: PICTURES="a.jpg 'b c.jpg' folder".
 demo: $(INSTALLED)
-	$(BIN)/minircnn demo $(if $(value PICTURE),-- '$(subst ','\'',$(value PICTURE))') $(PICTURES)
+	$(BIN)/minircnn demo $(if $(value PICTURE),-- '$(subst ','\'',$(value PICTURE))') $(value PICTURES)
 
 # Two processes with one thread each: tests and notebooks run side by side without fighting for the cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(INSTALLED) lint
-	$(PYTEST) --nbval minircnn tests notebooks $(ARGS)
+	$(PYTEST) --nbval minircnn tests notebooks $(value ARGS)
 
 unit: $(INSTALLED)
-	$(PYTEST) minircnn tests $(ARGS)
+	$(PYTEST) minircnn tests $(value ARGS)
 
 coverage: $(INSTALLED)
-	$(PYTEST) --cov=minircnn --cov-report=term-missing:skip-covered --cov-fail-under=95 minircnn tests $(ARGS)
+	$(PYTEST) --cov=minircnn --cov-report=term-missing:skip-covered --cov-fail-under=95 minircnn tests $(value ARGS)
 
 notebooks-check: $(INSTALLED)
-	$(PYTEST) --nbval notebooks $(ARGS)
+	$(PYTEST) --nbval notebooks $(value ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -429,6 +429,9 @@ def test_weights_that_are_missing_are_named(monkeypatch, tmp_path, call):
 # ---------------------------------------------------------------------------------------------------------- make
 
 
+RUNS = '$(shell touch "$$RAN").jpg'
+
+
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="needs make and a POSIX shell")
 @pytest.mark.parametrize(
     ("given", "arguments"),
@@ -440,6 +443,8 @@ def test_weights_that_are_missing_are_named(monkeypatch, tmp_path, call):
         (["PICTURE=-x.jpg"], ["--", "-x.jpg"]),
         (["PICTURES=a.jpg 'b c.jpg'"], ["a.jpg", "b c.jpg"]),
         (["PICTURE=a b.jpg", "PICTURES=c d"], ["--", "a b.jpg", "c", "d"]),
+        ([f"PICTURE={RUNS}"], ["--", RUNS]),
+        ([f"PICTURES='{RUNS}'", f"ARGS={RUNS}", f"OTHER={RUNS}"], [RUNS]),
     ],
 )
 def test_make_hands_names_on_as_they_are(tmp_path, given, arguments):
@@ -451,7 +456,9 @@ def test_make_hands_names_on_as_they_are(tmp_path, given, arguments):
     (tmp_path / "installed").touch()
     command = ["make", "--silent", "-C", str(ROOT), "demo", f"VENV={tmp_path}", *given]
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    environment["RAN"] = str(tmp_path / "ran")
     said = subprocess.run(command, capture_output=True, check=True, env=environment)
+    assert not (tmp_path / "ran").exists(), "make has run a command that stands in a name"
     assert said.stdout.decode().split("\0")[:-1] == ["demo", *arguments], shlex.join(command)
 
 
