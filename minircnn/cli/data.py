@@ -1,4 +1,4 @@
-"""``minircnn data``: looks at a data set before anything learns from it, and fetches one."""
+"""``minircnn data``: looks at a data set before anything learns from it, and says where the public ones are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minircnn.datasets.checking import Report
     from minircnn.datasets.shapes import Anchors
 
-app = typer.Typer(help="Look at a data set, or fetch one.", no_args_is_help=True)
+app = typer.Typer(help="Look at a data set, or find a public one.", no_args_is_help=True)
 
 NUM_SIZES, NUM_RATIOS = 4, 3  # of anchors, as many as the detectors of this project have
 
@@ -167,51 +167,13 @@ def _write_numbers(report: Report, anchors: Anchors | None, asked: dict[str, Any
 
 
 @app.command()
-def fetch(
-    name: Name,
-    root: Annotated[Path, typer.Option(metavar="DIR", help="The folder to unpack into; made if need be.")],
-    archives: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--archive", metavar="FILE", help="Unpack this, which you have fetched; may be given several times."
-        ),
-    ] = None,
-) -> None:
-    """Fetch a data set from its publisher, or unpack what you have fetched.
-
-    Only archives whose checksum is known are fetched; of the others this says where they are. They are kept in the
-    cache, and unpacked whole or not at all.
-    """
-    from minircnn.datasets.downloads import SOURCES, unpack
-    from minircnn.datasets.downloads import fetch as fetch_and_unpack
+def fetch(name: Name) -> None:
+    """Say where a public data set is, its size and licence, and how to unpack it."""
+    if name == "toytown":
+        typer.echo("toytown: comes with the project; there is nothing to fetch")
+        return
+    from minircnn.cli.data_sources import SOURCES
 
     if name not in SOURCES:
-        where = {
-            "coco": "coco: fetch pictures and annotations from https://cocodataset.org/#download, and unpack both",
-            "toytown": "toytown: comes with the project; there is nothing to fetch",
-        }
-        raise RefusedError(where.get(name, f"there is no {name!r} to fetch; there are {', '.join(SOURCES)}"))
-    source = SOURCES[name]
-    if archives:
-        folder = unpack(source, archives, root)
-    elif all(archive.md5 for archive in source.archives):
-        folder = _with_bar(lambda step: fetch_and_unpack(source, root, step))
-    else:
-        (archive,) = source.archives
-        raise RefusedError(
-            f"{name}: no checksum of its archive is known, so it is not fetched. Fetch {archive.url} ({archive.size}) "
-            f"yourself; `minircnn data fetch {name} --root {root} --archive {archive.file_name}` unpacks it"
-        )
-    typer.echo(f"unpacked to {printable(folder)}; `minircnn data check {name} --root {printable(folder)}` looks at it")
-
-
-def _with_bar(work: Any) -> Path:  # noqa: ANN401 - what is given a function that counts bytes
-    from tqdm import tqdm
-
-    with tqdm(unit="B", unit_scale=True, disable=None, leave=False) as bar:
-
-        def step(file_name: str, count: int) -> None:
-            bar.set_description(file_name, refresh=False)
-            bar.update(count)
-
-        return work(step)
+        raise RefusedError(f"there is no {name!r} to fetch; there are {', '.join(SOURCES)}")
+    typer.echo("\n".join(SOURCES[name].lines()))

@@ -2,16 +2,16 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
-import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision.datasets.voc
 from PIL import Image
 
-from minircnn.datasets import PennFudanDataset, VocDataset, downloads
-from minircnn.datasets.downloads import Archive, Source
 from tests.datasets.conftest import (
     an_object,
     block,
@@ -22,6 +22,8 @@ from tests.datasets.conftest import (
     write_voc_mask,
     xml,
 )
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -203,60 +205,34 @@ def test_real_photographs(call, real_data, tmp_path):
     assert numbers["anchors"]["mean_iou"] > 0.55
 
 
-# ---------------------------------------------------------------------------------------------------------- fetching
+# ------------------------------------------------------------------------------------------------- where the sets are
 
 
-def tar_of(folder, path):
-    with tarfile.open(path, "w") as archive:
-        archive.add(folder, arcname=folder.name)
+@pytest.mark.parametrize("name", ["voc", "pennfudan", "nuclei", "coco"])
+def test_fetch_says_what_the_page_says(call, name):
+    """Three lines: every address, size, licence and command of them stands on the page of data sets, too."""
+    where, licence, unpack = call("data", "fetch", name).stdout.splitlines()
+    page = " ".join((ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8").split())
+    for url, size in re.findall(r"(http\S+) \(([^)]+)\)", where):
+        assert f"<{url}> ({size})" in page
+    assert licence.removeprefix("licence: ") in page
+    unpacking, checking = re.findall("`([^`]+)`", unpack)
+    assert unpacking in page and checking in page
 
 
-def test_fetch_unpacks_what_was_fetched_by_hand(call, tmp_path):
-    tar_of(write_people(tmp_path / "PennFudanPed", {"a": three_people()}), tmp_path / "x.tar")
-    result = call("data", "fetch", "pennfudan", "--root", tmp_path / "new", "--archive", tmp_path / "x.tar")
-    root = tmp_path / "new" / "PennFudanPed"
-    assert result.exit_code == 0
-    assert result.stdout == f"unpacked to {root}; `minircnn data check pennfudan --root {root}` looks at it\n"
-    assert len(PennFudanDataset(root)) == 1
-    result = call("data", "fetch", "pennfudan", "--root", tmp_path / "new", "--archive", tmp_path / "x.tar")
+def test_addresses_of_voc_are_those_of_torchvision(call):
+    urls = re.findall(r"http\S+", call("data", "fetch", "voc").stdout)
+    known = torchvision.datasets.voc.DATASET_YEAR_DICT
+    assert urls == [known[key]["url"] for key in ("2007", "2007-test", "2012")]
+
+
+def test_what_cannot_be_fetched(call):
+    assert call("data", "fetch", "toytown").stdout == "toytown: comes with the project; there is nothing to fetch\n"
+    result = call("data", "fetch", "x")
     assert (result.exit_code, result.stderr) == (
-        1,
-        f"Error: {root}: is there already; remove it, or name another folder\n",
+        2,
+        "Error: there is no 'x' to fetch; there are voc, pennfudan, nuclei, coco\n",
     )
-
-
-def test_fetch_downloads_and_unpacks(call, tmp_path, monkeypatch):
-    """From an address on the disk, with a right and a wrong checksum."""
-    import hashlib
-
-    write_voc(tmp_path / "VOCdevkit" / "VOC2007", {"a": xml(an_object())})
-    tar_of(tmp_path / "VOCdevkit", tmp_path / "published.tar")
-    md5 = hashlib.md5((tmp_path / "published.tar").read_bytes()).hexdigest()
-    for checksum, status in (("0" * 32, 1), (md5, 0)):
-        archive = Archive((tmp_path / "published.tar").as_uri(), "1 kB", checksum)
-        source = Source((archive,), folder="VOCdevkit", root="VOCdevkit/VOC2007", most_bytes=10**6)
-        monkeypatch.setitem(downloads.SOURCES, "voc", source)
-        result = call("data", "fetch", "voc", "--root", tmp_path / "new")
-        assert result.exit_code == status
-        assert (tmp_path / "new").exists() == (status == 0)
-    assert len(VocDataset(tmp_path / "new" / "VOCdevkit" / "VOC2007", masks=False)) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("pennfudan", "Fetch https://www.cis.upenn.edu/~jshi/ped_html/PennFudanPed.zip (about 54 MB) yourself"),
-        ("nuclei", "Fetch https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip"),
-        ("coco", "coco: fetch pictures and annotations from https://cocodataset.org/#download"),
-        ("toytown", "toytown: comes with the project"),
-        ("x", "there is no 'x' to fetch; there are voc, pennfudan, nuclei"),
-    ],
-)
-def test_what_is_not_fetched(call, tmp_path, name, words):
-    result = call("data", "fetch", name, "--root", tmp_path / "new")
-    assert result.exit_code == 2
-    assert words in result.stderr
-    assert not (tmp_path / "new").exists()
 
 
 # ------------------------------------------------------------------------------------------------- names on the sheet
