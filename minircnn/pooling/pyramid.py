@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minircnn.pooling.roialign import roi_align
+from minircnn.pooling.roipool import read_regions
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # an object that fills a picture of ImageNet belongs to P4, of stride 16
 
@@ -39,7 +40,7 @@ def pyramid_level(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
 
 def roi_align_pyramid(
     levels: Sequence[Tensor],
-    rois: Tensor,
+    rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
     strides: Sequence[int],
     sampling_ratio: int = -1,
@@ -49,7 +50,7 @@ def roi_align_pyramid(
 
     Args:
         levels: feature maps, each ``(B, C, h, w)``, from fine to coarse.
-        rois: ``(R, 5)``, as for :func:`roi_align`.
+        rois: as for :func:`roi_align`.
         output_size: see there, also for the last two.
         strides: pixels per cell of each level: powers of 2, each twice the one before.
         sampling_ratio: points of a bin along an axis.
@@ -71,6 +72,7 @@ def roi_align_pyramid(
         raise ValueError(
             f"strides must be a power of 2 for each of {len(levels)} levels, doubling, not {list(strides)}"
         )
+    rois, *_ = read_regions(levels[0], rois, output_size)
     level = pyramid_level(rois[:, 1:], lowest, lowest + len(levels) - 1) - lowest  # (R,)
     order = level.argsort(stable=True)
     parts = [

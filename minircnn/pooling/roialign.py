@@ -6,16 +6,18 @@ Shape comments: B images, C channels, h w size of the feature map, R regions, n 
 of a bin along an axis, K cells of a bin along an axis.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minircnn.pooling.roipool import check_pooling
+from minircnn.pooling.roipool import read_regions
 
 
 def roi_align(
     features: Tensor,
-    rois: Tensor,
+    rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int = -1,
@@ -29,7 +31,7 @@ def roi_align(
 
     Args:
         features: ``(B, C, h, w)`` floats; any memory format.
-        rois: ``(R, 5)``: picture, x1, y1, x2, y2 in pixels of the picture; R may be 0. See :func:`to_rois`.
+        rois: ``(R, 5)``: image, x1, y1, x2, y2 in pixels of the image; R may be 0. Or boxes ``(P, 4)`` for each image.
         output_size: n and m, or one number for both.
         spatial_scale: cells per pixel: 1 / stride.
         sampling_ratio: S. Not positive: as many as a bin is long in cells, rounded up, for each region on its own.
@@ -43,15 +45,14 @@ def roi_align(
         ``rois``.
 
     Raises:
-        ValueError: a shape does not fit, a region is not finite, or its picture does not exist.
+        ValueError: a shape does not fit, a region is not finite, or there is no image of its number.
 
     >>> features = torch.arange(16.0).view(1, 1, 4, 4)
     >>> roi_align(features, torch.tensor([[0.0, 0.0, 0.0, 32.0, 32.0]]), 2, 1 / 8, sampling_ratio=2, aligned=True)
     tensor([[[[ 2.5000,  4.5000],
               [10.5000, 12.5000]]]])
     """
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    check_pooling(features, rois, rows, columns)
+    rois, rows, columns = read_regions(features, rois, output_size)
     height, width = features.shape[2:]
     (y, tall), (x, wide) = _extent(features, rois, spatial_scale, aligned)
     top, row_weights = _cells_of_bins(*_points(y, tall, rows, height, sampling_ratio), height)  # (R, n), (R, n, K)
@@ -62,7 +63,7 @@ def roi_align(
 
 def roi_align_separable(
     features: Tensor,
-    rois: Tensor,
+    rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int = -1,
@@ -81,8 +82,7 @@ def roi_align_separable(
     >>> torch.allclose(slow, fast, atol=1e-6)
     True
     """
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    check_pooling(features, rois, rows, columns)
+    rois, rows, columns = read_regions(features, rois, output_size)
     height, width = features.shape[2:]
     (y, tall), (x, wide) = _extent(features, rois, spatial_scale, aligned)
     of_rows = interpolation_weights(*_points(y, tall, rows, height, sampling_ratio), height)  # (R, n, h)
@@ -177,7 +177,7 @@ def _weighted_sums(
     counts = weights != 0
     length = counts.sum(dim=(3, 4)).flatten()  # (R · n · m,) cells of each bin
     places, used = cells[counts], ()
-    if few := 2 * len(length) < features[:, 0].numel() and not features.permute(0, 2, 3, 1).is_contiguous():
+    if few := 2 * len(length) < features.shape[0] * height * width and not features.permute(0, 2, 3, 1).is_contiguous():
         used, places = _needed(features, places)
     dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
     bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
@@ -190,7 +190,7 @@ def _weighted_sums(
 
 def _needed(features: Tensor, cells: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Which cells of ``(B, C, h, w)`` count: picture, row and column of each; and which of these each of cells is."""
-    used = torch.zeros(features[:, 0].shape, dtype=torch.bool, device=cells.device)
+    used = torch.zeros((len(features), *features.shape[2:]), dtype=torch.bool, device=cells.device)
     used.view(-1)[cells] = True
     return used.nonzero(as_tuple=True), (used.flatten().cumsum(0) - 1)[cells]
 

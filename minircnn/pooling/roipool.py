@@ -6,11 +6,14 @@ Shape comments: B images, C channels, h w size of the feature map, R regions, n 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
 
 from minircnn.pooling.bins import Bins, list_cells
+
+_EACH_LENGTH = 16  # cells, a power of 2; see _largest_values
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:
@@ -32,7 +35,9 @@ def to_rois(boxes: Sequence[Tensor]) -> Tensor:
     return torch.cat([torch.cat([picture, found], dim=1) for picture, found in zip(pictures, boxes, strict=True)])
 
 
-def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int], spatial_scale: float) -> Tensor:
+def roi_pool(
+    features: Tensor, rois: Tensor | Sequence[Tensor], output_size: int | tuple[int, int], spatial_scale: float
+) -> Tensor:
     """Regions of feature maps as grids of one size, each cell the largest value of its bin (Fast R-CNN, section 2.1).
 
     A region goes through two roundings. First its edges, divided by the stride, are rounded to whole cells of the map.
@@ -41,7 +46,8 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
 
     Args:
         features: ``(B, C, h, w)`` floats without nan; any memory format.
-        rois: ``(R, 5)``: picture, x1, y1, x2, y2 in pixels of the picture; R may be 0. See :func:`to_rois`.
+        rois: ``(R, 5)``: image, x1, y1, x2, y2 in pixels of the image; R may be 0. Or boxes ``(P, 4)`` for each image,
+            from which :func:`to_rois` makes that.
         output_size: n and m, or one number for both.
         spatial_scale: cells per pixel: 1 / stride.
 
@@ -51,7 +57,7 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
         of ``torchvision.ops.roi_pool``, bit for bit. None flows to ``rois``: rounding has none.
 
     Raises:
-        ValueError: a shape does not fit, a region is not finite, or its picture does not exist.
+        ValueError: a shape does not fit, a region is not finite, or there is no image of its number.
 
     Paper vs code: the paper divides a region of h by w cells into bins of h / n by w / m and leaves open how edges are
     rounded; code counts the last cell in (a region from cell 2 to cell 2 is one cell wide, and none is narrower) and
@@ -62,8 +68,7 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
-    check_pooling(features, rois, rows, columns)
+    rois, rows, columns = read_regions(features, rois, output_size)
     bins = _cut_into_bins(rois, rows, columns, spatial_scale, *features.shape[2:])
     cells = features.permute(0, 2, 3, 1)  # (B, h, w, C): what belongs to a cell lies side by side
     if features.requires_grad and torch.is_grad_enabled():
@@ -73,24 +78,38 @@ def roi_pool(features: Tensor, rois: Tensor, output_size: int | tuple[int, int],
     return pooled.view(len(rois), rows, columns, features.shape[1]).permute(0, 3, 1, 2)
 
 
-def check_pooling(features: Tensor, rois: Tensor, rows: int, columns: int) -> None:
-    """Refuses what regions cannot be pooled from; see :func:`roi_pool`."""
+def read_regions(
+    features: Tensor, rois: Tensor | Sequence[Tensor], output_size: int | tuple[int, int]
+) -> tuple[Tensor, int, int]:
+    """The regions as ``(R, 5)`` without a gradient, and rows and columns of the grid, for every kind of pooling.
+
+    Raises:
+        ValueError: see :func:`roi_pool`.
+    """
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
     if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[2:]:
         raise ValueError(
             f"features must be a float tensor (B, C, h, w), but are {features.dtype} of {tuple(features.shape)}"
         )
+    if not isinstance(rois, Tensor):
+        if len(rois) != len(features):
+            raise ValueError(f"there are boxes of {len(rois)} images, but features of {len(features)}")
+        rois = to_rois(rois)
     if rois.dim() != 2 or rois.shape[1] != 5 or not rois.is_floating_point():
         raise ValueError(
-            "rois must be a float tensor (R, 5), picture x1 y1 x2 y2 (to_rois makes it from boxes), but are "
+            "rois must be a float tensor (R, 5), image x1 y1 x2 y2, or a list of boxes (P, 4) for each image, but are "
             f"{rois.dtype} of {tuple(rois.shape)}"
         )
     if rows < 1 or columns < 1:
         raise ValueError(f"output_size must be at least 1, but is ({rows}, {columns})")
-    if not rois.isfinite().all():
-        raise ValueError(f"region {int((~rois.isfinite()).any(dim=1).nonzero()[0])} holds nan or infinity")
-    if len(rois) and not (rois[:, 0].min() >= 0 and rois[:, 0].max() < len(features)):
-        wrong = rois[:, 0][(rois[:, 0] < 0) | (rois[:, 0] >= len(features))][0]
-        raise ValueError(f"a region is of picture {wrong:g}, but there are features of {len(features)} pictures")
+    image, finite = rois[:, 0], rois.isfinite().all(dim=1)
+    right = finite & (image >= 0) & (image < len(features)) & (image == image.floor())
+    if not right.all():
+        first = int((~right).nonzero()[0])
+        if not finite[first]:
+            raise ValueError(f"region {first} holds nan or infinity")
+        raise ValueError(f"region {first} is of image {image[first]:g}, but there are features of {len(features)}")
+    return rois.detach(), rows, columns
 
 
 def _cut_into_bins(rois: Tensor, rows: int, columns: int, scale: float, height: int, width: int) -> Bins:
@@ -134,37 +153,51 @@ def _largest_values(cells: Tensor, bins: Bins) -> Tensor:
 
     Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
     of that size at every place, and each bin is looked up at its place. Larger windows grow out of smaller ones, by one
-    comparison for each cell.
+    comparison for each cell. Beyond ``_EACH_LENGTH`` cells only every doubled length has its windows: a bin in between
+    is the largest of two that overlap, so that long bins, on maps of slim images, do not take more sizes than time.
     """
     pooled = cells.new_zeros(len(bins.top), cells.shape[-1])
-    members = _by_size(bins)
+    members = _by_window(bins)
     for width, across in _sliding_largest(cells, 2, max((width for width, _ in members), default=0)):
         tallest = max((height for w, height in members if w == width), default=0)
         for height, largest in _sliding_largest(across, 1, tallest):
             if (width, height) in members:
                 chosen = members[width, height]
                 _, rows, columns, _ = largest.shape
+                table = largest.flatten(0, 2)
                 place = (bins.picture[chosen] * rows + bins.top[chosen]) * columns + bins.left[chosen]
-                pooled[chosen] = largest.flatten(0, 2).index_select(0, place)
+                places = [place]
+                if height >= _EACH_LENGTH:
+                    places += [place + (bins.height[chosen] - height) * columns for place in places]
+                if width >= _EACH_LENGTH:
+                    places += [place + bins.width[chosen] - width for place in places]
+                pooled[chosen] = reduce(torch.maximum, (table.index_select(0, place) for place in places))
     return pooled
 
 
-def _by_size(bins: Bins) -> dict[tuple[int, int], Tensor]:
-    """The numbers of the bins of each (width, height)."""
-    base = int(bins.height.max()) + 1 if len(bins.height) else 1
-    sizes, of_size, count = (bins.width * base + bins.height).unique(return_inverse=True, return_counts=True)
+def _by_window(bins: Bins) -> dict[tuple[int, int], Tensor]:
+    """The numbers of the bins that windows of each (width, height) cover, one or some that overlap."""
+    width, height = (
+        torch.where(side < _EACH_LENGTH, side, 2 ** (torch.frexp(side.float()).exponent - 1))
+        for side in (bins.width, bins.height)
+    )
+    base = int(height.max()) + 1 if len(height) else 1
+    sizes, of_size, count = (width * base + height).unique(return_inverse=True, return_counts=True)
     members = of_size.argsort().split(count.tolist())
     return {divmod(size, base): chosen for size, chosen in zip(sizes.tolist(), members, strict=True)}
 
 
 def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[int, Tensor]]:
-    """For windows of 1, 2, … ``longest`` cells along a dimension: their length, and the largest value of each."""
-    largest = cells
-    for length in range(1, longest + 1):
-        if length > 1:
-            places = cells.shape[dim] - length + 1
-            largest = torch.maximum(largest.narrow(dim, 0, places), cells.narrow(dim, length - 1, places))
+    """For windows of 1, 2, … cells along a dimension, from ``_EACH_LENGTH`` on doubled: length, and largest values."""
+    largest, length = cells, 1
+    while length <= longest:
         yield length, largest
+        step = 1 if length < _EACH_LENGTH else length
+        places = largest.shape[dim] - step
+        if places < 1:
+            return
+        largest = torch.maximum(largest.narrow(dim, 0, places), largest.narrow(dim, step, places))
+        length += step
 
 
 def _largest_cells(table: Tensor, bins: Bins, height: int, width: int) -> Tensor:

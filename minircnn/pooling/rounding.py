@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minircnn.pooling.roialign import roi_align
-from minircnn.pooling.roipool import check_pooling, round_half_away
+from minircnn.pooling.roipool import read_regions, round_half_away
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def misalignment(
 
 def roi_warp(
     features: Tensor,
-    rois: Tensor,
+    rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
     spatial_scale: float,
     sampling_ratio: int = 2,
@@ -97,7 +97,7 @@ def roi_warp(
 
     Args:
         features: ``(B, C, h, w)``.
-        rois: ``(R, 5)``: picture, x1, y1, x2, y2.
+        rois: as for :func:`roi_align`.
         output_size: rows and columns of the grid.
         spatial_scale: cells per pixel.
         sampling_ratio: points of a bin along an axis; see :func:`roi_align`.
@@ -110,9 +110,9 @@ def roi_warp(
     >>> torch.equal(roi_warp(features, rois, 2, 1 / 8), roi_align(features, cells, 2, 1.0, 2, aligned=True))
     True
     """
-    check_pooling(features, rois, *((output_size, output_size) if isinstance(output_size, int) else output_size))
+    rois, rows, columns = read_regions(features, rois, output_size)
     cells = torch.cat([rois[:, :1], _taken(rois[:, 1:] * spatial_scale)], dim=1)
-    return roi_align(features, cells, output_size, 1.0, sampling_ratio, aligned=True)
+    return roi_align(features, cells, (rows, columns), 1.0, sampling_ratio, aligned=True)
 
 
 def _taken(regions: Tensor) -> Tensor:

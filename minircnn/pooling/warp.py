@@ -44,7 +44,7 @@ def warp_regions(
         fill: the colour of what is not in the picture; the network's mean colour in the paper.
 
     Returns:
-        ``(R, 3, S, S)``, of the picture's type. All regions are computed at once.
+        ``(R, 3, S, S)``, of the image's type; computed at least in single precision, and for all regions at once.
 
     Raises:
         ValueError: a shape, the size, the context, the mode or the colour does not fit, or a box holds nan or infinity.
@@ -55,6 +55,8 @@ def warp_regions(
             [ 9., 10.]])
     """
     _check_warp(image, boxes, size, context, mode, fill)
+    if image.dtype not in (torch.float32, torch.float64):  # half precision cannot tell one place from the next
+        return warp_regions(image.float(), boxes, size, context, mode, fill).to(image.dtype)
     boxes = boxes.to(image.dtype)
     inner = boxes if mode == "warp" else _tightest_squares(boxes)
     # The inner S - 2 * context pixels of the result are the box; the margin shows the picture around it at that scale.

@@ -146,7 +146,7 @@ def test_no_regions_and_regions_outside(align):
 def test_bad_input_is_refused(align):
     with pytest.raises(ValueError, match="region 0 holds nan"):
         align(maps(), torch.tensor([[0, 1.0, 1, 2, math.nan]]), 7, 1 / 8)
-    with pytest.raises(ValueError, match="picture 5, but there are features of 2"):
+    with pytest.raises(ValueError, match="region 0 is of image 5, but there are features of 2"):
         align(maps(), torch.tensor([[5, 1.0, 1, 2, 2]]), 7, 1 / 8)
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 from torchvision import ops
 
-from minircnn.pooling import roi_pool, to_rois
+from minircnn.pooling import roi_align, roi_align_pyramid, roi_align_separable, roi_pool, roi_warp, to_rois
 
 
 def maps(pictures=2, channels=3, height=9, width=13, seed=0, dtype=torch.float32):
@@ -224,8 +225,12 @@ def test_the_map_is_not_changed():
         ({"rois": torch.zeros(2, 5, dtype=torch.int64)}, "rois must be a float tensor"),
         ({"rois": torch.tensor([[0, 1.0, 1, 2, 2], [0, 1, math.nan, 2, 2]])}, "region 1 holds nan"),
         ({"rois": torch.tensor([[0, 1.0, 1, 2, math.inf]])}, "region 0 holds nan or inf"),
-        ({"rois": torch.tensor([[2, 1.0, 1, 2, 2]])}, "picture 2, but there are features of 2 pictures"),
-        ({"rois": torch.tensor([[-1, 1.0, 1, 2, 2]])}, "picture -1"),
+        ({"rois": torch.tensor([[0, 1.0, 1, 2, 2], [2, 1, 1, 2, 2]])}, "region 1 is of image 2, but .* features of 2"),
+        ({"rois": torch.tensor([[-1, 1.0, 1, 2, 2]])}, "region 0 is of image -1"),
+        ({"rois": torch.tensor([[0.5, 1.0, 1, 2, 2]])}, "region 0 is of image 0.5"),
+        ({"rois": torch.tensor([[math.nan, 1.0, 1, 2, 2]])}, "region 0 holds nan"),
+        ({"rois": [torch.zeros(1, 4)]}, "boxes of 1 images, but features of 2"),
+        ({"rois": [torch.zeros(1, 5)] * 2}, r"or a list of boxes \(P, 4\) .* \(2, 6\)"),
         ({"output_size": 0}, "output_size must be at least 1"),
         ({"output_size": (7, 0)}, "output_size must be at least 1"),
     ],
@@ -234,6 +239,60 @@ def test_bad_input_is_refused(change, message):
     arguments = {"features": maps(), "rois": regions(3), "output_size": 7, "spatial_scale": 1 / 8}
     with pytest.raises(ValueError, match=message):
         roi_pool(**{**arguments, **change})
+
+
+ANY_POOLING = {
+    "pool": (lambda *given: roi_pool(*given, 1 / 8), lambda *given: ops.roi_pool(*given, 1 / 8)),
+    "align": (lambda *given: roi_align(*given, 1 / 8), lambda *given: ops.roi_align(*given, 1 / 8)),
+    "separable": (lambda *given: roi_align_separable(*given, 1 / 8), lambda *given: ops.roi_align(*given, 1 / 8)),
+    "pyramid": (lambda f, *given: roi_align_pyramid([f], *given, [8]), lambda *given: ops.roi_align(*given, 1 / 8)),
+    "warp": (lambda *given: roi_warp(*given, 1 / 8), lambda f, r, size: roi_warp(f, to_rois(r), size, 1 / 8)),
+}
+
+
+@pytest.mark.parametrize("pooling", ANY_POOLING)
+@pytest.mark.parametrize("channels", [0, 3])
+@pytest.mark.parametrize("counts", [(4, 0), (0, 7), (0, 0)], ids=str)
+def test_every_pooling_takes_boxes_of_each_image_and_no_channels(pooling, channels, counts):
+    """As torchvision does; and the regions get no gradient."""
+    ours, theirs = ANY_POOLING[pooling]
+    features = maps(channels=channels).requires_grad_()
+    boxes = [anywhere(count, 1, seed=count)[:, 1:].requires_grad_() for count in counts]
+    found = ours(features, boxes, (2, 3))
+    assert found.shape == (sum(counts), channels, 2, 3)
+    assert torch.allclose(found, theirs(features, boxes, (2, 3)), atol=1e-6)
+    assert torch.equal(found, ours(features, to_rois(boxes), (2, 3)))
+    found.sum().backward()
+    assert features.grad.shape == features.shape and not any(box.grad is not None for box in boxes)
+
+
+@pytest.mark.parametrize("shape", [(1, 700), (700, 1), (40, 90), (5, 333)], ids=str)
+def test_bins_of_any_length_on_long_maps(shape):
+    """Bins much longer than the windows of which each length exists."""
+    features, rois = maps(2, 3, *shape) - 0.3, anywhere(500, 2, 8, *shape)
+    for size in ((1, 1), (2, 3), (7, 7)):
+        assert torch.equal(roi_pool(features, rois, size, 1 / 8), ops.roi_pool(features, rois, size, 1 / 8))
+    # A bin of every length there is.
+    side = max(shape)
+    ends = 8 * torch.arange(side, dtype=torch.float32)[:, None]
+    every = torch.cat([torch.zeros(side, 1), ends * 0, ends * 0, ends, ends], dim=1)
+    assert torch.equal(roi_pool(features, every, 1, 1 / 8), ops.roi_pool(features, every, 1, 1 / 8))
+
+
+def test_long_maps_are_compared_few_times():
+    """Of windows as long as the map there are a few dozen, not one for each length: the work grows with the area."""
+    compared = 0
+
+    class Count(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal compared
+            compared += function is torch.maximum
+            return function(*args, **(kwargs or {}))
+
+    features, rois = maps(1, 1, 24, 3000), anywhere(500, 1, 8, 24, 3000)
+    with Count():
+        roi_pool(features, rois, 6, 1 / 8)
+    assert 10 < compared < 300
 
 
 def test_to_rois_numbers_the_pictures():

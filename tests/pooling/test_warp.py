@@ -198,6 +198,18 @@ def test_type_is_the_pictures(dtype):
         assert found.dtype == dtype and found.shape == (len(boxes), 3, 6, 6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (255, 255), (480, 640), (3, 5000)], ids=str)
+def test_half_precision_is_single_precision_rounded(dtype, size):
+    """Places are not halves: grid_sample on the CPU crashed with those of 480 × 640 pixels."""
+    image = picture(*size).to(dtype)
+    boxes = torch.tensor([[0, 0, size[1], size[0]], [size[1] / 3, 0, size[1], size[0] / 2]])
+    found = warp_regions(image, boxes, 64, 4)
+    assert found.dtype == dtype
+    assert torch.equal(found, warp_regions(image.float(), boxes, 64, 4).to(dtype))
+    assert warp_regions(image, boxes.to(dtype), 64, 4).isfinite().all()
+
+
 def test_all_at_once_equal_one_at_a_time_and_inputs_stay():
     image, boxes = picture(13, 17), torch.tensor(list(BOXES.values()), dtype=torch.float64)
     before = image.clone(), boxes.clone()
