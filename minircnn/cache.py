@@ -7,6 +7,7 @@ changes with it, and what is stale is simply never found.
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -63,12 +64,20 @@ def code_fingerprint(*modules: ModuleType, packages: tuple[str, ...] = ("torch",
 class Cache:
     """A folder of results.
 
+    Where results cannot be read or kept (no home directory, no right to write, a full disk), they are computed each
+    time, and a warning says so once in each process.
+
     Args:
         folder: where; made when the first result is stored. None: ``results`` in the user's cache folder.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else cache_folder() / "results"
+        self._folder = folder
+
+    @property
+    def folder(self) -> Path:
+        """Where results are kept; for errors see :func:`minircnn.weights.cache_folder`."""
+        return Path(self._folder) if self._folder is not None else cache_folder() / "results"
 
     def get(self, kind: str, parts: tuple[Part, ...], compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """A stored result, or else one that is computed and stored.
@@ -82,12 +91,23 @@ class Cache:
             The tensors. A damaged file is computed anew.
         """
         name = fingerprint(kind, *parts)
-        path = self.folder / kind / name[:2] / f"{name}.safetensors"
-        with suppress(FileNotFoundError, SafetensorError):
-            return _read(path)
+        inside = f"{kind}/{name[:2]}/{name}.safetensors"
+        with suppress(OSError, SafetensorError):
+            return _read(self.folder / inside)
         result = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
-        write_atomically(path, safetensors.torch.save(result, metadata={"fingerprint": _fingerprint_of(result)}))
+        content = safetensors.torch.save(result, metadata={"fingerprint": _fingerprint_of(result)})
+        try:
+            write_atomically(self.folder / inside, content)
+        except OSError as error:
+            reason = f"{self.folder}: {error.strerror}" if error.filename else str(error)
+            _warn(f"going on without a cache, so that results are computed again next time: {reason}")
         return result
+
+
+@lru_cache
+def _warn(message: str) -> None:
+    """Once for each message."""
+    warnings.warn(message, stacklevel=1)
 
 
 def _fingerprint_of(result: Mapping[str, Tensor]) -> str:

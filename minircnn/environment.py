@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from minircnn.shipped import PROJECT_FOLDER, TOYTOWN_FOLDER
+
 INSTALL = 'python -m pip install -e ".[course]"'
 INSTALL_HINT = f"in the project's folder run: {INSTALL} (or start the course with: make course)"
-PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 GIGABYTE = 1024**3
 
 
@@ -44,7 +45,7 @@ def check_environment(data_folder: Path | None = None) -> list[Check]:
     Args:
         data_folder: Folder of Toy Town; by default the one in the clone that this package is installed from.
     """
-    folder = data_folder or PROJECT_FOLDER / "data" / "toytown"
+    folder = data_folder or TOYTOWN_FOLDER
     return [
         check_python(),
         *check_packages(),

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,36 @@ def write_atomically(path: Path, content: bytes) -> None:
     Several programs may write one file at once: the last one wins.
 
     Args:
-        path: where to; folders that are missing are made, and a file of that name is replaced in one step.
+        path: where to; folders that are missing are made, and a file of that name is replaced in one step. A link
+            stays one: what it points to is replaced. A device or a pipe is written into.
         content: all of it.
+
+    Raises:
+        OSError: it could not be written; the error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that no other program has: of two that write into one file, one would rename what the other has half done.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    with naming(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A name that no other program has: of two that write into one file, one would rename what the other has half
+        # done. It is short: the name of the file itself may be as long as the file system takes.
+        temporary = target.with_name(f".{uuid.uuid4().hex}.part")
+        try:
+            temporary.write_bytes(content)
+            _replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the operating system name this file: that of a full disk names none, others a temporary one."""
     try:
-        temporary.write_bytes(content)
-        _replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _replace(temporary: Path, path: Path) -> None:

@@ -286,6 +286,47 @@ def test_by_default_in_the_users_folder(tmp_path, monkeypatch):
     assert path.relative_to(tmp_path).parts[:3] == ("mine", "results", "a")
 
 
+def without_a_home(tmp_path, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MINIRCNN_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+
+
+def a_file(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "file"))
+
+
+def a_folder_of_the_kernels(tmp_path, monkeypatch):
+    """Even root may make no folder there."""
+    monkeypatch.setenv("MINIRCNN_CACHE", "/proc/sys/minircnn")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        (without_a_home, "no home directory"),
+        (a_file, "file/results: "),
+        pytest.param(
+            *(a_folder_of_the_kernels, "/proc/sys/minircnn/results: "),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+        ),
+    ],
+)
+def test_without_a_place_for_it_results_are_computed_each_time(tmp_path, monkeypatch, place, reason):
+    place(tmp_path, monkeypatch)
+    compute = Counter()
+    with pytest.warns(UserWarning) as told:
+        for key in ("k", "k", "l"):
+            assert Cache().get("a", (key,), compute)["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert compute.asked == 3
+    (message,) = [str(one.message) for one in told]
+    before, found, after = message.partition(reason)
+    assert before.removesuffix(f"{tmp_path}/").endswith("computed again next time: ") and found and after
+
+
 WORKER = """
 import sys, time
 from pathlib import Path

@@ -1,12 +1,16 @@
 """A file is there complete, or as it was before."""
 
+import errno
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from minircnn.files import write_atomically
+from minircnn.training import Log
 
 
 def test_makes_folders_and_replaces(tmp_path):
@@ -102,3 +106,66 @@ def test_waits_while_another_program_has_the_file_open(tmp_path, monkeypatch):
         write_atomically(file, b"newest")
     assert file.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+# --------------------------------------------------------------------- links, devices, pipes, long names, a full disk
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_one_and_its_target_is_written(tmp_path, there):
+    target, first, second = tmp_path / "far" / "target.json", tmp_path / "first", tmp_path / "second"
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(b"old")
+    first.symlink_to("far/target.json")
+    second.symlink_to("first")
+    write_atomically(second, b"new")
+    assert first.is_symlink() and second.is_symlink() and not target.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs named pipes and devices")
+def test_pipes_and_devices_are_written_into(tmp_path):
+    pipe, heard = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, b"content")
+    reader.join(timeout=60)
+    assert heard == [b"content"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    read, write = os.pipe()
+    write_atomically(Path(f"/dev/fd/{write}"), b"as bash names >(command)")
+    assert os.read(read, 100) == b"as bash names >(command)"
+    os.close(read)
+    os.close(write)
+    (tmp_path / "null").symlink_to(os.devnull)
+    write_atomically(tmp_path / "null", b"gone")
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127 + "n"])
+def test_names_as_long_as_a_file_system_takes(tmp_path, name):
+    write_atomically(tmp_path / name, b"content")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, b"content")]
+    with pytest.raises(OSError) as caught:
+        write_atomically(tmp_path / f"{name}n", b"content")
+    assert caught.value.errno == errno.ENAMETOOLONG and caught.value.filename == str(tmp_path / f"{name}n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a limit of the size of files")
+def test_a_full_disk_names_the_file(tmp_path):
+    for write in (lambda path: write_atomically(path, b"x"), lambda path: Log(path).write(1, 0.1, {"a": 1.0})):
+        with pytest.raises(OSError) as caught:
+            write(Path("/dev/full"))
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
+    file = tmp_path / "x.bin"
+    write_atomically(file, b"old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from minircnn.files import write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_atomically(Path(sys.argv[1]), bytes(2000))"
+    )
+    failed = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
+    assert failed.stderr.strip().endswith(f"OSError: [Errno 27] File too large: '{file}'")
+    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]

@@ -20,7 +20,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Each imports only from those above it: first what all detectors share, then the detectors as history had them, and
 # last what no detector may import.
 HISTORY = [
-    *["files", "weights", "cache"],
+    *["shipped", "files", "weights", "cache"],
     *["boxes", "targets", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
     *["datasets", "evaluation", "training", "experiments", "plotting", "environment", "benchmarks", "history"],

@@ -13,8 +13,6 @@ from minircnn.alexnet.network import (
 )
 from minircnn.alexnet.pretrained import (
     IMAGENET_URL,
-    SMALL_STRIDE_16_WEIGHTS,
-    SMALL_WEIGHTS,
     build_alexnet,
     load_alexnet,
     load_alexnet_2012,
@@ -23,6 +21,7 @@ from minircnn.alexnet.pretrained import (
     rename_keys,
     save_alexnet,
 )
+from minircnn.shipped import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS
 
 __all__ = [
     "ALEXNET_2012",

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from minircnn.alexnet.network import ALEXNET_2012, TORCHVISION, AlexNet, AlexNetConfig
+from minircnn.shipped import SMALL_WEIGHTS
 from minircnn.weights import (
-    WEIGHTS_FOLDER,
     WeightsError,
     built_as_described,
     config_of,
@@ -20,11 +20,6 @@ from minircnn.weights import (
     read_tensors,
     save_weights,
 )
-
-SMALL_WEIGHTS = WEIGHTS_FOLDER / "alexnet.safetensors"
-"""Our small network at stride 8, trained on pictures of one object by ``minircnn train alexnet``."""
-SMALL_STRIDE_16_WEIGHTS = WEIGHTS_FOLDER / "alexnet_stride16.safetensors"
-"""The same at stride 16."""
 
 IMAGENET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 _IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states

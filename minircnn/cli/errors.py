@@ -1,6 +1,7 @@
 """Errors as one line for people, and as an exit status for programs."""
 
 import sys
+import warnings
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +18,7 @@ class OneLineErrors(TyperGroup):
 
     That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
     ``ValueError``, with bad weights and bad data sets among them, ``OSError`` and ``FloatingPointError``. Ctrl-C prints
-    a line, too. Anything else is a fault in the program and keeps its traceback.
+    a line, too, and so does each warning. Anything else is a fault in the program and keeps its traceback.
     """
 
     def invoke(self, ctx: typer.Context) -> object:
@@ -25,15 +26,24 @@ class OneLineErrors(TyperGroup):
         if hasattr(sys.stdout, "reconfigure"):  # names of files may hold letters that a terminal or a pipe cannot take
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: typer.echo(f"Warning: {message}", err=True)
+                return super().invoke(ctx)
         except RefusedError as error:
             message, status = f"Error: {error}", 2
         except BrokenPipeError:  # the reader of our output has seen enough
             raise
         except (ValueError, OSError, FloatingPointError) as error:
-            message, status = f"Error: {error}", 1
+            message, status = f"Error: {_in_words(error)}", 1
         except KeyboardInterrupt:
             hint = " With --resume the same command goes on from there." if ctx.invoked_subcommand == "train" else ""
             message, status = f"Stopped.{hint}", INTERRUPTED
         typer.echo(message, err=True)
         raise typer.Exit(status)
+
+
+def _in_words(error: Exception) -> str:
+    """What an error says; of the operating system's the file first, as in all messages, and not its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'standard output'}: {error.strerror}"
+    return str(error)

@@ -6,15 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-import minircnn
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import Result, evaluate
 from minircnn.files import write_json
 from minircnn.mask_rcnn import MaskRCNN, binary_masks
+from minircnn.shipped import RESULTS_FOLDER  # noqa: F401 - also for the experiments below
 from minircnn.targets import Sample
-
-RESULTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "results"
-"""Where the results lie that come with a clone of the project."""
 
 
 def first_samples(split: str, count: int, masks: bool = False) -> list[Sample]:

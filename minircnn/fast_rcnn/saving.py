@@ -7,11 +7,9 @@ from typing import Any
 from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn.detector import FastRCNN, fast_rcnn_alexnet
 from minircnn.fast_rcnn.heads import RoIConfig
+from minircnn.shipped import FAST_RCNN_WEIGHTS
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
-
-FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
-"""The detector that comes with the project, trained on Toy Town by ``minircnn train fast_rcnn``."""
+from minircnn.weights import config_of, load_detector, save_detector
 
 
 def save_fast_rcnn(model: FastRCNN, network: AlexNetConfig, path: Path, about: Mapping[str, Any]) -> None:

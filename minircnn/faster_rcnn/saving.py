@@ -8,11 +8,9 @@ from minircnn.alexnet import AlexNetConfig, build_alexnet
 from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn.detector import FasterRCNN, faster_rcnn_alexnet
 from minircnn.faster_rcnn.rpn import RPNConfig
+from minircnn.shipped import FASTER_RCNN_WEIGHTS
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
-
-FASTER_RCNN_WEIGHTS = WEIGHTS_FOLDER / "faster_rcnn.safetensors"
-"""The detector that comes with the project, trained on Toy Town by ``minircnn train faster_rcnn``."""
+from minircnn.weights import config_of, load_detector, save_detector
 
 
 def save_faster_rcnn(model: FasterRCNN, network: AlexNetConfig, path: Path, about: Mapping[str, Any]) -> None:

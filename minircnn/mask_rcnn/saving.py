@@ -10,11 +10,9 @@ from minircnn.mask_rcnn.detector import MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig
 from minircnn.mask_rcnn.pyramid import mask_rcnn_fpn
 from minircnn.resnet_fpn import ResNetFPNConfig
+from minircnn.shipped import MASK_RCNN_WEIGHTS
 from minircnn.transforms import Transform
-from minircnn.weights import WEIGHTS_FOLDER, config_of, load_detector, save_detector
-
-MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
-"""The detector that comes with the project, trained on Toy Town by ``minircnn train mask_rcnn``."""
+from minircnn.weights import config_of, load_detector, save_detector
 
 
 def save_mask_rcnn(

@@ -7,10 +7,8 @@ from typing import Any
 
 from minircnn.alexnet import build_alexnet
 from minircnn.rcnn.detector import RCNN, RCNNConfig
-from minircnn.weights import WEIGHTS_FOLDER, config_of, halve, load_detector, save_weights
-
-RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"
-"""The detector that comes with the project, trained on Toy Town by ``minircnn train rcnn``."""
+from minircnn.shipped import RCNN_WEIGHTS
+from minircnn.weights import config_of, halve, load_detector, save_weights
 
 
 def save_rcnn(model: RCNN, path: Path, about: Mapping[str, Any]) -> None:

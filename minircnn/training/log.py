@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from minircnn.files import write_atomically
+from minircnn.files import naming, write_atomically
 
 _FIRST_COLUMNS = ("iteration", "learning_rate", "total")
 
@@ -56,7 +56,7 @@ class Log:
             raise self._other_columns(self._columns, wanted)
         values = {"learning_rate": learning_rate, "total": sum(losses.values()), **losses, **(evaluation or {})}
         cells = [f"{values[name]:.9g}" if name in values else "" for name in self._columns[1:]]
-        with self.path.open("a", encoding="utf-8", newline="") as file:
+        with naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
             file.write(_line([str(iteration), *cells]) + "\n")
 
     def _begin(self, names: list[str]) -> None:
@@ -69,6 +69,8 @@ class Log:
 
     def _read(self) -> tuple[list[str], list[str]]:
         """The names of the columns, and the rows. The last row may have been cut short when the run was stopped."""
+        if not self.path.is_file():  # a pipe or a device keeps nothing
+            return [], []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         return (next(csv.reader(lines[:1])), lines[1:]) if lines else ([], [])
 

@@ -6,11 +6,11 @@ such files, :mod:`~minircnn.weights.configs` makes settings of JSON, :mod:`~mini
 detectors, and :mod:`~minircnn.weights.downloads` fetches weights that others have published.
 """
 
+from minircnn.shipped import WEIGHTS_FOLDER
 from minircnn.weights.configs import config_of
 from minircnn.weights.detectors import built_as_described, load_detector, save_detector
 from minircnn.weights.downloads import cache_folder, download
 from minircnn.weights.tensors import (
-    WEIGHTS_FOLDER,
     WeightsError,
     check_fit,
     check_zip,

@@ -14,9 +14,15 @@ def cache_folder() -> Path:
     """Where downloads and what takes long to compute are kept: ``MINIRCNN_CACHE``, or a folder of the user's.
 
     Everything in it can be deleted at any time, and is then fetched or computed again.
+
+    Raises:
+        FileNotFoundError: this user has no home directory, and ``MINIRCNN_CACHE`` names no other place.
     """
     chosen = os.environ.get("MINIRCNN_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "minircnn"
+    try:
+        return Path(chosen) if chosen else Path.home() / ".cache" / "minircnn"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no home directory ({error}); name a folder in MINIRCNN_CACHE") from error
 
 
 def download(url: str, sha256_prefix: str, size: str) -> Path:

@@ -13,11 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import minircnn
 from minircnn.files import first_line, sha256, write_atomically
-
-WEIGHTS_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "weights"
-"""Where the weights lie that come with a clone of the project."""
 
 
 class WeightsError(ValueError):

@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import minircnn
 from minircnn.datasets.coco import CocoDataset
 from minircnn.datasets.toytown.build import SPLITS
-
-DATA_FOLDER = Path(minircnn.__file__).resolve().parent.parent / "data" / "toytown"
-"""Where the set lies in a clone of the project: data/toytown beside the package."""
+from minircnn.shipped import TOYTOWN_FOLDER as DATA_FOLDER
 
 
 class ToyTown(CocoDataset):
