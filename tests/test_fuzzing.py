@@ -22,8 +22,8 @@ from PIL import Image, features
 
 from minircnn.alexnet import AlexNet, AlexNetConfig, load_alexnet, save_alexnet
 from minircnn.cache import Cache
-from minircnn.cli.pictures import read_picture
 from minircnn.datasets import CocoDataset, DatasetError
+from minircnn.datasets.images import read_image
 from minircnn.fast_rcnn import fast_rcnn_alexnet, load_fast_rcnn, save_fast_rcnn
 from minircnn.faster_rcnn import faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
 from minircnn.mask_rcnn import load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
@@ -109,7 +109,7 @@ def test_a_damaged_picture_is_read_or_refused(tmp_path, kind):
     for content in damaged(picture_file(kind), 120):
         path.write_bytes(content)
         try:
-            image = read_picture(path)
+            image = read_image(path)
         except (OSError, ValueError) as error:
             refused += 1
             assert "make it smaller" in str(error) or "again" in str(error) or "8 or 16 bits" in str(error)
@@ -122,11 +122,11 @@ def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
     """It holds a checksum of every part."""
     content, path, dice = picture_file("PNG"), tmp_path / "a.png", random.Random(1)
     path.write_bytes(content)
-    right, refused = read_picture(path), 0
+    right, refused = read_image(path), 0
     for _ in range(200):
         path.write_bytes(flipped(content, dice))
         try:
-            assert torch.equal(read_picture(path), right)
+            assert torch.equal(read_image(path), right)
         except DatasetError:
             refused += 1
     assert refused > 150
@@ -139,19 +139,19 @@ def test_a_picture_that_promises_too_much_is_refused_before_it_fills_the_memory(
     path = tmp_path / "bomb.png"
     path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
     with pytest.raises(DatasetError, match=r"too large|cannot be decoded"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_a_program_that_draws_a_picture_is_not_run(tmp_path):
     """PostScript, which Pillow would hand to Ghostscript."""
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(DatasetError, match="PostScript is a program and is not run; save the picture as PNG"):
-        read_picture(tmp_path / "a.jpg")
+    with pytest.raises(DatasetError, match="PostScript is a program and is not run; save the image as PNG"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_folder_in_place_of_a_picture(tmp_path):
     with pytest.raises((OSError, DatasetError), match=r"directory|permission|read"):
-        read_picture(tmp_path)
+        read_image(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- data sets

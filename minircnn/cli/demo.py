@@ -24,7 +24,7 @@ from minircnn.cli.demo_page import (
 from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import check_place
-from minircnn.cli.pictures import SUFFIXES, find_pictures, printable, read_picture
+from minircnn.cli.pictures import SUFFIXES, find_pictures, printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,6 +50,8 @@ def demo(
     """
     files, skipped = find_pictures([_at_home(path) for path in pictures or ()])
     _check_out(out, files)
+    from minircnn.datasets.images import read_image
+
     left_out = [_leave_out(path, reason) for path, reason in skipped]
     typer.echo("reading the detectors")
     models = load_detectors()
@@ -58,7 +60,7 @@ def demo(
     seen = [_see(models, Path("A scene of Toy Town"), scene, truth)]
     for path in files:
         try:
-            image = read_picture(path)
+            image = read_image(path)
         except (OSError, ValueError) as error:
             left_out.append(_leave_out(path, str(error)))
             continue

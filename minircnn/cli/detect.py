@@ -20,7 +20,7 @@ from minircnn.cli.options import (
     probability,
     ready_device,
 )
-from minircnn.cli.pictures import Plan, make_plan, printable, read_picture
+from minircnn.cli.pictures import Plan, make_plan, printable
 from minircnn.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -231,12 +231,13 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
         typer.Exit: with status 1, after all else is done, if something was skipped.
     """
     from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing
+    from minircnn.datasets.images import read_image
 
     grid = not plan.targets and len(plan.pictures) > 1
     skipped, records, drawings = list(plan.skipped), [], []
     for index, path in enumerate(plan.pictures):
         try:
-            image = read_picture(path)
+            image = read_image(path)
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
             _complain(*skipped[-1])

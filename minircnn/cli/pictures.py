@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import check_new_file, check_place
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # What is taken for a picture in a folder. A file that is named may end as it likes.
 SUFFIXES = (
@@ -115,23 +110,6 @@ def distinct_stems(paths: Iterable[Path]) -> list[str]:
         names.append(name)
         taken.add(name.casefold())
     return names
-
-
-def read_picture(path: Path) -> Tensor:
-    """A picture as a viewer shows it: (3, H, W) floats in [0, 1].
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no picture, or damaged, or so large that it may be meant to fill the memory.
-    """
-    from PIL import Image
-
-    from minircnn.datasets import read_image
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what else is odd in a file does not matter as long as its pixels can be read
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return read_image(path, upright=True)
 
 
 def printable(text: object) -> str:

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from minircnn.datasets.coco import CocoDataset, collate, read_image
+from minircnn.datasets.coco import CocoDataset, collate
 from minircnn.datasets.coco_format import DatasetError
+from minircnn.datasets.images import read_image
 from minircnn.datasets.named import DATA_NAMES, open_data
 from minircnn.datasets.nuclei import NucleiDataset
 from minircnn.datasets.penn_fudan import PennFudanDataset

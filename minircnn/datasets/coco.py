@@ -8,15 +8,12 @@ Shape comments: G ground-truth objects, H W picture size, K classes with backgro
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pycocotools.mask as rle_codec
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,20 +26,9 @@ from minircnn.datasets.coco_format import (
     raise_problems,
     read_coco_json,
 )
+from minircnn.datasets.images import read_image
 
 Target = dict[str, Any]
-
-_ORIENTATION = 0x0112  # the number of the EXIF tag
-# What its values ask for: whether rows and columns are exchanged, and which axes of (3, H, W) are then turned round.
-_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (2,)),
-    3: (False, (1, 2)),
-    4: (False, (1,)),
-    5: (True, ()),
-    6: (True, (2,)),
-    7: (True, (1, 2)),
-    8: (True, (1,)),
-}
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target]]):
@@ -221,97 +207,6 @@ def decode_masks(segmentations: list[Any], size: tuple[int, int]) -> Tensor:
         warnings.filterwarnings("ignore", message="__array__", category=DeprecationWarning)
         masks = rle_codec.decode(encoded)  # (H, W, G) uint8
     return torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 0, 1))).bool()  # (G, H, W)
-
-
-def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
-    """Read a picture file as RGB.
-
-    Grey pictures get three equal channels; transparency is dropped (the colours below it show); a palette is looked up;
-    of a moving picture the first frame is taken. 16-bit grey pictures are divided by 65535, so that they keep their
-    full range (Pillow alone would clip it at 255). An EXIF tag that turns the picture is *not* obeyed by default: COCO
-    states sizes and boxes for the pixels as they lie in the file. (In a TIFF the tag belongs to the format, and Pillow
-    obeys it in any case.)
-
-    Args:
-        path: The picture file, of any format that Pillow reads.
-        upright: Obey the EXIF tag: the picture as a viewer shows it. A tag that is damaged turns nothing.
-
-    Returns:
-        (3, H, W) float32 in [0, 1].
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PermissionError: It may not be read.
-        DatasetError: The file cannot be decoded (it is cut off, or no picture), its numbers have no known range, or it
-            states a size that would not fit into memory.
-    """
-    with open_picture(path) as file:
-        image = _decode(file)  # (3, H, W)
-        orientation = _exif_orientation(file) if upright else 1
-    return _turn(image, orientation)
-
-
-@contextmanager
-def open_picture(path: str | Path) -> Iterator[Image.Image]:
-    """A picture file for Pillow; whatever damaged files make it raise in the block becomes one kind of error.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PermissionError: It may not be read.
-        DatasetError: It cannot be decoded, or states a size that would not fit into memory; without the path.
-    """
-    try:
-        # Given a path, Pillow (13) maps some files into memory and garbles those that a TIFF's tag turns.
-        with Path(path).open("rb") as stream, Image.open(stream) as file:
-            yield file
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such picture; check the path") from None
-    except PermissionError:
-        raise PermissionError(f"{path}: may not be read; change its permissions") from None
-    except DatasetError:
-        raise
-    # The second is a warning of Pillow's, which arrives here where a caller has made an error of it.
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = str(error).partition(",")[0]
-        raise DatasetError(f"the picture is too large to be read safely ({reason}); make it smaller") from error
-    # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
-    except Exception as error:
-        unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
-        reason = "no picture of a known kind" if unknown else str(error) or type(error).__name__
-        raise DatasetError(f"the picture cannot be decoded ({reason}); fetch or write the file again") from error
-
-
-def _decode(file: Image.Image) -> Tensor:
-    """The pixels of an opened file, as they lie in it: (3, H, W) float32 in [0, 1]."""
-    if file.format == "EPS":  # which Pillow would give to Ghostscript to run, whatever the file is called
-        raise DatasetError("PostScript is a program and is not run; save the picture as PNG or JPEG")
-    file.load()  # now, because it may turn a TIFF, and exchange its height and width
-    if file.mode == "F":
-        raise DatasetError("its values are floats without a known range; save the picture with 8 or 16 bits")
-    if file.mode.startswith("I"):  # 16-bit grey; "I" itself is how older Pillows open it
-        grey = np.asarray(file).astype(np.float32) / 65535.0  # (H, W)
-        return torch.from_numpy(grey).clamp(0, 1).expand(3, -1, -1).contiguous()  # (3, H, W)
-    # Through RGBA, because a palette with transparent entries makes Pillow warn on the direct way.
-    rgb = file.convert("RGBA").convert("RGB") if file.mode == "P" else file.convert("RGB")
-    pixels = np.array(rgb)  # (H, W, 3) uint8
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)  # (3, H, W)
-
-
-def _exif_orientation(file: Image.Image) -> int:
-    """What the EXIF tag says about the first row and column, from 1 (all is upright) to 8."""
-    if file.format == "TIFF":  # already obeyed; older Pillows keep the tag all the same
-        return 1
-    try:
-        return file.getexif().get(_ORIENTATION, 1)
-    except Exception:  # whatever a damaged tag makes Pillow raise; the pixels are there all the same
-        return 1
-
-
-def _turn(image: Tensor, orientation: int) -> Tensor:
-    """A picture upright: (3, H, W) to (3, H, W), or to (3, W, H) for orientations from 5 on."""
-    exchanged, flipped = _TURNS.get(orientation, (False, ()))
-    image = image.transpose(1, 2) if exchanged else image
-    return image.flip(flipped).contiguous() if flipped else image.contiguous()
 
 
 def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:

@@ -28,7 +28,7 @@ Record = dict[str, Any]
 
 OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out of its picture by this much
 LARGEST = 1e15  # beyond any picture, and far from what a float can hold
-MOST_PIXELS = 2 * 89_478_485  # of a picture; Pillow reads none that is larger, because it could fill the memory
+MOST_PIXELS = 89_478_485  # of an image: Pillow's own limit; one that is larger could fill the memory
 MOST_DIGITS = 12  # of five bits, so that a run length fits into 63 bits
 MOST_LISTED = 10  # a file with a thousand defects has one cause; ten of them show it
 

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minircnn.datasets.coco import Target, open_picture, read_image
+from minircnn.datasets.coco import Target
 from minircnn.datasets.coco_format import DatasetError, raise_problems
+from minircnn.datasets.images import open_image, read_head, read_image
 
 
 class FolderDataset(Dataset[tuple[Tensor, Target]]):
@@ -111,13 +112,16 @@ class MaskFolder(FolderDataset):
         """The objects of a picture, from its mask files."""
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of picture ``index``, from the head of its file.
+        """(height, width) of picture ``index``, upright, from the head of its file.
 
         Raises:
             DatasetError: The file is no picture.
         """
-        with opened(self.image_path(index)) as file:
-            return file.height, file.width
+        path = self.image_path(index)
+        try:
+            return read_head(path)[0]
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from error
 
     def load_target(self, index: int) -> Target:
         """Only the target; the picture is not decoded. See the class for its keys.
@@ -191,7 +195,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         DatasetError: It cannot be decoded, or states a size that would not fit into memory.
     """
     try:
-        with open_picture(path) as file:
+        with open_image(path) as file:
             yield file
     except DatasetError as error:
         if str(error).startswith(f"{path}: "):  # of what was done with the file, and told already
@@ -213,8 +217,6 @@ def read_values(path: Path) -> NDArray[np.integer]:
         DatasetError: It cannot be decoded, or has colours.
     """
     with opened(path) as file:
-        if file.format == "EPS":
-            raise DatasetError(f"{path}: PostScript is a program and is not run; save the mask as PNG")
         if file.mode not in ("P", "L", "1", "LA", "RGB", "RGBA") and not file.mode.startswith("I"):
             raise DatasetError(f"{path}: a picture of the kind {file.mode!r}, no mask; save it as grey PNG of 8 bits")
         values = np.array(file)  # (H, W) or (H, W, channels)

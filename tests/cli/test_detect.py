@@ -16,7 +16,8 @@ from PIL import Image
 from minircnn.cli import drawing
 from minircnn.cli.detect import detect_all
 from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing, titles_of
-from minircnn.cli.pictures import make_plan, read_picture
+from minircnn.cli.pictures import make_plan
+from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn, save_rcnn
@@ -61,7 +62,7 @@ def place(tmp_path, monkeypatch):
 
 def directly(detector, path, threshold, proposals=FEW):
     """What the detector finds without the command line, above its own low threshold first."""
-    model, image = load_rcnn(detector), read_picture(Path(path))
+    model, image = load_rcnn(detector), read_image(Path(path))
     (found,) = model.detect([image], [selective_search(image)[:proposals]])
     above = found["scores"] > threshold
     return {name: value[above] for name, value in found.items()}, model.classes
@@ -108,7 +109,7 @@ def test_lines_and_json_are_what_the_detector_finds(detect, detector, place, thr
 
 def test_threshold_below_the_detectors_own_finds_more(detect, detector, place):
     detect("street scene.jpg", "--out", "x.png", "--json", "x.json", "--threshold", -5)
-    model, image = load_rcnn(detector), read_picture(Path("street scene.jpg"))
+    model, image = load_rcnn(detector), read_image(Path("street scene.jpg"))
     model.config = replace(model.config, score_threshold=-5.0)
     (found,) = model.detect([image], [selective_search(image)[:FEW]])
     assert found["scores"].min() < load_rcnn(detector).config.score_threshold
@@ -157,7 +158,7 @@ def test_fast_rcnn(call, fast_detector, place, options, threshold):
     arguments = ("detect", "fast_rcnn", "street scene.jpg", "--weights", fast_detector, "--max-proposals", FEW)
     result = call(*arguments, "--out", "x.png", "--json", "x.json", *options)
     assert result.exit_code == 0, result.output
-    model, image = load_fast_rcnn(fast_detector), read_picture(Path("street scene.jpg"))
+    model, image = load_fast_rcnn(fast_detector), read_image(Path("street scene.jpg"))
     own = model.roi_heads.config
     model.roi_heads.config = replace(own, score_threshold=0.0, max_detections=10_000)
     (found,) = model.detect([image], [selective_search(image)[:FEW]])
@@ -188,7 +189,7 @@ def test_fast_rcnn_by_default(call, fast_detector, place, monkeypatch):
     assert call("detect", "fast_rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
     written = json.loads(Path("x.json").read_text())
     assert (written["weights"], written["threshold"], written["max_proposals"]) == (str(fast_detector), 0.5, 300)
-    model, image = load_fast_rcnn(fast_detector), read_picture(Path("street scene.jpg"))
+    model, image = load_fast_rcnn(fast_detector), read_image(Path("street scene.jpg"))
     model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
     assert_same(written["pictures"][0], *model.detect([image], [selective_search(image)[:300]]), model.classes)
 
@@ -337,7 +338,7 @@ def test_a_picture_that_vanishes_in_between_is_named_once(place, capsys):
     Path("street scene.jpg").unlink()
     with pytest.raises(typer.Exit):
         detect_all(plan, lambda _: NOTHING, ["background"], {})
-    assert capsys.readouterr().err == "street scene.jpg: skipped: there is no such picture; check the path\n"
+    assert capsys.readouterr().err == "street scene.jpg: skipped: there is no such image; check the path\n"
     size_of("x.png")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
 
 import minircnn.mask_rcnn as ours
-from minircnn.cli.pictures import read_picture
+from minircnn.datasets.images import read_image
 from minircnn.mask_rcnn import published
 
 BUILD = {"mask_rcnn": maskrcnn_resnet50_fpn, "faster_rcnn": fasterrcnn_resnet50_fpn}
@@ -50,7 +50,7 @@ def test_finds_what_the_published_detector_finds(call, kind, picture, tmp_path, 
     assert result.exit_code == 0, result.output
     (record,) = json.loads((tmp_path / "found.json").read_text())["pictures"]
     build = {"mask_rcnn": ours.maskrcnn_resnet50_fpn, "faster_rcnn": ours.fasterrcnn_resnet50_fpn}[kind]
-    (wanted,) = build(weights="coco").detect([read_picture(picture)])
+    (wanted,) = build(weights="coco").detect([read_image(picture)])
     sure = wanted["scores"] > 0.5
     assert 0 < int(sure.sum()) == len(record["detections"])
     for found, label, score, box in zip(

@@ -15,8 +15,8 @@ from typer.main import get_command
 
 from minircnn.alexnet import SMALL, AlexNet, load_alexnet, save_alexnet
 from minircnn.cli import app
-from minircnn.cli.pictures import read_picture
 from minircnn.datasets import ToyTown
+from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
@@ -92,7 +92,7 @@ class TestDetect:
         assert result.exit_code == 0, result.output
         model = load_faster_rcnn(faster_detector)
         model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
-        (found,) = model.detect([read_picture(Path("scene.jpg"))])
+        (found,) = model.detect([read_image(Path("scene.jpg"))])
         assert len(found["scores"]) > 1
         assert result.stdout.splitlines() == [
             *lines_of("scene.jpg", found, model.classes),

@@ -17,8 +17,8 @@ from typer.main import get_command
 from minircnn.alexnet import SMALL, AlexNet, load_alexnet, save_alexnet
 from minircnn.cli import app
 from minircnn.cli.drawing import make_drawing
-from minircnn.cli.pictures import read_picture
 from minircnn.datasets import ToyTown
+from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig
@@ -85,7 +85,7 @@ class TestDetect:
         assert result.exit_code == 0, result.output
         model = load_mask_rcnn(mask_detector)
         model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
-        found = binary_masks(model.detect([read_picture(Path("scene.jpg"))])[0])
+        found = binary_masks(model.detect([read_image(Path("scene.jpg"))])[0])
         assert len(found["scores"]) > 1 and 0 < found["masks"].float().mean() < 1
         assert result.stdout.splitlines() == [
             *lines_of("scene.jpg", found, model.classes),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.pictures import distinct_stems, find_pictures, make_plan, printable, read_picture
+from minircnn.cli.pictures import distinct_stems, find_pictures, make_plan, printable
+from minircnn.datasets.images import read_image
 
 GREY = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) * 6
 RGB = np.dstack([GREY, 255 - GREY, GREY // 2])
@@ -26,7 +27,7 @@ def touch(*paths):
 
 
 def pixels_of(path):
-    return (read_picture(path) * 255).permute(1, 2, 0).numpy()  # (H, W, 3)
+    return (read_image(path) * 255).permute(1, 2, 0).numpy()  # (H, W, 3)
 
 
 # ------------------------------------------------------------------------------------------------------------ reading
@@ -73,7 +74,7 @@ def test_picture_is_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     picture.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    image = read_picture(tmp_path / "turned.jpg")
+    image = read_image(tmp_path / "turned.jpg")
     assert image.shape == (3, 48, 32)
     corners = image[0, [0, 0, -1, -1], [0, -1, 0, -1]]  # top left, top right, bottom left, bottom right
     torch.testing.assert_close(corners, torch.tensor([0.0, 1.0, 0.0, 0.0]), atol=0.05, rtol=0)
@@ -86,7 +87,7 @@ def test_picture_is_upright(tmp_path):
 def test_of_an_animation_the_first_frame_is_read(tmp_path):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("#ff0000", "#00ff00")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert torch.equal(read_picture(tmp_path / "moving.gif"), torch.tensor([1.0, 0, 0])[:, None, None].expand(3, 3, 4))
+    assert torch.equal(read_image(tmp_path / "moving.gif"), torch.tensor([1.0, 0, 0])[:, None, None].expand(3, 3, 4))
 
 
 def test_larger_than_pillow_thinks_safe_is_refused(tmp_path, monkeypatch):
@@ -94,14 +95,14 @@ def test_larger_than_pillow_thinks_safe_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 41)
     Image.fromarray(GREY).save(tmp_path / "large.png")
     with pytest.raises(ValueError, match="too large to be read safely"):
-        read_picture(tmp_path / "large.png")
+        read_image(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 42)
-    assert read_picture(tmp_path / "large.png").shape == (3, 6, 7)
+    assert read_image(tmp_path / "large.png").shape == (3, 6, 7)
 
 
 def test_what_pillow_warns_of_is_read_silently(tmp_path, recwarn):
     Image.fromarray(RGB).save(tmp_path / "odd.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12\0\x03")
-    assert read_picture(tmp_path / "odd.jpg").shape == (3, 6, 7)
+    assert read_image(tmp_path / "odd.jpg").shape == (3, 6, 7)
     assert not list(recwarn)
 
 

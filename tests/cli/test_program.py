@@ -54,7 +54,7 @@ def test_objects_are_found_and_names_may_have_letters_that_the_output_cannot_tak
     assert found
     assert all(re.fullmatch(rb"\\u65e5\\u672c \xfc\.jpg: \w+ \d\.\d\d at( [0-9.]+){4}", line) for line in found)
     assert last == b"written to x.png"
-    assert result.stderr.startswith(b"\\u65e5.jpg: skipped: the picture cannot be decoded")
+    assert result.stderr.startswith(b"\\u65e5.jpg: skipped: the image cannot be decoded")
     assert len(result.stderr.splitlines()) == 1
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 

@@ -130,7 +130,7 @@ def mask_elsewhere(folder, content):
     ("plant", "words"),
     [
         (same_picture, "3.png: the same picture as {folder}/1.png; remove one"),
-        (unreadable, "2.png (image 2 of {folder}/x.json): the picture cannot be decoded"),
+        (unreadable, "2.png (image 2 of {folder}/x.json): the image cannot be decoded"),
         (other_size, "2.png (image 2 of {folder}/x.json): the picture is 8 high and 10 wide, the JSON says 10 and 8"),
         (missing, "x.json: image 2 ('2.png'): no such file"),
         (
@@ -212,7 +212,7 @@ def test_the_other_data_sets(tmp_path):
     assert (report.pictures, report.objects, report.readable) == (2, 2, [0])
     assert len(report.problems) == 2, "each defect once, although picture and target both fail on it"
     assert "pedestrian 2 has no pixels" in report.problems[0]
-    assert "b_mask.png: the picture cannot be decoded" in report.problems[1]
+    assert "b_mask.png: the image cannot be decoded" in report.problems[1]
 
     write_cell(tmp_path / "cells", "x", block((2, 5), (3, 9)), block((4, 6), (3, 4)), block((0, 0), (0, 0)))
     data, _ = open_to_check("nuclei", tmp_path / "cells", None, split=None, masks=True)
@@ -229,7 +229,7 @@ def test_a_picture_that_cannot_be_read_is_told_once(tmp_path):
     report = examine(data)
     assert (report.readable, report.smallest, report.objects) == ([], None, 0)
     assert len(report.problems) == 1
-    assert report.problems[0].startswith(f"{data.image_path(0)}: the picture cannot be decoded")
+    assert report.problems[0].startswith(f"{data.image_path(0)}: the image cannot be decoded")
 
 
 def test_parts_and_voc_with_masks(tmp_path):

@@ -189,7 +189,7 @@ def test_bad_mask_files(root):
         VocDataset(root)
     for content, words in (
         (np.ones((5, 6)), "the mask is 5 high and 6 wide, the picture 12 and 20"),
-        (b"no picture", "cannot be decoded .no picture of a known kind"),
+        (b"no picture", "cannot be decoded .no image of a known kind"),
     ):
         if isinstance(content, bytes):
             path.write_bytes(content)

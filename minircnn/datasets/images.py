@@ -1,0 +1,191 @@
+"""Image files: one way to open them, to turn them upright and to refuse them, for data sets and for the command line.
+
+A camera that is held sideways stores the pixels as its sensor has them, and in an EXIF tag how they are to be turned.
+Here images are always upright, as a viewer shows them; see docs/data_formats.md for what follows for annotations.
+
+Shape comments: G ground-truth objects, H W image size.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from minircnn.datasets.coco_format import DatasetError
+
+UPRIGHT = 1  # the value of the EXIF tag that turns nothing
+_ORIENTATION = 0x0112  # the number of the tag
+# What its values ask for: whether rows and columns are exchanged, and which axes of (…, H, W) are flipped after that.
+_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (-1,)),
+    3: (False, (-2, -1)),
+    4: (False, (-2,)),
+    5: (True, ()),
+    6: (True, (-1,)),
+    7: (True, (-2, -1)),
+    8: (True, (-2,)),
+}
+
+
+@contextmanager
+def open_image(path: str | Path) -> Iterator[Image.Image]:
+    """An image file for Pillow; whatever damaged files make it raise in the block becomes one kind of error.
+
+    Pillow's warnings are silent in the block: what else is odd in a file does not matter as long as its pixels can be
+    read. Only the one about size is an error here.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: It may not be read.
+        DatasetError: It cannot be decoded, is a program (PostScript), or states more pixels than are safe to read (more
+            than ``PIL.Image.MAX_IMAGE_PIXELS``, 89 million). The message is without the path.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Given a path, Pillow (13) maps some files into memory and garbles those that a TIFF's tag turns.
+            with Path(path).open("rb") as stream, Image.open(stream) as file:
+                if file.format == "EPS":  # which Pillow would give to Ghostscript, whatever the file is called
+                    raise DatasetError("PostScript is a program and is not run; save the image as PNG")
+                yield file
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such image; check the path") from None
+    except PermissionError:
+        raise PermissionError(f"{path}: may not be read; change its permissions") from None
+    except DatasetError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        reason = str(error).partition(",")[0]
+        raise DatasetError(f"the image is too large to be read safely ({reason}); make it smaller") from error
+    # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
+    except Exception as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
+        reason = "no image of a known kind" if unknown else str(error) or type(error).__name__
+        raise DatasetError(f"the image cannot be decoded ({reason}); fetch or write the file again") from error
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image file as RGB, upright as a viewer shows it.
+
+    Grey images get three equal channels; transparency is dropped (the colours below it show); a palette is looked up;
+    of an animation the first frame is taken. 16-bit grey images are divided by 65535, so that they keep their full
+    range (Pillow alone would clip it at 255). An EXIF tag that is damaged turns nothing.
+
+    Args:
+        path: The image file, of any format that Pillow reads.
+
+    Returns:
+        (3, H, W) float32 in [0, 1].
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: It may not be read.
+        DatasetError: See :func:`open_image`; or its numbers have no known range.
+    """
+    with open_image(path) as file:
+        orientation = _orientation(file)
+        image = _decode(file)  # (3, H, W)
+    return turn(image, orientation)
+
+
+def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
+    """The size of an image and how its EXIF tag turns it, without decoding its pixels.
+
+    Returns:
+        (height, width) of the upright image, and the tag from 1 (nothing is turned) to 8; from 5 on height and width of
+        the pixels as they lie in the file are exchanged.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: It may not be read.
+        DatasetError: See :func:`open_image`.
+    """
+    with open_image(path) as file:
+        if file.format == "TIFF":
+            file.load()  # older Pillows exchange height and width only here
+        orientation = _orientation(file)
+        size = (file.width, file.height) if orientation > 4 else (file.height, file.width)
+    return size, orientation
+
+
+def turn(image: Tensor, orientation: int) -> Tensor:
+    """Turn an image or masks upright, as an EXIF tag asks for.
+
+    Args:
+        image: (…, H, W).
+        orientation: The tag; other values than 2 to 8 turn nothing.
+
+    Returns:
+        (…, H, W), or (…, W, H) for orientations from 5 on; contiguous.
+
+    Example:
+        >>> turn(torch.tensor([[1, 2, 3], [4, 5, 6]]), 6)
+        tensor([[4, 1],
+                [5, 2],
+                [6, 3]])
+    """
+    exchanged, flipped = _TURNS.get(orientation, (False, ()))
+    image = image.transpose(-2, -1) if exchanged else image
+    return image.flip(flipped).contiguous() if flipped else image.contiguous()
+
+
+def turn_boxes(boxes: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
+    """Turn boxes on an image as :func:`turn` does with its pixels.
+
+    Args:
+        boxes: (G, 4) x1, y1, x2, y2 on the image as it was.
+        orientation: The EXIF tag.
+        size: (height, width) of the upright image.
+
+    Returns:
+        (G, 4) on the upright image.
+
+    Example:
+        >>> turn_boxes(torch.tensor([[0.0, 1.0, 2.0, 2.0]]), 6, (3, 2))  # of the image in the example of turn, 4 and 5
+        tensor([[0., 0., 1., 2.]])
+    """
+    exchanged, flipped = _TURNS.get(orientation, (False, ()))
+    x1, y1, x2, y2 = (boxes[:, [1, 0, 3, 2]] if exchanged else boxes).unbind(dim=1)
+    if -1 in flipped:
+        x1, x2 = size[1] - x2, size[1] - x1
+    if -2 in flipped:
+        y1, y2 = size[0] - y2, size[0] - y1
+    return torch.stack([x1, y1, x2, y2], dim=1)
+
+
+def _decode(file: Image.Image) -> Tensor:
+    """The pixels of an opened file, as they lie in it: (3, H, W) float32 in [0, 1]."""
+    file.load()  # now, because it may turn a TIFF, and exchange its height and width
+    if file.mode == "F":
+        raise DatasetError("its values are floats without a known range; save the image with 8 or 16 bits")
+    if file.mode.startswith("I"):  # 16-bit grey; "I" itself is how older Pillows open it
+        grey = np.asarray(file)  # (H, W)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise DatasetError(
+                f"its values, from {grey.min()} to {grey.max()}, have no known range; save the image with 8 or 16 bits"
+            )
+        return torch.from_numpy(grey.astype(np.float32) / 65535.0).expand(3, -1, -1).contiguous()  # (3, H, W)
+    # Through RGBA, because a palette with transparent entries makes Pillow warn on the direct way.
+    rgb = file.convert("RGBA").convert("RGB") if file.mode == "P" else file.convert("RGB")
+    pixels = np.array(rgb)  # (H, W, 3) uint8
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)  # (3, H, W)
+
+
+def _orientation(file: Image.Image) -> int:
+    """What the EXIF tag of an opened file says about its first row and column, from 1 (all is upright) to 8."""
+    if file.format == "TIFF":  # obeyed by Pillow; older ones keep the tag all the same
+        return UPRIGHT
+    try:
+        # A PNG's own method would decode its pixels, to look for a tag behind them.
+        tag = Image.Image.getexif(file).get(_ORIENTATION, UPRIGHT)
+    except Exception:  # whatever a damaged tag makes Pillow raise; the pixels are there all the same
+        return UPRIGHT
+    return tag if tag in _TURNS else UPRIGHT
