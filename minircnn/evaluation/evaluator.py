@@ -12,6 +12,7 @@ from minircnn.evaluation.outcome import Outcome, judge
 from minircnn.evaluation.protocols import Protocol, rules_of
 from minircnn.evaluation.result import ClassResult, Ranking, Result
 from minircnn.evaluation.tables import Table, read_tables
+from minircnn.targets import check_classes
 
 
 def evaluate(
@@ -96,8 +97,7 @@ def _class_names(classes: Sequence[str] | None, found: Table, wanted: Table) -> 
     labels = np.union1d(found.label, wanted.label)
     if classes is None:
         return {int(label): f"class {label}" for label in labels}
-    if not classes or "background" not in classes[0]:  # torchvision writes "__background__"
-        raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
+    check_classes(classes)
     if len(labels) and labels[-1] >= len(classes):
         raise ValueError(f"label {labels[-1]} has no name: classes has {len(classes)} entries, background included")
     return dict(enumerate(classes[1:], start=1))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
+from minircnn.targets import check_target, single_objects
 
 
 def proposal_recall(
@@ -73,7 +74,8 @@ def mean_best_overlap(
     """
     if average not in ("objects", "classes"):
         raise ValueError(f'average must be "objects" or "classes", but is {average!r}')
-    overlaps, labels = _best_overlaps(proposals, targets, counts, with_labels=average == "classes")
+    needs = ("boxes", "labels") if average == "classes" else ("boxes",)
+    overlaps, labels = _best_overlaps(proposals, targets, counts, needs)
     if average == "objects" or not len(labels):
         return overlaps.mean(dim=1)
     of_classes = [overlaps[:, labels == label].mean(dim=1) for label in labels.unique()]
@@ -84,7 +86,7 @@ def _best_overlaps(
     proposals: Sequence[Tensor],
     targets: Sequence[Mapping[str, Tensor]],
     counts: Sequence[int],
-    with_labels: bool = False,
+    needs: Sequence[str] = ("boxes",),
 ) -> tuple[Tensor, Tensor]:
     """For each budget and object the best IoU, ``(len(counts), objects)`` float64, and the objects' labels."""
     if len(proposals) != len(targets):
@@ -99,11 +101,10 @@ def _best_overlaps(
     for index, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"proposals[{index}] must have shape (P, 4), but has shape {tuple(boxes.shape)}")
-        objects = target["boxes"].detach().cpu()
-        wanted = ~target["iscrowd"].cpu() if "iscrowd" in target else torch.ones(len(objects), dtype=torch.bool)
-        overlaps.append(_best_of_first(boxes.detach().cpu(), objects[wanted], counts))
-        if with_labels:
-            labels.append(target["labels"].cpu()[wanted])
+        objects = single_objects(check_target(target, f"targets[{index}]", needs=needs))
+        overlaps.append(_best_of_first(boxes.detach().cpu(), objects["boxes"].detach().cpu(), counts))
+        if "labels" in needs:
+            labels.append(objects["labels"].cpu())
     return torch.cat(overlaps, dim=1), torch.cat(labels)
 
 

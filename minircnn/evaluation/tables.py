@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 from torch import Tensor
 
 from minircnn.datasets.coco_format import RunLengthError, decode_counts
+from minircnn.targets import check_target
 
 KINDS = ("boxes", "masks")
 
@@ -87,10 +88,11 @@ def _read_detections(entry: Mapping[str, Any], kind: str, where: str) -> dict[st
 
 
 def _read_objects(entry: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
+    entry = check_target(entry, where, needs=(kind, "labels"))
     columns = _read_regions(entry, kind, where)
     for name, key in (("crowd", "iscrowd"), ("difficult", "difficult")):
         if key in entry:
-            columns[name] = _column(entry, key, columns["label"], where).astype(bool)
+            columns[name] = _column(entry, key, columns["label"], where)
     if "area" in entry:
         # What the annotation states: for COCO the area of the mask, also when boxes are compared.
         columns["area"] = _column(entry, "area", columns["label"], where)

@@ -19,6 +19,7 @@ from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
 from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.losses import Losses
+from minircnn.targets import check_classes, check_targets
 from minircnn.transforms import Size, Transform, resize_boxes, resize_target, size_of
 
 
@@ -42,6 +43,7 @@ class FastRCNN(nn.Module):
         transform: Transform | None = None,
     ) -> None:
         super().__init__()
+        check_classes(classes)
         # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time. Pictures come
         # in this order, and weights lie in it, so that none has to be brought into it for each picture.
         self.trunk = trunk.to(memory_format=torch.channels_last)
@@ -74,7 +76,7 @@ class FastRCNN(nn.Module):
         Args:
             images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
             proposals: ``(P, 4)`` for each; P may be 0.
-            targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
+            targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
             generators: see :meth:`RoIHeads.sample`.
             scale: how much larger or smaller than usual the trunk is to see the pictures.
 
@@ -82,13 +84,18 @@ class FastRCNN(nn.Module):
             ``loss_classifier`` and ``loss_box_reg``, finite in every case.
 
         Raises:
-            ValueError: the numbers of pictures, proposals and targets differ.
+            ValueError: the numbers of images, proposals and targets differ, or a target is wrong.
         """
-        _check_counts(images, proposals, targets)
+        _check_counts(images, proposals)
+        targets = self.checked_targets(images, targets)
         features, sizes = self.features(images, scale)
         targets = self.resized_targets(images, targets, sizes)
         sampled = self.roi_heads.sample(_resized(proposals, images, sizes), targets, generators)
         return self.roi_heads.losses(features, sampled)
+
+    def checked_targets(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The targets with the types that losses are computed with; see :func:`minircnn.targets.check_target`."""
+        return check_targets(images, targets, self.roi_heads.box_predictor.cls_score.out_features)
 
     def resized_targets(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], sizes: Sequence[Size]
@@ -199,7 +206,6 @@ def _resized(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Seque
     ]
 
 
-def _check_counts(images: Sequence[Tensor], *others: Sequence[Any]) -> None:
-    for name, values in zip(("proposals", "targets"), others, strict=False):
-        if len(values) != len(images):
-            raise ValueError(f"there are {len(images)} pictures but {name} for {len(values)}: give one for each")
+def _check_counts(images: Sequence[Tensor], proposals: Sequence[Tensor]) -> None:
+    if len(proposals) != len(images):
+        raise ValueError(f"there are {len(images)} images but proposals for {len(proposals)}: give one for each")

@@ -62,7 +62,7 @@ class FasterRCNN(FastRCNN):
 
         Args:
             images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
-            targets: ``boxes``, ``labels`` and perhaps ``iscrowd`` for each, with any number of objects.
+            targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
             generators: one for each picture, which draw its anchors and then its regions; by default torch's global
                 one draws for all, as in torchvision.
             scale: how much larger or smaller than usual the trunk is to see the pictures.
@@ -71,10 +71,9 @@ class FasterRCNN(FastRCNN):
             ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case.
 
         Raises:
-            ValueError: there is not one target for each picture.
+            ValueError: there is not one target for each image, or one is wrong.
         """
-        if len(images) != len(targets):
-            raise ValueError(f"there are {len(images)} pictures but targets for {len(targets)}: give one for each")
+        targets = self.checked_targets(images, targets)
         features, sizes = self.features(images, scale)
         targets = self.resized_targets(images, targets, sizes)
         answers = self.answers(features, sizes)
@@ -102,6 +101,7 @@ class FasterRCNN(FastRCNN):
         scale: float = 1.0,
     ) -> Losses:
         """The two losses of the region proposal network alone, for training in turns."""
+        targets = self.checked_targets(images, targets)
         features, sizes = self.features(images, scale)
         targets = self.resized_targets(images, targets, sizes)
         return self.rpn.losses(self.answers(features, sizes), targets, generators)

@@ -20,6 +20,7 @@ from torch import Tensor
 from minircnn.boxes import box_iou
 from minircnn.plotting.colours import class_colour
 from minircnn.plotting.marks import draw_box, draw_labels, draw_masks, picture_size
+from minircnn.targets import check_classes
 
 Picture = np.ndarray | Tensor
 Objects = Mapping[str, Any]
@@ -279,8 +280,8 @@ def _title_height(titles: Sequence[str] | None, font: float) -> float:
 
 def _as_arrays(objects: Objects, classes: Sequence[str] | None) -> dict[str, np.ndarray]:
     """The drawable entries as numpy arrays, all of one length, checked against what would be drawn wrongly."""
-    if classes is not None and (not classes or "background" not in classes[0]):
-        raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
+    if classes is not None:
+        check_classes(classes)
     keys = [key for key in ("boxes", "labels", "scores", "masks", "iscrowd") if objects.get(key) is not None]
     found = {
         key: objects[key].detach().cpu().numpy() if isinstance(objects[key], Tensor) else np.asarray(objects[key])

@@ -28,7 +28,7 @@ from minircnn.rcnn.box_regression import fit_box_regressor
 from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
 from minircnn.rcnn.selection import select_detections
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
-from minircnn.targets import Sample, in_crowd, single_objects
+from minircnn.targets import CheckedSamples, Sample, check_classes, in_crowd, single_objects
 
 _PICTURES_FOR_SCALE = 200
 _PIXELS_AT_ONCE = 256 * 64**2  # 256 crops of 64 pixels a side, or 20 of 227: what fits into the processor's memory
@@ -80,6 +80,7 @@ class RCNN(nn.Module):
 
     def __init__(self, network: AlexNet, classes: Sequence[str], config: RCNNConfig | None = None) -> None:
         super().__init__()
+        check_classes(classes)
         self.network, self.classes, self.config = network, tuple(classes), config or RCNNConfig()
         objects, sizes = len(self.classes) - 1, network.feature_sizes
         svm_size, box_size = sizes[self.config.svm_layer], sizes[self.config.box_layer]
@@ -145,7 +146,7 @@ class RCNN(nn.Module):
         Returns:
             What ``optimise`` returns.
         """
-        _check_pairs(samples, proposals)
+        samples = self._checked(samples, proposals)
         settings = settings or FineTuningSettings()
         pool = ProposalPool(samples, proposals, settings.positive_iou)
         device = self.network.fc8.weight.device
@@ -197,11 +198,11 @@ class RCNN(nn.Module):
             For each class what was mined.
 
         Raises:
-            ValueError: a class has no object in these pictures, or features are not numbers.
+            ValueError: a class has no object in these images, a target is wrong, or features are not numbers.
         """
-        _check_pairs(samples, proposals)
+        samples = self._checked(samples, proposals)
         stored = self._feature_store(self.config.svm_layer, cache)
-        targets = [single_objects(target) for _, target in _all(samples)]
+        targets = [single_objects(target) for _, target in samples]
         positives = self._objects_by_class(samples, targets, stored)
         # A sample of the pictures tells how long features are.
         some = range(0, len(samples), -(-len(samples) // _PICTURES_FOR_SCALE) or 1)
@@ -210,7 +211,7 @@ class RCNN(nn.Module):
         scale = float(self.svm_scale)
 
         def pictures() -> Iterator[tuple[Tensor, Tensor]]:
-            for (image, target), found, objects in zip(_all(samples), proposals, targets, strict=True):
+            for (image, target), found, objects in zip(samples, proposals, targets, strict=True):
                 features = stored(image, found) * scale  # (P, D)
                 far = far_from_class(found, objects, len(self.classes), self.config.negative_iou)  # (P, K - 1)
                 yield features, far & ~in_crowd(found, target)[:, None]
@@ -219,14 +220,18 @@ class RCNN(nn.Module):
         self.svm.copy_(weights)
         return records
 
+    def _checked(self, samples: Sequence[Sample], proposals: Sequence[Tensor]) -> CheckedSamples:
+        _check_pairs(samples, proposals)
+        return CheckedSamples(samples, len(self.classes))
+
     def _objects_by_class(
         self,
-        samples: Sequence[Sample],
+        samples: CheckedSamples,
         targets: Sequence[dict[str, Tensor]],
         stored: Callable[[Tensor, Tensor], Tensor],
     ) -> list[Tensor]:
         """The features of all objects of each class: K - 1 times (N, D)."""
-        rows = [stored(image, target["boxes"]) for (image, _), target in zip(_all(samples), targets, strict=True)]
+        rows = [stored(image, target["boxes"]) for (image, _), target in zip(samples, targets, strict=True)]
         features, labels = torch.cat(rows), torch.cat([target["labels"] for target in targets])
         missing = [name for label, name in enumerate(self.classes) if label and not (labels == label).any()]
         if missing:
@@ -248,10 +253,10 @@ class RCNN(nn.Module):
         Returns:
             For each class from how many proposals it learned. A class without any leaves boxes as they are.
         """
-        _check_pairs(samples, proposals)
+        samples = self._checked(samples, proposals)
         stored = self._feature_store(self.config.box_layer, cache)
         rows, sources, goals, labels = [], [], [], []
-        for (image, target), found in zip(_all(samples), proposals, strict=True):
+        for (image, target), found in zip(samples, proposals, strict=True):
             objects = single_objects(target)
             gt_index, label = match(box_iou(objects["boxes"], found), self.config.box_iou, self.config.box_iou)
             near = label == 1
@@ -341,11 +346,6 @@ class RCNN(nn.Module):
             nms_threshold=config.nms_threshold,
             max_detections=config.max_detections,
         )
-
-
-def _all(samples: Sequence[Sample]) -> Iterator[Sample]:
-    """One after the other, also from a data set that only knows ``len`` and ``[i]``."""
-    return (samples[index] for index in range(len(samples)))
 
 
 def _check_pairs(pictures: Sequence[Any], proposals: Sequence[Tensor]) -> None:

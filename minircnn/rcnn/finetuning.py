@@ -43,11 +43,12 @@ class ProposalPool:
     def __init__(self, samples: Sequence[Sample], proposals: Sequence[Tensor], positive_iou: float) -> None:
         pictures, boxes, labels = [], [], []
         for index, found in enumerate(proposals):
-            target = single_objects(samples[index][1])
-            candidates = torch.cat([found, target["boxes"]])  # (P + G, 4)
-            gt_index, label = match(box_iou(target["boxes"], candidates), positive_iou, positive_iou)
-            label = torch.where(label == 1, _take(target["labels"], gt_index), 0)
-            counts = ~in_crowd(candidates, samples[index][1])
+            _, target = samples[index]
+            objects = single_objects(target)
+            candidates = torch.cat([found, objects["boxes"].to(found)])  # (P + G, 4)
+            gt_index, label = match(box_iou(objects["boxes"].to(found), candidates), positive_iou, positive_iou)
+            label = torch.where(label == 1, _take(objects["labels"], gt_index), 0)
+            counts = ~in_crowd(candidates, target)
             boxes.append(candidates[counts])
             labels.append(label[counts])
             pictures.append(torch.full((int(counts.sum()),), index))

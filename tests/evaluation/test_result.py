@@ -148,9 +148,9 @@ def test_bad_detections_are_named_with_their_image(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"iscrowd": torch.tensor([True, False])}, r"targets\[0\] has 1 labels but iscrowd of shape \(2,\)"),
+        ({"iscrowd": torch.tensor([True, False])}, r"targets\[0\]: there are boxes for 1 objects, but iscrowd for 2"),
         ({"area": torch.zeros(0)}, r"targets\[0\] has 1 labels but area of shape \(0,\)"),
-        ({"labels": torch.tensor([-1])}, r"targets\[0\]: label -1"),
+        ({"labels": torch.tensor([-1])}, r"targets\[0\]: labels\[0\] is -1"),
         ({"area": torch.tensor([float("nan")])}, r"targets\[0\]: area nan must be a finite number"),
     ],
 )

@@ -187,9 +187,9 @@ def test_nothing_that_is_given_changes(model, pictures):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda m, i, p, t: m.losses(i, p[:2], t), "3 pictures but proposals for 2"),
-        (lambda m, i, p, t: m.losses(i, p, t[:1]), "3 pictures but targets for 1"),
-        (lambda m, i, p, t: m.detect(i, p[:1]), "3 pictures but proposals for 1"),
+        (lambda m, i, p, t: m.losses(i, p[:2], t), "3 images but proposals for 2"),
+        (lambda m, i, p, t: m.losses(i, p, t[:1]), "3 images but targets for 1"),
+        (lambda m, i, p, t: m.detect(i, p[:1]), "3 images but proposals for 1"),
         (lambda m, i, p, t: m.detect([i[0].mul(255).byte()], p[:1]), "image 0 must be a float tensor"),
         (lambda m, i, p, t: m.detect([i[0], i[1][None]], p[:2]), "image 1 must be a float tensor"),
         (lambda m, i, p, t: m.detect([i[0] * torch.nan], p[:1]), "nan or infinite"),

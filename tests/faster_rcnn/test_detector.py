@@ -158,7 +158,7 @@ def test_proposals_are_those_that_detection_uses(model, pictures):
 
 def test_bad_input_is_refused(model, pictures):
     images, targets = pictures
-    with pytest.raises(ValueError, match="4 pictures but targets for 3"):
+    with pytest.raises(ValueError, match="4 images but targets for 3"):
         model.losses(images, targets[:3])
     with pytest.raises(ValueError, match="nan or infinite"):
         model.eval().detect([images[0] * torch.nan])

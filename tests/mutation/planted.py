@@ -369,6 +369,27 @@ PROPOSALS = [
         "pass",
         ("faster_rcnn/test_detector.py::test_crowds_teach_the_proposer_nothing",),
     ),
+    Mutant(
+        "targets: ~ of integers, an index",
+        "targets.py",
+        'single = ~target["iscrowd"].bool()',
+        'single = ~target["iscrowd"]',
+        ("test_targets.py::test_crowds_of_any_type_are_left_out_also_without_a_check",),
+    ),
+    Mutant(
+        "targets: looked at only after images were mirrored",
+        "training/batches.py",
+        'target = check_target(target, f"samples[{index}]", size=tuple(image.shape[-2:]))',
+        "pass",
+        ("test_targets.py::test_fractions_are_found_before_a_mirrored_image_hides_them",),
+    ),
+    Mutant(
+        "targets: masks of 255 stay numbers",
+        "targets.py",
+        "odd = (inside != (masks == most)) if most in (1, 255) else inside",
+        "return masks",
+        ("test_targets.py::test_other_types_mean_the_same",),
+    ),
 ]
 
 HEADS = [

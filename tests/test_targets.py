@@ -1,0 +1,257 @@
+"""Targets in whatever type people have them mean the same; wrong ones are refused by name, wherever they come in."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from minircnn.alexnet import AlexNet
+from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
+from minircnn.mask_rcnn import mask_rcnn_alexnet
+from minircnn.rcnn import RCNN, RCNNConfig
+from minircnn.targets import CheckedSamples, check_classes, check_target, in_crowd, single_objects
+from minircnn.training import draw_batch
+from tests.fast_rcnn.conftest import TINY
+
+H, W = 48, 64
+CLASSES = ("background", "cat", "dog")
+BOXES = [[4.0, 6, 30, 40], [30, 10, 60, 44], [2, 2, 20, 20]]
+
+
+def target(**change):
+    """Three objects, the second a crowd; a change of None leaves a key out."""
+    masks = torch.zeros(3, H, W, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, BOXES, strict=True):
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = True
+    plain = {
+        "boxes": torch.tensor(BOXES),
+        "labels": torch.tensor([1, 2, 2]),
+        "masks": masks,
+        "iscrowd": torch.tensor([False, True, False]),
+        "image_id": 7,
+    }
+    return {key: value for key, value in {**plain, **change}.items() if value is not None}
+
+
+def check(one):
+    return check_target(one, "targets[4]", num_classes=len(CLASSES), size=(H, W))
+
+
+MASKS, CROWD = target()["masks"], torch.tensor([False, True, False])
+SAME = {
+    "iscrowd int64": {"iscrowd": CROWD.long()},
+    "iscrowd uint8": {"iscrowd": CROWD.byte()},
+    "iscrowd float": {"iscrowd": CROWD.float()},
+    "iscrowd list": {"iscrowd": [0, 1, 0]},
+    "labels int32": {"labels": torch.tensor([1, 2, 2], dtype=torch.int32)},
+    "labels uint8": {"labels": torch.tensor([1, 2, 2], dtype=torch.uint8)},
+    "labels numpy": {"labels": np.array([1, 2, 2])},
+    "boxes int64": {"boxes": torch.tensor(BOXES).long()},
+    "boxes float64": {"boxes": torch.tensor(BOXES).double()},
+    "boxes half": {"boxes": torch.tensor(BOXES).half()},
+    "boxes list": {"boxes": BOXES},
+    "masks 0 and 1": {"masks": MASKS.byte()},
+    "masks 0 and 255": {"masks": MASKS.byte() * 255},
+    "masks int64": {"masks": MASKS.long()},
+    "masks float": {"masks": MASKS.float()},
+    "masks numpy": {"masks": MASKS.numpy()},
+}
+NOTHING = {"boxes": torch.zeros(0), "labels": torch.zeros(0), "masks": torch.zeros(0), "iscrowd": torch.zeros(0)}
+
+
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME)
+def test_other_types_mean_the_same(change):
+    read, expected = check(target(**change)), target()
+    for name in ("labels", "masks", "iscrowd"):
+        assert read[name].dtype == expected[name].dtype
+        assert torch.equal(read[name], expected[name])
+    assert read["boxes"].dtype in (torch.float32, torch.float64)
+    assert read["boxes"].tolist() == BOXES
+    assert read["image_id"] == 7
+
+
+def test_what_is_right_is_not_copied():
+    one = target()
+    read = check(one)
+    assert read is not one
+    assert all(read[name].data_ptr() == one[name].data_ptr() for name in ("boxes", "labels", "masks", "iscrowd"))
+
+
+def test_no_object_in_whatever_shape():
+    read = check(NOTHING)
+    assert {name: tuple(value.shape) for name, value in read.items()} == {
+        "boxes": (0, 4),
+        "labels": (0,),
+        "masks": (0, H, W),
+        "iscrowd": (0,),
+    }
+    assert read["labels"].dtype == torch.int64 and read["masks"].dtype == read["iscrowd"].dtype == torch.bool
+
+
+def boxes_with(row, *box):
+    boxes = torch.tensor(BOXES)
+    boxes[row] = torch.tensor(box)
+    return {"boxes": boxes}
+
+
+WRONG = {
+    "label 0": ({"labels": torch.tensor([1, 0, 2])}, r"labels\[1\] is 0, but 0 is the background"),
+    "label beyond": ({"labels": torch.tensor([1, 2, 3])}, r"labels\[2\] is 3, but there are 3 classes .* up to 2"),
+    "negative label": ({"labels": torch.tensor([-1, 2, 1])}, r"labels\[0\] is -1"),
+    "float labels": ({"labels": torch.tensor([1.0, 2, 1])}, "labels must be whole numbers .*torch.float32"),
+    "labels of two axes": ({"labels": torch.tensor([[1], [2], [1]])}, r"of shape \(3, 1\)"),
+    "names as labels": ({"labels": ["cat", "dog", "cat"]}, "labels must be a tensor, not list of .*cat"),
+    "fewer labels": ({"labels": torch.tensor([1, 2])}, "boxes for 3 objects, but labels for 2"),
+    "no labels": ({"labels": None}, "must be a dict with boxes and labels, but has boxes, masks"),
+    "no width": (boxes_with(1, 5, 5, 5, 9), r"boxes\[1\] is \[5.0, 5.0, 5.0, 9.0\], which has no area"),
+    "inverted": (boxes_with(2, 30, 4, 10, 9), r"boxes\[2\] .*x1 < x2"),
+    "width and height": (boxes_with(0, 30, 30, 10, 10), r"boxes\[0\] .*x1, y1, x2, y2"),
+    "nan": (boxes_with(0, 1, torch.nan, 10, 10), r"boxes\[0\] .*finite"),
+    "infinite": (boxes_with(0, 1, 1, torch.inf, 10), r"boxes\[0\] .*finite"),
+    "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
+    "fractions": ({"boxes": torch.tensor(BOXES) / W}, r"boxes\[0\] .* fractions of the image\?"),
+    "one box": ({"boxes": torch.tensor(BOXES[0])}, r"boxes must have shape \(G, 4\), but have shape \(4,\)"),
+    "small masks": ({"masks": torch.zeros(3, 24, 32, dtype=torch.bool)}, "masks are 32×24 pixels, .* 64×48"),
+    "turned masks": ({"masks": torch.zeros(3, W, H, dtype=torch.bool)}, "masks are 48×64 pixels, .* 64×48"),
+    "masks with a channel": ({"masks": MASKS[:, None]}, r"\(G, H, W\), but have shape \(3, 1, 48, 64\)"),
+    "masks of numbers": ({"masks": torch.stack([MASKS[0] * 1, MASKS[1] * 2, MASKS[2] * 3])}, r"masks\[0\] holds 1"),
+    "probabilities": ({"masks": torch.cat([MASKS[:2].float(), MASKS[2:] * 0.5])}, r"masks\[2\] holds 0.5: .*threshold"),
+    "masks of -1": ({"masks": -MASKS.long()}, r"masks\[0\] holds -1"),
+    "crowds of 2": ({"iscrowd": torch.tensor([0, 2, 0])}, r"iscrowd\[1\] is 2: it must be 0 or 1"),
+    "crowds of all": ({"iscrowd": torch.tensor(True)}, r"iscrowd must have shape \(G,\)"),
+    "more crowds": ({"iscrowd": torch.zeros(4)}, "boxes for 3 objects, but iscrowd for 4"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_targets_are_refused_by_name(change, message):
+    with pytest.raises(ValueError, match=r"^targets\[4\].*" + message):
+        check(target(**change))
+
+
+@pytest.mark.parametrize("image_id", [7, torch.tensor(7), torch.tensor([7]), "a/b.jpg"])
+def test_the_message_tells_the_image(image_id):
+    name = "7" if not isinstance(image_id, str) else image_id
+    with pytest.raises(ValueError, match=rf"^targets\[4\] \(image_id \[?{name}\]?\): labels\[0\] is 0"):
+        check(target(labels=torch.tensor([0, 1, 2]), image_id=image_id))
+
+
+@pytest.mark.parametrize("one", [None, [1, 2], torch.zeros(3, 4)])
+def test_what_is_no_target_is_refused(one):
+    with pytest.raises(ValueError, match=r"targets\[4\] must be a dict"):
+        check(one)
+
+
+def test_boxes_may_stick_out_and_be_a_pixel():
+    """Objects that an image cuts are annotated whole in some data sets, and the first pixel is no fraction."""
+    boxes = torch.tensor([[-20.0, -5, 3, 300], [0, 0, 1, 1], [63.5, 47.5, 65, 49]])
+    assert torch.equal(check(target(boxes=boxes))["boxes"], boxes)
+    corner = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([1])}
+    assert torch.equal(check(corner)["boxes"], corner["boxes"])
+
+
+def test_evaluation_counts_boxes_without_area():
+    """As pycocotools does: nothing can match them."""
+    read = check_target(target(**boxes_with(1, 5, 5, 5, 9)), "targets[0]")
+    assert read["boxes"][1].tolist() == [5, 5, 5, 9]
+
+
+@pytest.mark.parametrize("classes", [(), ("cat", "dog", "background"), ("cat", "dog")])
+@pytest.mark.parametrize(
+    "build",
+    [check_classes, lambda c: mask_rcnn_alexnet(AlexNet(TINY, 2), c or "x"), lambda c: RCNN(AlexNet(TINY, 2), c)],
+)
+def test_classes_begin_with_the_background(build, classes):
+    with pytest.raises(ValueError, match=r'classes\[0\] must be "background"'):
+        build(classes)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.int32, torch.float32])
+def test_crowds_of_any_type_are_left_out_also_without_a_check(kind):
+    """The heads and the RPN can be called alone, as notebooks do."""
+    one = target(iscrowd=CROWD.to(kind))
+    assert single_objects(one)["labels"].tolist() == [1, 2]
+    assert single_objects(one)["boxes"].tolist() == [BOXES[0], BOXES[2]]
+    boxes = torch.tensor([[31.0, 11, 59, 43], [0, 0, 10, 10]])
+    assert in_crowd(boxes, one).tolist() == [True, False]
+
+
+# --- every way in ---
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return mask_rcnn_alexnet(AlexNet(TINY, 2), CLASSES).train()
+
+
+IMAGE = torch.rand(3, H, W, generator=torch.Generator().manual_seed(1))
+PROPOSALS = torch.tensor([*BOXES, [3.0, 5, 31, 38], [20, 20, 40, 40], [50, 2, 62, 12]])
+
+
+def rcnn_losses(one):
+    """What R-CNN's three trainings are given; the SVMs and box regressors that come out."""
+    torch.manual_seed(0)
+    model = RCNN(AlexNet(TINY, 2), CLASSES, RCNNConfig())
+    samples, proposals = [(IMAGE, target(iscrowd=None)), (IMAGE, one)], [PROPOSALS, PROPOSALS]
+    losses = {}
+    model.finetune(samples, proposals, lambda network, losses_of, groups: losses.update(losses_of(0)))
+    model.fit_svms(samples, proposals)
+    model.fit_box_regressors(samples, proposals)
+    return {**losses, "svm": model.svm.sum(), "box": model.box.sum()}
+
+
+def batch_of(one):
+    batch = draw_batch(0, [(IMAGE, target()), (IMAGE, one)], None, pictures=2, seed=0)
+    read = sorted(batch.targets, key=lambda t: len(t["labels"]))[-1]
+    return {name: read[name].float().sum() for name in ("boxes", "labels", "masks", "iscrowd")}
+
+
+WAYS_IN = {
+    "MaskRCNN.losses": lambda model, one: model.losses([IMAGE, IMAGE], [target(), one]),
+    "rpn_losses": lambda model, one: model.rpn_losses([IMAGE, IMAGE], [target(), one]),
+    "fast_rcnn_losses": lambda model, one: model.fast_rcnn_losses([IMAGE] * 2, [PROPOSALS] * 2, [target(), one]),
+    "RCNN": lambda model, one: rcnn_losses(one),
+    "draw_batch": lambda model, one: batch_of(one),
+    "evaluate": lambda model, one: {"ap": torch.tensor(evaluate([{**target(), "scores": torch.ones(3)}], [one]).ap)},
+    "proposal_recall": lambda model, one: {"recall": proposal_recall([PROPOSALS[:1]], [one], 0.5, [1])},
+    "mean_best_overlap": lambda model, one: {
+        "overlap": mean_best_overlap([PROPOSALS[:1]], [one], [1], average="classes")
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
+@pytest.mark.parametrize(
+    "change", ["iscrowd int64", "iscrowd uint8", "masks 0 and 255", "labels int32", "boxes float64"]
+)
+def test_every_way_in_reads_other_types_alike(model, way, change):
+    answers = []
+    for one in (target(**SAME[change]), target()):
+        torch.manual_seed(3)
+        answers.append({name: float(value.detach()) for name, value in way(copy.deepcopy(model), one).items()})
+    assert answers[0] == pytest.approx(answers[1], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
+@pytest.mark.parametrize(
+    "change", [{"labels": torch.tensor([0, 1, 2])}, boxes_with(1, 9, 9, 2, 2)], ids=["label", "box"]
+)
+def test_every_way_in_refuses_what_is_wrong(model, way, change):
+    with pytest.raises(ValueError, match=r"(targets|samples)\[\d\] \(image_id 7\): (labels\[0\]|boxes\[1\]) is"):
+        way(model, target(**change))
+
+
+def test_fractions_are_found_before_a_mirrored_image_hides_them():
+    samples = [(IMAGE, target(boxes=torch.tensor(BOXES) / W))]
+    for iteration in range(4):  # mirrored or not
+        with pytest.raises(ValueError, match=r"samples\[0\] \(image_id 7\): boxes\[0\] .* fractions"):
+            draw_batch(iteration, samples, None, pictures=1, seed=0)
+
+
+def test_checked_samples_read_when_asked():
+    samples = CheckedSamples([(IMAGE, target()), (IMAGE, target(labels=torch.tensor([1, 2, 3])))], 3)
+    assert len(samples) == 2 and samples[0][1]["labels"].tolist() == [1, 2, 2]
+    with pytest.raises(ValueError, match=r"samples\[1\] \(image_id 7\): labels\[2\] is 3"):
+        list(samples)
