@@ -124,8 +124,36 @@ def test_sizes_by_hand(size, new):
     assert Transform(min_size=600, max_size=1000).new_size(size) == new
 
 
-def test_a_sliver_keeps_a_pixel():
-    assert Transform(min_size=10, max_size=20).new_size((1, 400)) == (1, 20)
+@pytest.mark.parametrize(
+    ("size", "new"),
+    [((1, 400), (1, 20)), ((400, 1), (20, 1)), ((1, 1), (10, 10)), ((3, 1000), (1, 20)), ((20000, 100), (20, 1))],
+)
+def test_a_sliver_keeps_a_pixel(size, new):
+    assert Transform(min_size=10, max_size=20).new_size(size) == new
+
+
+def test_without_a_largest_side_it_is_four_times_the_shorter_one():
+    """So of ordinary images nothing changes, and slim ones are as torchvision makes them with that max_size."""
+    reference_transform = GeneralizedRCNNTransform(192, 768, [0.5] * 3, [0.5] * 3, size_divisible=1).eval()
+    transform = Transform((0.5,) * 3, (0.5,) * 3, min_size=192)
+    for size in ((30, 30), (90, 160), (400, 101), (100, 400), (25, 101), (7, 1000), (2000, 9)):
+        images, (wanted,) = [torch.rand(3, *size)], [(192, 192 * size[1] // size[0])]
+        expected, _ = reference_transform(images)
+        batch, sizes = transform.batch(images)
+        assert sizes == expected.image_sizes and torch.allclose(batch, expected.tensors, atol=1e-6)
+        if 1 <= size[1] / size[0] <= 4:
+            assert sizes == [wanted]
+
+
+def test_a_batch_of_slim_images_is_bounded():
+    """The largest of each side: 768 × 768, whatever comes together."""
+    images = [torch.rand(3, *size) for size in ((1, 20000), (20000, 1), (100, 100), (3, 1000), (1, 1))]
+    batch, sizes = Transform(min_size=192, divisor=8).batch(images)
+    assert batch.shape == (5, 3, 768, 768)
+    assert sizes == [(1, 767), (767, 1), (192, 192), (2, 768), (192, 192)]
+    box = torch.tensor([[0.0, 0.0, 20000.0, 1.0]])
+    there = resize_boxes(box, (1, 20000), (1, 767))
+    assert there.tolist() == [[0, 0, 767, 1]] and torch.allclose(resize_boxes(there, (1, 767), (1, 20000)), box)
 
 
 @pytest.mark.parametrize("images", [[], [torch.zeros(1, 4, 4)], [torch.zeros(3, 4, 4, dtype=torch.uint8)]])

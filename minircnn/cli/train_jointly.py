@@ -67,7 +67,12 @@ LearningRate = Annotated[
 ]
 MinSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="To how many pixels the shorter side is resized.", show_default="192"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="To how many pixels the shorter side is resized, if the longer one stays within 4 N.",
+        show_default="192",
+    ),
 ]
 Schedule = Annotated[str | None, typer.Option(metavar="cosine|step", help="How the rate falls.", show_default="cosine")]
 MixedPrecision = Annotated[

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet
@@ -20,7 +21,7 @@ from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
 from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.losses import Losses
 from minircnn.targets import check_classes, check_targets
-from minircnn.transforms import Size, Transform, resize_boxes, resize_target, size_of
+from minircnn.transforms import Size, Transform, padded_size, resize_boxes, resize_target, size_of
 
 
 class FastRCNN(nn.Module):
@@ -61,7 +62,17 @@ class FastRCNN(nn.Module):
             Feature maps ``(B, C, h, w)``, and the size of each picture as the trunk saw it.
         """
         batch, sizes = self.transform.batch(images, scale)
+        height, width = self.batch_size(sizes)
+        batch = F.pad(batch, (0, width - batch.shape[3], 0, height - batch.shape[2]))
         return self.trunk(batch.contiguous(memory_format=torch.channels_last)), sizes
+
+    def batch_size(self, sizes: Sequence[Size]) -> Size:
+        """What the trunk sees of images of these sizes: filled up at least to three strides, so that there is a cell.
+
+        From less the networks of ImageNet, whose convolutions of 11 and 5 do not go beyond the edge, make none.
+        """
+        height, width = padded_size(sizes, self.transform.divisor)
+        return max(height, 3 * self.roi_heads.stride), max(width, 3 * self.roi_heads.stride)
 
     def losses(
         self,

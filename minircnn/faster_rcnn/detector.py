@@ -20,7 +20,7 @@ from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet, ordinary
 from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig
 from minircnn.losses import Losses
-from minircnn.transforms import Size, Transform, padded_size
+from minircnn.transforms import Size, Transform
 
 
 class FasterRCNN(FastRCNN):
@@ -108,7 +108,7 @@ class FasterRCNN(FastRCNN):
 
     def answers(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[Size]) -> RPNAnswers:
         """What the region proposal network says about features of pictures of these sizes."""
-        return self.rpn(_levels(features), padded_size(sizes, self.transform.divisor))
+        return self.rpn(_levels(features), self.batch_size(sizes))
 
     @torch.no_grad()
     def propose(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:

@@ -24,7 +24,8 @@ class JointTrainingSettings:
         learning_rate: at its highest, for the fully connected and the new layers.
         trunk_scale: what the convolutions learn with, as a share of it. conv1 does not learn (Fast R-CNN, section 4.5).
         min_size: to how many pixels the shorter side of a picture is enlarged, in training and in detection; the papers
-            enlarge pictures of 375 pixels to 600. Small objects then cover more cells.
+            enlarge pictures of 375 pixels to 600. Small objects then cover more cells. The longer side gets at most
+            four times as many, see :class:`minircnn.transforms.Transform`.
         colour: how much the light of pictures varies in training; see :class:`minircnn.training.batches.Variety`.
         scale: how much their size varies.
         schedule: "cosine", or "step" as in the papers.

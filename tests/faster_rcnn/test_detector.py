@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minircnn.alexnet import SMALL, AlexNet
+from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
+from minircnn.fast_rcnn import fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.transforms import padded_size
-from tests.fast_rcnn.conftest import CLASSES
+from tests.fast_rcnn.conftest import CLASSES, TINY
 from tests.faster_rcnn.conftest import assert_same_losses_and_gradients
 
 
@@ -191,3 +192,31 @@ def test_anchors_stay_on_their_cells_at_every_size(side):
     centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
     assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
     assert 0 <= 8 * rows - side < 8 and 0 <= 8 * columns - 100 < 8
+
+
+SLIM = [(1, 1), (1, 20000), (20000, 1), (3, 1000), (5, 6), (60, 90)]
+IMAGENET = replace(ALEXNET_2012, channels=(4, 4, 4, 4, 4), hidden=8, response_norm=False)
+
+
+@pytest.mark.parametrize("network", [TINY, IMAGENET], ids=["stride 8", "stride 16, nothing beyond the edge"])
+@pytest.mark.parametrize("build", [fast_rcnn_alexnet, faster_rcnn_alexnet])
+@pytest.mark.parametrize("min_size", [None, 64])
+def test_slim_and_tiny_images_alone_and_together(network, build, min_size):
+    """What the trunk sees is bounded by the largest side, and is never too small for a cell of the map."""
+    torch.manual_seed(0)
+    model = build(AlexNet(network, 5), CLASSES).eval()
+    model.transform = replace(model.transform, min_size=min_size)
+    seen = []
+    model.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
+    images = [torch.rand(3, *size) for size in SLIM]
+    alone = images if min_size else [images[0], images[3], images[4]]
+    for batch in [*([image] for image in alone), images if min_size else images[3:]]:
+        proposals = [[torch.tensor([[0.0, 0.0, image.shape[2], image.shape[1]]]) for image in batch]]
+        proposals = proposals if build is fast_rcnn_alexnet else []
+        for image, found in zip(batch, model.detect(batch, *proposals), strict=True):
+            assert found["boxes"].isfinite().all() and (found["boxes"] >= 0).all()
+            assert (found["boxes"] <= torch.tensor([image.shape[2], image.shape[1]] * 2)).all()
+        targets = [{"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([1])} for _ in batch]
+        assert all(loss.isfinite() for loss in model.losses(batch, *proposals, targets).values())
+    if min_size:
+        assert max(max(size) for size in seen) == 256

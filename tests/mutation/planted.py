@@ -570,6 +570,13 @@ EVALUATION = [
 
 PICTURES = [
     Mutant(
+        "transforms: slim images grow without end",
+        "transforms.py",
+        "_SLIMMEST = 4 ",
+        "_SLIMMEST = 4000 ",
+        ("test_transforms.py::test_without_a_largest_side_it_is_four_times_the_shorter_one",),
+    ),
+    Mutant(
         "resize: the caller's target is changed",
         "transforms.py",
         'changed = {**target, "boxes": resize_boxes(target["boxes"], old, new)}',
