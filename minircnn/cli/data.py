@@ -41,7 +41,10 @@ def check(
             show_default="all; trainval of voc, train of toytown",
         ),
     ] = None,
-    masks: Annotated[bool, typer.Option("--masks/--no-masks", help="Whether to look at masks.")] = True,
+    masks: Annotated[
+        bool | None,
+        typer.Option("--masks/--no-masks", help="Whether to look at masks.", show_default="where there are any"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw a contact sheet here: pictures with their objects.")
     ] = None,
@@ -67,8 +70,8 @@ def check(
         report = examine(data, min_size=min_size, progress=_progress)
         report.problems[:0] = problems
         _tell(report, f"{name}{f', {split}' if split else ''}")
-        if left_out := len(getattr(getattr(data, "whole", data), "without_masks", ())):
-            typer.echo(f"without masks, left out: {_counted(left_out, 'picture')}; --no-masks looks at all boxes")
+        for note in getattr(getattr(data, "whole", data), "notes", ()):
+            typer.echo(printable(note))
     anchors = _suggest(report, min_size)
     for problem in report.problems:
         typer.echo(printable(problem))

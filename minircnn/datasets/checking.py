@@ -63,7 +63,7 @@ class Report:
 
 
 def open_to_check(
-    name: str, root: Path | None, annotations: Path | None, *, split: str | None, masks: bool
+    name: str, root: Path | None, annotations: Path | None, *, split: str | None, masks: bool | None
 ) -> tuple[Any, list[str]]:
     """A data set without what is invalid in it, and all the defects that its files show when it is opened.
 
@@ -72,7 +72,7 @@ def open_to_check(
         root: Where it lies.
         annotations: COCO's JSON file.
         split: Which pictures.
-        masks: Whether to look at masks.
+        masks: Whether to look at masks; None: where there are any.
 
     Returns:
         The data set, None if its defects leave none; and the defects, however many.

@@ -25,6 +25,8 @@ from minircnn.datasets.coco import Target
 from minircnn.datasets.coco_format import DatasetError, raise_problems
 from minircnn.datasets.images import open_image, read_head, read_image
 
+MOST_MASK_PIXELS = 3_000_000_000  # of all masks of an image together; each takes a byte
+
 
 class FolderDataset(Dataset[tuple[Tensor, Target]]):
     """Pictures that lie in a folder, each with a name; a base for data sets that say where the objects are.
@@ -94,12 +96,12 @@ class Objects:
     """The objects of a picture as masks say, and what is wrong with them.
 
     Attributes:
-        masks: G times (H, W) bool, each with at least one pixel.
+        masks: (G, H, W) bool, each with at least one pixel.
         invalid: Defects of objects that are not among ``masks``.
         odd: Defects that leave the objects usable.
     """
 
-    masks: list[NDArray[np.bool_]] = field(default_factory=list)
+    masks: NDArray[np.bool_]
     invalid: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
 
@@ -117,11 +119,7 @@ class MaskFolder(FolderDataset):
         Raises:
             DatasetError: The file is no picture.
         """
-        path = self.image_path(index)
-        try:
-            return read_head(path)[0]
-        except DatasetError as error:
-            raise DatasetError(f"{path}: {error}") from error
+        return upright_size(self.image_path(index))
 
     def load_target(self, index: int) -> Target:
         """Only the target; the picture is not decoded. See the class for its keys.
@@ -130,10 +128,10 @@ class MaskFolder(FolderDataset):
             IndexError: No such picture.
             DatasetError: Masks that cannot be used, each with its file (unless ``drop_invalid``).
         """
-        objects, size = self.read_objects(index), self.image_size(index)
+        objects = self.read_objects(index)
         if not self.drop_invalid:
             raise_problems(self.image_path(index), objects.invalid)
-        masks = stack_masks(objects.masks, size)  # (G, H, W)
+        masks = torch.from_numpy(objects.masks)  # (G, H, W)
         target: Target = {
             "boxes": boxes_around(masks),
             "labels": torch.ones(len(masks), dtype=torch.int64),  # (G,)
@@ -152,9 +150,31 @@ class MaskFolder(FolderDataset):
         return [f"{self.image_path(index)}, {problem}" for problem in (*objects.invalid, *objects.odd)]
 
 
-def stack_masks(masks: Sequence[NDArray[np.bool_]], size: tuple[int, int]) -> Tensor:
-    """Masks of one picture as (G, H, W) bool, also for G = 0."""
-    return torch.from_numpy(np.stack(masks)) if masks else torch.zeros((0, *size), dtype=torch.bool)
+def room_for_masks(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Empty masks for the objects of an image: (G, H, W) bool.
+
+    Args:
+        path: The file that asks for them, for the message.
+        count: How many objects there are.
+        size: (height, width) of the image.
+
+    Raises:
+        DatasetError: They would fill the memory.
+    """
+    if count * size[0] * size[1] > MOST_MASK_PIXELS:
+        raise DatasetError(
+            f"{path}: {count} objects in an image of {size[0]} × {size[1]} pixels, whose masks would fill the memory; "
+            "let each object have one number or file, or cut the image into parts"
+        )
+    return np.zeros((count, *size), dtype=bool)
+
+
+def masks_of_numbers(path: Path, values: NDArray[np.integer], numbers: Sequence[int]) -> NDArray[np.bool_]:
+    """Where a mask file holds each of some numbers: (H, W) to (G, H, W) bool; see :func:`room_for_masks`."""
+    masks = room_for_masks(path, len(numbers), values.shape)
+    for mask, number in zip(masks, numbers, strict=True):
+        np.equal(values, number, out=mask)
+    return masks
 
 
 def boxes_around(masks: Tensor) -> Tensor:
@@ -181,6 +201,20 @@ def boxes_around(masks: Tensor) -> Tensor:
         sides.append((torch.minimum(first, last), last))
     (x1, x2), (y1, y2) = sides
     return torch.stack([x1, y1, x2, y2], dim=1).float()  # (G, 4)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) of an image, upright, from the head of its file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PermissionError: It may not be read.
+        DatasetError: It is no image.
+    """
+    try:
+        return read_head(path)[0]
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
 
 
 @contextmanager
@@ -214,7 +248,7 @@ def read_values(path: Path) -> NDArray[np.integer]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        DatasetError: It cannot be decoded, or has colours.
+        DatasetError: It cannot be decoded, or has colours or negative numbers.
     """
     with opened(path) as file:
         if file.mode not in ("P", "L", "1", "LA", "RGB", "RGBA") and not file.mode.startswith("I"):
@@ -229,6 +263,10 @@ def read_values(path: Path) -> NDArray[np.integer]:
                 f"{path}: a picture in colours, no mask; save the numbers of the objects as grey or palette"
             )
         values = colours[..., 0]
+    if values.size and values.min() < 0:
+        raise DatasetError(
+            f"{path}: holds {values.min()}, but objects have numbers above 0; save it as PNG of 8 or 16 bits"
+        )
     return values
 
 
@@ -265,7 +303,8 @@ def check_folder(root: str | Path, inside: Iterable[str], what: str) -> Path:
     return root
 
 
-def pictures_in(folder: Path, suffix: str = ".png") -> list[Path]:
-    """The files of a folder that end in ``suffix``, by name; hidden ones are left alone (macOS writes such)."""
-    found = (path for path in folder.iterdir() if path.suffix.lower() == suffix and not path.name.startswith("."))
+def images_in(folder: Path, *endings: str) -> list[Path]:
+    """The files of a folder with these endings (none: those of any image), by name, without hidden ones (macOS's)."""
+    known = endings or Image.registered_extensions()
+    found = (path for path in folder.iterdir() if path.suffix.lower() in known and not path.name.startswith("."))
     return sorted((path for path in found if path.is_file()), key=lambda path: path.name)

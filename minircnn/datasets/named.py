@@ -13,7 +13,7 @@ DATA_NAMES = ("toytown", "coco", "voc", "pennfudan", "nuclei")
 
 WHAT_TO_NAME = {
     "coco": "the folder of the pictures, and annotations the JSON file",
-    "voc": "a folder such as VOCdevkit/VOC2007, which holds JPEGImages, Annotations and ImageSets",
+    "voc": "a folder with images and their annotations (.xml), such as VOCdevkit/VOC2007",
     "pennfudan": "the folder PennFudanPed, which holds PNGImages and PedMasks",
     "nuclei": "the folder stage1_train, which holds a folder for each picture",
 }
@@ -27,7 +27,7 @@ def open_data(
     *,
     split: str | None = None,
     classes: Sequence[str] | None = None,
-    masks: bool = True,
+    masks: bool | None = None,
     drop_invalid: bool = False,
 ) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
     """A data set by its name.
@@ -39,12 +39,13 @@ def open_data(
         name: One of ``DATA_NAMES``.
         root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
         annotations: The JSON file of a COCO data set; None for all others.
-        split: Which pictures. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a file of
-            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others have no split of their
-            own: in the order of their ids every fifth picture is "test", the rest "train"; None is all pictures.
+        split: Which pictures. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a list in
+            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others, and VOC without lists,
+            have no split of their own: in the order of their ids every fifth picture is "test", the rest "train"; None
+            is all pictures.
         classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
             classes are left out, their pictures stay.
-        masks: Whether targets hold masks.
+        masks: Whether targets hold masks. None: yes; of VOC, where some pictures have them.
         drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
 
     Raises:
@@ -86,23 +87,23 @@ def _open(
     root: Any,  # noqa: ANN401
     annotations: Any,  # noqa: ANN401
     split: str | None,
-    masks: bool,
+    masks: bool | None,
     drop_invalid: bool,
 ) -> Any:  # noqa: ANN401
     # Imported here: each needs only what it reads with, and Toy Town's painter is large.
-    options = {"masks": masks, "drop_invalid": drop_invalid}
+    if name == "voc":
+        from minircnn.datasets.voc import VocDataset
+
+        return VocDataset(root, split, masks=masks, drop_invalid=drop_invalid)
+    options = {"masks": masks is not False, "drop_invalid": drop_invalid}
     if name == "toytown":
         from minircnn.datasets.toytown import ToyTown
 
-        return ToyTown(split or "train", masks=masks)
+        return ToyTown(split or "train", masks=options["masks"])
     if name == "coco":
         from minircnn.datasets.coco import CocoDataset
 
         return CocoDataset(root, annotations, **options)
-    if name == "voc":
-        from minircnn.datasets.voc import VocDataset
-
-        return VocDataset(root, split or "trainval", **options)
     if name == "pennfudan":
         from minircnn.datasets.penn_fudan import PennFudanDataset
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from minircnn.datasets.coco_format import DatasetError, raise_problems
@@ -22,10 +23,10 @@ from minircnn.datasets.folder import (
     Objects,
     boxes_around,
     check_folder,
-    pictures_in,
+    images_in,
     read_values,
+    room_for_masks,
     size_problem,
-    stack_masks,
 )
 
 NUCLEUS = "nucleus"
@@ -79,8 +80,10 @@ class NucleiDataset(MaskFolder):
 
     def read_objects(self, index: int) -> Objects:
         """The nuclei of a picture, with every defect of their masks."""
-        objects, size, files = Objects(), self.image_size(index), []
-        for path in pictures_in(self.root / self.names[index] / "masks"):
+        folder, size, kept = self.root / self.names[index] / "masks", self.image_size(index), []
+        paths = images_in(folder)
+        objects = Objects(room_for_masks(folder, len(paths), size))
+        for path in paths:
             try:
                 values = read_values(path)  # (H, W)
             except (DatasetError, OSError) as error:
@@ -94,9 +97,10 @@ class NucleiDataset(MaskFolder):
                     f"mask {path.name}: the nucleus is drawn in {values.max()}, not in 255: other programs may see "
                     "nothing; write 0 and 255"
                 )
-            objects.masks.append(values > 0)
-            files.append(path.name)
-        objects.odd += _overlaps(objects.masks, files, size)
+            objects.masks[len(kept)] = values > 0
+            kept.append(path.name)
+        objects.masks = objects.masks[: len(kept)]
+        objects.odd += _overlaps(objects.masks, kept)
         return objects
 
 
@@ -126,16 +130,11 @@ def _value_problem(values: NDArray[np.integer]) -> str | None:
     return None
 
 
-def _overlaps(masks: list[NDArray[np.bool_]], files: list[str], size: tuple[int, int]) -> list[str]:
-    """Pairs of nuclei that share pixels, which none may in this set."""
-    count = np.zeros(size, dtype=np.int64)
-    for mask in masks:
-        count += mask
-    shared = count > 1  # (H, W)
-    if not shared.any():
-        return []
-    involved = [index for index, mask in enumerate(masks) if (mask & shared).any()]
-    boxes = boxes_around(stack_masks([masks[index] for index in involved], size)).int().tolist()
+def _overlaps(masks: NDArray[np.bool_], files: list[str]) -> list[str]:
+    """Pairs of nuclei that share pixels, which none may in this set: masks (G, H, W), and the name of each file."""
+    shared = masks.sum(axis=0) > 1  # (H, W)
+    involved = [index for index, mask in enumerate(masks) if (mask & shared).any()] if shared.any() else []
+    boxes = boxes_around(torch.from_numpy(masks[involved])).int().tolist()
     problems = []
     for place, (first, (x1, y1, x2, y2)) in enumerate(zip(involved, boxes, strict=True)):
         for second in involved[place + 1 :]:

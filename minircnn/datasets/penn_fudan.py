@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from minircnn.datasets.coco_format import DatasetError, raise_problems
-from minircnn.datasets.folder import MaskFolder, Objects, check_folder, pictures_in, read_values, size_problem
+from minircnn.datasets.folder import (
+    MaskFolder,
+    Objects,
+    check_folder,
+    images_in,
+    masks_of_numbers,
+    read_values,
+    size_problem,
+)
 
 PEDESTRIAN = "pedestrian"
 
@@ -47,7 +55,7 @@ class PennFudanDataset(MaskFolder):
             DatasetError: There are no pictures, or masks are missing.
         """
         root = check_folder(root, ("PNGImages", "PedMasks"), "the folder PennFudanPed with PNGImages and PedMasks")
-        names = [path.stem for path in pictures_in(root / "PNGImages")]
+        names = [path.stem for path in images_in(root / "PNGImages", ".png")]
         if not names:
             raise DatasetError(f"{root / 'PNGImages'}: no pictures (.png) in this folder; unpack the archive again")
         missing = [name for name in names if not mask_path(root, name).is_file()]
@@ -72,7 +80,7 @@ class PennFudanDataset(MaskFolder):
         if problem := size_problem(values, self.image_size(index)):
             raise DatasetError(f"{path}: {problem}")
         numbers = np.unique(values[values > 0]).tolist()
-        objects = Objects([values == number for number in numbers])
+        objects = Objects(masks_of_numbers(path, values, numbers))
         last = max(numbers, default=0)
         if gaps := sorted(set(range(1, min(last, 256))) - set(numbers)):
             objects.odd.append(

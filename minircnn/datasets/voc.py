@@ -1,13 +1,16 @@
-"""PASCAL VOC: photographs with objects of twenty classes, of which some pictures have masks, too.
+"""PASCAL VOC, and data sets of one's own in its format: an XML file about each image, masks for some of them.
 
 Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge" (IJCV 88). The folder of a year:
 
     VOCdevkit/VOC2007/JPEGImages/000005.jpg
     VOCdevkit/VOC2007/Annotations/000005.xml             classes, boxes, difficult or not
-    VOCdevkit/VOC2007/ImageSets/Main/trainval.txt        the pictures of a split; Segmentation/ lists those with masks
+    VOCdevkit/VOC2007/ImageSets/Main/trainval.txt        the images of a split; Segmentation/ lists those with masks
     VOCdevkit/VOC2007/SegmentationObject/000032.png      0 background, n the n-th object of the XML, 255 the border
 
-Shape comments: G ground-truth objects, H W picture size.
+Labelling programs write such files into other folders, or side by side, and without lists;
+:mod:`minircnn.datasets.voc_files` says how those are read.
+
+Shape comments: G ground-truth objects, H W image size.
 """
 
 from __future__ import annotations
@@ -20,16 +23,22 @@ from torch import Tensor
 
 from minircnn.datasets.coco import Target
 from minircnn.datasets.coco_format import DatasetError, raise_problems
-from minircnn.datasets.folder import FolderDataset, check_folder, read_values, size_problem, stack_masks
-from minircnn.datasets.splits import did_you_mean
-from minircnn.datasets.voc_format import CLASSES, VocAnnotation, read_annotation
+from minircnn.datasets.folder import (
+    FolderDataset,
+    check_folder,
+    masks_of_numbers,
+    read_values,
+    size_problem,
+    upright_size,
+)
+from minircnn.datasets.voc_files import WHAT, class_names, names_of_split, names_with_masks, read_folder
+from minircnn.datasets.voc_format import VocAnnotation
 
 VOID = 255  # in a mask: the border around each object, five pixels wide, which belongs to nobody
-WHAT = "a folder such as VOCdevkit/VOC2007 with JPEGImages, Annotations and ImageSets"
 
 
 class VocDataset(FolderDataset):
-    """One split of a year of PASCAL VOC.
+    """One split of a year of PASCAL VOC, or of a data set of one's own in its format.
 
     ``dataset[i]`` is ``(image, target)`` as of :class:`~minircnn.datasets.CocoDataset`, with
 
@@ -45,180 +54,175 @@ class VocDataset(FolderDataset):
     "voc2007" and "voc2010" ignore them by either flag in the same way; "coco" looks at ``iscrowd`` alone, and forgives
     any number of detections inside of them.
 
-    Only some pictures have masks: with ``masks=True`` the others are left out (VOC 2007: 422 of 5011 stay), and the
-    split's pictures that ImageSets/Segmentation lists in any of its files remain. An object that has no pixels in its
-    mask file (the border covers it) keeps its box and is marked as a crowd.
+    Only some images have masks: with ``masks=True`` the others are left out (VOC 2007: 422 of 5011 stay), and those
+    remain that ImageSets/Segmentation lists in any of its files (without lists: that have a file in
+    SegmentationObject). An object that has no pixels in its mask file (the border covers it) keeps its box and is
+    marked as a crowd.
 
     Attributes:
         root: The folder of the year.
-        split: Such as "trainval".
-        classes: "background" and the 20 classes, in alphabetical order.
-        names: Of the pictures, such as "000005", sorted.
+        classes: "background" and the names of :func:`~minircnn.datasets.voc_files.class_names`.
+        names: Of the images, such as "000005", sorted.
         image_ids: Their places in ``names``, from 1.
-        without_masks: Names of the split's pictures that were left out because they have no masks.
-        dropped: Defects of objects and pictures that were left out (only with ``drop_invalid=True``).
+        dropped: Defects of objects and images that were left out (only with ``drop_invalid=True``).
+        notes: What a user should know although it is no defect.
     """
 
     def __init__(
-        self, root: str | Path, split: str = "trainval", *, masks: bool = True, drop_invalid: bool = False
+        self, root: str | Path, split: str | None = None, *, masks: bool | None = None, drop_invalid: bool = False
     ) -> None:
-        """Read the annotation files and check all of them; no picture is opened yet.
+        """Read the annotation files and check all of them; no image is opened unless its annotation lacks a size.
 
         Args:
             root: The folder of a year, such as VOCdevkit/VOC2007.
-            split: A file of ImageSets/Main: "train", "val", "trainval", "test".
-            masks: Whether targets hold masks; pictures without them are then left out.
-            drop_invalid: Leave invalid objects out, and pictures that lack a file or whose annotation cannot be read,
+            split: A list of ImageSets/Main, such as "train", "val", "trainval" (the default) or "test". Without lists:
+                "train", "test" (every fifth image), or "all" (the default).
+            masks: Whether targets hold masks; images without them are then left out. None: if any image has them.
+            drop_invalid: Leave invalid objects out, and images that lack a file or whose annotation cannot be read,
                 rather than refuse them.
 
         Raises:
-            FileNotFoundError: No such folder.
-            DatasetError: No such split, or every defect that the files show, each with file, object and remedy.
+            FileNotFoundError: No such folder, or it holds no annotations.
+            DatasetError: No such split, no masks, or every defect that the files show, each with file, object and
+                remedy.
         """
-        root = check_folder(root, ("JPEGImages", "Annotations", "ImageSets/Main"), WHAT)
-        names = _read_split(root / "ImageSets" / "Main", split)
-        with_masks = _segmented(root) if masks else set(names)
-        kept = [name for name in names if name in with_masks]
-        if not kept:
+        root = check_folder(root, (), WHAT)
+        found, images_left = read_folder(root)
+        names = names_of_split(root, sorted(found), split)
+        with_masks = set(names) & names_with_masks(root) if masks is not False else set()
+        if masks and not with_masks:
             raise DatasetError(
-                f"{root}: none of the {len(names)} pictures of split {split!r} has masks; use boxes only, with "
-                "masks=False or --no-masks"
+                f"{root}: none of the {len(names)} images has masks (SegmentationObject); a detector of boxes needs "
+                "none: masks=False, or --no-masks"
             )
-        self.split, self.without_masks = split, [name for name in names if name not in with_masks]
-        annotations: dict[str, VocAnnotation] = {}
+        classes = class_names(one for one in found.values() if isinstance(one, VocAnnotation))
+        super().__init__(root, classes, [], bool(with_masks), drop_invalid)
+        self._annotations: list[VocAnnotation] = []
         self.dropped: list[str] = []
-        for name in kept:
-            found, problems = _read_picture(root, name, masks)
-            self.dropped += problems
-            if found:
-                annotations[name] = found
-        if not drop_invalid or not annotations:
+        for name in names:
+            if name in with_masks or not self.masks:
+                missing = DatasetError(f"{root}: {name[:50]!r} is listed in ImageSets, but has no annotation file")
+                self._add(name, found.get(name, missing))
+        if not drop_invalid or not self.names:
             raise_problems(root, self.dropped)
-        super().__init__(root, CLASSES, list(annotations), masks, drop_invalid)
-        self._annotations = list(annotations.values())
+        self.image_ids = list(range(1, len(self) + 1))
+        self.notes = _notes(self.classes, images_left)
+        if self.masks and len(with_masks) < len(names):
+            self.notes.append(f"left out: {len(names) - len(with_masks)} of {len(names)} images, which have no masks")
+        elif masks is None and not self.masks:
+            self.notes.append("no masks: boxes only")
+
+    def _add(self, name: str, annotation: VocAnnotation | Exception) -> None:
+        """Take an image into the data set, or note why it cannot be used."""
+        try:
+            if isinstance(annotation, Exception):
+                raise annotation
+            if self.masks and not self._mask_path(name).is_file():
+                raise DatasetError(f"{self._mask_path(name)}: there is no such file; unpack the archive again")
+            if annotation.size is None:
+                annotation.size = upright_size(annotation.image)
+        except (DatasetError, OSError) as error:
+            self.dropped.append(str(error))
+            return
+        self.dropped += annotation.problems()
+        self.names.append(name)
+        self._annotations.append(annotation)
 
     def image_path(self, index: int) -> Path:
-        """Where the file of picture ``index`` lies."""
-        return self.root / "JPEGImages" / f"{self.names[index]}.jpg"
+        """Where the file of image ``index`` lies."""
+        return self._annotations[index].image
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of picture ``index``, as the XML states it."""
+        """(height, width) of image ``index``, as the XML states it."""
         return self._annotations[index].size
 
+    def _mask_path(self, name: str) -> Path:
+        return self.root / "SegmentationObject" / f"{name}.png"
+
     def load_image(self, index: int) -> Tensor:
-        """Only the picture: (3, H, W) float32 in [0, 1].
+        """Only the image: (3, H, W) float32 in [0, 1].
 
         Raises:
-            IndexError: No such picture.
+            IndexError: No such image.
             DatasetError: The file cannot be decoded, or its size is not the one that the XML states.
         """
         image = super().load_image(index)
         stated, actual = self.image_size(index), tuple(image.shape[1:])
         if stated != actual:
             raise DatasetError(
-                f"{self.image_path(index)}: the picture is {actual[0]} high and {actual[1]} wide, its XML says "
-                f"{stated[0]} and {stated[1]}; its boxes may not fit: use the original picture or correct the XML"
+                f"{self.image_path(index)}: the image is {actual[0]} high and {actual[1]} wide, its XML says "
+                f"{stated[0]} and {stated[1]}; its boxes may not fit: use the original image or correct the XML"
             )
         return image
 
     def load_target(self, index: int) -> Target:
-        """Only the target, without opening the picture. See the class for its keys.
+        """Only the target, without opening the image. See the class for its keys.
 
         Raises:
-            IndexError: No such picture.
+            IndexError: No such image.
             DatasetError: The mask file cannot be used.
         """
-        objects = self._annotations[index].objects
+        objects = self._annotations[index].valid
         boxes = torch.tensor([one.box for one in objects], dtype=torch.float32).reshape(-1, 4)  # (G, 4)
         difficult = torch.tensor([one.difficult for one in objects], dtype=torch.bool)  # (G,)
         target: Target = {
             "boxes": boxes,
-            "labels": torch.tensor([one.label for one in objects], dtype=torch.int64),  # (G,)
+            "labels": torch.tensor([self.classes.index(one.name) for one in objects], dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": difficult.clone(),
             "difficult": difficult,
             "area": (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),  # (G,)
         }
         if self.masks:
-            values = self._mask_values(index)  # (H, W)
-            target["masks"] = stack_masks([values == one.number for one in objects], self.image_size(index))
+            path, values = self._mask_path(self.names[index]), self._mask_values(index)  # (H, W)
+            target["masks"] = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in objects]))
             target["iscrowd"] = difficult | ~target["masks"].flatten(1).any(dim=1)
         return target
 
     def find_problems(self, index: int) -> list[str]:
-        """Every defect of the mask of picture ``index``; those of its XML were found when the data set was opened."""
+        """Every defect of the mask of image ``index``; those of its XML were found when the data set was opened."""
         if not self.masks:
             return []
         try:
             values = self._mask_values(index)
         except (DatasetError, OSError) as error:
             return [str(error)]
-        annotation, path = self._annotations[index], _mask_path(self.root, self.names[index])
-        numbers = set(np.unique(values).tolist()) - {0, VOID}
+        annotation, path = self._annotations[index], self._mask_path(self.names[index])
+        numbers, count = set(np.unique(values).tolist()) - {0, VOID}, len(annotation.objects)
         return [
-            f"{path}: object {one.number} ({self.classes[one.label]}) has no pixels; draw it (training leaves it out)"
-            for one in annotation.objects
+            f"{path}: object {one.number} ({one.name}) has no pixels; draw it (training leaves it out)"
+            for one in annotation.valid
             if one.number not in numbers
         ] + [
-            f"{path}: pixels of object {number}, but the XML has {annotation.count}; correct the one or the other"
+            f"{path}: pixels of object {number}, but the XML has {count}; correct the one or the other"
             for number in sorted(numbers)
-            if not 0 < number <= annotation.count
+            if not 0 < number <= count
         ]
 
     def _mask_values(self, index: int) -> np.ndarray:
-        """The numbers (H, W) in the mask file of a picture."""
-        path = _mask_path(self.root, self.names[index])
+        """The numbers (H, W) in the mask file of a image."""
+        path = self._mask_path(self.names[index])
         values = read_values(path)
         if problem := size_problem(values, self.image_size(index)):
             raise DatasetError(f"{path}: {problem}")
         return values
 
 
-def _mask_path(root: Path, name: str) -> Path:
-    return root / "SegmentationObject" / f"{name}.png"
-
-
-def _read_picture(root: Path, name: str, masks: bool) -> tuple[VocAnnotation | None, list[str]]:
-    """What the XML of a picture says, None if the picture cannot be used, and every defect."""
-    wanted = [root / "JPEGImages" / f"{name}.jpg", *([_mask_path(root, name)] if masks else [])]
-    problems = [f"{path}: there is no such file; unpack the archive again" for path in wanted if not path.is_file()]
-    path = root / "Annotations" / f"{name}.xml"
-    try:
-        annotation = read_annotation(path)
-    except (DatasetError, OSError) as error:
-        return None, [*problems, str(error)]
-    usable = None if problems else annotation
-    return usable, [*problems, *(f"{path}: {problem}" for problem in annotation.problems)]
-
-
-def _read_split(folder: Path, split: str) -> list[str]:
-    """The names that a file of ImageSets lists, sorted."""
-    known = sorted(path.stem for path in folder.glob("*.txt") if "_" not in path.stem and path.name[0] != ".")
-    if split not in known:
-        raise DatasetError(
-            f"split: there is no {split!r}{did_you_mean(split, known)} in {folder}; there are "
-            f"{', '.join(known) or 'none'}"
+def _notes(classes: list[str], images_left: list[Path]) -> list[str]:
+    """Names of classes that may be meant to be one, and images of which there is no annotation."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault("".join(name.split()).lower(), []).append(name)
+    notes = [
+        f"classes {' and '.join(map(repr, group))} differ in case or spaces only, and are different classes here; if "
+        "they are one, correct the files"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+    if images_left:
+        one = len(images_left) == 1
+        notes.append(
+            f"left out: {len(images_left)} image{'' if one else 's'} of which there is no annotation file, such as "
+            f"{images_left[0]}; where nothing is to be found, write one without objects"
         )
-    names = _read_names(folder / f"{split}.txt")
-    if not names:
-        raise DatasetError(f"{folder / split}.txt: lists no pictures; unpack the archive again")
-    return sorted(names)
-
-
-def _read_names(path: Path) -> set[str]:
-    """The names in a list of pictures, one on each line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: no UTF-8 text at byte {error.start}; unpack the archive again") from error
-    names = [line.strip() for line in lines if line.strip()]
-    for number, name in enumerate(names, start=1):
-        if any(letter in name for letter in "/\\\0") or len(name) > 200:
-            raise DatasetError(f"{path}: entry {number}, {name[:50]!r}, names no picture; unpack the archive again")
-    return set(names)
-
-
-def _segmented(root: Path) -> set[str]:
-    """The names of all pictures that have masks, whatever their split."""
-    folder = root / "ImageSets" / "Segmentation"
-    return {name for path in sorted(folder.glob("*.txt")) if path.name[0] != "." for name in _read_names(path)}
+    return notes

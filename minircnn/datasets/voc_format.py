@@ -1,52 +1,55 @@
-"""What an annotation file of PASCAL VOC must say, checked before any picture is opened.
+"""What an annotation file of PASCAL VOC says, checked before any image is opened.
 
 Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", and the development kit's documentation. One
-XML file belongs to each picture:
+XML file belongs to each image; labelling programs write the same:
 
     <annotation>
+      <filename>000005.jpg</filename>
       <size><width>500</width><height>375</height><depth>3</depth></size>
       <object><name>dog</name><difficult>0</difficult>
         <bndbox><xmin>48</xmin><ymin>240</ymin><xmax>195</xmax><ymax>371</ymax></bndbox></object>
     </annotation>
 
-A box names its first and its last column and row, the first of the picture being 1.
+A box names its first and its last column and row, the first of the image being 1.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 import numpy as np
 
 from minircnn.datasets.coco_format import MOST_PIXELS, OVERHANG, DatasetError
-from minircnn.datasets.splits import did_you_mean
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+BACKGROUND = "background"  # the name of label 0 in every data set
 LARGEST_FILE = 10_000_000  # bytes; the largest annotation of VOC has about 30 thousand
 
 
-@dataclass(frozen=True)
+@dataclass
 class VocObject:
-    """An object of a picture.
+    """An object of an image.
 
     Attributes:
         number: Its place in the file, from 1; in SegmentationObject its pixels have this number.
-        label: From 1.
+        name: Its class.
         box: x1, y1, x2, y2, half open.
         difficult: Whether the file says that it is hard to recognise.
+        problems: What is wrong with it, each with a remedy; the rest means something only where nothing is.
     """
 
     number: int
-    label: int
+    name: str
     box: tuple[float, float, float, float]
     difficult: bool
+    problems: list[str]
 
 
 @dataclass
@@ -54,40 +57,55 @@ class VocAnnotation:
     """What an annotation file says.
 
     Attributes:
-        size: (height, width) of the picture.
-        objects: The valid ones.
-        count: Of all objects, valid or not.
-        problems: Defects of the others, each with the object's number and a remedy.
+        path: Of the file.
+        file_name: Of its image, without folders; empty where the file does not state it.
+        size: (height, width) of the image; None where the file does not state it (some programs write 0).
+        objects: In the order of the file, valid or not.
+        image: Where the image lies.
     """
 
-    size: tuple[int, int]
+    path: Path
+    file_name: str
+    size: tuple[int, int] | None
     objects: list[VocObject] = field(default_factory=list)
-    count: int = 0
-    problems: list[str] = field(default_factory=list)
+    image: Path | None = None
+
+    @property
+    def valid(self) -> list[VocObject]:
+        """The objects without defects; see :meth:`problems`."""
+        return [one for one in self.objects if not one.problems]
+
+    def problems(self) -> list[str]:
+        """Every defect of the objects, those included that show once ``size`` is known."""
+        found = []
+        for one in self.objects:
+            overhang = None if one.problems else _overhang(one.box, self.size)
+            one.problems += [overhang] if overhang else []
+            found += [f"{self.path}: object {one.number} ({one.name or 'no name'}): {what}" for what in one.problems]
+        return found
 
 
 def read_annotation(path: Path) -> VocAnnotation:
-    """Read an annotation file and check all of it.
+    """Read an annotation file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        DatasetError: It is no XML, declares entities, or does not state the picture's size.
+        DatasetError: It is no XML, declares entities, or is something else than an annotation.
     """
     tree = read_xml(path)
     if tree.tag != "annotation":
         raise DatasetError(f"{path}: its root is <{tree.tag:.50}>, not <annotation>; this is no annotation of VOC")
-    annotation = VocAnnotation(_size(tree, path))
+    annotation = VocAnnotation(path, PureWindowsPath(_texts(tree).get("filename", "")).name, _size(tree))
     for number, element in enumerate(tree.findall("object"), start=1):
-        name = _text(element, "name")
-        problems = [*_class_problems(name), *_difficult_problems(element)]
-        box, box_problem = _box(element, annotation.size)
-        if box_problem:
-            problems.append(box_problem)
-        annotation.count += 1
-        annotation.problems += [f"object {number} ({name or 'no name'}): {problem}" for problem in problems]
-        if not problems:
-            label, difficult = CLASSES.index(name) + 1, _text(element, "difficult") == "1"
-            annotation.objects.append(VocObject(number, label, box, difficult))
+        texts = _texts(element)
+        name, difficult = texts.get("name", ""), texts.get("difficult", "")
+        box, problem = _box(element)
+        problems = [problem] if problem else []
+        if difficult not in ("", "0", "1"):
+            problems.insert(0, f"<difficult> is {difficult[:20]!r}: it must be 0 or 1")
+        if name in ("", BACKGROUND):
+            problems.insert(0, f"it has the <name> {name!r}: write its class; background is what no object is")
+        annotation.objects.append(VocObject(number, name, box, difficult == "1", problems))
     return annotation
 
 
@@ -129,52 +147,43 @@ def read_xml(path: Path) -> Element:
     return builder.close()
 
 
-def _text(element: Element, path: str) -> str:
-    """The text at a place in an element, without space around it; empty if there is none."""
-    return (element.findtext(path) or "").strip()
+def _texts(element: Element | None) -> dict[str, str]:
+    """The texts in an element by tag, without space around them; of several of one tag the first."""
+    return {} if element is None else {child.tag: (child.text or "").strip() for child in reversed(element)}
 
 
-def _size(tree: Element, path: Path) -> tuple[int, int]:
-    """(height, width) as the file states it."""
-    texts = [_text(tree, f"size/{side}") for side in ("height", "width")]
-    sides = [int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0 for text in texts]
-    if min(sides) < 1 or sides[0] * sides[1] > MOST_PIXELS:
-        raise DatasetError(
-            f"{path}: <size> states height {texts[0][:20]!r} and width {texts[1][:20]!r}: write the picture's size in "
-            "pixels"
-        )
-    return sides[0], sides[1]
+def _size(tree: Element) -> tuple[int, int] | None:
+    """(height, width) if the file states a size that an image can have."""
+    stated = _texts(tree.find("size"))
+    texts = [stated.get(side, "") for side in ("height", "width")]
+    height, width = (int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0 for text in texts)
+    return (height, width) if 0 < height * width <= MOST_PIXELS else None
 
 
-def _class_problems(name: str) -> list[str]:
-    if name in CLASSES:
-        return []
-    if not name:
-        return ["it has no <name>: write its class"]
-    return [f"unknown class {name[:50]!r}{did_you_mean(name[:50], CLASSES)}: correct it or delete the object"]
-
-
-def _difficult_problems(element: Element) -> list[str]:
-    text = _text(element, "difficult")
-    return [] if text in ("", "0", "1") else [f"<difficult> is {text[:20]!r}: it must be 0 or 1"]
-
-
-def _box(element: Element, size: tuple[int, int]) -> tuple[tuple[float, float, float, float], str | None]:
+def _box(element: Element) -> tuple[tuple[float, float, float, float], str | None]:
     """The box of an object, half open, and what is wrong with it."""
-    texts = [_text(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    nothing = (0.0, 0.0, 0.0, 0.0)
+    stated = _texts(element.find("bndbox"))
+    texts = [stated.get(side, "") for side in ("xmin", "ymin", "xmax", "ymax")]
     try:
         xmin, ymin, xmax, ymax = (float(text) for text in texts)
     except ValueError:
         xmin = ymin = xmax = ymax = math.nan
-    written = f"box {', '.join(text[:20] or '–' for text in texts)} (xmin, ymin, xmax, ymax)"
-    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))):
-        return nothing, f"{written} is not four finite numbers: correct it or delete the object"
     box = (xmin - 1, ymin - 1, xmax, ymax)
+    written = f"box {', '.join(text[:20] or '–' for text in texts)} (xmin, ymin, xmax, ymax)"
+    if not all(map(math.isfinite, box)):
+        return box, f"{written} is not four finite numbers: correct it or delete the object"
     # Looked at in float32, as the target holds it.
     for name, low, high in (("width", box[0], box[2]), ("height", box[1], box[3])):
         if not np.float32(high) > np.float32(low):
-            return nothing, f"{written} has no {name}: correct it or delete the object (a loss over such a box is NaN)"
-    if max(-box[0], -box[1], box[2] - size[1], box[3] - size[0]) > OVERHANG:
-        return nothing, f"{written} leaves the picture of {size[1]}×{size[0]} pixels: clip it, or look whose box it is"
+            return box, f"{written} has no {name}: correct it or delete the object (a loss over such a box is NaN)"
     return box, None
+
+
+def _overhang(box: tuple[float, float, float, float], size: tuple[int, int]) -> str | None:
+    """What is wrong with a half-open box in an image of ``size`` (height, width); None if nothing is."""
+    x1, y1, x2, y2 = box
+    if max(-x1, -y1, x2 - size[1], y2 - size[0]) <= OVERHANG:
+        return None
+    written = ", ".join(f"{side:g}" for side in (x1 + 1, y1 + 1, x2, y2))
+    where = f"the image of {size[1]}×{size[0]} pixels"
+    return f"box {written} (xmin, ymin, xmax, ymax) leaves {where}: clip it, or look whose box it is"

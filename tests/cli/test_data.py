@@ -28,8 +28,8 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def voc(tmp_path):
-    """Two pictures with three sound objects; the first has a fourth, of no known class."""
-    objects = (an_object(), an_object("person", (8, 4, 20, 12), "1"), an_object("unicorn"))
+    """Two pictures with three sound objects; the first has a fourth, without a class."""
+    objects = (an_object(), an_object("person", (8, 4, 20, 12), "1"), an_object(""))
     return write_voc(tmp_path / "VOC2007", {"a": xml(*objects), "b": xml(an_object("person", (1, 1, 10, 5)))})
 
 
@@ -42,7 +42,9 @@ def test_defects_are_listed_and_end_with_status_one(call, voc):
     assert f"  {'person':<11}  {2:>7} objects in {2:>6} pictures" in lines
     assert f"  {'tvmonitor':<11}  {0:>7} objects in {0:>6} pictures" in lines
     where = voc / "Annotations" / "a.xml"
-    assert f"{where}: object 3 (unicorn): unknown class 'unicorn': correct it or delete the object" in lines
+    assert (
+        f"{where}: object 3 (no name): it has the <name> '': write its class; background is what no object is" in lines
+    )
     assert lines[-1] == "1 defect"
 
 
@@ -54,7 +56,7 @@ def test_pictures_without_masks_are_counted(call, voc):
     result = call("data", "check", "voc", "--root", voc)
     assert result.exit_code == 0
     assert result.stdout.startswith("voc: 1 picture (0 without objects), 1 object\n")
-    assert "\nwithout masks, left out: 1 picture; --no-masks looks at all boxes\n" in result.stdout
+    assert "\nleft out: 1 of 2 images, which have no masks\n" in result.stdout
     assert "left out" not in call("data", "check", "voc", "--root", voc, "--no-masks").stdout
 
 

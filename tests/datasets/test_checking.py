@@ -193,12 +193,12 @@ def test_boxes_that_a_loader_let_through():
 
 def test_the_other_data_sets(tmp_path):
     """Each with a defect that only its own loader knows."""
-    voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("unicorn")), "b": xml(size=(5, 5))})
+    voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("")), "b": xml(size=(5, 5))})
     data, problems = open_to_check("voc", voc, None, split="trainval", masks=False)
     assert [problem.partition(": ")[2][:8] for problem in problems] == ["object 2"]
     report = examine(data)
     assert (report.objects, report.crowds, report.readable) == (1, 0, [0])
-    assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the picture is 12 high and 20 "]
+    assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the image is 12 high and 20 wi"]
 
     values = three_people()
     values[values == 2] = 0

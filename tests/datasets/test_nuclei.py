@@ -13,7 +13,7 @@ from tests.datasets.conftest import CELLS_SIZE, block, write_cell
 
 HEIGHT, WIDTH = CELLS_SIZE
 
-BOMB = (30_000, 20_000)  # 600 million pixels
+BOMBS = ((30_000, 20_000), (10_000, 10_000))  # at the second Pillow only warns, raw on the screen
 
 
 def problems_of(tmp_path, *masks):
@@ -146,13 +146,34 @@ def test_damaged_files_are_named(tmp_path):
                 NucleiDataset(root)[0]
             assert path.name in str(error.value)
             assert any(path.name in problem for problem in NucleiDataset(root).find_problems(0)) or path == picture
-        Image.new("1", BOMB).save(path)
-        with pytest.raises(DatasetError, match=f"{path.name}.* too large to be read safely"):
-            NucleiDataset(root)[0]
+        for size in BOMBS:
+            Image.new("1", size).save(path)
+            with pytest.raises(DatasetError, match=f"{path.name}.* too large to be read safely"):
+                NucleiDataset(root)[0]
         path.write_bytes(whole)
     mask.unlink()
     mask.mkdir()  # not a file: left alone
     assert len(NucleiDataset(root)[0][1]["labels"]) == 1
+
+
+def test_masks_that_would_fill_the_memory(tmp_path, monkeypatch):
+    write_cell(tmp_path, "x", block((2, 5), (3, 9)), block((0, 1), (0, 1)))
+    monkeypatch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH)
+    assert len(NucleiDataset(tmp_path).load_target(0)["labels"]) == 2
+    monkeypatch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH - 1)
+    with pytest.raises(DatasetError, match="masks: 2 objects in an image of 10 × 16 pixels, whose masks would fill"):
+        NucleiDataset(tmp_path).load_target(0)
+
+
+def test_masks_of_other_kinds_of_files(tmp_path):
+    """None is passed over; and 255 in 32 bits of which the first is a sign is refused, not taken for background."""
+    write_cell(tmp_path, "x", block((2, 5), (3, 9)))
+    folder = tmp_path / "x" / "masks"
+    Image.fromarray(block((0, 1), (0, 1))).save(folder / "b.tif")
+    assert NucleiDataset(tmp_path).load_target(0)["area"].tolist() == [18, 1]
+    Image.fromarray(np.where(block((0, 1), (0, 1)) > 0, -1, 0).astype(np.int32)).save(folder / "b.tif")
+    with pytest.raises(DatasetError, match=r"mask b\.tif: holds -1, but objects have numbers above 0"):
+        NucleiDataset(tmp_path).load_target(0)
 
 
 def test_real_pictures(real_data):

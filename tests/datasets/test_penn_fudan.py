@@ -152,6 +152,31 @@ def test_pictures_that_would_fill_the_memory_are_refused(tmp_path):
         path.write_bytes(whole)
 
 
+def test_masks_that_would_fill_the_memory_are_refused_before_they_are_made(tmp_path):
+    """A smooth image instead of a mask: every pixel would be a pedestrian, with a mask of its own."""
+    root = write_people(tmp_path, {"a": np.zeros((250, 250))})
+    path = root / "PedMasks" / "a_mask.png"
+    Image.fromarray(np.arange(62_500, dtype=np.uint16).reshape(250, 250)).save(path)
+    data = PennFudanDataset(root)
+    with pytest.raises(DatasetError, match=r"a_mask\.png: 62499 objects in an image of 250 × 250 pixels, whose masks"):
+        data.load_target(0)
+    assert len(data.find_problems(0)) == 1
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint16, 65_535), (np.int32, 2**31 - 1)])
+def test_masks_of_more_bits(tmp_path, dtype, most):
+    """Numbers of 16 and 32 bits are read as they are, in a TIFF whatever its name says."""
+    root = write_people(tmp_path, {"a": three_people()})
+    path = root / "PedMasks" / "a_mask.png"
+    values = np.where(three_people() == 2, most, three_people()).astype(dtype)
+    Image.fromarray(values).save(path, format="TIFF")
+    assert PennFudanDataset(root).load_target(0)["area"].tolist() == [9, 1, 16]
+    if dtype == np.int32:
+        Image.fromarray(-values).save(path, format="TIFF")
+        with pytest.raises(DatasetError, match=r"a_mask\.png: holds -2147483647, but objects have numbers above 0"):
+            PennFudanDataset(root).load_target(0)
+
+
 def test_masks_that_are_no_masks(tmp_path):
     root = write_people(tmp_path, {"a": three_people()})
     path = root / "PedMasks" / "a_mask.png"
