@@ -87,3 +87,13 @@ def sha256(path: Path) -> str:
 def first_line(error: Exception) -> str:
     """What an error says, and what kind it is, in one short line."""
     return f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")[:200]
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Text that does nothing to a terminal: what cannot be printed, such as a line break, becomes a question mark.
+
+    Args:
+        text: what is to be printed; names in it may come from anywhere.
+        keep: letters that stay as they are all the same.
+    """
+    return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in str(text))

@@ -1,12 +1,15 @@
 """Weights on disk: what goes in comes out, what is damaged is named, and no file runs code."""
 
 import _thread
+import argparse
 import hashlib
 import json
 import pickle
 import random
 import signal
+import tracemalloc
 import warnings
+import zipfile
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -299,13 +302,87 @@ def test_a_pickle_under_another_name_does_not_run(tmp_path, disguise):
 
 @pytest.mark.parametrize(
     "content",
-    [torch.zeros(3), [torch.zeros(3)], {"model": {"a": torch.zeros(3)}}, {"a": 1}, {0: torch.zeros(3)}, "text", None],
+    [torch.zeros(3), [torch.zeros(3)], {"model": {"a": 3}}, {"a": 1}, {0: torch.zeros(3)}, "text", None],
     ids=repr,
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"w\.pth: no tensors by name; save a state dict: torch\.save"):
         read_tensors(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_training_scripts_save(tmp_path, name, prefix):
+    """Such as torchvision's, which keep their options beside the model; with DataParallel names begin differently."""
+    state = {f"{prefix}{key}": value for key, value in tensors().items()}
+    about = {"epoch": 3, "args": argparse.Namespace(lr=0.02, device="cpu"), "optimizer": {"state": {}, "lr": [0.1]}}
+    torch.save({**about, name: state}, tmp_path / "w.pth")
+    assert same(read_tensors(tmp_path / "w.pth"), tensors())
+
+
+def test_a_prefix_that_not_all_names_have_stays(tmp_path):
+    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "w.pth")
+    assert set(read_tensors(tmp_path / "w.pth")) == {"module.a", "b"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's, about what it calls experimental
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(1).expand(10**6, 10**6),
+        lambda: torch.zeros(1).half().as_strided((10**9, 10**3), (0, 0)),
+        lambda: torch.zeros(10**6, 10**6, device="meta"),
+        lambda: torch.sparse_coo_tensor(torch.zeros(2, 1).long(), torch.ones(1), (10**6, 10**6)),
+        lambda: torch.zeros(5, 5).to_sparse_csr(),
+        lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+    ],
+    ids=["expanded", "strided", "meta", "sparse", "CSR", "quantized"],
+)
+@pytest.mark.parametrize("wrap", [lambda a: {"a": a}, lambda a: {"model": {"a": torch.zeros(1)}, "more": [{"a": a}]}])
+def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make, wrap):
+    torch.save(wrap(make()), tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: damaged, or no weights \(ValueError: (a tensor in it is|it claims)"
+    ):
+        read_tensors(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".pth"])
+def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, ending):
+    """400 MB of zeros in 0.4 MB; nothing of that is unpacked."""
+    write(tmp_path / f"w{ending}")
+    with zipfile.ZipFile(tmp_path / f"w{ending}") as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / f"w{ending}", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+        archive.writestr("more", bytes(4 * 10**8))
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match=r"it claims 400,\d+,\d+ bytes of numbers, but the file has"):
+        read_tensors(tmp_path / f"w{ending}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7
+
+
+def test_names_of_tensors_do_nothing_to_a_terminal():
+    with pytest.raises(WeightsError) as caught:
+        load_into(network(), other_weights() | {"a\x1b[2J\nError: b\u202e": torch.zeros(1)}, "w")
+    assert str(caught.value) == "w: weights for another network: a?[2J?Error: b? is not in the network"
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e5])
+def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path, value):
+    """1e5 is beyond the range of half precision."""
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, {"what": "good"})
+    before = path.read_bytes()
+    with pytest.raises(
+        WeightsError, match=r"w\.safetensors: not written: a holds nan or infinity; what was there stays"
+    ):
+        save_weights(path, halve({"a": torch.tensor([1.0, value])}), {"what": "bad"})
+    assert path.read_bytes() == before and load_weights(path)[1]["what"] == "good"
 
 
 def test_a_whole_model_is_refused(tmp_path):

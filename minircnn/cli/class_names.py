@@ -41,7 +41,7 @@ class Common:
     def left_out(self) -> str:
         """What is not measured, as a sentence; nothing if all is."""
         unknown = [name for name in self.shown if name not in self.known]
-        absent = [name for name in self.known if name not in self.shown]
+        absent = [name for name in self.known if name not in (*self.shown, "N/A")]  # a number of COCO's without a class
         if unknown:
             return f"not measured, because the detector does not know them: {listed(unknown)}"
         return f"not measured, because these pictures do not tell: {listed(absent)}" if absent else ""

@@ -10,7 +10,8 @@ import typer
 
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import JsonFile, check_new_file
-from minircnn.cli.pictures import LARGEST_GRID, printable
+from minircnn.cli.pictures import LARGEST_GRID
+from minircnn.files import printable
 
 if TYPE_CHECKING:
     from minircnn.datasets.checking import Report

@@ -24,7 +24,8 @@ from minircnn.cli.demo_page import (
 from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import check_place
-from minircnn.cli.pictures import SUFFIXES, find_pictures, printable
+from minircnn.cli.pictures import SUFFIXES, find_pictures
+from minircnn.files import printable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

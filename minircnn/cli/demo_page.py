@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from minircnn.cli.drawing import Drawing, titles_of
-from minircnn.cli.pictures import printable
+from minircnn.files import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,16 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import (
-    Device,
-    JsonFile,
-    MaxProposals,
-    find_weights,
-    probability,
-    ready_device,
-)
-from minircnn.cli.pictures import Plan, make_plan, printable
-from minircnn.files import write_atomically, write_json
+from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
+from minircnn.cli.pictures import Plan, make_plan
+from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
+from minircnn.files import printable, write_atomically, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
     Detections = dict[str, Tensor]
 
 BY_DEFAULT = "mask_rcnn"
-PUBLISHED = Path("coco")
 FOUND = Path("detections.png")
 
 
@@ -56,16 +49,14 @@ OutPng = Annotated[
     typer.Option(metavar="PNG", help="A file that ends in .png and shows all pictures, or a folder for one PNG each."),
 ]
 
-Weights = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
-]
-WeightsOrCoco = Annotated[
-    Path | None,
+ClassNames = Annotated[
+    str | None,
     typer.Option(
-        metavar="FILE|coco",
-        help="The detector; by default the one in data/weights. coco: the published one, which knows 80 classes on "
-        "photographs and is fetched once. Also a .pth file of torchvision's.",
+        "--classes",
+        metavar="NAMES",
+        help="What a .pth file of one's own tells apart, in the order of the labels, with commas between: "
+        "background,pedestrian. Such files hold no names.",
+        show_default="COCO's",
     ),
 ]
 
@@ -97,8 +88,8 @@ def rcnn(
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
     target_device = ready_device(device)
-    weights = find_weights("--weights", weights, RCNN_WEIGHTS, "`minircnn train rcnn`")
-    model = load_rcnn(weights).to(target_device)
+    weights, model = read_detector("rcnn", weights, None, RCNN_WEIGHTS, load_rcnn)
+    model.to(target_device)
     model.config = replace(model.config, score_threshold=threshold)
     about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
     detect_all(plan, _on_proposals(model, target_device, max_proposals), model.classes, about)
@@ -122,7 +113,8 @@ def fast_rcnn(
     plan = start(pictures, out, json_file)
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
-    model, about = _probable("fast_rcnn", FAST_RCNN_WEIGHTS, load_fast_rcnn, None, weights, threshold, device)
+    weights, model = read_detector("fast_rcnn", weights, None, FAST_RCNN_WEIGHTS, load_fast_rcnn)
+    about = _set_up(model, "fast_rcnn", weights, threshold, device)
     about["max_proposals"] = max_proposals
     detect_all(plan, _on_proposals(model, ready_device(device), max_proposals), model.classes, about)
 
@@ -132,6 +124,7 @@ def faster_rcnn(
     pictures: Pictures,
     out: OutPng = FOUND,
     weights: WeightsOrCoco = None,
+    classes: ClassNames = None,
     threshold: Probability = 0.5,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -141,8 +134,9 @@ def faster_rcnn(
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
     from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
-    loaders = (load_faster_rcnn, fasterrcnn_resnet50_fpn)
-    model, about = _probable("faster_rcnn", FASTER_RCNN_WEIGHTS, *loaders, weights, threshold, device)
+    sources = (FASTER_RCNN_WEIGHTS, load_faster_rcnn, fasterrcnn_resnet50_fpn)
+    weights, model = read_detector("faster_rcnn", weights, _split(classes), *sources)
+    about = _set_up(model, "faster_rcnn", weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
 
@@ -152,6 +146,7 @@ def mask_rcnn(
     pictures: Pictures,
     out: OutPng = FOUND,
     weights: WeightsOrCoco = None,
+    classes: ClassNames = None,
     threshold: Probability = 0.5,
     device: Device = "cpu",
     json_file: JsonFile = None,
@@ -163,39 +158,22 @@ def mask_rcnn(
     plan = start(pictures, out, json_file)
     from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn, maskrcnn_resnet50_fpn
 
-    loaders = (load_mask_rcnn, maskrcnn_resnet50_fpn)
-    model, about = _probable("mask_rcnn", MASK_RCNN_WEIGHTS, *loaders, weights, threshold, device)
+    sources = (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn)
+    weights, model = read_detector("mask_rcnn", weights, _split(classes), *sources)
+    about = _set_up(model, "mask_rcnn", weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: binary_masks(model.detect([image.to(target_device)])[0]), model.classes, about)
 
 
-def _probable(
-    detector: str,
-    default: Path,
-    load: Callable[[Path], Any],
-    published: Callable[..., Any] | None,
-    weights: Path | None,
-    threshold: float,
-    device: str,
-) -> tuple[Any, dict[str, Any]]:
-    """A detector whose scores are probabilities, which finds what is above the threshold; and what it is.
+def _split(classes: str | None) -> list[str] | None:
+    return [name.strip() for name in classes.split(",")] if classes else None
 
-    Args:
-        detector: its name.
-        default: the file that comes with the project.
-        load: reads a file of ours.
-        published: gives the published detector, by its name or from torchvision's file, if there is one.
-        weights: what the user named.
-        threshold: see above.
-        device: where to compute.
-    """
-    target_device = ready_device(device)
-    if not (published and weights == PUBLISHED):
-        weights = find_weights("--weights", weights, default, f"`minircnn train {detector}`")
-    theirs = published and (weights == PUBLISHED or weights.suffix in (".pth", ".pt"))
-    model = (published(weights=str(weights)) if theirs else load(weights)).to(target_device)
+
+def _set_up(model: Any, detector: str, weights: Path, threshold: float, device: str) -> dict[str, Any]:  # noqa: ANN401
+    """Moves a detector to its device and lets it find what is above a probability; returns what it is, for JSON."""
+    model.to(ready_device(device))
     model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
-    return model, {"detector": detector, "weights": str(weights), "threshold": threshold}
+    return {"detector": detector, "weights": str(weights), "threshold": threshold}
 
 
 def _on_proposals(model: Any, device: torch.device, max_proposals: int) -> Callable[[Tensor], Detections]:  # noqa: ANN401

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minircnn.cli.pictures import printable
+from minircnn.files import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +14,15 @@ from minircnn.cli.data_options import (
     TOYTOWN,
     AnnotationsFile,
     Chosen,
-    ClassNames,
     DataName,
     DataOptions,
     Root,
     SplitToMeasure,
     pictures_to_measure,
 )
-from minircnn.cli.options import Device, JsonFile, check_new_file, find_weights, ready_device
+from minircnn.cli.options import Device, JsonFile, check_new_file, ready_device
 from minircnn.cli.timing import timed_detections, timed_proposals, timed_regression
+from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
 from minircnn.files import write_json
 
 if TYPE_CHECKING:
@@ -40,9 +40,15 @@ RECALL_IOU = 0.5
 TOY_TOWN_PROPOSALS = 300
 
 
-Weights = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The detector; by default the one in data/weights."),
+ClassNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--classes",
+        metavar="NAMES",
+        help="Only these, with commas between them. With background first, such as background,pedestrian: what a .pth "
+        "file of one's own tells apart, in the order of the labels.",
+        show_default="all of them",
+    ),
 ]
 Proposals = Annotated[
     int | None,
@@ -80,7 +86,7 @@ def rcnn(
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
     given = Given.of("rcnn", "R-CNN", context.params)
-    _evaluate_on_proposals(given, RCNN_WEIGHTS, load_rcnn)
+    _evaluate_on_proposals(given, (RCNN_WEIGHTS, load_rcnn))
 
 
 @app.command("fast_rcnn")
@@ -101,13 +107,13 @@ def fast_rcnn(
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
     given = Given.of("fast_rcnn", "Fast R-CNN", context.params)
-    _evaluate_on_proposals(given, FAST_RCNN_WEIGHTS, load_fast_rcnn)
+    _evaluate_on_proposals(given, (FAST_RCNN_WEIGHTS, load_fast_rcnn))
 
 
 @app.command("faster_rcnn")
 def faster_rcnn(
     context: typer.Context,
-    weights: Weights = None,
+    weights: WeightsOrCoco = None,
     data: DataName = TOYTOWN,
     root: Root = None,
     annotations: AnnotationsFile = None,
@@ -119,15 +125,16 @@ def faster_rcnn(
 ) -> None:
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+    from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
     given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
-    _evaluate_proposer(given, FASTER_RCNN_WEIGHTS, load_faster_rcnn)
+    _evaluate_proposer(given, (FASTER_RCNN_WEIGHTS, load_faster_rcnn, fasterrcnn_resnet50_fpn))
 
 
 @app.command("mask_rcnn")
 def mask_rcnn(
     context: typer.Context,
-    weights: Weights = None,
+    weights: WeightsOrCoco = None,
     data: DataName = TOYTOWN,
     root: Root = None,
     annotations: AnnotationsFile = None,
@@ -138,10 +145,10 @@ def mask_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
 
     given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
-    _evaluate_proposer(given, MASK_RCNN_WEIGHTS, load_mask_rcnn, masks=True)
+    _evaluate_proposer(given, (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn), masks=True)
 
 
 @dataclass(frozen=True)
@@ -202,23 +209,27 @@ class Ready:
         return {protocol: self.evaluate(found, protocol=protocol).ap for protocol in ("voc2007", "voc2010")}
 
 
-def _ready(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> Ready:
+def _ready(given: Given, sources: tuple[Any, ...], masks: bool = False) -> Ready:
     """Refuses what can be refused, and reads the detector and the pictures.
 
     Args:
         given: the options.
-        default: the weights that come with the project.
-        load: reads a detector from a file.
+        sources: of the weights, see :func:`minircnn.cli.weights.read_detector`.
         masks: whether the targets are to hold masks.
     """
     from torch.utils.data import Subset
 
     if given.json_file:
         check_new_file("--json", given.json_file)
-    chosen = pictures_to_measure(given.data, given.pictures, masks)
+    data, names = given.data, given.data.class_names
+    if names and names[0] == "background":  # no class of a data set: these are the detector's
+        data = replace(data, classes=None)
+    else:
+        names = None
+    chosen = pictures_to_measure(data, given.pictures, masks)
     device = ready_device(given.device)
-    weights = find_weights("--weights", given.weights, default, f"`minircnn train {given.command}`")
-    model = load(weights).to(device)
+    weights, model = read_detector(given.command, given.weights, names, *sources)
+    model.to(device)
     common = common_classes(weights, model.classes, chosen.data.classes)
     if common.left_out:
         typer.echo(common.left_out)
@@ -226,11 +237,11 @@ def _ready(given: Given, default: Path, load: Callable[[Path], Any], masks: bool
     return Ready(weights, device, model, chosen, common, Subset(chosen.data, range(chosen.count)), targets)
 
 
-def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], Any]) -> None:
+def _evaluate_on_proposals(given: Given, sources: tuple[Any, ...]) -> None:
     """Measures a detector that is given the proposals of selective search; for the arguments see :func:`_ready`."""
     from minircnn.evaluation import proposal_recall
 
-    ready = _ready(given, default, load)
+    ready = _ready(given, sources)
     proposals, search = timed_proposals(ready.samples, given.max_proposals)
 
     found, found_unmoved, seconds = timed_regression(ready.model, ready.device, ready.samples, proposals)
@@ -256,12 +267,12 @@ def _evaluate_on_proposals(given: Given, default: Path, load: Callable[[Path], A
         typer.echo(f"written to {given.json_file}")
 
 
-def _evaluate_proposer(given: Given, default: Path, load: Callable[[Path], Any], masks: bool = False) -> None:
+def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = False) -> None:
     """Measures a detector that makes its own proposals; for the arguments see :func:`_ready`."""
     from minircnn.evaluation import proposal_recall
     from minircnn.mask_rcnn import binary_masks
 
-    ready = _ready(given, default, load, masks)
+    ready = _ready(given, sources, masks)
     model, nothing = ready.model, [None] * len(ready.targets)
 
     def propose(image: Tensor, _: None) -> Detections:

@@ -112,11 +112,6 @@ def distinct_stems(paths: Iterable[Path]) -> list[str]:
     return names
 
 
-def printable(text: object) -> str:
-    """A name on one line and in letters: what cannot be printed, such as a line break, becomes a question mark."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
-
-
 def _looks_like_a_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from minircnn.cli.drawing import GRID_SIDE, LONGEST_NAME, Drawing, make_drawing
-from minircnn.cli.pictures import printable
+from minircnn.files import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

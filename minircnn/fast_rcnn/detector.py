@@ -48,8 +48,24 @@ class FastRCNN(nn.Module):
         # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time. Pictures come
         # in this order, and weights lie in it, so that none has to be brought into it for each picture.
         self.trunk = trunk.to(memory_format=torch.channels_last)
-        self.roi_heads, self.classes = roi_heads, tuple(classes)
+        self.roi_heads, self._classes = roi_heads, tuple(classes)
         self.transform = transform or Transform()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by label; numbered ones after ``roi_heads.box_predictor`` was replaced by one of more or fewer classes.
+
+        They can be set: one for each class that the predictor has, ``"background"`` first.
+        """
+        count = self.roi_heads.box_predictor.cls_score.out_features
+        return self._classes if len(self._classes) == count else numbered_classes(count)
+
+    @classes.setter
+    def classes(self, names: Sequence[str]) -> None:
+        count = self.roi_heads.box_predictor.cls_score.out_features
+        if len(names) != count:
+            raise ValueError(f"classes has {len(names)} names, but the box predictor has {count} classes: name each")
+        self._classes = tuple(names)
 
     def features(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
         """The one pass: no regions are known here.
@@ -188,6 +204,15 @@ def fast_rcnn_alexnet(
     values = network.config
     transform = transform or Transform(values.mean, values.std, values.blue_first)
     return FastRCNN(network.trunk, heads.to(network.fc8.weight.device), classes, transform)
+
+
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Names for classes that have none.
+
+    >>> numbered_classes(3)
+    ('background', 'class 1', 'class 2')
+    """
+    return ("background", *(f"class {number}" for number in range(1, count)))
 
 
 def ordinary(found: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

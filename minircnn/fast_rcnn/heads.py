@@ -135,8 +135,8 @@ class RoIHeads(nn.Module):
             Class scores before the softmax ``(R, K)``, and deltas ``(R, K, 4)`` (times ``box_weights``).
         """
         x = self.represent(features, boxes)  # (R, D)
-        logits = self.box_predictor["cls_score"](x)
-        return logits, self.box_predictor["bbox_pred"](x).view(*logits.shape, 4)
+        logits = self.box_predictor.cls_score(x)  # as attributes: torchvision's FastRCNNPredictor may stand there
+        return logits, self.box_predictor.bbox_pred(x).view(*logits.shape, 4)
 
     def sample(
         self,

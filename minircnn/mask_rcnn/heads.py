@@ -46,6 +46,7 @@ class MaskRoIConfig(AlignRoIConfig):
             "pool" (RoIPool).
         mask_pool_size: rows and columns of a region for the mask branch; its masks have twice as many.
         mask_channels: of the branch's convolutions. Paper: four with 256.
+        mask_hidden: channels of the deconvolution behind them; None: as many as the last of them.
         mask_kind: "sigmoid", each class's mask on its own, or "softmax" over the classes; see :func:`mask_loss`.
         mask_loss_weight: of the loss of masks beside those of class and box.
     """
@@ -53,6 +54,7 @@ class MaskRoIConfig(AlignRoIConfig):
     pooling: str = "align"
     mask_pool_size: int = 14
     mask_channels: tuple[int, ...] = (256, 256, 256, 256)
+    mask_hidden: int | None = None
     mask_kind: str = "sigmoid"
     mask_loss_weight: float = 1.0
 
@@ -108,14 +110,15 @@ class MaskRoIHeads(RoIHeads):
         config = config or MaskRoIConfig()
         super().__init__(box_head, representation_size, num_classes, stride, config)
         widths = (channels, *config.mask_channels)
+        hidden = config.mask_hidden or widths[-1]
         self.mask_head = nn.Sequential(
             *(nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.ReLU()) for before, after in pairwise(widths))
         )
         self.mask_predictor = nn.Sequential(
             OrderedDict(
-                conv5_mask=nn.ConvTranspose2d(widths[-1], widths[-1], 2, stride=2),
+                conv5_mask=nn.ConvTranspose2d(widths[-1], hidden, 2, stride=2),
                 relu=nn.ReLU(),
-                mask_fcn_logits=nn.Conv2d(widths[-1], num_classes, 1),
+                mask_fcn_logits=nn.Conv2d(hidden, num_classes, 1),
             )
         )
         for name, parameter in [*self.mask_head.named_parameters(), *self.mask_predictor.named_parameters()]:

@@ -4,18 +4,20 @@ The weights were trained on COCO's 80 classes, in the way of the paper (He et al
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from minircnn.fast_rcnn import numbered_classes
 from minircnn.faster_rcnn import FasterRCNN
 from minircnn.files import sha256
 from minircnn.mask_rcnn.detector import MaskRCNN
-from minircnn.mask_rcnn.pyramid import faster_rcnn_fpn, mask_rcnn_fpn
+from minircnn.mask_rcnn.pyramid import PYRAMID_MASK_HEADS, faster_rcnn_fpn, mask_rcnn_fpn
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
-from minircnn.weights import download, load_into, read_tensors
+from minircnn.weights import WeightsError, download, load_into, read_tensors
 
 # COCO numbers its classes from 1 to 90 and has left ten numbers free; the network has an output for each of them.
 _NAMES = (
@@ -56,6 +58,7 @@ FASTER_RCNN_COCO = Published(
 
 # Layers whose size depends on the number of classes.
 _LAST_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+_SCORES, _MASKS = "roi_heads.box_predictor.cls_score.bias", "roi_heads.mask_predictor.mask_fcn_logits.weight"
 _OLDER_NAMES = (
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
@@ -63,25 +66,34 @@ _OLDER_NAMES = (
 
 
 def maskrcnn_resnet50_fpn(
-    classes: Sequence[str] = COCO_CLASSES,
+    classes: Sequence[str] | None = None,
     weights: str | Path | None = None,
     trainable_layers: int = 3,
-    **numbers: object,
+    *,
+    num_classes: int | None = None,
+    new_layers: bool = True,
+    **numbers: Any,  # noqa: ANN401 - each has its own type
 ) -> MaskRCNN:
     """Mask R-CNN with ResNet-50 and a feature pyramid, the model of torchvision's function of this name.
 
     Args:
-        classes: names; ``classes[0]`` is the background. Classes other than COCO's get new last layers, and all else
-            is taken from the weights: the way to learn a task of one's own.
-        weights: "coco": the published file, fetched once (170 MB), or a file of torchvision's weights. None: random.
+        classes: names; ``classes[0]`` is the background. None: COCO's; weights for another number of classes need
+            names.
+        weights: "coco": the published file, fetched once (170 MB), or a file of weights of torchvision's model, also
+            one with a mask predictor of another width. None: random.
         trainable_layers: see :class:`minircnn.resnet_fpn.ResNetFPN`.
+        num_classes: with background, instead of ``classes``; their names are then numbers.
+        new_layers: whether weights for COCO's 91 classes may be used for others: the model then has new last layers,
+            which are random and have to learn, and all else is taken from the weights. False: this is refused.
         numbers: ``rpn``, ``heads`` and ``transform``, see :func:`minircnn.mask_rcnn.mask_rcnn_fpn`.
 
     Returns:
         The detector, in evaluation mode.
 
     Raises:
-        WeightsError: the file could not be fetched (the message says what to put where), or is of another network.
+        WeightsError: the file could not be fetched (the message says what to put where), or is of another network, or
+            of another number of classes.
+        ValueError: ``classes`` and ``num_classes`` contradict each other.
         FileNotFoundError: there is no such file.
 
     >>> import torch
@@ -90,40 +102,67 @@ def maskrcnn_resnet50_fpn(
     >>> sorted(found[0])
     ['boxes', 'labels', 'masks', 'scores']
     """
-    return _built(mask_rcnn_fpn, classes, weights, MASK_RCNN_COCO, trainable_layers, numbers)
+    names = _names(classes, num_classes)
+    return _built(mask_rcnn_fpn, names, weights, MASK_RCNN_COCO, trainable_layers, new_layers, numbers)
 
 
 def fasterrcnn_resnet50_fpn(
-    classes: Sequence[str] = COCO_CLASSES,
+    classes: Sequence[str] | None = None,
     weights: str | Path | None = None,
     trainable_layers: int = 3,
-    **numbers: object,
+    *,
+    num_classes: int | None = None,
+    new_layers: bool = True,
+    **numbers: Any,  # noqa: ANN401 - each has its own type
 ) -> FasterRCNN:
     """Faster R-CNN with ResNet-50 and a feature pyramid; see :func:`maskrcnn_resnet50_fpn`. It has RoIAlign, too."""
-    return _built(faster_rcnn_fpn, classes, weights, FASTER_RCNN_COCO, trainable_layers, numbers)
+    names = _names(classes, num_classes)
+    return _built(faster_rcnn_fpn, names, weights, FASTER_RCNN_COCO, trainable_layers, new_layers, numbers)
+
+
+def _names(classes: Sequence[str] | None, num_classes: int | None) -> Sequence[str] | None:
+    if classes is None and num_classes is not None:
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}: count the background and at least one class")
+        return numbered_classes(num_classes)
+    if classes is not None and num_classes not in (None, len(classes)):
+        raise ValueError(f"num_classes is {num_classes}, but classes has {len(classes)} names: leave one of them out")
+    return classes
 
 
 def _built(
     build: Callable[..., FasterRCNN],
-    classes: Sequence[str],
+    classes: Sequence[str] | None,
     weights: str | Path | None,
     published: Published,
     trainable_layers: int,
-    numbers: Mapping[str, object],
+    new_layers: bool,
+    numbers: dict[str, Any],
 ) -> FasterRCNN:
     if weights is None:
-        return build(ResNetFPN(trainable_layers=trainable_layers), classes, **numbers).eval()
+        return build(ResNetFPN(trainable_layers=trainable_layers), classes or COCO_CLASSES, **numbers).eval()
     path = download(published.url, published.checksum, published.size) if weights == COCO else Path(weights)
-    tensors = read_tensors(path)
+    state = rename_keys(read_tensors(path))
+    _check_kind(state, path, masks=build is mask_rcnn_fpn)
+    count = len(state[_SCORES])
+    of_coco = count == len(COCO_CLASSES)
+    classes = classes or (COCO_CLASSES if of_coco else ())
+    if len(classes) != count and not (classes and of_coco and new_layers):
+        raise WeightsError(
+            f"{path}: has {count} classes, the background among them, and {len(classes) or 'no'} names are given; give "
+            f"{count}, in the order of the labels: --classes background,{'NAME' if count == 2 else 'NAME,…'}"
+        )
+    if build is mask_rcnn_fpn:
+        numbers["heads"] = replace(numbers.get("heads", PYRAMID_MASK_HEADS), mask_hidden=state[_MASKS].shape[1])
     trained_with_zero = sha256(path).startswith(published.checksum)
     config = ResNetFPNConfig(norm_eps=0.0 if trained_with_zero else 1e-5)
     model = build(ResNetFPN(config, trainable_layers), classes, **numbers)
-    load_torchvision_weights(model, tensors, path)
+    load_torchvision_weights(model, state, path)
     return model.eval()
 
 
 def load_torchvision_weights(
-    model: nn.Module, state: Mapping[str, Tensor], source: str | Path = "the state dict"
+    model: FasterRCNN, state: Mapping[str, Tensor], source: str | Path = "the state dict"
 ) -> None:
     """Gives a model the weights of torchvision's model of the same kind, all of them or none.
 
@@ -132,17 +171,44 @@ def load_torchvision_weights(
         state: by torchvision's names, those of today or the older ones that published files have.
         source: where they come from, for messages.
 
-    If the model has another number of classes, its last layers keep the weights that they have.
+    If the weights are for COCO's 91 classes and the model has others, its last layers keep the weights that they have.
 
     Raises:
         WeightsError: they are of another network, or hold nan.
     """
     given = rename_keys(state)
-    name = "roi_heads.box_predictor.cls_score.bias"
-    own = model.state_dict()
-    if name in given and given[name].shape != own[name].shape:
-        given |= {key: value for key, value in own.items() if key.startswith(_LAST_LAYERS)}
+    _check_kind(given, source, masks=isinstance(model, MaskRCNN))
+    if len(given[_SCORES]) == len(COCO_CLASSES) != len(model.classes):
+        given |= {key: value for key, value in model.state_dict().items() if key.startswith(_LAST_LAYERS)}
     load_into(model, given, source)
+
+
+def _check_kind(state: Mapping[str, Tensor], source: str | Path, masks: bool) -> None:
+    """Refuses weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and says what they are of."""
+    wanted, other = ("Mask R-CNN", "Faster R-CNN")[:: 1 if masks else -1]
+    if kind := _other_network(state):
+        raise WeightsError(f"{source}: of {kind}, and no {wanted} (torchvision's with resnet50_fpn)")
+    if any(name.startswith("roi_heads.mask_") for name in state) != masks:
+        command = other.lower().replace(" ", "_").replace("-", "")
+        raise WeightsError(f"{source}: of a {other}, not of a {wanted}; use it as {command}")
+    for name, dimensions in {_SCORES: 1, **({_MASKS: 4} if masks else {})}.items():
+        if name not in state or state[name].ndim != dimensions:
+            raise WeightsError(f"{source}: weights for another network: {name} is missing, or no such layer's")
+
+
+def _other_network(names: Collection[str]) -> str:
+    """What else than one of our detectors has tensors of such names; nothing if they might be a detector's."""
+
+    def some(*beginnings: str) -> bool:
+        return any(name.startswith(beginnings) for name in names)
+
+    if some("roi_heads.box_head.0."):
+        return "one of torchvision's v2 models (…_fpn_v2), which are built in another way"
+    if some("roi_heads.keypoint_"):
+        return "a Keypoint R-CNN"
+    if some("fc.", "classifier.", "heads.head.") and not some("trunk.", "rpn."):
+        return "an image classifier, such as those for ImageNet"
+    return ""
 
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

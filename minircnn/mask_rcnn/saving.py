@@ -1,6 +1,7 @@
 """Mask R-CNN in one file of numbers, with a JSON file that says how they fit together."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ def save_mask_rcnn(
 
     In the way of :func:`minircnn.fast_rcnn.save_fast_rcnn`.
     """
-    configs = {"rpn": model.rpn.config, "heads": model.roi_heads.config, "network": network}
+    heads, hidden = model.roi_heads.config, model.roi_heads.mask_predictor.mask_fcn_logits.in_channels
+    # The predictor may be another one by now, such as torchvision's.
+    heads = replace(heads, mask_hidden=None if hidden == heads.mask_channels[-1] else hidden)
+    configs = {"rpn": model.rpn.config, "heads": heads, "network": network}
     save_detector(path, "mask_rcnn", model, {**configs, "transform": model.transform}, about)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from minircnn.files import write_atomically
-from minircnn.weights import WeightsError, check_zip, load_into
+from minircnn.weights import WeightsError, load_into, read_torch
 
 
 class Checkpoint:
@@ -55,8 +55,7 @@ class Checkpoint:
         """
         path = self.path
         try:
-            check_zip(path)
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_torch(path)
             before, iteration = dict(state["settings"]), int(state["iteration"])
             if before == self.run:
                 self._scaler.load_state_dict(state["scaler"])

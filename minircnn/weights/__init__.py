@@ -13,11 +13,11 @@ from minircnn.weights.downloads import cache_folder, download
 from minircnn.weights.tensors import (
     WeightsError,
     check_fit,
-    check_zip,
     halve,
     load_into,
     load_weights,
     read_tensors,
+    read_torch,
     save_weights,
 )
 
@@ -27,7 +27,6 @@ __all__ = [
     "built_as_described",
     "cache_folder",
     "check_fit",
-    "check_zip",
     "config_of",
     "download",
     "halve",
@@ -35,6 +34,7 @@ __all__ = [
     "load_into",
     "load_weights",
     "read_tensors",
+    "read_torch",
     "save_detector",
     "save_weights",
 ]

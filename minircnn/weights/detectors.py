@@ -51,7 +51,14 @@ def load_detector(
     if about.get("detector") != kind:
         holds = about.get("detector", about.get("what", "something else"))
         raise WeightsError(f"{path}: holds {holds}, not {title}")
-    return built_as_described(path, tensors, title, lambda: build(about))
+
+    def described() -> torch.nn.Module:
+        names = about["classes"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes must be a list of names, but is {names!r:.80}")
+        return build(about)
+
+    return built_as_described(path, tensors, title, described)
 
 
 def built_as_described(

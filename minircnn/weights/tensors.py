@@ -1,10 +1,12 @@
 """Files of weights, read and written, and given to a network by name: all of them or none."""
 
+import argparse
 import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from minircnn.files import first_line, sha256, write_atomically
+from minircnn.files import first_line, printable, sha256, write_atomically
+
+_INSIDE = ("model", "state_dict", "model_state_dict")  # what training scripts call the weights among other things
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be used as they are; the message names the file, and a remedy."""
+    """Weights that cannot be used as they are; the message names the file, and a remedy, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # names of tensors and classes come from files
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -27,9 +34,14 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
         path: where to; ends in ``.safetensors``.
         tensors: by name, stored in the precision that they have. :func:`halve` makes the file half as large.
         about: what can be written as JSON; ``"sha256"`` is added.
+
+    Raises:
+        ValueError: another ending.
+        WeightsError: a number is nan or infinite, perhaps since it was halved. What was there before stays.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
+    _check_finite(tensors, f"{path}: not written", "; what was there stays; try a lower learning rate")
     content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
     record = json.dumps({**about, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
     write_atomically(path, content)
@@ -76,14 +88,16 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file, floats in single precision. No code in the file is ever run.
 
     Args:
-        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt`` (a PyTorch state dict).
+        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt``: a PyTorch state dict, also as the "model",
+            "state_dict" or "model_state_dict" of what a training script saved. Where all names begin with ``module.``,
+            as those of a DataParallel model do, this is left out.
 
     Raises:
         FileNotFoundError: no such file.
         WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
     """
     path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": _read_pth, ".pt": _read_pth}
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": read_torch, ".pt": read_torch}
     if path.suffix not in readers:
         raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
     if not path.is_file():
@@ -97,11 +111,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
         raise WeightsError(f"{path}: damaged, or no weights ({first_line(error)}); fetch it again") from error
+    if isinstance(tensors, Mapping):
+        tensors = next((tensors[key] for key in _INSIDE if isinstance(tensors.get(key), Mapping)), tensors)
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
         raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
-    return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    return {
+        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -109,27 +129,62 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
+    check_zip(path)
     # Opened here: NumPy leaves a file open that it cannot read.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def _read_pth(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    """What ``torch.save`` wrote: tensors, numbers, texts and containers of them. No code in the file is ever run.
+
+    Raises:
+        UnpicklingError: it holds something else.
+        ValueError: a tensor is not dense numbers that lie in the file, such as a sparse or an expanded one.
+        Exception: whatever else a damaged file makes torch raise.
+    """
     check_zip(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # torchvision's training scripts save their options, which hold no code, beside the model. (From PyTorch 2.5 on.)
+    allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
+    with allow([argparse.Namespace]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    size = 0
+    for tensor in _tensors_in(content):
+        dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+        if not dense or tensor.device.type != "cpu":
+            raise ValueError("a tensor in it is sparse, quantized, nested or without numbers")
+        size += tensor.numel() * tensor.element_size()
+    _check_size(path, size)
+    return content
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:  # noqa: ANN401 - whatever was saved
+    if isinstance(content, Tensor):
+        yield content
+    elif isinstance(content, Mapping | list | tuple):
+        for part in content.values() if isinstance(content, Mapping) else content:
+            yield from _tensors_in(part)
 
 
 def check_zip(path: Path) -> None:
     """Compares the checksums of a file that ``torch.save`` wrote, a zip file; ``torch.load`` does not look at them.
 
     Raises:
-        ValueError: a part of it has another checksum. Of the format before zip files, which has none, nothing is said.
+        ValueError: a part of it has another checksum, or it unpacks to far more than it is. Of the format before zip
+            files, which has no checksums, nothing is said.
         BadZipFile: it is damaged otherwise.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            _check_size(path, sum(part.file_size for part in archive.infolist()))
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} in it has another checksum")
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuses a file that claims many more bytes than it has: memory goes to weights, not to what a file promises."""
+    if size > 4 * path.stat().st_size + 2**26:
+        raise ValueError(f"it claims {size:,} bytes of numbers, but the file has {path.stat().st_size:,}")
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
@@ -147,10 +202,14 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
     """
     given = {name: value for name, value in tensors.items() if name.startswith(only)}
     check_fit({n: v for n, v in module.state_dict().items() if n.startswith(only)}, given, source)
-    for name, value in given.items():
-        if not value.isfinite().all():
-            raise WeightsError(f"{source}: {name} holds nan or infinity; train or fetch the weights again")
+    _check_finite(given, source, "; train or fetch the weights again")
     module.load_state_dict(given, strict=False)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise WeightsError(f"{source}: {name} holds nan or infinity{remedy}")
 
 
 def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str | Path) -> None:

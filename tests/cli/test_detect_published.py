@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 import minircnn.mask_rcnn as ours
 from minircnn.datasets.images import read_image
@@ -68,7 +70,65 @@ def test_a_file_of_torchvisions(call, picture, tmp_path):
     result = call("detect", picture, "--weights", path, "--out", tmp_path / "x.png")
     assert result.exit_code == 0 and ": dog " in result.output
     result = call("detect", "faster_rcnn", picture, "--weights", path, "--out", tmp_path / "x.png")
-    assert result.exit_code == 1 and "weights for another network" in result.output and str(path) in result.output
+    assert result.exit_code == 1 and f"{path}: of a Mask R-CNN, not of a Faster R-CNN; use it as" in result.output
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory):
+    """A file that torchvision's tutorial makes, with a narrower mask predictor; it sees pedestrians everywhere."""
+    torch.manual_seed(0)
+    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    heads = model.roi_heads
+    heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, 2)
+    heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 64, 2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.fill_(6.0)
+    with torch.no_grad():
+        heads.box_predictor.cls_score.bias[1] = 8.0
+    path = tmp_path_factory.mktemp("own") / "two.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def test_classes_of_a_file_of_ones_own(call, picture, two_classes, tmp_path, monkeypatch):
+    """Never an answer from layers that were drawn at random."""
+    monkeypatch.chdir(tmp_path)
+    for options in ((), ("--classes", "pedestrian")):
+        result = call("detect", picture, "--weights", two_classes, *options)
+        (line,) = result.stderr.strip().splitlines()
+        assert result.exit_code == 1 and not (tmp_path / "detections.png").exists()
+        assert line.startswith(f"Error: {two_classes}: has 2 classes") and "--classes background,NAME" in line
+    result = call("detect", picture, "--weights", two_classes, "--classes", "background, pedestrian")
+    assert result.exit_code == 0 and ": pedestrian 1.00 at " in result.stdout, result.output
+
+
+def test_our_files_name_their_classes(call, picture, tmp_path):
+    result = call("detect", picture, "--classes", "background,cat", "--out", tmp_path / "x.png")
+    assert result.exit_code == 2 and "mask_rcnn.safetensors names its classes: background, person" in result.stderr
+
+
+def test_evaluate_takes_the_same_files(call, two_classes, tmp_path):
+    """One image with one pedestrian, who fills it, and a data set that also knows dogs."""
+    Image.new("RGB", (40, 50), "red").save(tmp_path / "1.png")
+    box = {"id": 1, "image_id": 1, "bbox": [0, 0, 40, 50], "area": 2000, "segmentation": [[0, 0, 40, 0, 40, 50, 0, 50]]}
+    data = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 50}],
+        "annotations": [{**box, "category_id": 2, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "pedestrian"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    own = ("--data", "coco", "--root", tmp_path, "--annotations", tmp_path / "a.json", "--split", "all")
+    command = ("evaluate", "mask_rcnn", "--weights", two_classes, *own)
+    result = call(*command)
+    assert result.exit_code == 1 and "has 2 classes" in result.stderr and "--classes background,NAME" in result.stderr
+    result = call(*command, "--classes", "background,pedestrian", "--json", tmp_path / "r.json")
+    assert result.exit_code == 0, result.output
+    assert "not measured, because the detector does not know them: dog" in result.stdout
+    (row,) = json.loads((tmp_path / "r.json").read_text())["result"]["classes"]
+    assert row["name"] == "pedestrian" and row["objects"] == 1
+    result = call("evaluate", "mask_rcnn", *own, "--classes", "background,dog")
+    assert result.exit_code == 2 and "names its classes" in result.stderr
 
 
 def test_offline_one_line(call, picture, tmp_path, monkeypatch):

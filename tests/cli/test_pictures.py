@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.pictures import distinct_stems, find_pictures, make_plan, printable
+from minircnn.cli.pictures import distinct_stems, find_pictures, make_plan
 from minircnn.datasets.images import read_image
+from minircnn.files import printable
 
 GREY = np.arange(6 * 7, dtype=np.uint8).reshape(6, 7) * 6
 RGB = np.dstack([GREY, 255 - GREY, GREY // 2])

@@ -9,13 +9,21 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torchvision.models import alexnet, mobilenet_v3_small, resnet50, vit_b_16
 from torchvision.models._meta import _COCO_CATEGORIES
 from torchvision.models.detection import (
     FasterRCNN_ResNet50_FPN_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
+    fasterrcnn_resnet50_fpn_v2,
+    keypointrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
+    maskrcnn_resnet50_fpn_v2,
+    retinanet_resnet50_fpn,
 )
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 import minircnn.mask_rcnn as ours
 from minircnn.benchmarks.published import pair as make_pair
@@ -23,10 +31,12 @@ from minircnn.datasets import CocoDataset
 from minircnn.mask_rcnn import published
 from minircnn.mask_rcnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
 from minircnn.resnet_fpn import FrozenBatchNorm2d
+from minircnn.training import FineTuningSettings, fine_tune
 from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
 from tests.mask_rcnn.conftest import ellipses
 
+CLASSIFIERS = (resnet50, alexnet, mobilenet_v3_small, vit_b_16)
 SMALL = Transform(min_size=96, max_size=150, divisor=32)
 
 
@@ -233,14 +243,135 @@ def test_other_classes_keep_all_but_the_last_layers(file):
 def test_other_weights_are_refused_and_nothing_is_changed():
     model = ours.maskrcnn_resnet50_fpn()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    faster = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    with pytest.raises(WeightsError, match=r"my file: weights for another network: .*mask.* is missing"):
-        load_torchvision_weights(model, faster, "my file")
     broken = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
+    missing = {name: value for name, value in broken.items() if name != "rpn.head.bbox_pred.bias"}
+    with pytest.raises(WeightsError, match=r"my file: weights for another network: rpn.head.bbox_pred.bias is missing"):
+        load_torchvision_weights(model, missing, "my file")
     broken["rpn.head.cls_logits.bias"][0] = torch.nan
     with pytest.raises(WeightsError, match="holds nan or infinity"):
         load_torchvision_weights(model, broken)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "build, as_masks, message",
+    [
+        (maskrcnn_resnet50_fpn, False, r"of a Mask R-CNN, not of a Faster R-CNN; use it as mask_rcnn$"),
+        (fasterrcnn_resnet50_fpn, True, r"of a Faster R-CNN, not of a Mask R-CNN; use it as faster_rcnn$"),
+        (maskrcnn_resnet50_fpn_v2, True, r"of one of torchvision's v2 models .*, and no Mask R-CNN"),
+        (fasterrcnn_resnet50_fpn_v2, False, r"of one of torchvision's v2 models .*, and no Faster R-CNN"),
+        (keypointrcnn_resnet50_fpn, False, r"of a Keypoint R-CNN, and no Faster R-CNN"),
+        (
+            retinanet_resnet50_fpn,
+            False,
+            r"weights for another network: roi_heads\.box_pred.* is missing",
+        ),
+        (fasterrcnn_mobilenet_v3_large_fpn, False, r"weights for another network: "),
+        *((one, True, "of an image classifier, such as those for ImageNet, and no Mask R-CNN") for one in CLASSIFIERS),
+    ],
+)
+def test_what_else_a_file_may_hold_is_named(build, as_masks, message):
+    """By the names of torchvision's tensors; no number is needed."""
+    options = {} if build in CLASSIFIERS else {"weights_backbone": None}
+    with torch.device("meta"):
+        state = build(weights=None, **options).state_dict()
+        model = (ours.maskrcnn_resnet50_fpn if as_masks else ours.fasterrcnn_resnet50_fpn)()
+    with pytest.raises(WeightsError, match=rf"^my\.pth: {message}"):
+        load_torchvision_weights(model, state, "my.pth")
+
+
+# ------------------------------------------------------------------------------------- classes and heads of one's own
+
+
+def tutorial(model, num_classes, hidden_layer):
+    """The lines of torchvision's tutorial on fine-tuning, unchanged."""
+    in_features = model.roi_heads.box_predictor.cls_score.in_features
+    model.roi_heads.box_predictor = FastRCNNPredictor(in_features, num_classes)
+    in_features_mask = model.roi_heads.mask_predictor.conv5_mask.in_channels
+    model.roi_heads.mask_predictor = MaskRCNNPredictor(in_features_mask, hidden_layer, num_classes)
+    return model
+
+
+@pytest.fixture(scope="module", params=[256, 100])
+def fine_tuned(request, tmp_path_factory):
+    """A file of two classes, as a training script saves it, and torchvision's model."""
+    torch.manual_seed(5)
+    theirs = tutorial(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), 2, request.param).eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.fill_(6.0)
+    torch.nn.init.normal_(theirs.roi_heads.mask_predictor.mask_fcn_logits.weight, std=1.0)
+    path = tmp_path_factory.mktemp("own") / "two.pth"
+    state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({"model": state, "epoch": 1}, path)
+    return path, theirs
+
+
+def test_a_file_of_two_classes_is_torchvisions_model(fine_tuned, photographs):
+    path, theirs = fine_tuned
+    model = ours.maskrcnn_resnet50_fpn(["background", "pen"], path, new_layers=False, transform=SMALL)
+    assert model.classes == ("background", "pen")
+    theirs.transform.min_size, theirs.transform.max_size = (SMALL.min_size,), SMALL.max_size
+    image, _ = photographs[0]
+    with torch.no_grad():
+        assert_same_detections(model.detect([image])[0], theirs([image])[0], pixels=1e-2, scores=1e-4)
+
+
+@pytest.mark.parametrize("new_layers", [True, False])
+@pytest.mark.parametrize("classes, said", [(None, "no"), (["background", "a", "b"], "3"), (COCO_CLASSES, "91")])
+def test_last_layers_of_a_file_of_ones_own_are_never_drawn(fine_tuned, classes, said, new_layers):
+    message = rf"two\.pth: has 2 classes, the background among them, and {said} names .*--classes background,NAME$"
+    with pytest.raises(WeightsError, match=message):
+        ours.maskrcnn_resnet50_fpn(classes, fine_tuned[0], new_layers=new_layers)
+
+
+def test_new_layers_only_where_they_are_asked_for(file):
+    with pytest.raises(WeightsError, match="has 91 classes, the background among them, and 2 names are given"):
+        ours.maskrcnn_resnet50_fpn(["background", "pen"], file[0], new_layers=False)
+    assert ours.maskrcnn_resnet50_fpn(num_classes=2, weights=file[0]).classes == ("background", "class 1")
+
+
+def test_num_classes_as_torchvision_takes_it():
+    for build, theirs in (
+        (ours.maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn),
+        (ours.fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn),
+    ):
+        wanted = rename_keys(theirs(weights=None, weights_backbone=None, num_classes=5).state_dict())
+        found = build(num_classes=5).state_dict()
+        assert {name: value.shape for name, value in found.items()} == {n: v.shape for n, v in wanted.items()}
+    for wrong in ({"num_classes": 3}, {"classes": None, "num_classes": 1}):
+        with pytest.raises(ValueError, match=r"num_classes is \d"):
+            ours.maskrcnn_resnet50_fpn(**{"classes": ["background", "a"], **wrong})
+
+
+def test_the_tutorials_lines_work_on_our_model(tmp_path):
+    """Training, detecting, saving and loading, both in our way and as a state dict."""
+    torch.manual_seed(0)
+    small = replace(ours.PYRAMID_MASK_HEADS, score_threshold=0.0, max_detections=5)
+    model = tutorial(ours.maskrcnn_resnet50_fpn(heads=small, transform=SMALL), 2, 48)
+    assert model.classes == ("background", "class 1")
+    model.classes = ["background", "pedestrian"]
+    with pytest.raises(ValueError, match="classes has 3 names, but the box predictor has 2 classes"):
+        model.classes = ["background", "pedestrian", "dog"]
+    boxes, images = torch.tensor([[5.0, 5.0, 60.0, 40.0]]), [torch.rand(3, 64, 96)]
+    target = {"boxes": boxes, "labels": torch.ones(1).long(), "masks": ellipses(boxes, (64, 96))}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = FineTuningSettings(iterations=1, pictures_per_batch=1, min_size=96)
+    fine_tune(model, [(images[0], target)], settings, out=tmp_path / "m.safetensors", quiet=True)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {
+        name for name in before if name.startswith(("roi_heads.box_predictor", "roi_heads.mask_predictor"))
+    } <= changed
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    (wanted,) = model.detect(images)
+    again = ours.maskrcnn_resnet50_fpn(model.classes, tmp_path / "m.pth", heads=small, transform=model.transform)
+    saved = ours.load_mask_rcnn(tmp_path / "m.safetensors")  # in half precision
+    assert saved.classes == again.classes == ("background", "pedestrian")
+    assert len(wanted["labels"]) == 5
+    for name, value in again.detect(images)[0].items():
+        assert torch.equal(value, wanted[name]), name
+    half = model.half().float().state_dict()
+    assert all(torch.equal(value, half[name]) for name, value in saved.state_dict().items() if "running" not in name)
 
 
 def test_class_names_are_torchvisions():
