@@ -92,8 +92,8 @@ class VocDataset(FolderDataset):
         with_masks = set(names) & names_with_masks(root) if masks is not False else set()
         if masks and not with_masks:
             raise DatasetError(
-                f"{root}: none of the {len(names)} images has masks (SegmentationObject); a detector of boxes needs "
-                "none: masks=False, or --no-masks"
+                f"{root}: none of the {len(names)} images has masks (SegmentationObject), which Mask R-CNN learns "
+                "from; detectors of boxes need none (masks=False)"
             )
         classes = class_names(one for one in found.values() if isinstance(one, VocAnnotation))
         super().__init__(root, classes, [], bool(with_masks), drop_invalid)

@@ -12,9 +12,9 @@ from minircnn.datasets.coco_format import DatasetError
 from minircnn.datasets.splits import did_you_mean, indices_by_id
 from minircnn.datasets.voc_format import BACKGROUND, CLASSES, VocAnnotation, read_annotation
 
-MOST_FOLDERS = 2  # below the root, one in the other, that are looked into
+MOST_FOLDERS = 4  # below the root, one in the other, that are looked into
 WHAT = "a folder with images and their annotations (.xml), such as VOCdevkit/VOC2007"
-_NO_IMAGES = (".", "_", "segmentation", "mask")  # how folders begin that hold other files, or images of masks
+_MASKS = ("SegmentationObject", "SegmentationClass")  # PASCAL's folders of images that are masks
 
 
 def read_folder(root: Path) -> tuple[dict[str, VocAnnotation | Exception], list[Path]]:
@@ -40,7 +40,8 @@ def read_folder(root: Path) -> tuple[dict[str, VocAnnotation | Exception], list[
             found[name].image = _take_image(found[name], images)
         except (DatasetError, OSError) as error:
             found[name] = error
-    return found, [path for paths in images.values() for path in paths]
+    stems = {path.stem for path in files}  # what is left of these are masks or copies
+    return found, [path for stem, paths in images.items() if stem not in stems for path in paths]
 
 
 def _find_files(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
@@ -48,10 +49,10 @@ def _find_files(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
     endings = Image.registered_extensions()
     annotations: list[Path] = []
     images: dict[str, list[Path]] = {}
-    for place, folders, files in os.walk(root, followlinks=True):
+    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
         here = Path(place)
         deep = len(here.relative_to(root).parts) >= MOST_FOLDERS
-        folders[:] = [] if deep else sorted(name for name in folders if not name.lower().startswith(_NO_IMAGES))
+        folders[:] = [] if deep else sorted(name for name in folders if name[0] not in "._" and name not in _MASKS)
         for path in (here / name for name in sorted(files) if name[0] != "."):
             if path.suffix.lower() == ".xml":
                 annotations.append(path)
@@ -63,6 +64,10 @@ def _find_files(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
         hint = f"did you mean {off[0].parent}?" if off else f"name {WHAT}"
         raise FileNotFoundError(f"{root}: there are no annotation files (.xml) of images in this folder; {hint}")
     return annotations, images
+
+
+def _refuse(error: OSError) -> None:
+    raise DatasetError(f"{error.filename}: this folder cannot be read ({error.strerror}); change its permissions")
 
 
 def _take_image(annotation: VocAnnotation, images: dict[str, list[Path]]) -> Path:

@@ -178,7 +178,7 @@ def test_mask_numbers_count_objects_that_were_dropped(tmp_path):
 
 def test_split_without_masks_is_refused(root):
     with pytest.raises(
-        DatasetError, match=r"none of the 3 images has masks .*; a detector of boxes needs none: masks=False, or --no-"
+        DatasetError, match=r"none of the 3 images has masks .*; detectors of boxes need none \(masks=False\)"
     ):
         VocDataset(root, masks=True)
     data = VocDataset(root)
