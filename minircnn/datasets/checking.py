@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
-from minircnn.datasets.coco import CocoDataset, Target
-from minircnn.datasets.coco_format import OVERHANG, DatasetError, category_problems, image_problems, read_coco_json
+from minircnn.datasets.coco import Target
+from minircnn.datasets.coco_format import OVERHANG, DatasetError
 from minircnn.datasets.folder import boxes_around
+from minircnn.datasets.images import UPRIGHT, read_head
 from minircnn.datasets.named import open_data
 from minircnn.transforms import Transform
 
@@ -81,15 +82,14 @@ def open_to_check(
         DatasetError: What was asked for is no data set at all.
         FileNotFoundError: There is no such folder or file.
     """
-    if name == "coco" and root is not None and annotations is not None and root.is_dir():
-        content = read_coco_json(annotations)
-        problems = [*category_problems(content["categories"]), *image_problems(content["images"], root)]
-        if problems:
-            return None, [f"{annotations}: {problem}" for problem in problems]
-    data = open_data(name, root, annotations, split=split, masks=masks, drop_invalid=name != "toytown")
+    try:
+        data = open_data(name, root, annotations, split=split, masks=masks, drop_invalid=name != "toytown")
+    except DatasetError as error:
+        if not error.problems:
+            raise
+        return None, error.problems
     whole = getattr(data, "whole", data)
-    where = f"{annotations}: " if isinstance(whole, CocoDataset) else ""
-    return data, [f"{where}{problem}" for problem in whole.dropped]
+    return data, [*whole.dropped, *getattr(whole, "notes", ())]
 
 
 def examine(
@@ -119,7 +119,7 @@ def examine(
             shown_in.update(set(labels))
             _count(report, target)
         if image is not None:
-            found += _twice(data.image_path(index), files)
+            found += [*_turned(data.image_path(index)), *_twice(data.image_path(index), files)]
             size = (image.shape[1], image.shape[2])
             report.smallest = min(report.smallest or size, size, key=lambda s: s[0] * s[1])
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
@@ -148,6 +148,18 @@ def _twice(path: Path, files: dict[bytes, Path]) -> list[str]:
     if first == path:
         return []
     return [f"{path}: the same picture as {first}; remove one, or it may be both learned from and tested with"]
+
+
+def _turned(path: Path) -> list[str]:
+    """Whether an EXIF tag turns an image, which programs for annotation may have obeyed or not."""
+    _, orientation = read_head(path)
+    if orientation == UPRIGHT:
+        return []
+    return [
+        f"{path}: its EXIF tag turns it (orientation {orientation}). Objects count as drawn on the upright image, but "
+        "where their file states the size of the unturned one they are turned with it; look whether they fit (--out), "
+        "or write the image without the tag"
+    ]
 
 
 def _count(report: Report, target: Target) -> None:

@@ -20,15 +20,20 @@ from torch.utils.data import Dataset
 from minircnn.datasets.coco_format import (
     DatasetError,
     Record,
+    annotation_name,
     annotation_problems,
+    area_problem,
     category_problems,
     image_problems,
     raise_problems,
     read_coco_json,
+    repeated_files,
 )
-from minircnn.datasets.images import read_image
+from minircnn.datasets.images import UPRIGHT, read_head, read_image, turn, turn_boxes
 
 Target = dict[str, Any]
+
+BACKGROUND = "background"
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target]]):
@@ -37,7 +42,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     ``dataset[i]`` is ``(image, target)``: the image as (3, H, W) float32 in [0, 1], the target a dict of
 
     ==========  ===================  ========================================================
-    boxes       (G, 4) float32       x1, y1, x2, y2 in pixels, half open, as the file states them
+    boxes       (G, 4) float32       x1, y1, x2, y2 in pixels, half open
     labels      (G,) int64           1 … K-1; 0 is background
     masks       (G, H, W) bool       only with ``masks=True``
     image_id    int                  the file's id of the image
@@ -47,6 +52,9 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
     Pictures stand in the order of the file, objects within a picture too. A picture without objects stays, with G = 0:
     it is all background, and a detector has to stay silent on it.
+
+    Images are upright, as a viewer shows them, and objects lie on the upright image: where the file states the size of
+    the unturned pixels of an image that an EXIF tag turns, its annotations are turned with it (docs/data_formats.md).
 
     Paper vs code: COCO's 80 categories have ids from 1 to 90 with gaps. A classifier needs labels without gaps, so
     label ``k`` is the k-th category in order of its id. torchvision's ``CocoDetection`` leaves that, the conversion of
@@ -59,6 +67,9 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         category_ids: K - 1 ids of the file; ``category_ids[label - 1]`` belongs to a label.
         image_ids: The file's id of each picture, by index.
         dropped: Defects of the annotations that were left out (only with ``drop_invalid=True``).
+        left_out: How many annotations these are.
+        notes: What is odd in the file although it can be read: categories of one name (read as one class), files under
+            two image ids, areas that cannot be.
     """
 
     def __init__(
@@ -82,34 +93,59 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             raise FileNotFoundError(f"{self.root}: there is no such folder of pictures; check the root")
         content = read_coco_json(self.annotations)
         categories, images = content["categories"], content["images"]
-        raise_problems(self.annotations, [*category_problems(categories), *image_problems(images, self.root)])
+        raise_problems(
+            self.annotations, [*category_problems(categories), *image_problems(images, self.root)], advice=""
+        )
 
-        categories = sorted(categories, key=lambda category: category["id"])
-        self.classes: list[str] = ["background", *(category["name"] for category in categories)]
-        self.category_ids: list[int] = [category["id"] for category in categories]
-        self._label_of = {category_id: label for label, category_id in enumerate(self.category_ids, start=1)}
-        self.image_ids: list[int] = [image["id"] for image in images]
         self._images: list[Record] = images
+        self.image_ids: list[int] = [image["id"] for image in images]
+        self.notes: list[str] = list(repeated_files(images))
+        self._name_classes(categories, content["annotations"])
         self._objects, problems = self._sort_annotations(content["annotations"])
+        kept = [annotation for objects in self._objects.values() for annotation in objects]
+        self.left_out = len(content["annotations"]) - len(kept)
         self.dropped: list[str] = problems if drop_invalid else []
         if not drop_invalid:
             raise_problems(self.annotations, problems)
+        by_id = {image["id"]: image for image in images}
+        self.notes += [
+            annotation_name(annotation, by_id[annotation["image_id"]]) + problem
+            for annotation in kept
+            if (problem := area_problem(annotation))
+        ]
+
+    def _name_classes(self, categories: list[Record], annotations: list[Any]) -> None:
+        """Labels for the categories, one for each name."""
+        used = {annotation.get("category_id") for annotation in annotations if isinstance(annotation, dict)}
+        ids: dict[str, list[int]] = {}
+        for category in sorted(categories, key=lambda category: category["id"]):
+            ids.setdefault(category["name"], []).append(category["id"])
+        if BACKGROUND in ids and not used.intersection(ids[BACKGROUND]):
+            del ids[BACKGROUND]  # which every detector has anyway
+        for name, same in ids.items():
+            if name == BACKGROUND:
+                problem = f"category {same[0]}: objects cannot be of the class {name!r}: rename it, or delete them"
+                raise_problems(self.annotations, [problem], advice="")
+            if len(same) > 1:
+                self.notes.append(
+                    f"categories {' and '.join(map(str, same))}: two categories of the same name, {name!r}, are "
+                    "read as one class: delete one, or give each its own name"
+                )
+        self.classes: list[str] = [BACKGROUND, *ids]
+        self.category_ids: list[int] = [next((one for one in same if one in used), same[0]) for same in ids.values()]
+        self._label_of = {one: label for label, same in enumerate(ids.values(), start=1) for one in same}
 
     def _sort_annotations(self, annotations: list[Any]) -> tuple[dict[int, list[Record]], list[str]]:
         """The valid annotations by their image id, and the problems of the others."""
         images = {image["id"]: image for image in self._images}
-        category_ids = set(self.category_ids)
         by_image: dict[int, list[Record]] = {image_id: [] for image_id in images}
         seen: set[int] = set()
         problems: list[str] = []
         for annotation in annotations:
-            found = list(annotation_problems(annotation, images, category_ids, self.masks))
+            found = list(annotation_problems(annotation, images, self._label_of.keys(), self.masks))
             if not found and annotation["id"] in seen:
-                name = images[annotation["image_id"]]["file_name"]
-                found = [
-                    f"image {annotation['image_id']} ({name!r}), annotation {annotation['id']}: its id is used twice: "
-                    "give each annotation its own id"
-                ]
+                where = annotation_name(annotation, images[annotation["image_id"]])
+                found = [f"{where}its id is used twice: give each annotation its own id"]
             if found:
                 problems += found
             else:
@@ -135,8 +171,27 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         return self.root / self._images[index]["file_name"]
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of picture ``index``, as the JSON states it."""
-        return self._images[index]["height"], self._images[index]["width"]
+        """(height, width) of picture ``index``, upright; for errors see :meth:`load_image`."""
+        return self._look_at(index)[0]
+
+    def _look_at(self, index: int) -> tuple[tuple[int, int], int]:
+        """The size of an image, compared with what the JSON states, and the EXIF tag to turn its annotations by."""
+        record, path = self._images[index], self.image_path(index)
+        name = f"{path} (image {record['id']} of {self.annotations})"
+        try:
+            size, orientation = read_head(path)
+        except DatasetError as error:
+            raise DatasetError(f"{name}: {error}") from error
+        stated = (record["height"], record["width"])
+        if stated == size:
+            return size, UPRIGHT
+        if orientation > 4 and stated == size[::-1]:
+            return size, orientation
+        hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
+        raise DatasetError(
+            f"{name}: the image is {size[0]} high and {size[1]} wide, the JSON says {stated[0]} and {stated[1]}{hint}; "
+            "its boxes may not fit: use the original image or correct the JSON"
+        )
 
     def load_image(self, index: int) -> Tensor:
         """Only the picture: (3, H, W) float32 in [0, 1].
@@ -145,36 +200,34 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             IndexError: No such picture.
             DatasetError: The file cannot be decoded, or its size is not the one that the JSON states.
         """
-        record, path = self._images[index], self.image_path(index)
-        name = f"{path} (image {record['id']} of {self.annotations})"
+        self._look_at(index)
         try:
-            image, hint = read_image(path), ""
+            return read_image(self.image_path(index))  # (3, H, W)
         except DatasetError as error:
+            name = f"{self.image_path(index)} (image {self.image_ids[index]} of {self.annotations})"
             raise DatasetError(f"{name}: {error}") from error
-        stated, actual = self.image_size(index), tuple(image.shape[1:])
-        if stated != actual:
-            if stated == actual[::-1]:
-                hint = " (height and width are exchanged: was the JSON written for the picture turned by its EXIF tag?)"
-            raise DatasetError(
-                f"{name}: the picture is {actual[0]} high and {actual[1]} wide, the JSON says {stated[0]} and "
-                f"{stated[1]}{hint}; its boxes may not fit: use the original picture or correct the JSON"
-            )
-        return image  # (3, H, W)
 
     def load_target(self, index: int) -> Target:
-        """Only the target, without opening the picture: for counting, or for evaluating. See the class for its keys."""
+        """Only the target, of the image only its size: for counting, or for evaluating. See the class for its keys.
+
+        Raises:
+            IndexError: No such picture.
+            DatasetError: The file is no image, or its size is not the one that the JSON states.
+        """
         objects = self._objects[self.image_ids[index]]
-        height, width = self.image_size(index)
+        size, orientation = self._look_at(index)
         corners = [(x, y, x + w, y + h) for x, y, w, h in (annotation["bbox"] for annotation in objects)]
+        boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)  # (G, 4), also for G = 0
         target: Target = {
-            "boxes": torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),  # (G, 4), also for G = 0
+            "boxes": turn_boxes(boxes, orientation, size),
             "labels": torch.tensor([self._label_of[a["category_id"]] for a in objects], dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": torch.tensor([a.get("iscrowd", 0) for a in objects], dtype=torch.bool),  # (G,)
             "area": torch.tensor([a["area"] for a in objects], dtype=torch.float32),  # (G,)
         }
         if self.masks:
-            target["masks"] = decode_masks([a["segmentation"] for a in objects], (height, width))  # (G, H, W)
+            stated = (self._images[index]["height"], self._images[index]["width"])
+            target["masks"] = turn(decode_masks([a["segmentation"] for a in objects], stated), orientation)  # (G, H, W)
         return target
 
 

@@ -16,8 +16,12 @@ Format: https://cocodataset.org/#format-data (object detection). Its three ways 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PureWindowsPath
+from posixpath import normpath
 from types import UnionType
 from typing import Any
 
@@ -30,15 +34,32 @@ OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out
 LARGEST = 1e15  # beyond any picture, and far from what a float can hold
 MOST_PIXELS = 89_478_485  # of an image: Pillow's own limit; one that is larger could fill the memory
 MOST_DIGITS = 12  # of five bits, so that a run length fits into 63 bits
-MOST_LISTED = 10  # a file with a thousand defects has one cause; ten of them show it
+MOST_LISTED = 10  # kinds of defects that an error names
+MOST_ALIKE = 3  # defects of one kind that are told one by one; of more, the first is told and the places of these
+DROP_THEM = "drop_invalid=True, on the command line --drop-invalid, leaves invalid annotations out"
+NEAR_FOLDERS = 200  # that are searched for images that do not lie where they should
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
+_DETAIL = re.compile(r"'[^']*'|\[[^\]]*\]|-?\d[\d.]*(e[+-]?\d+)?")  # what differs between defects of one kind
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message names file, image and annotation, and a remedy."""
+    """A data set that cannot be used as it is; the message names file, image and annotation, and a remedy.
+
+    Attributes:
+        problems: Every defect, one sentence each, where there may be several.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
 
 
 def read_coco_json(path: Path) -> Record:
     """Read a COCO annotation file and check its outermost shape.
+
+    What programs write in other ways is read where its meaning is plain: numbers as text or with a fraction of zero,
+    a polygon that is not in a list of polygons or is a list of points, a category that is listed several times.
 
     Args:
         path: The JSON file.
@@ -70,7 +91,46 @@ def read_coco_json(path: Path) -> Record:
                 f"{path}: no list {key!r}; a COCO data set is one JSON object with the lists "
                 "'images', 'annotations' and 'categories' (a file of results is something else)"
             )
+    for record in filter(_is_record, [*content["images"], *content["categories"], *content["annotations"]]):
+        _write_plainly(record)
+    # Some programs write the category anew for each image.
+    content["categories"] = list({_identity(one): one for one in reversed(content["categories"])}.values())[::-1]
     return content
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _identity(category: object) -> str:
+    """The same for entries that say the same."""
+    return repr((category.get("id"), category.get("name")) if isinstance(category, dict) else category)
+
+
+def _write_plainly(record: Record) -> None:
+    """Puts numbers and lists of a record into the form that the format asks for, where their meaning is plain."""
+    for key in ("id", "image_id", "category_id", "height", "width", "iscrowd", "area"):
+        if isinstance(record.get(key), str | float):
+            record[key] = _plain_number(record[key])
+    if isinstance(record.get("bbox"), list):
+        record["bbox"] = [_plain_number(value) if isinstance(value, str) else value for value in record["bbox"]]
+    polygons = record.get("segmentation")
+    if isinstance(polygons, list) and polygons:
+        if not any(isinstance(one, list) for one in polygons):
+            polygons = [polygons]  # x1, y1, x2, y2, … alone
+        elif all(isinstance(one, list) and len(one) == 2 for one in polygons):
+            polygons = [[value for point in polygons for value in point]]  # [x1, y1], [x2, y2], …
+        record["segmentation"] = [
+            [_plain_number(value) for value in one] if isinstance(one, list) and str in map(type, one) else one
+            for one in polygons
+        ]
+
+
+def _plain_number(value: Any) -> Any:  # noqa: ANN401 - what the JSON holds
+    """A number that is written as text, and a whole one that is written with a fraction of zero; else the value."""
+    if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value):
+        value = float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
 
 
 class RunLengthError(ValueError):
@@ -86,14 +146,47 @@ class RunLengthError(ValueError):
         self.number, self.what = number, what
 
 
-def raise_problems(path: Path, problems: list[str]) -> None:
-    """Raise one :class:`DatasetError` that lists the problems of a file; do nothing where there are none."""
+def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM) -> None:
+    """Raise one :class:`DatasetError` that lists the problems of a file; do nothing where there are none.
+
+    Args:
+        path: The file.
+        problems: One sentence each.
+        advice: A last line: what helps against all of them.
+    """
     if not problems:
         return
-    lines = [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems[:MOST_LISTED]]
-    if len(problems) > MOST_LISTED:
-        lines.append(f"… and {len(problems) - MOST_LISTED} more")
-    raise DatasetError("\n  ".join(lines))
+    kinds = grouped(problems)
+    lines = [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *kinds[:MOST_LISTED]]
+    if len(kinds) > MOST_LISTED:
+        lines.append(f"… and {len(kinds) - MOST_LISTED} more lines")
+    raise DatasetError("\n  ".join([*lines, *([advice] if advice else [])]), problems)
+
+
+def grouped(problems: Iterable[str]) -> list[str]:
+    """Defects of one kind in one line: the first, how many there are, and the first three places.
+
+    Args:
+        problems: Sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words.
+
+    Returns:
+        As many lines as kinds, in the order of the first of each; up to three of a kind have a line each.
+
+    Example:
+        >>> grouped([f"image {n}: box [{n}, 2] is not right" for n in range(5)])
+        ['image 0: box [0, 2] is not right (and 4 more like this: image 1; image 2; …)']
+    """
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        kinds[_DETAIL.sub("#", problem.partition(": ")[2] or problem)].append(problem)
+    lines = []
+    for alike in kinds.values():
+        if len(alike) <= MOST_ALIKE:
+            lines += alike
+        else:
+            places = "; ".join(problem.partition(": ")[0] for problem in alike[1:MOST_ALIKE])
+            lines.append(f"{alike[0]} (and {len(alike) - 1} more like this: {places}; …)")
+    return lines
 
 
 def category_problems(categories: list[Any]) -> Iterator[str]:
@@ -116,6 +209,7 @@ def image_problems(images: list[Any], root: Path) -> Iterator[str]:
     if not images:
         yield "'images' is empty: a data set needs at least one picture"
     seen: set[int] = set()
+    near: str | None = None  # searched for once
     for position, image in enumerate(images):
         problem = _key_problem(image, {"id": int, "file_name": str, "height": int, "width": int})
         if problem:
@@ -128,9 +222,46 @@ def image_problems(images: list[Any], root: Path) -> Iterator[str]:
             yield f"{name}: height {image['height']}, width {image['width']}: both must be at least 1"
         elif image["height"] * image["width"] > MOST_PIXELS:
             yield f"{name}: height {image['height']}, width {image['width']}: too large to be read; correct the numbers"
-        if not _is_file(root / image["file_name"]):
-            yield f"{name}: no such file in {root}: put it there, give another root, or remove the image from the file"
+        if _leaves(image["file_name"]):
+            yield f"{name}: its name leads out of {root}: give the folder above all images as root, and names within it"
+        elif not _is_file(root / image["file_name"]):
+            if near is None:
+                near = _search(root, image["file_name"])
+            yield f"{name}: no such file in {root}{near}: put it there, give another root, or remove the image"
         seen.add(image["id"])
+
+
+def repeated_files(images: list[Record]) -> Iterator[str]:
+    """Files that several images name, one sentence each: they may be learned from and tested with."""
+    first: dict[str, Record] = {}
+    for image in images:
+        other = first.setdefault(normpath(image["file_name"]), image)
+        if other is not image:
+            yield (
+                f"image {image['id']} ({image['file_name']!r}): the same file as image {other['id']}: it may be both "
+                "learned from and tested with; give the objects of both one image id"
+            )
+
+
+def _leaves(file_name: str) -> bool:
+    """Whether a name is absolute or climbs out of the root, as POSIX or as Windows reads it."""
+    path = PureWindowsPath(file_name)
+    return bool(path.anchor) or normpath(path.as_posix()).split("/")[0] == ".."
+
+
+def _search(root: Path, file_name: str) -> str:
+    """Where a file lies that is not in the root, in words; nothing if it is neither around the root nor in it."""
+    path = PureWindowsPath(file_name)
+    below = list(islice((one for one in root.glob("*/") if one.is_dir()), NEAR_FOLDERS))
+    deeper = islice((one for folder in below for one in folder.glob("*/") if one.is_dir()), NEAR_FOLDERS)
+    beside = islice((one for one in root.resolve().parent.glob("*/") if one.is_dir()), NEAR_FOLDERS)
+    for folder in (*below, *deeper, root.resolve().parent, *beside):
+        if _is_file(folder / file_name):
+            return f", but in {folder}"
+    for folder in (root, *below):
+        if _is_file(folder / path.name):
+            return f", but {folder} holds a {path.name!r}; names have to be those within the root, with /"
+    return ""
 
 
 def _is_file(path: Path) -> bool:
@@ -142,7 +273,7 @@ def _is_file(path: Path) -> bool:
 
 
 def annotation_problems(
-    annotation: object, images: dict[int, Record], category_ids: set[int], masks: bool
+    annotation: object, images: dict[int, Record], category_ids: Collection[int], masks: bool
 ) -> Iterator[str]:
     """Defects of one annotation, one sentence each.
 
@@ -164,7 +295,7 @@ def annotation_problems(
             "add the image or delete the annotation"
         )
         return
-    where = f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
+    where = annotation_name(annotation, image)
     if annotation["category_id"] not in category_ids:
         yield where + f"unknown category {annotation['category_id']}: add it to 'categories' or delete the annotation"
     if annotation.get("iscrowd", 0) not in (0, 1):
@@ -174,6 +305,22 @@ def annotation_problems(
     yield from (where + problem for problem in _box_problems(annotation["bbox"], image))
     if masks:
         yield from (where + problem for problem in segmentation_problems(annotation.get("segmentation"), image))
+
+
+def annotation_name(annotation: Record, image: Record) -> str:
+    """What a sentence about an annotation begins with."""
+    return f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
+
+
+def area_problem(annotation: Record) -> str | None:
+    """What is wrong with the area of an annotation that is right otherwise; None if nothing is."""
+    area, (width, height) = annotation["area"], annotation["bbox"][2:]
+    if 0 < area <= (width + OVERHANG) * (height + OVERHANG):
+        return None
+    return (
+        f"'area' is {area}, its box has {width * height:g} pixels: by its area an object counts as small, medium or "
+        "large; state that of the mask or of the box"
+    )
 
 
 def _box_problems(bbox: list[Any], image: Record) -> Iterator[str]:
@@ -201,7 +348,7 @@ def segmentation_problems(segmentation: object, image: Record) -> Iterator[str]:
     elif not isinstance(segmentation, list) or not segmentation:
         yield (
             f"its 'segmentation' is {segmentation!r}, not a list of polygons or a run-length mask: add it, "
-            "or open the data set with masks=False to use boxes only"
+            "or use boxes only, with masks=False or --no-masks"
         )
     else:
         for number, polygon in enumerate(segmentation):

@@ -123,7 +123,7 @@ def empty_mask(folder, content):
 
 
 def mask_elsewhere(folder, content):
-    content["annotations"][1]["bbox"] = [9, 1, 1, 1]
+    content["annotations"][1].update(bbox=[9, 1, 1, 1], area=1)
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,16 @@ def mask_elsewhere(folder, content):
     [
         (same_picture, "3.png: the same picture as {folder}/1.png; remove one"),
         (unreadable, "2.png (image 2 of {folder}/x.json): the image cannot be decoded"),
-        (other_size, "2.png (image 2 of {folder}/x.json): the picture is 8 high and 10 wide, the JSON says 10 and 8"),
-        (missing, "x.json: image 2 ('2.png'): no such file"),
+        (other_size, "2.png (image 2 of {folder}/x.json): the image is 8 high and 10 wide, the JSON says 10 and 8"),
+        (missing, "image 2 ('2.png'): no such file"),
         (
             outside,
-            "x.json: image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the picture",
+            "image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the picture",
         ),
-        (no_width, "x.json: image 1 ('1.png'), annotation 6: box [2, 1, 0, 3] has no width"),
-        (unknown_class, "x.json: image 1 ('1.png'), annotation 6: unknown category 77"),
+        (no_width, "image 1 ('1.png'), annotation 6: box [2, 1, 0, 3] has no width"),
+        (unknown_class, "image 1 ('1.png'), annotation 6: unknown category 77"),
         (twice, "1.png, object 2 (dog): the same class and box as object 1; delete one"),
-        (no_mask, "x.json: image 1 ('1.png'), annotation 6: its 'segmentation' is []"),
+        (no_mask, "image 1 ('1.png'), annotation 6: its 'segmentation' is []"),
         (empty_mask, "1.png, object 2 (cat): its mask is empty"),
         (mask_elsewhere, "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box is 9, 1, 10, 2"),
     ],
@@ -149,7 +149,8 @@ def test_each_defect_is_found_and_named_once(coco, plant, words):
     content = coco_content()
     plant(coco, content)
     _, (problem,) = look(coco, content)
-    assert problem.startswith(f"{coco}/{words}".replace("{folder}", str(coco)))
+    where = "" if words.startswith("image ") else f"{coco}/"  # seen in the JSON, or in the image itself
+    assert problem.startswith(where + words.replace("{folder}", str(coco)))
 
 
 def test_all_defects_are_listed_however_many(coco):

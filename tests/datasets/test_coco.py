@@ -256,7 +256,8 @@ BAD_ANNOTATIONS = {
     "no id": (annotation(id=None), r"annotation without id: no 'id'"),
     "no area": (annotation(area=None), r"'area' is None"),
     "no object": ("nonsense", r"annotation 'nonsense': 'nonsense' is not an object"),
-    "id as text": (annotation(id="11"), r"'id' is '11': it must be a whole number"),
+    "id a word": (annotation(id="eleven"), r"'id' is 'eleven': it must be a whole number"),
+    "id with a fraction": (annotation(id=11.5), r"'id' is 11.5: it must be a whole number"),
     "id as truth value": (annotation(id=True), r"'id' is True: it must be a whole number"),
     "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
     "unknown category": (annotation(category_id=5), r"unknown category 5"),
@@ -269,13 +270,13 @@ BAD_ANNOTATIONS = {
     "nan": (annotation(bbox=[2, 1, float("nan"), 3]), r"is not four finite numbers"),
     "a number of 400 digits": (annotation(area=10**400), r"area"),
     "infinite": (annotation(bbox=[2, 1, float("inf"), 3]), r"is not four finite numbers"),
-    "text in box": (annotation(bbox=[2, 1, "4", 3]), r"is not four finite numbers"),
+    "text in box": (annotation(bbox=[2, 1, "4 px", 3]), r"is not four finite numbers"),
     "right of picture": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the picture of 10×8 pixels"),
     "below picture": (annotation(bbox=[2, 1, 4, 8.5]), r"leaves the picture of 10×8 pixels"),
     "left of picture": (annotation(bbox=[-1.5, 1, 4, 3]), r"leaves the picture of 10×8 pixels"),
     "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
     "segmentation a text": (annotation(segmentation="mask"), r"'segmentation' is 'mask'"),
-    "polygon as flat list": (annotation(segmentation=SQUARE), r"polygon 0 is malformed"),
+    "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
     "polygon of two corners": (annotation(segmentation=[SQUARE, [1, 1, 2, 2]]), r"polygon 1 is malformed"),
     "polygon of odd count": (annotation(segmentation=[SQUARE[:7]]), r"polygon 0 is malformed"),
     "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
@@ -374,15 +375,20 @@ def test_missing_folder_and_file(folder):
         CocoDataset(folder / "absent", folder / "instances.json")
 
 
-def test_all_problems_are_reported_at_once_and_a_flood_is_cut(folder):
+def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
     records = [annotation(id=n, bbox=[2, 1, 0, 0], category_id=1) for n in range(20)]
     with pytest.raises(DatasetError) as caught:
         load(folder, tiny(annotations=records))
     lines = str(caught.value).splitlines()
     assert "60 problems" in lines[0]
-    assert len(lines) == 12
-    assert lines[-1].strip() == "… and 50 more"
-    assert all(word in lines[n] for n, word in ((1, "unknown category"), (2, "no width"), (3, "no height")))
+    assert len(lines) == 5, "a line for each kind, and what helps"
+    for line, words in zip(lines[1:4], ("unknown category", "no width", "no height"), strict=True):
+        assert line.startswith("  image 7 ('a.png'), annotation 0: ")
+        assert words in line
+        more = "(and 19 more like this: image 7 ('a.png'), annotation 1; image 7 ('a.png'), annotation 2; …)"
+        assert line.endswith(more)
+    assert "--drop-invalid" in lines[4]
+    assert len(caught.value.problems) == 60
 
 
 def test_box_may_stick_out_by_the_rounding_of_a_tool_and_stays_as_stated(folder):
