@@ -63,6 +63,7 @@ def check(
     """
     _check_files(out, json_file)
     from minircnn.datasets.checking import Report, examine, open_to_check
+    from minircnn.datasets.coco_format import grouped
 
     data, problems = open_to_check(name, root, annotations, split=split, masks=masks)
     if data is None:
@@ -74,8 +75,8 @@ def check(
         for note in getattr(getattr(data, "whole", data), "notes", ()):
             typer.echo(printable(note))
     anchors = _suggest(report, min_size)
-    for problem in report.problems:
-        typer.echo(printable(problem))
+    for line in grouped(report.problems):
+        typer.echo(printable(line))
     if out and report.readable:
         _write_sheet(data, report, pictures, out)
     if json_file:

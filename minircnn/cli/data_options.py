@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from minircnn.cli.class_names import listed
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import check_count, given, new_weights
+from minircnn.cli.options import as_command, check_count, given, new_weights
+from minircnn.cli.pictures import printable
 
 TOYTOWN = "toytown"
 HELD_OUT = ("val", "test")  # the parts of Toy Town that nothing learns from
@@ -45,6 +47,9 @@ ClassNames = Annotated[
         "--classes", metavar="NAMES", help="Only these, with commas between them.", show_default="all of them"
     ),
 ]
+DropInvalid = Annotated[
+    bool, typer.Option("--drop-invalid", help="Leave invalid annotations out, and say how many, rather than refuse.")
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class DataOptions:
         annotations: the file that describes it.
         split: which part of it; None for what suits the command.
         classes: names, perhaps several in one with commas between them; None or nothing for all.
+        drop_invalid: whether to leave invalid annotations out.
     """
 
     name: str = TOYTOWN
@@ -64,11 +70,12 @@ class DataOptions:
     annotations: Path | None = None
     split: str | None = None
     classes: Sequence[str] | None = None
+    drop_invalid: bool = False
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> DataOptions:
         """From the options of a command, by name."""
-        return cls(options["data"], options["root"], options["annotations"], options["split"], options["classes"])
+        return cls(*(options[key] for key in ("data", "root", "annotations", "split", "classes", "drop_invalid")))
 
     @property
     def is_plain_toytown(self) -> bool:
@@ -86,15 +93,23 @@ class DataOptions:
         return PAPER_PROPOSALS if wanted is None and self.name != TOYTOWN else wanted
 
     def words(self) -> dict[str, str]:
-        """What to say to get the same pictures; of folders only the names, as of the file to write."""
+        """What to say to get the same images."""
         words = given(
             data=None if self.name == TOYTOWN else self.name,
-            root=self.root and (self.root.resolve().name or "/"),
-            annotations=self.annotations and self.annotations.name,
+            root=self.root,
+            annotations=self.annotations,
             split=self.split,
             classes=self.class_names and ",".join(self.class_names),
+            drop_invalid=self.drop_invalid or None,
         )
-        return {name: str(word) for name, word in words.items()}
+        return {name: word if word is True else str(word) for name, word in words.items()}
+
+    def noted(self) -> dict[str, str]:
+        """The same to be noted beside weights: of folders only the names."""
+        names = given(
+            root=self.root and (self.root.resolve().name or "/"), annotations=self.annotations and self.annotations.name
+        )
+        return {**self.words(), **names}
 
 
 @dataclass(frozen=True)
@@ -136,8 +151,54 @@ def pictures_to_learn_from(options: DataOptions, pictures: int | None, masks: bo
     """
     if options.name == TOYTOWN and options.split not in (None, "train"):
         raise RefusedError(f"--split {options.split}: this part of Toy Town is to measure with; learn from train")
-    default = "trainval" if options.name == "voc" else "train"
-    return _choose(options, options.split or default, pictures, masks)
+    chosen = _choose(options, split_to_learn_from(options), pictures, masks)
+    crowds = 0
+    for index in range(chosen.count):
+        crowd = chosen.data.load_target(index)["iscrowd"].bool()
+        if not crowd.all():
+            return chosen
+        crowds += len(crowd)
+    only = f"only crowds ({crowds})" if crowds else "no object"
+    of_classes = f" of the classes {listed(chosen.data.classes[1:])}" if options.class_names else ""
+    raise ValueError(
+        f"{chosen.title}: {only}{of_classes} in its {chosen.count} images, nothing to learn from; `minircnn data check "
+        f"{options.name}` counts the objects of each class"
+    )
+
+
+def split_to_learn_from(options: DataOptions) -> str:
+    """The part of a data set that training takes."""
+    return options.split or ("trainval" if options.name == "voc" else "train")
+
+
+def how_to_measure(command: str, weights: Path, default: Path, options: DataOptions, masks: bool) -> str:
+    """What to say after a training to measure what came out, on images that it has not seen if there are any.
+
+    Args:
+        command: the detector's name.
+        weights: what was written.
+        default: what ``evaluate`` takes if it is not told.
+        options: what it has learned from.
+        masks: whether it learned from masks.
+    """
+    words: dict[str, Any] = {} if weights.resolve() == default.resolve() else {"weights": weights}
+    remark = ""
+    if options.name != TOYTOWN:
+        learned = split_to_learn_from(options)
+        unseen = {"train": ["test", "val"], "trainval": ["test"], "val": ["test"]}.get(learned, [])
+        split = next((split for split in unseen if _has_images(options, split, masks)), None)
+        words, remark = (
+            {**words, "split": split or learned},
+            "" if split else ", on the images that it has learned from",
+        )
+    return f"`{as_command(f'evaluate {command}', {**options.words(), **words})}` tells how good it is{remark}"
+
+
+def _has_images(options: DataOptions, split: str, masks: bool) -> bool:
+    try:
+        return len(_open(options, split, masks)) > 0
+    except (RefusedError, ValueError, OSError):
+        return False
 
 
 def validation_pictures(options: DataOptions, most: int, masks: bool) -> Chosen:
@@ -170,7 +231,34 @@ def _choose(options: DataOptions, split: str, pictures: int | None, masks: bool)
     data = _open(options, split, masks)
     if not len(data):
         raise RefusedError(f"{_title(options, split)} holds no pictures")
-    return Chosen(options, data, split, check_count(pictures, data, _title(options, split)))
+    chosen = Chosen(options, data, split, check_count(pictures, data, _title(options, split)))
+    if options.name != TOYTOWN:
+        _tell(chosen)
+    return chosen
+
+
+def _tell(chosen: Chosen) -> None:
+    """Says what is odd in a data set and what was left out of it, after a look at the head of each image.
+
+    Raises:
+        DatasetError: an image cannot be used, which otherwise would end a training in its midst.
+    """
+    from minircnn.cli.starting import say
+    from minircnn.datasets.coco_format import grouped
+    from minircnn.datasets.images import orientation_note
+
+    data, indices = chosen.data, list(range(chosen.count))
+    turned = [orientation_note(data.image_path(index)) for index in indices if data.image_size(index)]
+    while hasattr(data, "whole"):
+        data, indices = data.whole, [data.indices[index] for index in indices]
+    for line in grouped([*getattr(data, "notes", ()), *filter(None, turned)]):
+        say(printable(line))
+    if chosen.options.drop_invalid:
+        dropped = list(data.dropped)
+        if hasattr(data, "read_objects"):  # its masks are files, which are read only now
+            dropped += [problem for index in indices for problem in data.read_objects(index).invalid]
+        count = getattr(data, "left_out", len(dropped))
+        say("\n  ".join([f"{count or 'no'} annotation{'s' * (count != 1)} left out", *grouped(dropped)]))
 
 
 def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401 - a data set
@@ -186,6 +274,7 @@ def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401
             split=None if by_id and split == ALL else split,
             classes=options.class_names,
             masks=masks,
+            drop_invalid=options.drop_invalid,
         )
     except DatasetError as error:
         # It begins with the name of an argument where that is at fault, and all of them are options.

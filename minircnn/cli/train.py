@@ -13,8 +13,10 @@ from minircnn.cli.data_options import (
     ClassNames,
     DataName,
     DataOptions,
+    DropInvalid,
     Root,
     SplitToLearnFrom,
+    how_to_measure,
     pictures_to_learn_from,
     weights_to_write,
 )
@@ -125,6 +127,7 @@ def rcnn(
     annotations: AnnotationsFile = None,
     split: SplitToLearnFrom = None,
     classes: ClassNames = None,
+    drop_invalid: DropInvalid = False,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -155,7 +158,7 @@ def rcnn(
     from minircnn.rcnn import RCNN_WEIGHTS
     from minircnn.training import RCNNTrainingSettings, train_rcnn
 
-    wanted = DataOptions(data, root, annotations, split, classes)
+    wanted = DataOptions(data, root, annotations, split, classes, drop_invalid)
     proposals = wanted.max_proposals(max_proposals)
     settings = RCNNTrainingSettings(
         **given(iterations=iterations, learning_rate=learning_rate, max_proposals=proposals, seed=seed)
@@ -169,7 +172,7 @@ def rcnn(
     if last == "pool5":  # what stands behind it has learned nothing
         config, settings = config or _config(last), replace(settings, iterations=iterations or 0)
     tell_of_unfinished(out, resume)
-    used = {**wanted.words(), "pictures": chosen.count, **asdict(settings), "out": named(out)}
+    used = {**wanted.noted(), "pictures": chosen.count, **asdict(settings), "out": named(out)}
     used |= given(network=network and network.name, features=config and config.svm_layer)
     command = as_command("train rcnn", used) + (" --from-scratch" if from_scratch else "")
     samples = chosen.samples()
@@ -186,7 +189,7 @@ def rcnn(
         about={"command": command, "pretrained": describe(start)},
         report=typer.echo,
     )
-    typer.echo(f"written to {out}; `minircnn evaluate rcnn` tells how good it is")
+    typer.echo(f"written to {out}; {how_to_measure('rcnn', out, RCNN_WEIGHTS, wanted, masks=False)}")
 
 
 def _config(features: str) -> RCNNConfig:

@@ -16,8 +16,10 @@ from minircnn.cli.data_options import (
     ClassNames,
     DataName,
     DataOptions,
+    DropInvalid,
     Root,
     SplitToLearnFrom,
+    how_to_measure,
     pictures_to_learn_from,
     validation_pictures,
     weights_to_write,
@@ -98,6 +100,7 @@ def fast_rcnn(
     annotations: AnnotationsFile = None,
     split: SplitToLearnFrom = None,
     classes: ClassNames = None,
+    drop_invalid: DropInvalid = False,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -136,6 +139,7 @@ def faster_rcnn(
     annotations: AnnotationsFile = None,
     split: SplitToLearnFrom = None,
     classes: ClassNames = None,
+    drop_invalid: DropInvalid = False,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -170,6 +174,7 @@ def mask_rcnn(
     annotations: AnnotationsFile = None,
     split: SplitToLearnFrom = None,
     classes: ClassNames = None,
+    drop_invalid: DropInvalid = False,
     out: OutFile = None,
     network: Network = None,
     from_scratch: FromScratch = False,
@@ -254,7 +259,7 @@ def _train(
             evaluate=evaluate,
             evaluate_every=every,
         )
-        say(f"written to {out}; `minircnn evaluate {command}` tells how good it is")
+        say(f"written to {out}; {how_to_measure(command, out, default, wanted, masks)}")
 
 
 def _command(command: str, options: dict[str, Any], settings: JointTrainingSettings, count: int, out: Path) -> str:
@@ -262,7 +267,7 @@ def _command(command: str, options: dict[str, Any], settings: JointTrainingSetti
     words = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name in options}
     mixed_precision = words.pop("mixed_precision")
     words = {
-        **DataOptions.of(options).words(),
+        **DataOptions.of(options).noted(),
         "pictures": count,
         **words,
         "out": named(out),

@@ -22,7 +22,7 @@ from minircnn.boxes import box_iou
 from minircnn.datasets.coco import Target
 from minircnn.datasets.coco_format import OVERHANG, DatasetError
 from minircnn.datasets.folder import boxes_around
-from minircnn.datasets.images import UPRIGHT, read_head
+from minircnn.datasets.images import orientation_note
 from minircnn.datasets.named import open_data
 from minircnn.transforms import Transform
 
@@ -119,14 +119,15 @@ def examine(
             shown_in.update(set(labels))
             _count(report, target)
         if image is not None:
-            found += [*_turned(data.image_path(index)), *_twice(data.image_path(index), files)]
+            path = data.image_path(index)
+            found += [*filter(None, [orientation_note(path)]), *_twice(path, files)]
             size = (image.shape[1], image.shape[2])
             report.smallest = min(report.smallest or size, size, key=lambda s: s[0] * s[1])
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
             if target is not None:
                 report.readable.append(index)
                 report.shapes += _shapes(target, size, min_size)
-                found += object_problems(target, size, report.classes, str(data.image_path(index)))
+                found += object_problems(target, size, report.classes, str(path))
         report.problems += found
     report.per_class = {name: (objects[name], shown_in[name]) for name in report.classes[1:]}
     return report
@@ -148,18 +149,6 @@ def _twice(path: Path, files: dict[bytes, Path]) -> list[str]:
     if first == path:
         return []
     return [f"{path}: the same picture as {first}; remove one, or it may be both learned from and tested with"]
-
-
-def _turned(path: Path) -> list[str]:
-    """Whether an EXIF tag turns an image, which programs for annotation may have obeyed or not."""
-    _, orientation = read_head(path)
-    if orientation == UPRIGHT:
-        return []
-    return [
-        f"{path}: its EXIF tag turns it (orientation {orientation}). Objects count as drawn on the upright image, but "
-        "where their file states the size of the unturned one they are turned with it; look whether they fit (--out), "
-        "or write the image without the tag"
-    ]
 
 
 def _count(report: Report, target: Target) -> None:

@@ -209,7 +209,7 @@ def image_problems(images: list[Any], root: Path) -> Iterator[str]:
     if not images:
         yield "'images' is empty: a data set needs at least one picture"
     seen: set[int] = set()
-    near: str | None = None  # searched for once
+    remedy: str | None = None  # searched for once
     for position, image in enumerate(images):
         problem = _key_problem(image, {"id": int, "file_name": str, "height": int, "width": int})
         if problem:
@@ -225,9 +225,9 @@ def image_problems(images: list[Any], root: Path) -> Iterator[str]:
         if _leaves(image["file_name"]):
             yield f"{name}: its name leads out of {root}: give the folder above all images as root, and names within it"
         elif not _is_file(root / image["file_name"]):
-            if near is None:
-                near = _search(root, image["file_name"])
-            yield f"{name}: no such file in {root}{near}: put it there, give another root, or remove the image"
+            if remedy is None:
+                remedy = _where_it_is(root, image["file_name"])
+            yield f"{name}: no such file in {root}: {remedy}"
         seen.add(image["id"])
 
 
@@ -249,19 +249,19 @@ def _leaves(file_name: str) -> bool:
     return bool(path.anchor) or normpath(path.as_posix()).split("/")[0] == ".."
 
 
-def _search(root: Path, file_name: str) -> str:
-    """Where a file lies that is not in the root, in words; nothing if it is neither around the root nor in it."""
-    path = PureWindowsPath(file_name)
+def _where_it_is(root: Path, file_name: str) -> str:
+    """What to do about a file that is not in the root, after a look around."""
+    name = PureWindowsPath(file_name).name
     below = list(islice((one for one in root.glob("*/") if one.is_dir()), NEAR_FOLDERS))
     deeper = islice((one for folder in below for one in folder.glob("*/") if one.is_dir()), NEAR_FOLDERS)
     beside = islice((one for one in root.resolve().parent.glob("*/") if one.is_dir()), NEAR_FOLDERS)
     for folder in (*below, *deeper, root.resolve().parent, *beside):
         if _is_file(folder / file_name):
-            return f", but in {folder}"
+            return f"it lies in {folder}; give that folder as root"
     for folder in (root, *below):
-        if _is_file(folder / path.name):
-            return f", but {folder} holds a {path.name!r}; names have to be those within the root, with /"
-    return ""
+        if _is_file(folder / name):
+            return f"a {name!r} lies in {folder}; correct the names, which are within the root and with /"
+    return "put it there, give another root, or remove the image from the file"
 
 
 def _is_file(path: Path) -> bool:

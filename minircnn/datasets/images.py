@@ -116,6 +116,18 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
     return size, orientation
 
 
+def orientation_note(path: str | Path) -> str | None:
+    """What to know about an image that its EXIF tag turns, as a sentence; None about all others; errors as above."""
+    _, orientation = read_head(path)
+    if orientation == UPRIGHT:
+        return None
+    return (
+        f"{path}: its EXIF tag turns it (orientation {orientation}). Objects count as drawn on the upright image, but "
+        "where their file states the size of the unturned one they are turned with it; look whether they fit, or write "
+        "the image without the tag"
+    )
+
+
 def turn(image: Tensor, orientation: int) -> Tensor:
     """Turn an image or masks upright, as an EXIF tag asks for.
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from typer.main import get_command
 
 from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet, load_alexnet, load_alexnet_2012, save_alexnet
 from minircnn.cli import app
 from minircnn.cli.class_names import common_classes
-from minircnn.cli.data_options import DataOptions
+from minircnn.cli.data_options import DataOptions, how_to_measure, pictures_to_learn_from
 from minircnn.datasets import ToyTown
 from minircnn.datasets.named import DATA_NAMES, open_data
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
@@ -36,6 +37,7 @@ from minircnn.training import (
 )
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
 from minircnn.weights import WEIGHTS_FOLDER
+from tests.datasets import conftest as small
 
 COUNT = 10  # pictures: eight to learn from, two for testing
 
@@ -238,6 +240,46 @@ def test_the_others_learn_from_own_pictures(call, folder, tmp_path, command):
         "--data coco --root pictures --annotations instances.json --classes cat,person --pictures 8"
         in (about["command"])
     )
+    *_, advice, _ = result.stdout.split("`")
+    assert "--split test" in advice
+    program, *words = shlex.split(advice)
+    measured = call(*words, "--pictures", 1)
+    assert program == "minircnn"
+    assert measured.exit_code == 0, measured.output
+    assert " on 1 pictures, coco's test split" in measured.stdout
+    assert "cat, person" not in measured.stdout, "nothing is left unmeasured, so these are its classes"
+
+
+@pytest.mark.parametrize(
+    ("count", "split", "measured_on"),
+    [
+        (COUNT, None, "test` tells how good it is"),
+        (COUNT, "train", "test` tells how good it is"),
+        (COUNT, "all", "all` tells how good it is, on the images that it has learned from"),
+        (4, None, "train` tells how good it is, on the images that it has learned from"),
+    ],
+)
+def test_the_advice_measures_on_unseen_images_if_there_are_any(folder, tmp_path, count, split, measured_on):
+    def few(content):
+        content["images"] = content["images"][:count]
+        ids = {image["id"] for image in content["images"]}
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+
+    _, name, _, root, _, annotations = changed(folder, f"few{count}.json", few)
+    options = DataOptions(name, root, annotations, split, ["cat, person"], drop_invalid=True)
+    said = how_to_measure("rcnn", tmp_path / "x y.safetensors", tmp_path / "rcnn.safetensors", options, masks=False)
+    assert said.endswith(f"`{measured_on.partition('`')[2]}")
+    program, *words = shlex.split(said.split("`")[1])
+    assert [program, *words[:2]] == ["minircnn", "evaluate", "rcnn"]
+    words.remove("--drop-invalid")
+    assert dict(zip(words[2::2], words[3::2], strict=True)) == {
+        "--data": "coco",
+        "--root": str(root),
+        "--annotations": str(annotations),
+        "--split": measured_on.partition("`")[0],
+        "--classes": "cat,person",
+        "--weights": str(tmp_path / "x y.safetensors"),
+    }
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluate
@@ -427,6 +469,103 @@ def test_what_training_refuses(call, folder, tmp_path, monkeypatch, arguments, m
     assert not list(tmp_path.iterdir())
 
 
+def only_crowds(content):
+    for one in content["annotations"]:
+        one["iscrowd"] = 1
+
+
+@pytest.mark.parametrize("command", ["rcnn", *JOINT])
+def test_nothing_is_learned_from_crowds_alone(call, folder, tmp_path, command):
+    out = tmp_path / "x.safetensors"
+    options = ("--from-scratch", "--iterations", 1, "--classes", "cat", "--out", out)
+    result = call("train", command, *changed(folder, "crowds.json", only_crowds), *options)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert "Error: coco's train split: only crowds (" in result.stderr
+    assert "of the classes cat in its 8 images, nothing to learn from" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_learned_without_objects_whatever_the_data(tmp_path):
+    Image.new("RGB", (10, 8)).save(tmp_path / "a.png")
+    content = {"images": [{"id": 1, "file_name": "a.png", "width": 10, "height": 8}], "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps({**content, "categories": [{"id": 1, "name": "cat"}]}))
+    small.write_voc(tmp_path / "voc", {"a": small.xml(small.an_object(difficult="1"))})
+    small.write_people(tmp_path / "people", {"a": np.zeros((14, 22), dtype=int)})
+    small.write_cell(tmp_path / "cells", "x")
+    for options, words in (
+        (DataOptions("coco", tmp_path, tmp_path / "a.json", "all"), "no object in its 1 images"),
+        (DataOptions("voc", tmp_path / "voc"), r"only crowds \(1\) in its 1 images"),
+        (DataOptions("pennfudan", tmp_path / "people", split="all"), "no object in its 1 images"),
+        (DataOptions("nuclei", tmp_path / "cells", split="all"), "no object in its 1 images"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            pictures_to_learn_from(options, None, masks=False)
+
+
+def one_defect(content):
+    """Of the first and of the last image, which is for testing."""
+    for image in (content["images"][0], content["images"][-1]):
+        first = next(one for one in content["annotations"] if one["image_id"] == image["id"])
+        first["bbox"] = [0, 0, 5, -1]
+
+
+def test_what_is_invalid_is_left_out_if_asked_and_counted(call, folder, detector, tmp_path):
+    options = changed(folder, "defects.json", one_defect)
+    train = ("train", "faster_rcnn", *options, *SHORT, "--from-scratch", "--out", tmp_path / "x.safetensors")
+    for command in (train, ("evaluate", "rcnn", *options, "--weights", detector, "--max-proposals", 5)):
+        result = call(*command)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "--drop-invalid" in result.stderr
+        result = call(*command, "--drop-invalid")
+        assert result.exit_code == 0, result.output
+        assert "2 annotations left out\n" in result.stdout
+        assert result.stdout.count("has no height") == 2
+    assert "--drop-invalid" in json.loads((tmp_path / "x.json").read_text())["command"]
+
+
+def test_masks_left_out_of_a_folder_are_counted(tmp_path, capsys):
+    """They are files, which are opened one by one."""
+    small.write_cell(tmp_path, "x", small.block((2, 5), (3, 9)), small.block((0, 0), (0, 0)))
+    small.write_cell(tmp_path, "yy", small.block((2, 5), (3, 9)), small.block((0, 0), (0, 0)))
+    options = DataOptions("nuclei", tmp_path, split="all", drop_invalid=True)
+    pictures_to_learn_from(options, 1, masks=False)
+    assert capsys.readouterr().out.startswith("1 annotation left out\n  mask b.png: it is empty")
+
+
+def test_an_image_of_another_size_is_refused_before_any_work(call, folder, tmp_path):
+    def other_size(content):
+        content["images"][7]["width"] += 1
+
+    options = changed(folder, "sizes.json", other_size)
+    out = tmp_path / "x.safetensors"
+    result = call("train", "faster_rcnn", *options, *SHORT, "--from-scratch", "--out", out)
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert "its boxes may not fit" in result.stderr
+
+
+def test_what_is_odd_is_said_before_a_training(folder, tmp_path, capsys):
+    """An image that a tag turns, a file under two ids, a second category of the same name."""
+    (tmp_path / "pictures").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+
+    def odd(content):
+        content["categories"].append({**content["categories"][0], "id": 99})
+        content["images"] = [content["images"][0], {**content["images"][0], "id": 98}]
+        content["annotations"] = [
+            one for one in content["annotations"] if one["image_id"] == content["images"][0]["id"]
+        ]
+        name = content["images"][0]["file_name"]
+        with Image.open(folder / "pictures" / name) as file:
+            file.save(tmp_path / "pictures" / name, exif=exif)
+
+    _, name, _, _, _, annotations = changed(folder, "odd.json", odd)
+    pictures_to_learn_from(DataOptions(name, tmp_path / "pictures", annotations, "all"), None, masks=False)
+    lines = capsys.readouterr().out.splitlines()
+    for line, words in zip(lines, ("the same file", "same name", "orientation 3", "orientation 3"), strict=True):
+        assert words in line
+
+
 @pytest.mark.parametrize("command", ["rcnn", *JOINT])
 @pytest.mark.parametrize("other", ["pictures", "classes"])
 def test_the_projects_weights_are_never_replaced_by_those_of_other_data(call, folder, command, other):
@@ -480,8 +619,10 @@ def test_classes_that_nobody_can_have_meant():
 def test_what_to_say_to_get_the_same_pictures():
     assert DataOptions().words() == {}
     assert DataOptions(classes=["cat, dog", "cow"]).words() == {"classes": "cat,dog,cow"}
-    options = DataOptions("voc", Path("/home/me/VOC2007"), split="train")
-    assert options.words() == {"data": "voc", "root": "VOC2007", "split": "train"}
+    options = DataOptions("voc", Path("/home/me/VOC2007"), split="train", drop_invalid=True)
+    wanted = {"data": "voc", "root": "/home/me/VOC2007", "split": "train", "drop_invalid": True}
+    assert options.words() == wanted
+    assert options.noted() == wanted | {"root": "VOC2007"}
 
 
 @pytest.mark.parametrize(
@@ -497,6 +638,6 @@ def test_help_names_all_data_sets():
             options = {option.name: option for option in get_command(app).commands[group].commands[name].params}
             assert all(data in options["data"].help for data in DATA_NAMES)
             assert options["data"].default == "toytown"
-            assert {"root", "annotations", "split", "classes"} <= set(options)
+            assert {"root", "annotations", "split", "classes", "drop_invalid"} <= set(options)
     network = {option.name: option for option in get_command(app).commands["train"].commands["rcnn"].params}["network"]
     assert network.opts == ["--network", "--weights"]

@@ -184,7 +184,9 @@ class TestRCNN:
         )
         checksum = json.loads(network.with_suffix(".json").read_text())["sha256"]
         assert about["pretrained"] == {"file": "small.safetensors", "sha256": checksum}
-        assert result.stdout.endswith(f"written to {out}; `minircnn evaluate rcnn` tells how good it is\n")
+        assert result.stdout.endswith(
+            f"written to {out}; `minircnn evaluate rcnn --weights {out}` tells how good it is\n"
+        )
         assert "3 of 3: box regression" in result.stdout
 
     def test_from_scratch_with_fine_tuning(self, call, tmp_path):
@@ -298,7 +300,7 @@ class TestFastRCNN:
         assert about["pretrained"] == {"file": "small.safetensors", "sha256": checksum}
         assert result.stdout.splitlines() == [
             "proposals of 6 pictures, as far as they are not in the cache",
-            "written to x.safetensors; `minircnn evaluate fast_rcnn` tells how good it is",
+            "written to x.safetensors; `minircnn evaluate fast_rcnn --weights x.safetensors` tells how good it is",
         ]
         weights = Path("x.safetensors").read_bytes()
         for name in ("x.safetensors", "x.json"):
@@ -442,10 +444,11 @@ class TestFastRCNN:
             finally:
                 process.terminate()  # if it does not stop: torchrun then ends its processes
         assert process.returncode == 0, errors
+        two = tmp_path / "two.safetensors"
         assert output.splitlines() == [
             f"no unfinished run at {tmp_path / 'two.checkpoint'}: beginning at the beginning",
             "proposals of 6 pictures, as far as they are not in the cache",
-            f"written to {tmp_path / 'two.safetensors'}; `minircnn evaluate fast_rcnn` tells how good it is",
+            f"written to {two}; `minircnn evaluate fast_rcnn --weights {two}` tells how good it is",
         ]
         written = ["one.json", "one.safetensors", "two.json", "two.safetensors"]
         assert sorted(path.name for path in tmp_path.iterdir()) == written

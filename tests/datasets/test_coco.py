@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
@@ -181,6 +182,7 @@ def test_whole_of_coco_mini_equals_pycocotools(real_data):
     assert dataset.category_ids == sorted(oracle.cats)
     assert dataset.classes[1:] == [oracle.cats[c]["name"] for c in sorted(oracle.cats)]
     assert dataset.classes[0] == "background"
+    assert dataset.notes == []
     crowds = objects = 0
     for index, image_id in enumerate(oracle.imgs):
         target = dataset.load_target(index)
@@ -403,6 +405,183 @@ def test_file_is_left_as_it_was(folder):
     dataset = CocoDataset(folder, path)
     dataset[0]
     assert path.read_bytes() == before
+
+
+# ------------------------------------------------------------------------------------- what programs write otherwise
+
+
+def assert_same_targets(found, wanted):
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        for key, value in other[1].items():
+            assert torch.equal(torch.as_tensor(one[1][key]), torch.as_tensor(value)), key
+
+
+def as_text(value):
+    if isinstance(value, dict):
+        return {key: one if key in ("name", "file_name") else as_text(one) for key, one in value.items()}
+    return [as_text(one) for one in value] if isinstance(value, list) else str(value)
+
+
+def as_fractions(value):
+    if isinstance(value, dict):
+        return {key: one if key in ("name", "file_name") else as_fractions(one) for key, one in value.items()}
+    return [as_fractions(one) for one in value] if isinstance(value, list) else float(value)
+
+
+PLAIN = {
+    "numbers as text": as_text,
+    "whole numbers with a fraction of zero": as_fractions,
+    "one of four numbers as text": lambda c: {**c, "annotations": [annotation(bbox=[2, 1, "4.0", " 3e0"])]},
+    "a flat polygon": lambda c: {**c, "annotations": [annotation(segmentation=SQUARE)]},
+    "a polygon of points": lambda c: {
+        **c,
+        "annotations": [annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])],
+    },
+    "a category for each image": lambda c: {**c, "categories": c["categories"] * 20},
+    "an unused category of the background": lambda c: {
+        **c,
+        "categories": [{"id": 0, "name": "background"}, *c["categories"]],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_what_is_plainly_meant_is_read(folder, kind):
+    wanted = load(folder, tiny())
+    found = load(folder, PLAIN[kind](tiny()))
+    assert (found.classes, found.image_ids, found.notes) == (wanted.classes, wanted.image_ids, [])
+    assert_same_targets(found, wanted)
+
+
+@pytest.mark.parametrize("text", ["1_0", "0x10", "1,5", "nan", "inf", "", "٣", "1" * 50])
+def test_text_that_is_no_plain_number_is_refused(folder, text):
+    with pytest.raises(DatasetError, match="is not four finite numbers"):
+        load(folder, tiny(annotations=[annotation(bbox=[2, 1, 4, text])]))
+
+
+def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
+    """As a labelling service writes them: the first is a group without objects."""
+    categories = [{"id": 0, "name": "dog"}, {"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
+    data = load(folder, tiny(categories=categories))
+    assert (data.classes, data.category_ids) == (["background", "dog", "cat"], [9, 4])
+    (note,) = data.notes
+    assert note.startswith("categories 0 and 9: two categories of the same name, 'dog', are read as one class")
+    records = [annotation(id=1, category_id=0), annotation(id=2), annotation(id=3, category_id=4)]
+    assert load(folder, tiny(categories=categories, annotations=records))[0][1]["labels"].tolist() == [1, 1, 2]
+    assert load(folder, tiny(categories=categories[1:])).notes == []
+
+
+def test_objects_of_the_background_are_refused(folder):
+    categories = [{"id": 9, "name": "background"}, {"id": 4, "name": "cat"}]
+    with pytest.raises(DatasetError, match="category 9: objects cannot be of the class 'background'"):
+        load(folder, tiny(categories=categories))
+
+
+def test_one_file_under_two_ids_is_noted(folder):
+    first, second = tiny()["images"]
+    (note,) = load(folder, tiny(images=[first, second | {"file_name": "./a.png"}])).notes
+    assert note.startswith("image 3 ('./a.png'): the same file as image 7")
+
+
+@pytest.mark.parametrize(("area", "noted"), [(0, True), (12, False), (20, False), (20.5, True), (0.5, False)])
+def test_areas_that_cannot_be_are_noted(folder, area, noted):
+    """The box has 4 × 3 pixels; one more in each direction is rounding."""
+    data = load(folder, tiny(annotations=[annotation(area=area)]))
+    assert data[0][1]["area"].tolist() == [area]
+    assert [note.partition(" is ")[0] for note in data.notes] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
+
+
+def test_left_out_counts_annotations_not_their_defects(folder):
+    data = load(folder, tiny(annotations=[annotation(bbox=[2, 1, 0, 0]), annotation(id=12)]), drop_invalid=True)
+    assert (data.left_out, len(data.dropped)) == (1, 2)
+
+
+# ------------------------------------------------------------------------------------------------ where the files are
+
+
+@pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", "/etc/a.png", "C:\\a.png", "..\\a.png", ".."])
+def test_a_name_that_leads_out_of_the_root_is_refused(folder, name):
+    (folder / "inside").mkdir()
+    path = write(folder, tiny(images=[tiny()["images"][0] | {"file_name": name}]))
+    with pytest.raises(DatasetError, match=r"leads out of .*inside: give the folder above all images as root"):
+        CocoDataset(folder / "inside", path)
+
+
+@pytest.mark.parametrize(
+    ("root", "lies", "name", "words"),
+    [
+        ("img", "img/img", "{}", "it lies in {top}/img/img; give that folder as root"),
+        ("img", "img/x/y", "{}", "it lies in {top}/img/x/y; give that folder as root"),
+        ("img/train", "img", "{}", "it lies in {top}/img; give that folder as root"),
+        ("labels", "img", "{}", "it lies in {top}/img; give that folder as root"),
+        ("img", "img", "img/{}", "it lies in {top}; give that folder as root"),
+        ("img", "img", "data\\{}", "a 'a.png' lies in {top}/img; correct the names"),
+        ("img", "elsewhere/deep/down", "{}", "put it there, give another root"),
+    ],
+)
+def test_a_root_that_is_off_is_told_where_the_files_are(folder, root, lies, name, words):
+    (folder / root).mkdir(parents=True)
+    (folder / lies).mkdir(parents=True, exist_ok=True)
+    for file in ("a.png", "b.png"):
+        (folder / file).rename(folder / lies / file)
+    images = [image | {"file_name": name.format(image["file_name"])} for image in tiny()["images"]]
+    path = write(folder, tiny(images=images))
+    with pytest.raises(DatasetError) as caught:
+        CocoDataset(folder / root, path)
+    assert len(caught.value.problems) == 2
+    for problem in caught.value.problems:
+        assert f"no such file in {folder / root}: {words.format(top=folder)}" in problem
+
+
+# ------------------------------------------------------------------------------------------------------- EXIF's turns
+
+
+@pytest.mark.parametrize("stated", ["raw", "upright"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("masks", [True, False])
+def test_objects_lie_on_the_upright_image(folder, orientation, stated, masks):
+    """Against Pillow: a white rectangle in the image, and an object that is the same rectangle."""
+    white = np.zeros((8, 10), dtype=np.uint8)
+    white[1:4, 2:6] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(white).save(folder / "a.png", exif=exif)
+    with Image.open(folder / "a.png") as file:
+        upright = np.asarray(ImageOps.exif_transpose(file)) > 0
+    # Where the file states the size of the raw pixels, and it differs, boxes are of the raw pixels.
+    drawn_on = white > 0 if stated == "raw" and orientation > 4 else upright
+    rows, columns = np.nonzero(drawn_on)
+    x, y, w, h = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+    corners = [float(one) for one in (x, y, x + w, y, x + w, y + h, x, y + h)]
+    record = annotation(bbox=[float(one) for one in (x, y, w, h)], segmentation=[corners])
+    image = {"id": 7, "file_name": "a.png", "height": drawn_on.shape[0], "width": drawn_on.shape[1]}
+    data = load(folder, tiny(images=[image], annotations=[record]), masks=masks)
+    pixels, target = data[0]
+    assert torch.equal(pixels[0] > 0, torch.from_numpy(upright))
+    assert data.image_size(0) == upright.shape
+    rows, columns = np.nonzero(upright)
+    assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    if masks:
+        assert torch.equal(target["masks"][0], torch.from_numpy(upright))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to limit the memory")
+def test_sizes_are_compared_before_masks_fill_the_memory(folder):
+    """Forty masks of 9000 × 9000 pixels, for an image of 8 × 10: 3.2 GB; there is room for 0.5."""
+    image = tiny()["images"][0] | {"height": 9000, "width": 9000}
+    records = [annotation(id=n, area=1) for n in range(40)]
+    data = load(folder, tiny(images=[image], annotations=records))
+    import resource  # not on Windows
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, before[1]))
+    try:
+        with pytest.raises(DatasetError, match=r"8 high and 10 wide, the JSON says 9000 and 9000"):
+            data.load_target(0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 # ------------------------------------------------------------------------------------------------------- run lengths
