@@ -12,7 +12,7 @@ import typer
 from minircnn.cli.class_names import listed
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import as_command, check_count, given, new_weights
-from minircnn.cli.pictures import printable
+from minircnn.files import printable
 
 TOYTOWN = "toytown"
 HELD_OUT = ("val", "test")  # the parts of Toy Town that nothing learns from
@@ -258,7 +258,9 @@ def _tell(chosen: Chosen) -> None:
         if hasattr(data, "read_objects"):  # its masks are files, which are read only now
             dropped += [problem for index in indices for problem in data.read_objects(index).invalid]
         count = getattr(data, "left_out", len(dropped))
-        say("\n  ".join([f"{count or 'no'} annotation{'s' * (count != 1)} left out", *grouped(dropped)]))
+        say(
+            "\n  ".join([f"{count or 'no'} annotation{'s' * (count != 1)} left out", *map(printable, grouped(dropped))])
+        )
 
 
 def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401 - a data set
