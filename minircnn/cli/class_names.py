@@ -87,4 +87,6 @@ def _relabelled(values: Mapping[str, Any], old: Sequence[str], new: Sequence[str
     labels: Tensor = table[values["labels"]]
     kept = labels > 0
     chosen = {name: value[kept] for name, value in values.items() if isinstance(value, torch.Tensor)}
+    if isinstance(values.get("masks"), list):  # run-length encodings
+        chosen["masks"] = [values["masks"][index] for index in kept.nonzero()[:, 0].tolist()]
     return {**values, **chosen, "labels": labels[kept]}

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
 from minircnn.cli.pictures import Plan, make_plan
+from minircnn.cli.timing import on_cpu
 from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
 from minircnn.files import printable, write_atomically, write_json
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    Detections = dict[str, Tensor]
+    Detections = dict[str, Any]
 
 BY_DEFAULT = "mask_rcnn"
 FOUND = Path("detections.png")
@@ -156,13 +157,13 @@ def mask_rcnn(
     What is printed is as with Fast R-CNN.
     """
     plan = start(pictures, out, json_file)
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn, maskrcnn_resnet50_fpn
+    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
 
     sources = (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn)
     weights, model = read_detector("mask_rcnn", weights, _split(classes), *sources)
     about = _set_up(model, "mask_rcnn", weights, threshold, device)
     target_device = ready_device(device)
-    detect_all(plan, lambda image: binary_masks(model.detect([image.to(target_device)])[0]), model.classes, about)
+    detect_all(plan, lambda image: model.detect_encoded([image.to(target_device)])[0], model.classes, about)
 
 
 def _split(classes: str | None) -> list[str] | None:
@@ -220,7 +221,7 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
             skipped.append((path, str(error)))
             _complain(*skipped[-1])
             continue
-        found = {name: value.cpu() for name, value in find(image).items()}
+        found = on_cpu(find(image))
         png = plan.targets[index] if plan.targets else plan.out
         records.append({**_as_record(path, image, found, classes), "png": str(png)})
         _print(records[-1])
@@ -244,9 +245,7 @@ def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[s
     rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
     objects = [{"class": classes[label], "label": label, "score": score, "box": box} for label, score, box in rows]
     if "masks" in found:
-        from minircnn.evaluation import encode_masks
-
-        for one, encoded in zip(objects, encode_masks(found["masks"]), strict=True):
+        for one, encoded in zip(objects, found["masks"], strict=True):
             one["segmentation"] = {**encoded, "counts": encoded["counts"].decode("ascii")}
     return {"picture": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
 

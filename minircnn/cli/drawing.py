@@ -45,12 +45,14 @@ def make_drawing(path: Path, image: Tensor, found: dict[str, Tensor], longest_si
     Args:
         path: its file.
         image: ``(3, H, W)`` in [0, 1].
-        found: detections in pixels of ``image``.
+        found: detections in pixels of ``image``; masks ``(N, H, W)`` bool, or run-length encoded.
         longest_side: of the shrunk picture, in pixels.
     """
     import numpy as np
+    import torch
     from torch.nn.functional import pad
 
+    from minircnn.datasets.coco import decode_masks
     from minircnn.selective_search import shrink
     from minircnn.transforms import resize_masks
 
@@ -61,7 +63,11 @@ def make_drawing(path: Path, image: Tensor, found: dict[str, Tensor], longest_si
     below, right = max(0, math.ceil(w / WIDEST) - h), max(0, math.ceil(h / TALLEST) - w)
     pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
     if "masks" in found:
-        found["masks"] = pad(resize_masks(found["masks"], (h, w)), (0, right, 0, below))
+        shrunk = torch.zeros(len(found["masks"]), h, w, dtype=torch.bool)
+        for own, mask in zip(shrunk, found["masks"], strict=True):  # of a large image only one lies in memory at a time
+            mask = mask[None] if isinstance(mask, torch.Tensor) else decode_masks([mask], (height, width))
+            own[:] = resize_masks(mask, (h, w))[0]
+        found["masks"] = pad(shrunk, (0, right, 0, below))
     return Drawing(path, pixels, found)
 
 

@@ -238,8 +238,15 @@ def _ready(given: Given, sources: tuple[Any, ...], masks: bool = False) -> Ready
     common = common_classes(weights, model.classes, chosen.data.classes)
     if common.left_out:
         typer.echo(common.left_out)
-    targets = [common.of_target(chosen.data.load_target(index)) for index in range(chosen.count)]
+    targets = [_encoded(common.of_target(chosen.data.load_target(index))) for index in range(chosen.count)]
     return Ready(weights, device, model, chosen, common, Subset(chosen.data, range(chosen.count)), targets)
+
+
+def _encoded(target: dict[str, Any]) -> dict[str, Any]:
+    """A target whose masks, if it has some, are run-length encoded: those of all images lie in memory together."""
+    from minircnn.evaluation import encode_masks
+
+    return {**target, "masks": encode_masks(target["masks"])} if "masks" in target else target
 
 
 def _evaluate_on_proposals(given: Given, sources: tuple[Any, ...]) -> None:
@@ -275,7 +282,6 @@ def _evaluate_on_proposals(given: Given, sources: tuple[Any, ...]) -> None:
 def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = False) -> None:
     """Measures a detector that makes its own proposals; for the arguments see :func:`_ready`."""
     from minircnn.evaluation import proposal_recall
-    from minircnn.mask_rcnn import binary_masks
 
     ready = _ready(given, sources, masks)
     model, nothing = ready.model, [None] * len(ready.targets)
@@ -284,8 +290,7 @@ def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = Fal
         return model.propose([image.to(ready.device)])[0]
 
     def detect(image: Tensor, _: None) -> Detections:
-        found = model.detect([image.to(ready.device)])[0]
-        return binary_masks(found) if masks else found
+        return (model.detect_encoded if masks else model.detect)([image.to(ready.device)])[0]
 
     proposals, proposing = timed_detections(propose, ready.samples, nothing, "proposals")
     found, seconds = timed_detections(detect, ready.samples, nothing, "detections")

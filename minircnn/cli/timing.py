@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    Detections = dict[str, Tensor]
+    Detections = dict[str, Any]
     Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 
 
@@ -79,7 +79,7 @@ def timed_detections(
     for index, boxes in enumerate(tqdm(proposals, desc=name, unit="picture", disable=None, leave=False)):
         image = samples[index][0]
         start = time.perf_counter()
-        found.append(_on_cpu(detect(image, boxes)))
+        found.append(on_cpu(detect(image, boxes)))
         seconds += time.perf_counter() - start
     return found, seconds / len(samples)
 
@@ -109,16 +109,17 @@ def timed_regression(
         image, boxes = image.to(device), boxes.to(device)
         if isinstance(model, RCNN):  # its passes take nearly all of the time; one for each proposal serves both
             features = model.features(image, boxes, {model.config.svm_layer, model.config.box_layer})
-            moved.append(_on_cpu(model.judge(features, boxes, image.shape[1:])))
+            moved.append(on_cpu(model.judge(features, boxes, image.shape[1:])))
         else:
-            moved.append(_on_cpu(model.detect([image], [boxes])[0]))
+            moved.append(on_cpu(model.detect([image], [boxes])[0]))
         seconds += time.perf_counter() - start
         if isinstance(model, RCNN):
-            unmoved.append(_on_cpu(model.judge(features, boxes, image.shape[1:], regress=False)))
+            unmoved.append(on_cpu(model.judge(features, boxes, image.shape[1:], regress=False)))
         else:
-            unmoved.append(_on_cpu(model.detect([image], [boxes], regress=False)[0]))
+            unmoved.append(on_cpu(model.detect([image], [boxes], regress=False)[0]))
     return moved, unmoved, seconds / len(samples)
 
 
-def _on_cpu(found: Detections) -> Detections:
-    return {name: value.cpu() for name, value in found.items()}
+def on_cpu(found: Detections) -> Detections:
+    """Detections of an image where all can read them; run-length encoded masks are no tensors, and are there."""
+    return {name: value if isinstance(value, list) else value.cpu() for name, value in found.items()}

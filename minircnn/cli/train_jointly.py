@@ -285,8 +285,8 @@ def _measure(chosen: Chosen, max_proposals: int | None, masks: bool) -> Callable
         max_proposals: of selective search for each picture, if the detector needs them.
         masks: whether it finds masks, which then are measured, too.
     """
+    from minircnn.cli.timing import on_cpu
     from minircnn.evaluation import evaluate
-    from minircnn.mask_rcnn import binary_masks
     from minircnn.selective_search import stored_proposals
 
     samples = list(chosen.samples())
@@ -297,10 +297,7 @@ def _measure(chosen: Chosen, max_proposals: int | None, masks: bool) -> Callable
     def measure(model: Any) -> dict[str, float]:  # noqa: ANN401
         device, found = next(model.parameters()).device, []
         for (image, _), boxes in zip(samples, proposals, strict=True):
-            detections = model.detect([image.to(device)], *boxes)[0]
-            found.append({name: value.cpu() for name, value in detections.items()})
-            if masks:
-                found[-1] = binary_masks(found[-1])
+            found.append(on_cpu((model.detect_encoded if masks else model.detect)([image.to(device)], *boxes)[0]))
         targets, numbers = [target for _, target in samples], {}
         for prefix, kind in [("val", "boxes"), *([("val_mask", "masks")] if masks else [])]:
             result = evaluate(found, targets, classes=model.classes, kind=kind)

@@ -101,7 +101,8 @@ def _best_overlaps(
     for index, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(f"proposals[{index}] must have shape (P, 4), but has shape {tuple(boxes.shape)}")
-        objects = single_objects(check_target(target, f"targets[{index}]", needs=needs))
+        boxes_alone = {name: value for name, value in target.items() if name != "masks"}  # which may be run lengths
+        objects = single_objects(check_target(boxes_alone, f"targets[{index}]", needs=needs))
         overlaps.append(_best_of_first(boxes.detach().cpu(), objects["boxes"].detach().cpu(), counts))
         if "labels" in needs:
             labels.append(objects["labels"].cpu())

@@ -131,13 +131,19 @@ class FasterRCNN(FastRCNN):
         Raises:
             ValueError: pictures or weights hold nan.
         """
+        return self.restored(*self._found(images, regress))
+
+    def _found(
+        self, images: Sequence[Tensor], regress: bool
+    ) -> tuple[list[dict[str, Tensor]], Sequence[Tensor], list[Size]]:
+        """What :meth:`restored` is given: detections in pixels of what the trunk saw, the images, the sizes there."""
         with torch.inference_mode():
             features, sizes = self.features(images)
             for level in _levels(features):
                 check_finite(level)
             proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
-        return self.restored(ordinary(found), images, sizes)
+        return ordinary(found), images, sizes
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None

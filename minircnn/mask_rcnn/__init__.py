@@ -3,7 +3,7 @@
 from minircnn.mask_rcnn.detector import TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import AlignRoIConfig, MaskRoIConfig, MaskRoIHeads, SampledMaskRoIs
 from minircnn.mask_rcnn.masks import crop_masks, mask_loss, mask_probabilities
-from minircnn.mask_rcnn.pasting import binary_masks, paste_masks
+from minircnn.mask_rcnn.pasting import binary_masks, encode_pasted, paste_masks
 from minircnn.mask_rcnn.published import (
     COCO_CLASSES,
     fasterrcnn_resnet50_fpn,
@@ -40,6 +40,7 @@ __all__ = [
     "SampledMaskRoIs",
     "binary_masks",
     "crop_masks",
+    "encode_pasted",
     "faster_rcnn_fpn",
     "fasterrcnn_resnet50_fpn",
     "load_mask_rcnn",

@@ -7,13 +7,15 @@ Shape comments: B images, N detections of an image, K classes with background, C
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from minircnn.alexnet import AlexNet
 from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
 from minircnn.mask_rcnn.heads import MaskRoIConfig, MaskRoIHeads
-from minircnn.mask_rcnn.pasting import paste_masks
+from minircnn.mask_rcnn.pasting import encode_pasted, paste_masks
 from minircnn.transforms import Size, Transform, size_of
 
 # As Faster R-CNN's, but with the paper's NMS threshold and more proposals: chosen on validation pictures.
@@ -35,7 +37,8 @@ class MaskRCNN(FasterRCNN):
         transform: what happens to pictures before the trunk sees them.
 
     Targets need ``masks`` ``(G, H, W)`` bool. Detections have ``masks`` ``(N, 1, H, W)``: how probable it is that a
-    pixel belongs to the object. :func:`minircnn.mask_rcnn.binary_masks` decides.
+    pixel belongs to the object. :func:`minircnn.mask_rcnn.binary_masks` decides. For large images there is
+    :meth:`detect_encoded`.
     """
 
     roi_heads: MaskRoIHeads
@@ -49,6 +52,19 @@ class MaskRCNN(FasterRCNN):
             if "masks" in one:
                 one["masks"] = paste_masks(one["masks"], one["boxes"], size_of(image), aligned)
         return found
+
+    @torch.no_grad()
+    def detect_encoded(self, images: Sequence[Tensor], *, regress: bool = True) -> list[dict[str, Any]]:
+        """:meth:`detect` for large images: ``masks`` decided at 0.5, as a list of COCO's run-length encodings.
+
+        They are those of :func:`minircnn.mask_rcnn.binary_masks`, made one after the other.
+        """
+        found, _, sizes = self._found(images, regress)
+        found, aligned = super().restored(found, images, sizes), self.roi_heads.config.aligned
+        return [
+            {**one, "masks": encode_pasted(one["masks"], one["boxes"], size_of(image), aligned)}
+            for one, image in zip(found, images, strict=True)
+        ]
 
 
 def mask_rcnn_alexnet(

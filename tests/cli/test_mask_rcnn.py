@@ -20,9 +20,16 @@ from minircnn.cli.drawing import make_drawing
 from minircnn.datasets import ToyTown
 from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
-from minircnn.evaluation import evaluate
+from minircnn.evaluation import encode_masks, evaluate
 from minircnn.faster_rcnn import RPNConfig
-from minircnn.mask_rcnn import MaskRoIConfig, binary_masks, load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
+from minircnn.mask_rcnn import (
+    MaskRCNN,
+    MaskRoIConfig,
+    binary_masks,
+    load_mask_rcnn,
+    mask_rcnn_alexnet,
+    save_mask_rcnn,
+)
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
@@ -44,6 +51,10 @@ def mask_detector(tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "mask.safetensors"
     save_mask_rcnn(model, TINY, path, {})
     return path
+
+
+def without_masks(found):
+    return {name: value for name, value in found.items() if name != "masks"}
 
 
 class TestEvaluate:
@@ -102,9 +113,8 @@ class TestDetect:
         shutil.copy(DATA_FOLDER / "test" / "000001.jpg", "scene.jpg")
         options = ("--weights", mask_detector, "--threshold", 0.5, "--out")
         assert call("detect", "mask_rcnn", "scene.jpg", *options, "with.png").exit_code == 0
-        monkeypatch.setattr(
-            "minircnn.mask_rcnn.binary_masks", lambda found: {k: v for k, v in found.items() if k != "masks"}
-        )
+        detect = MaskRCNN.detect_encoded
+        monkeypatch.setattr(MaskRCNN, "detect_encoded", lambda *given: [without_masks(one) for one in detect(*given)])
         assert call("detect", "mask_rcnn", "scene.jpg", *options, "without.png").exit_code == 0
         shown, plain = (np.asarray(Image.open(name).convert("RGB"), dtype=int) for name in ("with.png", "without.png"))
         assert shown.shape == plain.shape and (np.abs(shown - plain).max(axis=2) > 20).mean() > 0.01
@@ -116,6 +126,8 @@ class TestDetect:
         masks[0, 20:60, 400:1200] = image[:, 20:60, 400:1200] = 1
         found = {"boxes": torch.tensor([[400.0, 20, 1200, 60]]), "labels": torch.tensor([1]), "masks": masks}
         drawing = make_drawing(Path("x.png"), image, found, 1000)
+        of_runs = make_drawing(Path("x.png"), image, {**found, "masks": encode_masks(masks)}, 1000)
+        assert torch.equal(of_runs.found["masks"], drawing.found["masks"])
         assert drawing.found["masks"].shape[1:] == drawing.pixels.shape[:2]
         white = torch.from_numpy((drawing.pixels[:50] > 127).all(axis=2))
         assert (white == drawing.found["masks"][0, :50]).float().mean() > 0.99

@@ -1,7 +1,11 @@
 """Mask R-CNN against torchvision's class with the same layers, weights and seed."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as rle
 
 from minircnn.alexnet import AlexNet
 from minircnn.mask_rcnn import MaskRoIConfig, binary_masks, load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
@@ -30,6 +34,18 @@ def test_detections_equal_torchvisions(model, reference, pictures):
         apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
         assert (apart < 1e-4).float().mean() > 0.9
         assert binary_masks(mine)["masks"].shape == (len(mine["labels"]), *image.shape[1:])
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_encoded_detections_are_the_detections(pictures, aligned):
+    images, _ = pictures
+    model = make(aligned=aligned).eval()
+    for mine, encoded in zip(model.detect(images), model.detect_encoded(images), strict=True):
+        wanted = binary_masks(mine)["masks"].permute(1, 2, 0).numpy().astype(np.uint8)
+        assert encoded.pop("masks") == rle.encode(np.asfortranarray(wanted))
+        assert all(torch.equal(value, mine[name]) for name, value in encoded.items())
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=1.0)
+    assert [one["masks"] for one in model.detect_encoded(images)] == [[] for _ in images]
 
 
 def test_keys_are_torchvisions(model, reference):

@@ -1,12 +1,15 @@
 """Pasted masks against torchvision's, pixel by pixel, against a loop, and where nothing can be pasted."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from minircnn.mask_rcnn import binary_masks, crop_masks, paste_masks
+from minircnn.benchmarks.memory import peak_memory
+from minircnn.mask_rcnn import binary_masks, crop_masks, encode_pasted, paste_masks
 from tests.mask_rcnn.conftest import ellipses
 
 
@@ -62,6 +65,26 @@ def test_outside_flat_and_none(aligned):
     pasted = paste_masks(masks, boxes, (30, 30), aligned)
     assert pasted.shape == (4, 1, 30, 30) and not pasted[:2].any() and pasted.isfinite().all()
     assert paste_masks(torch.zeros(0, 5, 5), torch.zeros(0, 4), (30, 30), aligned).shape == (0, 1, 30, 30)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 28]), st.booleans(), st.sampled_from([0.0, 0.5, 0.9]))
+def test_encoded_one_by_one_equals_pasted_and_encoded_together(seed, side, aligned, threshold):
+    """By pycocotools' runs, also of masks that are outside, flat or empty."""
+    size = 1 + seed % 37, 1 + seed % 53
+    outside = torch.tensor([[-50.0, 0, -30, 20], [0, 90, 20, 99], [5, 5, 5, 5], [9, 9, 4, 2]])
+    boxes = torch.cat([random_boxes(8, *size, seed), outside])
+    masks = torch.rand(12, side, side, generator=torch.Generator().manual_seed(seed))
+    pasted = binary_masks({"masks": paste_masks(masks, boxes, size, aligned)}, threshold)["masks"]
+    expected = rle.encode(np.asfortranarray(pasted.permute(1, 2, 0).numpy().astype(np.uint8)))
+    assert encode_pasted(masks, boxes, size, aligned, threshold) == expected
+    assert encode_pasted(masks[:0], boxes[:0], size, aligned) == []
+
+
+def test_encoded_masks_take_the_memory_of_one():
+    masks, boxes = torch.rand(20, 28, 28), torch.tensor([[100.0, 50, 700, 350]]).expand(20, 4)
+    one = peak_memory(lambda: paste_masks(masks[:1], boxes[:1], (400, 800)))
+    assert peak_memory(lambda: encode_pasted(masks, boxes, (400, 800))) < 2 * one
+    assert peak_memory(lambda: paste_masks(masks, boxes, (400, 800))) > 10 * one
 
 
 def test_bad_shapes_are_refused():
