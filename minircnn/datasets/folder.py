@@ -137,7 +137,7 @@ class MaskFolder(FolderDataset):
             "labels": torch.ones(len(masks), dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": torch.zeros(len(masks), dtype=torch.bool),  # (G,)
-            "area": masks.sum(dim=(1, 2)).float(),  # (G,)
+            "area": torch.from_numpy(objects.masks.sum(axis=(1, 2))).float(),  # (G,); torch would copy to 64 bits
         }
         return {**target, "masks": masks} if self.masks else target
 
