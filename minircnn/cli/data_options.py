@@ -251,7 +251,7 @@ def _tell(chosen: Chosen) -> None:
     turned = [orientation_note(data.image_path(index)) for index in indices if data.image_size(index)]
     while hasattr(data, "whole"):
         data, indices = data.whole, [data.indices[index] for index in indices]
-    for line in grouped([*getattr(data, "notes", ()), *filter(None, turned)]):
+    for line in grouped([*getattr(data, "notes", ()), *getattr(data, "odd", ()), *filter(None, turned)]):
         say(printable(line))
     if chosen.options.drop_invalid:
         dropped = list(data.dropped)

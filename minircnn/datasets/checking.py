@@ -89,7 +89,7 @@ def open_to_check(
             raise
         return None, error.problems
     whole = getattr(data, "whole", data)
-    return data, [*whole.dropped, *getattr(whole, "notes", ())]
+    return data, [*whole.dropped, *getattr(whole, "odd", ())]
 
 
 def examine(

@@ -68,7 +68,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         image_ids: The file's id of each picture, by index.
         dropped: Defects of the annotations that were left out (only with ``drop_invalid=True``).
         left_out: How many annotations these are.
-        notes: What is odd in the file although it can be read: categories of one name (read as one class), files under
+        odd: What is odd in the file although it can be read: categories of one name (read as one class), files under
             two image ids, areas that cannot be.
     """
 
@@ -99,7 +99,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
         self._images: list[Record] = images
         self.image_ids: list[int] = [image["id"] for image in images]
-        self.notes: list[str] = list(repeated_files(images))
+        self.odd: list[str] = list(repeated_files(images))
         self._name_classes(categories, content["annotations"])
         self._objects, problems = self._sort_annotations(content["annotations"])
         kept = [annotation for objects in self._objects.values() for annotation in objects]
@@ -108,7 +108,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         if not drop_invalid:
             raise_problems(self.annotations, problems)
         by_id = {image["id"]: image for image in images}
-        self.notes += [
+        self.odd += [
             annotation_name(annotation, by_id[annotation["image_id"]]) + problem
             for annotation in kept
             if (problem := area_problem(annotation))
@@ -127,7 +127,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
                 problem = f"category {same[0]}: objects cannot be of the class {name!r}: rename it, or delete them"
                 raise_problems(self.annotations, [problem], advice="")
             if len(same) > 1:
-                self.notes.append(
+                self.odd.append(
                     f"categories {' and '.join(map(str, same))}: two categories of the same name, {name!r}, are "
                     "read as one class: delete one, or give each its own name"
                 )

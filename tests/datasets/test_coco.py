@@ -182,7 +182,7 @@ def test_whole_of_coco_mini_equals_pycocotools(real_data):
     assert dataset.category_ids == sorted(oracle.cats)
     assert dataset.classes[1:] == [oracle.cats[c]["name"] for c in sorted(oracle.cats)]
     assert dataset.classes[0] == "background"
-    assert dataset.notes == []
+    assert dataset.odd == []
     crowds = objects = 0
     for index, image_id in enumerate(oracle.imgs):
         target = dataset.load_target(index)
@@ -450,7 +450,7 @@ PLAIN = {
 def test_what_is_plainly_meant_is_read(folder, kind):
     wanted = load(folder, tiny())
     found = load(folder, PLAIN[kind](tiny()))
-    assert (found.classes, found.image_ids, found.notes) == (wanted.classes, wanted.image_ids, [])
+    assert (found.classes, found.image_ids, found.odd) == (wanted.classes, wanted.image_ids, [])
     assert_same_targets(found, wanted)
 
 
@@ -465,11 +465,11 @@ def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
     categories = [{"id": 0, "name": "dog"}, {"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
     data = load(folder, tiny(categories=categories))
     assert (data.classes, data.category_ids) == (["background", "dog", "cat"], [9, 4])
-    (note,) = data.notes
+    (note,) = data.odd
     assert note.startswith("categories 0 and 9: two categories of the same name, 'dog', are read as one class")
     records = [annotation(id=1, category_id=0), annotation(id=2), annotation(id=3, category_id=4)]
     assert load(folder, tiny(categories=categories, annotations=records))[0][1]["labels"].tolist() == [1, 1, 2]
-    assert load(folder, tiny(categories=categories[1:])).notes == []
+    assert load(folder, tiny(categories=categories[1:])).odd == []
 
 
 def test_objects_of_the_background_are_refused(folder):
@@ -480,7 +480,7 @@ def test_objects_of_the_background_are_refused(folder):
 
 def test_one_file_under_two_ids_is_noted(folder):
     first, second = tiny()["images"]
-    (note,) = load(folder, tiny(images=[first, second | {"file_name": "./a.png"}])).notes
+    (note,) = load(folder, tiny(images=[first, second | {"file_name": "./a.png"}])).odd
     assert note.startswith("image 3 ('./a.png'): the same file as image 7")
 
 
@@ -489,7 +489,7 @@ def test_areas_that_cannot_be_are_noted(folder, area, noted):
     """The box has 4 × 3 pixels; one more in each direction is rounding."""
     data = load(folder, tiny(annotations=[annotation(area=area)]))
     assert data[0][1]["area"].tolist() == [area]
-    assert [note.partition(" is ")[0] for note in data.notes] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
+    assert [note.partition(" is ")[0] for note in data.odd] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
 
 
 def test_left_out_counts_annotations_not_their_defects(folder):
