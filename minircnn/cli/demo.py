@@ -22,7 +22,7 @@ from minircnn.cli.demo_page import (
     times,
 )
 from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
-from minircnn.cli.errors import RefusedError
+from minircnn.cli.errors import RefusedError, naming_memory
 from minircnn.cli.options import check_place
 from minircnn.cli.pictures import SUFFIXES, find_pictures
 from minircnn.files import printable
@@ -61,11 +61,10 @@ def demo(
     seen = [_see(models, Path("A scene of Toy Town"), scene, truth)]
     for path in files:
         try:
-            image = read_image(path)
+            with naming_memory():
+                seen.append(_see(models, path, read_image(path)))
         except (OSError, ValueError) as error:
             left_out.append(_leave_out(path, str(error)))
-            continue
-        seen.append(_see(models, path, image))
     _write(seen, left_out, models["rcnn"].classes, out)
     if left_out:
         raise typer.Exit(1)

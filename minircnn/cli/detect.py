@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from minircnn.cli.errors import RefusedError
+from minircnn.cli.errors import RefusedError, naming_memory
 from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
 from minircnn.cli.pictures import Plan, make_plan
 from minircnn.cli.timing import on_cpu
@@ -21,6 +21,8 @@ from minircnn.files import printable, write_atomically, write_json
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from minircnn.cli.drawing import Drawing
 
     Detections = dict[str, Any]
 
@@ -209,23 +211,22 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
     Raises:
         typer.Exit: with status 1, after all else is done, if something was skipped.
     """
-    from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing
-    from minircnn.datasets.images import read_image
+    from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one
 
     grid = not plan.targets and len(plan.pictures) > 1
     skipped, records, drawings = list(plan.skipped), [], []
     for index, path in enumerate(plan.pictures):
         try:
-            image = read_image(path)
+            with naming_memory():
+                record, drawing = _look_at(path, find, classes, GRID_SIDE if grid else LONGEST_SIDE)
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
             _complain(*skipped[-1])
             continue
-        found = on_cpu(find(image))
         png = plan.targets[index] if plan.targets else plan.out
-        records.append({**_as_record(path, image, found, classes), "png": str(png)})
-        _print(records[-1])
-        drawings.append(make_drawing(path, image, found, GRID_SIDE if grid else LONGEST_SIDE))
+        records.append({**record, "png": str(png)})
+        _print(record)
+        drawings.append(drawing)
         if plan.targets:
             write_atomically(png, draw_one(drawings.pop(), classes))
     if drawings:
@@ -238,6 +239,18 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
         typer.echo(f"written to {printable(plan.json_file)}")
     if skipped:
         raise typer.Exit(1)
+
+
+def _look_at(
+    path: Path, find: Callable[[Tensor], Detections], classes: Sequence[str], longest_side: int
+) -> tuple[dict[str, Any], Drawing]:
+    """What is in an image, for the JSON file and ready to be drawn; the large image itself is not kept."""
+    from minircnn.cli.drawing import make_drawing
+    from minircnn.datasets.images import read_image
+
+    image = read_image(path)
+    found = on_cpu(find(image))
+    return _as_record(path, image, found, classes), make_drawing(path, image, found, longest_side)
 
 
 def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Errors as one line for people, and as an exit status for programs."""
 
+import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 from typer.core import TyperGroup
@@ -13,11 +16,31 @@ class RefusedError(Exception):
     """What was asked for cannot be done as it was asked; the message says why, and what to do. Exit status 2."""
 
 
+class NoMemoryError(ValueError):
+    """There is not as much memory as was needed."""
+
+
+@contextmanager
+def naming_memory() -> Iterator[None]:
+    """Gives one name to what Python, NumPy and PyTorch raise where there is no memory left.
+
+    Raises:
+        NoMemoryError: instead of a MemoryError or a RuntimeError about memory, of the CPU or of a GPU.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or re.search(r"(allocate|enough|out of) memory|bad_alloc", str(error)):
+            raise NoMemoryError("there is not enough memory for this; smaller images and batches need less") from error
+        raise
+
+
 class OneLineErrors(TyperGroup):
     """Commands whose errors reach the user as one line ``Error: …``, not as a traceback.
 
     That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
-    ``ValueError``, with bad weights and bad data sets among them, ``OSError`` and ``FloatingPointError``. Ctrl-C prints
+    ``ValueError``, with bad weights, bad data sets and a lack of memory among them, ``OSError`` and
+    ``FloatingPointError``. Ctrl-C prints
     a line, too, and so does each warning. Anything else is a fault in the program and keeps its traceback.
     """
 
@@ -26,7 +49,7 @@ class OneLineErrors(TyperGroup):
         if hasattr(sys.stdout, "reconfigure"):  # names of files may hold letters that a terminal or a pipe cannot take
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), naming_memory():
                 warnings.showwarning = lambda message, *_: typer.echo(f"Warning: {message}", err=True)
                 return super().invoke(ctx)
         except RefusedError as error:

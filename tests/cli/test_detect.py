@@ -336,6 +336,44 @@ def test_bad_files_are_named_and_the_others_go_on(detect, detector, place):
     assert_same(record, *directly(detector, "street scene.jpg", 0.0))
 
 
+HUGE = 10**15  # bytes that no machine has
+HUNGRY = {
+    "Python": lambda: bytearray(HUGE),
+    "NumPy": lambda: np.zeros(HUGE),
+    "torch": lambda: torch.zeros(HUGE),
+}
+
+
+@pytest.mark.parametrize("kind", HUNGRY)
+@pytest.mark.parametrize("out", ["x.png", "out"])
+def test_an_image_without_enough_memory_leaves_the_others_their_results(place, capsys, kind, out):
+    """The errors are those that Python, NumPy and PyTorch raise themselves."""
+    Image.new("RGB", (7, 3)).save("slim.png")
+
+    def find(image):
+        return HUNGRY[kind]() if image.shape[2] == 7 else NOTHING
+
+    plan = make_plan([Path("kinds/L.png"), Path("slim.png"), Path("street scene.jpg")], Path(out), Path("x.json"))
+    with pytest.raises(typer.Exit) as ended:
+        detect_all(plan, find, ["background"], {})
+    assert ended.value.exit_code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("slim.png: skipped: there is not enough memory")
+    written = json.loads(Path("x.json").read_text())
+    assert [entry["picture"] for entry in written["pictures"]] == [str(Path("kinds/L.png")), "street scene.jpg"]
+    assert [entry["picture"] for entry in written["skipped"]] == ["slim.png"]
+    pngs = [Path("x.png")] if out == "x.png" else [Path("out/L.png"), Path("out/street scene.png")]
+    assert all(path.exists() for path in pngs)
+
+
+def test_other_runtime_errors_are_faults(place):
+    def find(image):
+        raise RuntimeError("sizes of tensors must match")
+
+    with pytest.raises(RuntimeError, match="must match"):
+        detect_all(make_plan([Path("street scene.jpg")], Path("x.png"), None), find, ["background"], {})
+
+
 def test_a_picture_that_vanishes_in_between_is_named_once(place, capsys):
     plan = make_plan([Path("street scene.jpg"), Path("kinds")], Path("x.png"), None)
     Path("street scene.jpg").unlink()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -139,6 +140,21 @@ def failing_with(error, arguments=("train",)):
 def test_errors_that_are_expected_are_one_line(error, status):
     result = failing_with(error)
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", "Error: x: y\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),  # of Linux
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),  # of other systems
+    ],
+)
+def test_a_lack_of_memory_is_one_line(error):
+    result = failing_with(error)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: there is not enough memory for this; smaller images and batches need less\n"
 
 
 @pytest.mark.parametrize("error", [TypeError("bug"), RuntimeError("bug"), KeyError("bug"), AssertionError("bug")])
