@@ -29,7 +29,7 @@ from minircnn.datasets.coco_format import (
     read_coco_json,
     repeated_files,
 )
-from minircnn.datasets.images import UPRIGHT, read_head, read_image, turn, turn_boxes
+from minircnn.datasets.images import fit_stated_size, read_image, turn, turn_boxes
 
 Target = dict[str, Any]
 
@@ -175,23 +175,17 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         return self._look_at(index)[0]
 
     def _look_at(self, index: int) -> tuple[tuple[int, int], int]:
-        """The size of an image, compared with what the JSON states, and the EXIF tag to turn its annotations by."""
-        record, path = self._images[index], self.image_path(index)
-        name = f"{path} (image {record['id']} of {self.annotations})"
+        """The upright size of an image, and the EXIF tag to turn its annotations by."""
         try:
-            size, orientation = read_head(path)
+            return fit_stated_size(self.image_path(index), self._stated_size(index))
         except DatasetError as error:
-            raise DatasetError(f"{name}: {error}") from error
-        stated = (record["height"], record["width"])
-        if stated == size:
-            return size, UPRIGHT
-        if orientation > 4 and stated == size[::-1]:
-            return size, orientation
-        hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
-        raise DatasetError(
-            f"{name}: the image is {size[0]} high and {size[1]} wide, the JSON says {stated[0]} and {stated[1]}{hint}; "
-            "its boxes may not fit: use the original image or correct the JSON"
-        )
+            raise DatasetError(f"{self._name(index)}: {error}") from error
+
+    def _stated_size(self, index: int) -> tuple[int, int]:
+        return self._images[index]["height"], self._images[index]["width"]
+
+    def _name(self, index: int) -> str:
+        return f"{self.image_path(index)} (image {self.image_ids[index]} of {self.annotations})"
 
     def load_image(self, index: int) -> Tensor:
         """Only the picture: (3, H, W) float32 in [0, 1].
@@ -204,8 +198,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         try:
             return read_image(self.image_path(index))  # (3, H, W)
         except DatasetError as error:
-            name = f"{self.image_path(index)} (image {self.image_ids[index]} of {self.annotations})"
-            raise DatasetError(f"{name}: {error}") from error
+            raise DatasetError(f"{self._name(index)}: {error}") from error
 
     def load_target(self, index: int) -> Target:
         """Only the target, of the image only its size: for counting, or for evaluating. See the class for its keys.
@@ -226,8 +219,8 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             "area": torch.tensor([a["area"] for a in objects], dtype=torch.float32),  # (G,)
         }
         if self.masks:
-            stated = (self._images[index]["height"], self._images[index]["width"])
-            target["masks"] = turn(decode_masks([a["segmentation"] for a in objects], stated), orientation)  # (G, H, W)
+            masks = decode_masks([a["segmentation"] for a in objects], self._stated_size(index))
+            target["masks"] = turn(masks, orientation)  # (G, H, W)
         return target
 
 

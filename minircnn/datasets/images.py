@@ -116,6 +116,31 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
     return size, orientation
 
 
+def fit_stated_size(path: str | Path, stated: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """What the stated (height, width) of an image says about its annotations, without decoding its pixels.
+
+    Programs that obey the EXIF tag state the size of the upright image. Those that do not state that of the pixels as
+    they lie in the file: then their annotations have to be turned too. Where both sizes are the same (a square image,
+    or one that is flipped or upside down), annotations count as drawn on the upright image.
+
+    Returns:
+        (height, width) of the upright image, and the tag to turn its annotations by, 1 for not at all.
+
+    Raises:
+        DatasetError: It is neither size; see also :func:`open_image`.
+    """
+    size, orientation = read_head(path)
+    if stated == size:
+        return size, UPRIGHT
+    if orientation > 4 and stated == size[::-1]:
+        return size, orientation
+    hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
+    raise DatasetError(
+        f"the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}{hint}; boxes "
+        "may not fit: use the original image or correct the annotations"
+    )
+
+
 def orientation_note(path: str | Path) -> str | None:
     """What to know about an image that its EXIF tag turns, as a sentence; None about all others; errors as above."""
     _, orientation = read_head(path)

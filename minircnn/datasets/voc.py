@@ -31,6 +31,7 @@ from minircnn.datasets.folder import (
     size_problem,
     upright_size,
 )
+from minircnn.datasets.images import fit_stated_size, turn, turn_boxes
 from minircnn.datasets.voc_files import WHAT, class_names, names_of_split, names_with_masks, read_folder
 from minircnn.datasets.voc_format import VocAnnotation
 
@@ -133,8 +134,15 @@ class VocDataset(FolderDataset):
         return self._annotations[index].image
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of image ``index``, as the XML states it."""
-        return self._annotations[index].size
+        """(height, width) of image ``index``, upright; for errors see :meth:`load_image`."""
+        return self._look_at(index)[0]
+
+    def _look_at(self, index: int) -> tuple[tuple[int, int], int]:
+        """The upright size of an image, and the EXIF tag to turn its annotations by."""
+        try:
+            return fit_stated_size(self.image_path(index), self._annotations[index].size)
+        except DatasetError as error:
+            raise DatasetError(f"{self.image_path(index)}: {error}") from error
 
     def _mask_path(self, name: str) -> Path:
         return self.root / "SegmentationObject" / f"{name}.png"
@@ -146,27 +154,22 @@ class VocDataset(FolderDataset):
             IndexError: No such image.
             DatasetError: The file cannot be decoded, or its size is not the one that the XML states.
         """
-        image = super().load_image(index)
-        stated, actual = self.image_size(index), tuple(image.shape[1:])
-        if stated != actual:
-            raise DatasetError(
-                f"{self.image_path(index)}: the image is {actual[0]} high and {actual[1]} wide, its XML says "
-                f"{stated[0]} and {stated[1]}; its boxes may not fit: use the original image or correct the XML"
-            )
-        return image
+        self._look_at(index)
+        return super().load_image(index)
 
     def load_target(self, index: int) -> Target:
-        """Only the target, without opening the image. See the class for its keys.
+        """Only the target; of the image only its head is read. See the class for its keys.
 
         Raises:
             IndexError: No such image.
-            DatasetError: The mask file cannot be used.
+            DatasetError: The image is of another size than the XML states, or the mask file cannot be used.
         """
+        size, orientation = self._look_at(index)
         objects = self._annotations[index].valid
         boxes = torch.tensor([one.box for one in objects], dtype=torch.float32).reshape(-1, 4)  # (G, 4)
         difficult = torch.tensor([one.difficult for one in objects], dtype=torch.bool)  # (G,)
         target: Target = {
-            "boxes": boxes,
+            "boxes": turn_boxes(boxes, orientation, size),
             "labels": torch.tensor([self.classes.index(one.name) for one in objects], dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": difficult.clone(),
@@ -175,7 +178,8 @@ class VocDataset(FolderDataset):
         }
         if self.masks:
             path, values = self._mask_path(self.names[index]), self._mask_values(index)  # (H, W)
-            target["masks"] = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in objects]))
+            masks = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in objects]))
+            target["masks"] = turn(masks, orientation)
             target["iscrowd"] = difficult | ~target["masks"].flatten(1).any(dim=1)
         return target
 
@@ -203,7 +207,7 @@ class VocDataset(FolderDataset):
         """The numbers (H, W) in the mask file of a image."""
         path = self._mask_path(self.names[index])
         values = read_values(path)
-        if problem := size_problem(values, self.image_size(index)):
+        if problem := size_problem(values, self._annotations[index].size):
             raise DatasetError(f"{path}: {problem}")
         return values
 

@@ -131,7 +131,10 @@ def mask_elsewhere(folder, content):
     [
         (same_picture, "3.png: the same picture as {folder}/1.png; remove one"),
         (unreadable, "2.png (image 2 of {folder}/x.json): the image cannot be decoded"),
-        (other_size, "2.png (image 2 of {folder}/x.json): the image is 8 high and 10 wide, the JSON says 10 and 8"),
+        (
+            other_size,
+            "2.png (image 2 of {folder}/x.json): the image is 8 high and 10 wide, its annotations say 10 and 8",
+        ),
         (missing, "image 2 ('2.png'): no such file"),
         (
             outside,

@@ -243,7 +243,7 @@ def test_file_that_vanished_after_loading(folder):
 def test_picture_of_another_size_is_named(folder):
     dataset = load(folder, tiny())
     Image.new("RGB", (10, 9)).save(folder / "a.png")
-    with pytest.raises(DatasetError, match=r"image 7.*9 high and 10 wide, the JSON says 8 and 10"):
+    with pytest.raises(DatasetError, match=r"image 7.*9 high and 10 wide, its annotations say 8 and 10"):
         dataset[0]
 
 
@@ -578,7 +578,7 @@ def test_sizes_are_compared_before_masks_fill_the_memory(folder):
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, before[1]))
     try:
-        with pytest.raises(DatasetError, match=r"8 high and 10 wide, the JSON says 9000 and 9000"):
+        with pytest.raises(DatasetError, match=r"8 high and 10 wide, its annotations say 9000 and 9000"):
             data.load_target(0)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)

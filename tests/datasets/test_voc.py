@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
 from minircnn.datasets import DatasetError, VocDataset, open_data
@@ -324,7 +324,7 @@ def test_missing_files_are_all_named(root):
 
 def test_picture_of_another_size(tmp_path):
     data = only(tmp_path, xml(size=(WIDTH, HEIGHT)))
-    with pytest.raises(DatasetError, match=r"a\.jpg: the image is 12 high and 20 wide, its XML says 20 and 12"):
+    with pytest.raises(DatasetError, match=r"a\.jpg: the image is 12 high and 20 wide, its annotations say 20 and 12"):
         data.load_image(0)
 
 
@@ -513,3 +513,27 @@ def test_masks_without_lists(tmp_path):
         patch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", HEIGHT * WIDTH - 1)
         with pytest.raises(DatasetError, match=r"b\.png: 1 objects in an image of 12 × 20 pixels, whose masks would"):
             data.load_target(0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("masks", [True, False])
+def test_objects_of_an_image_that_a_tag_turns_are_turned_with_it(tmp_path, orientation, masks):
+    """The XML states the size of the pixels in the file, as LabelImg does. Against Pillow, which turns the image."""
+    write_voc(tmp_path, {"a": xml(an_object("dog", (3, 2, 7, 6)))}, segmented=["a"] if masks else ())
+    drawn = np.zeros(VOC_SIZE, dtype=np.uint8)
+    drawn[1:6, 2:7] = 1  # columns 3 to 7 and rows 2 to 6, counted from 1
+    if masks:
+        write_voc_mask(tmp_path, "a", drawn)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(drawn * 255).save(tmp_path / "JPEGImages" / "a.jpg", exif=exif, quality=100, subsampling=0)
+    with Image.open(tmp_path / "JPEGImages" / "a.jpg") as file:
+        upright = np.asarray(ImageOps.exif_transpose(file)) > 128
+    image, target = VocDataset(tmp_path, masks=masks)[0]
+    assert np.array_equal(image[0].numpy() > 0.5, upright)
+    # Upside down and flipped images have the same size as upright ones: there nothing tells, and nothing is turned.
+    expected = upright if orientation > 4 else drawn > 0
+    rows, columns = np.nonzero(expected)
+    assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    if masks:
+        assert np.array_equal(target["masks"][0].numpy(), expected)
