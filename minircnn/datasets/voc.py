@@ -32,7 +32,15 @@ from minircnn.datasets.folder import (
     upright_size,
 )
 from minircnn.datasets.images import fit_stated_size, turn, turn_boxes
-from minircnn.datasets.voc_files import WHAT, class_names, names_of_split, names_with_masks, read_folder
+from minircnn.datasets.voc_files import (
+    WHAT,
+    alike,
+    class_names,
+    names_of_split,
+    names_with_masks,
+    read_folder,
+    unannotated,
+)
 from minircnn.datasets.voc_format import VocAnnotation
 
 VOID = 255  # in a mask: the border around each object, five pixels wide, which belongs to nobody
@@ -66,7 +74,8 @@ class VocDataset(FolderDataset):
         names: Of the images, such as "000005", sorted.
         image_ids: Their places in ``names``, from 1.
         dropped: Defects of objects and images that were left out (only with ``drop_invalid=True``).
-        notes: What a user should know although it is no defect.
+        odd: Names of classes that may be meant to be one.
+        notes: What is left out though it is no defect: images without annotation or without masks, or all masks.
     """
 
     def __init__(
@@ -107,7 +116,7 @@ class VocDataset(FolderDataset):
         if not drop_invalid or not self.names:
             raise_problems(root, self.dropped)
         self.image_ids = list(range(1, len(self) + 1))
-        self.notes = _notes(self.classes, images_left)
+        self.odd, self.notes = alike(self.classes), unannotated(images_left)
         if self.masks and len(with_masks) < len(names):
             self.notes.append(f"left out: {len(names) - len(with_masks)} of {len(names)} images, which have no masks")
         elif masks is None and not self.masks:
@@ -210,23 +219,3 @@ class VocDataset(FolderDataset):
         if problem := size_problem(values, self._annotations[index].size):
             raise DatasetError(f"{path}: {problem}")
         return values
-
-
-def _notes(classes: list[str], images_left: list[Path]) -> list[str]:
-    """Names of classes that may be meant to be one, and images of which there is no annotation."""
-    groups: dict[str, list[str]] = {}
-    for name in classes:
-        groups.setdefault("".join(name.split()).lower(), []).append(name)
-    notes = [
-        f"classes {' and '.join(map(repr, group))} differ in case or spaces only, and are different classes here; if "
-        "they are one, correct the files"
-        for group in groups.values()
-        if len(group) > 1
-    ]
-    if images_left:
-        one = len(images_left) == 1
-        notes.append(
-            f"left out: {len(images_left)} image{'' if one else 's'} of which there is no annotation file, such as "
-            f"{images_left[0]}; where nothing is to be found, write one without objects"
-        )
-    return notes

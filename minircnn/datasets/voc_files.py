@@ -105,6 +105,27 @@ def class_names(annotations: Iterable[VocAnnotation]) -> list[str]:
     return list(CLASSES) if found <= set(CLASSES) else sorted(found)
 
 
+def alike(names: list[str]) -> list[str]:
+    """A sentence about each group of classes whose names differ in nothing but case and spaces."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault("".join(name.split()).lower(), []).append(name)
+    return [
+        f"classes {' and '.join(map(repr, group))} differ in case or spaces only, and are different classes here; if "
+        "they are one, correct the files"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def unannotated(images: list[Path]) -> list[str]:
+    """A sentence about images of which there is no annotation."""
+    if not images:
+        return []
+    which = f"{len(images)} image{'s' * (len(images) > 1)} of which there is no annotation file, such as {images[0]}"
+    return [f"left out: {which}; where nothing is to be found, write one without objects"]
+
+
 def names_of_split(root: Path, names: list[str], split: str | None) -> list[str]:
     """The names of the images of a split, sorted.
 

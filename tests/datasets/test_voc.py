@@ -446,7 +446,7 @@ def test_classes(tmp_path, names, expected):
     for split in splits:
         data = VocDataset(write_voc(tmp_path, annotations, splits), split)
         assert data.classes == ["background", *expected]
-        assert any("differ in case or spaces only" in note for note in data.notes) == (
+        assert any("differ in case or spaces only" in note for note in data.odd) == (
             len({*expected}) != len({"".join(name.lower().split()) for name in expected})
         )
 
