@@ -33,14 +33,15 @@ def read_folder(root: Path) -> tuple[dict[str, VocAnnotation | Exception], list[
     else:
         shared = os.path.commonpath([path.parent for path in files])
     found: dict[str, VocAnnotation | Exception] = {}
+    stems = {path.stem for path in files}
     for path in files:
         name = path.relative_to(shared).with_suffix("").as_posix()
         try:
             found[name] = read_annotation(path)
-            found[name].image = _take_image(found[name], images)
+            found[name].image = _take_image(found[name], images, stems)
         except (DatasetError, OSError) as error:
             found[name] = error
-    stems = {path.stem for path in files}  # what is left of these are masks or copies
+    # What is left of the other stems are masks or copies.
     return found, [path for stem, paths in images.items() if stem not in stems for path in paths]
 
 
@@ -70,15 +71,16 @@ def _refuse(error: OSError) -> None:
     raise DatasetError(f"{error.filename}: this folder cannot be read ({error.strerror}); change its permissions")
 
 
-def _take_image(annotation: VocAnnotation, images: dict[str, list[Path]]) -> Path:
+def _take_image(annotation: VocAnnotation, images: dict[str, list[Path]], stems: set[str]) -> Path:
     """Take the image that an annotation is about out of all images.
 
-    It has the stem of the annotation, or else that of <filename>, and any ending. Several may have it, since masks are
+    It has the stem of the annotation, or else that of <filename> if this is of no annotation (``stems`` are those of
+    all), and any ending. Several may have it, since masks are
     images, too: then the one is meant that <filename> names in full, that lies beside the annotation, in JPEGImages, or
     of folders of one name (train/images, test/images) in the nearest. Whatever is left to guess is refused.
     """
-    path = annotation.path
-    found = images.get(path.stem) or images.get(Path(annotation.file_name).stem) or []
+    path, named = annotation.path, Path(annotation.file_name).stem
+    found = images.get(path.stem) or images.get("" if named in stems else named) or []
     meant = [image for image in found if image.name == annotation.file_name] or found
     meant = [image for image in meant if image.parent == path.parent] or meant
     meant = [image for image in meant if image.parent.name == "JPEGImages"] or meant

@@ -425,6 +425,9 @@ def test_what_is_left_to_guess_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"xml/a\.xml: no image a\.jpg .* that no other annotation is about"):
         VocDataset(root)
     assert VocDataset(root, drop_invalid=True).names == ["copy/a"]
+    copied = "a.xml <annotation><filename>b.jpg</filename></annotation>"
+    with pytest.raises(DatasetError, match=r"a\.xml: no image a\.jpg"):  # and not the image of b.xml
+        VocDataset(write_files(tmp_path / "4", copied, "b.jpg", "b.xml cat"))
     with pytest.raises(FileNotFoundError, match=r"there are no annotation files \(\.xml\)"):
         VocDataset(write_files(tmp_path / "3", "a.jpg"))
 
