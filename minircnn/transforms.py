@@ -110,7 +110,7 @@ def resize_target(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:
     """Masks ``(G, H, W)`` bool in another size: each pixel has the value of the nearest one."""
-    return F.interpolate(masks[:, None].view(torch.uint8), size=size)[:, 0].view(torch.bool)
+    return F.interpolate(masks[:, None].bool().view(torch.uint8), size=size)[:, 0].view(torch.bool)
 
 
 def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:

@@ -65,6 +65,15 @@ def test_features_are_those_of_each_box_alone(samples, proposals):
         torch.testing.assert_close(found[layer], expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1), (3, 1000)], ids=str)
+def test_slim_images_are_warped_like_others(size):
+    model, image = fresh_model(RCNNConfig(score_threshold=-100.0)), torch.rand(3, *size)
+    boxes = torch.tensor([[0.0, 0, size[1], size[0]], [0, 0, size[1] / 2, size[0] / 2]])
+    features = model.features(image, boxes, ["fc7"])["fc7"]
+    torch.testing.assert_close(features, one_by_one(model, image, boxes, "fc7"), atol=1e-4, rtol=1e-4)
+    assert all(found["boxes"].isfinite().all() for found in model.detect([image], [boxes]))
+
+
 def test_more_crops_than_fit_at_once(samples, random_boxes):
     model, boxes = fresh_model(), random_boxes(600, 5)
     found = model.features(samples[0][0], boxes, ["fc6"])["fc6"]
