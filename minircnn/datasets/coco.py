@@ -200,6 +200,10 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
         except DatasetError as error:
             raise DatasetError(f"{self._name(index)}: {error}") from error
 
+    def annotation_sources(self, index: int) -> list[str | Path]:
+        """What the files say about the objects of image ``index``: text, and files whose content says the rest."""
+        return [repr((self._images[index], self._objects[self.image_ids[index]]))]
+
     def load_target(self, index: int) -> Target:
         """Only the target, of the image only its size: for counting, or for evaluating. See the class for its keys.
 

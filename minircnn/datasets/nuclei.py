@@ -78,6 +78,10 @@ class NucleiDataset(MaskFolder):
         name = self.names[index]
         return self.root / name / "images" / f"{name}.png"
 
+    def annotation_sources(self, index: int) -> list[str | Path]:
+        """What the files say about the objects of image ``index``: text, and files whose content says the rest."""
+        return [self.names[index], *images_in(self.root / self.names[index] / "masks")]
+
     def read_objects(self, index: int) -> Objects:
         """The nuclei of a picture, with every defect of their masks."""
         folder, size, kept = self.root / self.names[index] / "masks", self.image_size(index), []

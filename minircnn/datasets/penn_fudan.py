@@ -73,6 +73,10 @@ class PennFudanDataset(MaskFolder):
         """Where the file of picture ``index`` lies."""
         return self.root / "PNGImages" / f"{self.names[index]}.png"
 
+    def annotation_sources(self, index: int) -> list[str | Path]:
+        """What the files say about the objects of image ``index``: text, and files whose content says the rest."""
+        return [self.names[index], mask_path(self.root, self.names[index])]
+
     def read_objects(self, index: int) -> Objects:
         """The pedestrians of a picture: every number above 0 in its mask file is one."""
         path = mask_path(self.root, self.names[index])

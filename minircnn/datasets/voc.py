@@ -166,6 +166,11 @@ class VocDataset(FolderDataset):
         self._look_at(index)
         return super().load_image(index)
 
+    def annotation_sources(self, index: int) -> list[str | Path]:
+        """What the files say about the objects of image ``index``: text, and files whose content says the rest."""
+        name = self.names[index]
+        return [name, repr(self._annotations[index].valid), *([self._mask_path(name)] if self.masks else [])]
+
     def load_target(self, index: int) -> Target:
         """Only the target; of the image only its head is read. See the class for its keys.
 

@@ -1,18 +1,59 @@
 """The state of an unfinished run in a file, from which it goes on as if it had not been interrupted."""
 
 import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from minircnn.files import write_atomically
+from minircnn import cache
+from minircnn.cache import fingerprint
+from minircnn.datasets import Part
+from minircnn.files import sha256, write_atomically
 from minircnn.weights import WeightsError, load_into, read_torch
 
 
+def describe_data(
+    samples: Sequence[tuple[Tensor, dict[str, Any]]], classes: Sequence[str], proposals: Sequence[Tensor] = ()
+) -> dict[str, Any]:
+    """What a run learns from, by name, so that it does not go on with something else. No image is read for this.
+
+    Args:
+        samples: ``(image, target)`` pairs; a data set with ``annotation_sources`` tells by these what it knows.
+        classes: names by label.
+        proposals: of each image, where they are given.
+    """
+    annotations = [fingerprint(*_annotation(samples, index)) for index in range(len(samples))]
+    about = {"pictures": len(samples), "classes": tuple(classes), "annotations": fingerprint(*annotations)}
+    return {**about, "proposals": fingerprint(*proposals)} if len(proposals) else about
+
+
+def _annotation(samples: Any, index: int) -> list[cache.Part]:  # noqa: ANN401 - any sequence of pairs
+    if isinstance(samples, Subset | Part):
+        whole = samples.dataset if isinstance(samples, Subset) else samples.whole
+        return _annotation(whole, samples.indices[index])
+    if hasattr(samples, "annotation_sources"):
+        sources = samples.annotation_sources(index)
+        return [sha256(source) if isinstance(source, Path) else source for source in sources]
+    target = samples.load_target(index) if hasattr(samples, "load_target") else samples[index][1]
+    return list(_parts({name: target[name] for name in sorted(target)}))
+
+
+def _parts(state: Any) -> Iterator[cache.Part]:  # noqa: ANN401 - whatever a checkpoint holds
+    """The tensors in nested containers, and all else as text: what their fingerprint is made of."""
+    if isinstance(state, Mapping | list | tuple):
+        yield f"{len(state)} in {'a mapping' if isinstance(state, Mapping) else 'a sequence'}"
+        for part in (one for pair in state.items() for one in pair) if isinstance(state, Mapping) else state:
+            yield from _parts(part)
+    else:
+        yield state if isinstance(state, Tensor) else repr(state)
+
+
 class Checkpoint:
-    """A file for the state of one run.
+    """A file for the state of one run, with a fingerprint of itself: what was written is read, or nothing.
 
     Args:
         path: of the file.
@@ -33,35 +74,40 @@ class Checkpoint:
         self.path, self.run = path, run
         self._model, self._optimiser, self._scaler = model, optimiser, scaler
 
-    def save(self, iteration: int) -> None:
-        """Replaces the file, in one step, by the state after so many iterations."""
+    def save(self, iteration: int, totals: list[float]) -> None:
+        """Replaces the file, in one step, by the state after so many iterations, with the sum of each one's losses."""
         state = {
+            "iteration": iteration,
+            "settings": self.run,
+            "totals": totals,
             "model": self._model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
         buffer = io.BytesIO()
-        torch.save({"iteration": iteration, "settings": self.run, **state}, buffer)
+        torch.save({**state, "fingerprint": fingerprint(*_parts(state))}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
-    def load(self) -> int:
+    def load(self) -> tuple[int, list[float]]:
         """Puts the file's state into model, optimiser and scaler, if it is of this run.
 
         Returns:
-            The iteration to go on with, counted from 0.
+            The iteration to go on with, counted from 0, and the sum of the losses of each iteration before.
 
         Raises:
-            WeightsError: the file is damaged, or of another run. The model is as before.
+            WeightsError: the file is damaged or was changed, or is of another run. The model is as before.
         """
         path = self.path
         try:
             state = read_torch(path)
-            before, iteration = dict(state["settings"]), int(state["iteration"])
+            before, stated = dict(state["settings"]), state.pop("fingerprint")
             if before == self.run:
+                if fingerprint(*_parts(state)) != stated:
+                    raise ValueError("not as it was written")
                 self._scaler.load_state_dict(state["scaler"])
                 self._optimiser.load_state_dict(state["optimiser"])
                 load_into(self._model, state["model"], path)  # last, and all or nothing
-                return iteration
+                return state["iteration"], state["totals"]
         except Exception as error:  # whatever a damaged file makes torch raise
             raise WeightsError(
                 f"{path}: damaged, or of another model ({error!r:.200}); start without resume"

@@ -68,12 +68,9 @@ def train_fast_rcnn(
         settings,
         groups=trainable(model, settings.trunk_scale, [model.roi_heads]),
         save=lambda path: save_fast_rcnn(model, network.config, path, record),
-        about={
-            "heads": repr(model.roi_heads.config),
-            "network": start,
-            "pictures": len(samples),
-            "proposals": sum(map(len, proposals)),
-        },
+        about={"heads": repr(model.roi_heads.config), "network": start},
+        samples=samples,
+        proposals=proposals,
         **options,
     )
     return model, history

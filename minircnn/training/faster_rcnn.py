@@ -101,12 +101,8 @@ def learn_everything(
         settings,
         groups=trainable(model, settings.trunk_scale, [model.rpn, model.roi_heads]),
         save=save,
-        about={
-            "rpn": repr(model.rpn.config),
-            "heads": repr(model.roi_heads.config),
-            "network": start,
-            "pictures": len(samples),
-        },
+        about={"rpn": repr(model.rpn.config), "heads": repr(model.roi_heads.config), "network": start},
+        samples=samples,
         **options,
     )
 

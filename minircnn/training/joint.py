@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from minircnn.fast_rcnn import FastRCNN
 from minircnn.resnet_fpn import ResNetFPN
 from minircnn.training.batches import Batch, Samples, Variety, draw_batch
+from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.parallel import is_main
 
@@ -116,6 +117,8 @@ def train_jointly(
     groups: Sequence[dict[str, Any]],
     save: Callable[[Path], None],
     about: dict[str, Any],
+    samples: Samples,
+    proposals: Sequence[Tensor] = (),
     out: Path | None = None,
     resume: bool = False,
     log: Path | None = None,
@@ -132,7 +135,10 @@ def train_jointly(
         groups: of parameters; see :func:`trainable`.
         save: writes the detector into a file.
         about: what else the run depends on; see :func:`minircnn.training.fit`, also for the rest.
-        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it.
+        samples: what the losses are computed from; an unfinished run does not go on with others.
+        proposals: likewise, for each of them.
+        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it. A file that is
+            there stays if the training ended no better than it began.
         resume: go on with an unfinished run.
         log: a CSV file for the losses of each iteration.
         evaluate: measures the detector, which it is given, from time to time.
@@ -143,6 +149,7 @@ def train_jointly(
         The losses of each iteration.
     """
     unfinished = out.with_suffix(".checkpoint") if out else None
+    data = describe_data(samples, model.classes, proposals) if out else {}
     history = fit(
         model,
         losses,
@@ -150,10 +157,11 @@ def train_jointly(
         groups=groups,
         checkpoint=unfinished,
         resume=resume,
+        replaces=out,
         log=log,
         evaluate=evaluate and (lambda: evaluate(model)),
         evaluate_every=evaluate_every,
-        about={**asdict(settings), **about},
+        about={**asdict(settings), **about, **data},
         quiet=quiet,
     )
     model.eval()

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from minircnn.training.checkpoints import Checkpoint
 from minircnn.training.log import Log
 from minircnn.training.parallel import from_main, is_main, over_all_processes, wait_for_all, with_average_gradients
+from minircnn.weights import WeightsError
 
 _OVERFLOWS = 20  # steps in a row that mixed precision may skip; while it finds its scale it skips a few
 
@@ -85,6 +86,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
     resume: bool = False,
+    replaces: Path | None = None,
     about: Mapping[str, Any] | None = None,
     log: Path | None = None,
     evaluate: Callable[[], dict[str, float]] | None = None,
@@ -108,6 +110,9 @@ def fit(
         checkpoint: a file in which the state is kept from time to time, and at the end. None: none is kept.
         checkpoint_every: iterations between two.
         resume: go on where ``checkpoint`` stands, if there is such a file.
+        replaces: a file that the caller is going to replace by what was learned. If it is there, it is worth more than
+            a training that ended no better than it began: whose sum of losses, as a mean over the last tenth of the
+            iterations (at least one), is not below that over the first tenth.
         about: what else the run depends on, such as its data: numbers and words by name. It is kept in the checkpoint,
             and a run with another one does not go on from there.
         log: a CSV file that gets a row for each iteration; see :class:`minircnn.training.log.Log`.
@@ -121,7 +126,7 @@ def fit(
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
-        WeightsError: the checkpoint is damaged or of a run with other settings.
+        WeightsError: the checkpoint is damaged or of a run with other settings; or what would be replaced is to stay.
         FloatingPointError: a loss or its gradient is not finite. The parameters are as before that iteration.
     """
     if checkpoint_every < 1 or (evaluate_every is not None and evaluate_every < 1):
@@ -132,7 +137,7 @@ def fit(
     state = None
     if checkpoint:
         state = Checkpoint(checkpoint, model, optimiser, scaler, {**asdict(settings), **(about or {})})
-    start = state.load() if state and resume and checkpoint.is_file() else 0
+    start, totals = state.load() if state and resume and checkpoint.is_file() else (0, [])
     losses = with_average_gradients(model, losses)
     record = _Record(
         model=model,
@@ -141,6 +146,7 @@ def fit(
         log=Log(log, start, evaluated=evaluate is not None) if log else None,
         checkpoint=state,
         checkpoint_every=checkpoint_every,
+        totals=totals,
         bar=tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch"),
     )
     overflows, patience = 0, _OVERFLOWS if settings.mixed_precision else 1
@@ -165,7 +171,20 @@ def fit(
             scaler.update()
             record.add(iteration + 1, rate, found)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
+    if replaces and replaces.exists():
+        _check_better(totals, replaces)
     return record.history
+
+
+def _check_better(totals: list[float], path: Path) -> None:
+    few = max(len(totals) // 10, 1)
+    first, last = (sum(part) / few for part in (totals[:few], totals[-few:]))
+    if not last < first:
+        raise WeightsError(
+            f"{path}: kept, because the new training ended no better than it began (loss {first:.4g} over the first "
+            f"{few} iterations, {last:.4g} over the last); try a lower learning rate or more iterations. To have what "
+            "it learned all the same, move the file away and resume"
+        )
 
 
 def _optimiser(
@@ -198,6 +217,7 @@ class _Record:
     log: Log | None
     checkpoint: Checkpoint | None
     checkpoint_every: int
+    totals: list[float]
     bar: tqdm
 
     def __post_init__(self) -> None:
@@ -213,6 +233,7 @@ class _Record:
             if twice := losses.keys() & numbers.keys():
                 raise ValueError(f"evaluate gives a number of the name of a loss: {', '.join(twice)}; rename one")
         self.history.append({**losses, **numbers})
+        self.totals.append(sum(losses.values()))
         self._shown.update(self.history[-1])
         self.bar.update()
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in self._shown.items()}, refresh=False)
@@ -221,7 +242,7 @@ class _Record:
         if self.log:  # before the checkpoint: what the checkpoint has behind it is in the log
             self.log.write(iteration, rate, losses, numbers)
         if self.checkpoint and self._due(iteration, self.checkpoint_every):
-            self.checkpoint.save(iteration)
+            self.checkpoint.save(iteration, self.totals)
 
     def _due(self, iteration: int, every: int) -> bool:
         return iteration % every == 0 or iteration == self.bar.total

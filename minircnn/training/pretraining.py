@@ -84,7 +84,7 @@ def one_object_pictures(split: str, count: int, cache: Cache | None = None) -> t
     size, first = SMALL.input_size, _FIRST_SEED[split]
     held_out = HELD_OUT_PHOTOGRAPHS if split == "val" else ()
     photographs = TRAIN_PHOTOGRAPHS[: len(held_out) or None] + held_out
-    key = (code_fingerprint(toytown, packages=("numpy", "pillow", "scikit-image")), split, size)
+    key = (_painter(), split, size)
     starts = range(0, count, _CHUNK)
     chunks = Parallel(n_jobs=-1 if len(starts) > 1 else 1)(
         delayed(_paint_chunk)(cache or Cache(), key, first + start, min(_CHUNK, count - start), size, photographs)
@@ -92,6 +92,11 @@ def one_object_pictures(split: str, count: int, cache: Cache | None = None) -> t
     )
     images, subtypes = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "subtypes"))
     return images, subtypes
+
+
+def _painter() -> str:
+    """A name for all that decides about the pixels of a picture, but for its seed."""
+    return code_fingerprint(toytown, packages=("numpy", "pillow", "scikit-image"))
 
 
 def _paint_chunk(
@@ -159,7 +164,8 @@ def train_alexnet(
 
     Args:
         settings: see there.
-        out: the file to write, ``.safetensors``; the state of an unfinished run is kept beside it.
+        out: the file to write, ``.safetensors``; the state of an unfinished run is kept beside it. A file that is there
+            stays if the training ended no better than it began.
         resume: go on with an unfinished run of the same settings.
         device: "cpu", "cuda", "mps".
         cache: where painted pictures are kept.
@@ -199,7 +205,8 @@ def train_alexnet(
         seed=settings.seed,
     )
     unfinished = out.with_suffix(".checkpoint")
-    fit(network, losses, loop, checkpoint=unfinished, resume=resume, about=asdict(settings), quiet=quiet)
+    run = {**asdict(settings), "painter": _painter()}
+    fit(network, losses, loop, checkpoint=unfinished, resume=resume, replaces=out, about=run, quiet=quiet)
     folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
     reached = accuracy(folded, *one_object_pictures("val", settings.val_pictures, cache))
     about = {"what": "AlexNet, small, trained on one-object pictures of Toy Town", "command": command}

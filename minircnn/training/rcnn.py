@@ -12,6 +12,7 @@ from torch import Tensor
 from minircnn.alexnet import AlexNet, up_to_pool5
 from minircnn.cache import Cache, module_fingerprint
 from minircnn.rcnn import RCNN, FineTuningSettings, RCNNConfig, save_rcnn
+from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit
 
 Samples = Sequence[tuple[Tensor, dict[str, Any]]]
@@ -59,7 +60,8 @@ def train_rcnn(
         classes: names; ``classes[0]`` is the background.
         settings: see there.
         config: the detector's numbers.
-        out: the file to write, ``.safetensors``. The state of an unfinished fine-tuning is kept beside it.
+        out: the file to write, ``.safetensors``. The state of an unfinished fine-tuning is kept beside it. A file that
+            is there stays if the fine-tuning ended no better than it began.
         resume: go on with an unfinished fine-tuning. Features that were computed before an interruption are in the
             cache anyway.
         cache: where features are kept.
@@ -78,9 +80,10 @@ def train_rcnn(
         report("1 of 3: fine-tuning the network")
         torch.manual_seed(settings.seed)  # for the fresh last layer; the loop seeds every batch
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
-        data = {"pictures": len(samples), "proposals": sum(map(len, proposals))}
+        data = describe_data(samples, classes, proposals) if out else {}
         run = {**asdict(settings), **data, "network": module_fingerprint(network)}
-        optimise = partial(fit, settings=loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
+        files = {"checkpoint": unfinished, "resume": resume, "replaces": out}
+        optimise = partial(fit, settings=loop, **files, about=run, quiet=quiet)
         model.finetune(samples, proposals, optimise, FineTuningSettings())
     if model.config.svm_layer == model.config.box_layer == "pool5":
         model.network = up_to_pool5(model.network)
