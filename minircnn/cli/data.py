@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.errors import RefusedError
+from minircnn.cli.errors import RefusedError, echo
 from minircnn.cli.options import JsonFile, check_new_file
 from minircnn.cli.pictures import LARGEST_GRID
-from minircnn.files import printable
 
 if TYPE_CHECKING:
     from minircnn.datasets.checking import Report
@@ -73,15 +72,15 @@ def check(
         report.problems[:0] = problems
         _tell(report, f"{name}{f', {split}' if split else ''}")
         for note in getattr(getattr(data, "whole", data), "notes", ()):
-            typer.echo(printable(note))
+            echo(note)
     anchors = _suggest(report, min_size)
     for line in grouped(report.problems):
-        typer.echo(printable(line))
+        echo(line)
     if out and report.readable:
         _write_sheet(data, report, pictures, out)
     if json_file:
         _write_numbers(report, anchors, {"data": name, "split": split, "masks": masks, "min_size": min_size}, json_file)
-    typer.echo(_counted(len(report.problems), "defect"))
+    echo(_counted(len(report.problems), "defect"))
     if report.problems:
         raise typer.Exit(1)
 
@@ -112,14 +111,14 @@ def _tell(report: Report, title: str) -> None:
     """Prints the counts."""
     crowds = f", {report.crowds} of them crowds or difficult" if report.crowds else ""
     pictures = f"{_counted(report.pictures, 'picture')} ({report.empty} without objects)"
-    typer.echo(f"{title}: {pictures}, {_counted(report.objects, 'object')}{crowds}")
+    echo(f"{title}: {pictures}, {_counted(report.objects, 'object')}{crowds}")
     if report.smallest:
         (h, w), (height, width) = report.smallest, report.largest
         sizes = f"{h} × {w}" if (h, w) == (height, width) else f"from {h} × {w} to {height} × {width}"
-        typer.echo(f"height × width: {sizes} pixels")
+        echo(f"height × width: {sizes} pixels")
     longest = max(map(len, report.classes[1:]), default=0)
     for name, (objects, shown) in report.per_class.items():
-        typer.echo(f"  {printable(name):<{longest}}  {objects:>7} objects in {shown:>6} pictures")
+        echo(f"  {name:<{longest}}  {objects:>7} objects in {shown:>6} pictures")
 
 
 def _suggest(report: Report, min_size: int) -> Anchors | None:
@@ -135,14 +134,14 @@ def _suggest(report: Report, min_size: int) -> Anchors | None:
     anchors = suggest_anchors(shapes, NUM_SIZES, NUM_RATIOS)
     usual = best_overlaps(shapes, TOY_TOWN_RPN.anchor_sizes[0], TOY_TOWN_RPN.anchor_ratios)
     sizes, ratios = (" ".join(f"{value:g}" for value in values) for values in (anchors.sizes, anchors.ratios))
-    typer.echo(f"anchors that fit the objects where the shorter side of a picture has {min_size} pixels:")
-    typer.echo(f"  sizes {sizes}; height / width {ratios}")
-    typer.echo(
+    echo(f"anchors that fit the objects where the shorter side of a picture has {min_size} pixels:")
+    echo(f"  sizes {sizes}; height / width {ratios}")
+    echo(
         f"  IoU of an object with the best of them: {anchors.mean_iou:.2f} on average, 0.5 or more for "
         f"{100 * anchors.covered:.0f} % of the objects"
     )
     half = 100 * (usual >= 0.5).double().mean()
-    typer.echo(f"  with Toy Town's anchors, which training takes by default: {usual.mean():.2f}, {half:.0f} %")
+    echo(f"  with Toy Town's anchors, which training takes by default: {usual.mean():.2f}, {half:.0f} %")
     return anchors
 
 
@@ -154,7 +153,7 @@ def _write_sheet(data: Any, report: Report, pictures: int, out: Path) -> None:  
     count = min(pictures, len(report.readable))
     chosen = [report.readable[place * len(report.readable) // count] for place in range(count)]
     write_atomically(out, draw_sheet(data, chosen))
-    typer.echo(f"written to {printable(out)}")
+    echo(f"written to {out}")
 
 
 def _write_numbers(report: Report, anchors: Anchors | None, asked: dict[str, Any], path: Path) -> None:
@@ -168,17 +167,17 @@ def _write_numbers(report: Report, anchors: Anchors | None, asked: dict[str, Any
         name: {"objects": objects, "pictures": shown} for name, (objects, shown) in report.per_class.items()
     }
     write_json(path, {**asked, **numbers, "anchors": asdict(anchors) if anchors else None})
-    typer.echo(f"written to {printable(path)}")
+    echo(f"written to {path}")
 
 
 @app.command()
 def fetch(name: Name) -> None:
     """Say where a public data set is, its size and licence, and how to unpack it."""
     if name == "toytown":
-        typer.echo("toytown: comes with the project; there is nothing to fetch")
+        echo("toytown: comes with the project; there is nothing to fetch")
         return
     from minircnn.cli.data_sources import SOURCES
 
     if name not in SOURCES:
         raise RefusedError(f"there is no {name!r} to fetch; there are {', '.join(SOURCES)}")
-    typer.echo("\n".join(SOURCES[name].lines()))
+    echo(*SOURCES[name].lines())

@@ -12,7 +12,6 @@ import typer
 from minircnn.cli.class_names import listed
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import as_command, check_count, given, new_weights
-from minircnn.files import printable
 
 TOYTOWN = "toytown"
 HELD_OUT = ("val", "test")  # the parts of Toy Town that nothing learns from
@@ -252,15 +251,13 @@ def _tell(chosen: Chosen) -> None:
     while hasattr(data, "whole"):
         data, indices = data.whole, [data.indices[index] for index in indices]
     for line in grouped([*getattr(data, "notes", ()), *getattr(data, "odd", ()), *filter(None, turned)]):
-        say(printable(line))
+        say(line)
     if chosen.options.drop_invalid:
         dropped = list(data.dropped)
         if hasattr(data, "read_objects"):  # its masks are files, which are read only now
             dropped += [problem for index in indices for problem in data.read_objects(index).invalid]
         count = getattr(data, "left_out", len(dropped))
-        say(
-            "\n  ".join([f"{count or 'no'} annotation{'s' * (count != 1)} left out", *map(printable, grouped(dropped))])
-        )
+        say(f"{count or 'no'} annotation{'s' * (count != 1)} left out", *(f"  {line}" for line in grouped(dropped)))
 
 
 def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401 - a data set

@@ -22,7 +22,7 @@ from minircnn.cli.demo_page import (
     times,
 )
 from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
-from minircnn.cli.errors import RefusedError, naming_memory
+from minircnn.cli.errors import RefusedError, echo, naming_memory
 from minircnn.cli.options import check_place
 from minircnn.cli.pictures import SUFFIXES, find_pictures
 from minircnn.files import printable
@@ -54,7 +54,7 @@ def demo(
     from minircnn.datasets.images import read_image
 
     left_out = [_leave_out(path, reason) for path, reason in skipped]
-    typer.echo("reading the detectors")
+    echo("reading the detectors")
     models = load_detectors()
     scene, truth = _scene()
     look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
@@ -107,7 +107,7 @@ def _is_ours(page: Path) -> bool:
 def _leave_out(path: Path, reason: str) -> str:
     """Says on standard error what is left out and why, and returns the line."""
     line = f"{printable(path)}: skipped: {' '.join(reason.removeprefix(f'{path}: ').split())}"
-    typer.echo(line, err=True)
+    echo(line, err=True)
     return line
 
 
@@ -167,7 +167,7 @@ def _see(models: Mapping[str, nn.Module], path: Path, image: Tensor, truth: Mapp
         image = torch.from_numpy(shrink(image, LONGEST_SIDE)).float().permute(2, 0, 1).contiguous()
     looks = look_at(models, image)
     for detector, look in zip(DETECTORS, looks, strict=True):
-        typer.echo(f"{printable(path)}: {detector.name}: {counts(look)}; {times(look)}")
+        echo(f"{path}: {detector.name}: {counts(look)}; {times(look)}")
     there = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     if truth:
         there = {name: truth[name] for name in ("boxes", "labels", "masks")}
@@ -190,5 +190,5 @@ def _write(seen: Sequence[Seen], left_out: Sequence[str], classes: Sequence[str]
     page = picture_page(TITLE, [INTRODUCTION], sections, generator=GENERATOR)
     write_atomically(out / TABLE, draw_table(seen, classes))
     write_atomically(out / PAGE, page.encode())
-    typer.echo(f"written to {printable(out / TABLE)}")
-    typer.echo(f"written to {printable(out / PAGE)}: open it in a browser")
+    echo(f"written to {out / TABLE}")
+    echo(f"written to {out / PAGE}: open it in a browser")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from minircnn.cli.errors import RefusedError, naming_memory
+from minircnn.cli.errors import RefusedError, echo, naming_memory
 from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
 from minircnn.cli.pictures import Plan, make_plan
 from minircnn.cli.timing import on_cpu
 from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
-from minircnn.files import printable, write_atomically, write_json
+from minircnn.files import write_atomically, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -232,11 +232,11 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
     if drawings:
         write_atomically(plan.out, draw_grid(drawings, classes) if grid else draw_one(drawings[0], classes))
     if records:
-        typer.echo(f"written to {printable(plan.out)}")
+        echo(f"written to {plan.out}")
     if records and plan.json_file:
         left_out = [{"picture": str(path), "reason": reason} for path, reason in skipped]
         write_json(plan.json_file, {**about, "pictures": records, "skipped": left_out})
-        typer.echo(f"written to {printable(plan.json_file)}")
+        echo(f"written to {plan.json_file}")
     if skipped:
         raise typer.Exit(1)
 
@@ -265,15 +265,15 @@ def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[s
 
 def _print(record: dict[str, Any]) -> None:
     """A line for each object of a picture, or one that says that there is none."""
-    name = printable(record["picture"])
+    name = record["picture"]
     for row in record["detections"]:
         box = " ".join(f"{value:.1f}" for value in row["box"])
-        typer.echo(f"{name}: {row['class']} {row['score']:.2f} at {box}")
+        echo(f"{name}: {row['class']} {row['score']:.2f} at {box}")
     if not record["detections"]:
-        typer.echo(f"{name}: nothing found")
+        echo(f"{name}: nothing found")
 
 
 def _complain(path: Path, reason: str) -> None:
     """One line about what is left out; the name comes once, also where the reason begins with it."""
     reason = " ".join(reason.removeprefix(f"{path}: ").split())
-    typer.echo(f"{printable(path)}: skipped: {reason}", err=True)
+    echo(f"{path}: skipped: {reason}", err=True)

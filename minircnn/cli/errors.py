@@ -9,11 +9,19 @@ from contextlib import contextmanager
 import typer
 from typer.core import TyperGroup
 
+from minircnn.files import printable
+
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
 
 
 class RefusedError(Exception):
     """What was asked for cannot be done as it was asked; the message says why, and what to do. Exit status 2."""
+
+
+def echo(*lines: str, err: bool = False) -> None:
+    """Prints lines. Names in them, of files, classes and tensors, come from anywhere and do nothing to a terminal."""
+    for line in lines:
+        typer.echo(printable(line), err=err)
 
 
 class NoMemoryError(ValueError):
@@ -50,7 +58,7 @@ class OneLineErrors(TyperGroup):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings(), naming_memory():
-                warnings.showwarning = lambda message, *_: typer.echo(f"Warning: {message}", err=True)
+                warnings.showwarning = lambda message, *_: echo(f"Warning: {message}", err=True)
                 return super().invoke(ctx)
         except RefusedError as error:
             message, status = f"Error: {error}", 2
@@ -61,7 +69,7 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt:
             hint = " With --resume the same command goes on from there." if ctx.invoked_subcommand == "train" else ""
             message, status = f"Stopped.{hint}", INTERRUPTED
-        typer.echo(message, err=True)
+        echo(*message.split("\n"), err=True)
         raise typer.Exit(status)
 
 

@@ -21,6 +21,7 @@ from minircnn.cli.data_options import (
     SplitToMeasure,
     pictures_to_measure,
 )
+from minircnn.cli.errors import echo
 from minircnn.cli.options import Device, JsonFile, check_new_file, ready_device
 from minircnn.cli.timing import timed_detections, timed_proposals, timed_regression
 from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
@@ -237,7 +238,7 @@ def _ready(given: Given, sources: tuple[Any, ...], masks: bool = False) -> Ready
     model.to(device)
     common = common_classes(weights, model.classes, chosen.data.classes)
     if common.left_out:
-        typer.echo(common.left_out)
+        echo(common.left_out)
     targets = [_encoded(common.of_target(chosen.data.load_target(index))) for index in range(chosen.count)]
     return Ready(weights, device, model, chosen, common, Subset(chosen.data, range(chosen.count)), targets)
 
@@ -259,12 +260,12 @@ def _evaluate_on_proposals(given: Given, sources: tuple[Any, ...]) -> None:
     found, found_unmoved, seconds = timed_regression(ready.model, ready.device, ready.samples, proposals)
     moved, unmoved, voc = ready.evaluate(found), ready.evaluate(found_unmoved), ready.voc_average_precisions(found)
     recall = float(proposal_recall(proposals, ready.targets, RECALL_IOU, [given.max_proposals])[0])
-    typer.echo(f"{given.name} on {len(proposals)} pictures, {ready.chosen.title}: {moved}\n")
+    echo(*f"{given.name} on {len(proposals)} pictures, {ready.chosen.title}: {moved}\n".split("\n"))
     for name, result in (("without box regression", unmoved), ("with box regression", moved)):
-        typer.echo(f"{name:<22}  {average_precisions(result)}")
+        echo(f"{name:<22}  {average_precisions(result)}")
     _say_voc(voc)
-    typer.echo(f"recall of the first {given.max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
-    typer.echo(f"seconds a picture: proposals {search}; network and the rest {seconds:.3f}")
+    echo(f"recall of the first {given.max_proposals} proposals at IoU {RECALL_IOU}: {100 * recall:.1f} %")
+    echo(f"seconds a picture: proposals {search}; network and the rest {seconds:.3f}")
     if given.json_file:
         content = {
             **_description(given, ready),
@@ -276,7 +277,7 @@ def _evaluate_on_proposals(given: Given, sources: tuple[Any, ...]) -> None:
             "seconds_a_picture": {"proposals": search.seconds, "network_and_rest": seconds},
         }
         write_json(given.json_file, content)
-        typer.echo(f"written to {given.json_file}")
+        echo(f"written to {given.json_file}")
 
 
 def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = False) -> None:
@@ -300,12 +301,12 @@ def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = Fal
     recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
     for kind, result in results.items():
         of = f", {kind}" if masks else ""
-        typer.echo(f"{given.name} on {len(found)} pictures, {ready.chosen.title}{of}: {result}\n")
-        typer.echo(average_precisions(result))
+        echo(*f"{given.name} on {len(found)} pictures, {ready.chosen.title}{of}: {result}\n".split("\n"))
+        echo(average_precisions(result))
     _say_voc(voc)
     shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in zip(limits, recalls, strict=True))
-    typer.echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
-    typer.echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
+    echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}")
+    echo(f"seconds a picture: {seconds:.3f}; features and proposals alone: {proposing:.3f}")
     if given.json_file:
         content = {
             **_description(given, ready),
@@ -316,12 +317,12 @@ def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = Fal
             "seconds_a_picture": {"all": seconds, "features_and_proposals": proposing},
         }
         write_json(given.json_file, content)
-        typer.echo(f"written to {given.json_file}")
+        echo(f"written to {given.json_file}")
 
 
 def _say_voc(numbers: dict[str, float]) -> None:
     if numbers:
-        typer.echo(
+        echo(
             f"as PASCAL VOC counts: AP {100 * numbers['voc2007']:.1f} % at 11 points (2007), "
             f"{100 * numbers['voc2010']:.1f} % of the area (since 2010)"
         )

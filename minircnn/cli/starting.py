@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minircnn.cli.errors import echo
 from minircnn.cli.options import find_weights
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ ProposalsToLearnFrom = Annotated[
 ]
 
 
-def say(message: str) -> None:
-    """Prints a line, of several processes only in the main one."""
+def say(*lines: str) -> None:
+    """Prints lines, of several processes only in the main one."""
     from minircnn.training import is_main
 
     if is_main():
-        typer.echo(message)
+        echo(*lines)
 
 
 def tell_of_unfinished(out: Path, resume: bool) -> None:

@@ -20,7 +20,7 @@ from minircnn.cli.data_options import (
     pictures_to_learn_from,
     weights_to_write,
 )
-from minircnn.cli.errors import RefusedError
+from minircnn.cli.errors import RefusedError, echo
 from minircnn.cli.options import (
     Device,
     Resume,
@@ -113,11 +113,11 @@ def alexnet(
         device=str(ready_device(device)),
         command=as_command("train alexnet", {**used, "out": named(out)}),
     )
-    typer.echo(
+    echo(
         f"accuracy on {settings.val_pictures} held-out pictures: {100 * reached.subtypes:.1f} % of the sub-types, "
         f"{100 * reached.classes:.1f} % of the classes"
     )
-    typer.echo(f"written to {out}")
+    echo(f"written to {out}")
 
 
 @app.command()
@@ -187,9 +187,9 @@ def rcnn(
         resume=resume,
         cache=Cache(),
         about={"command": command, "pretrained": describe(start)},
-        report=typer.echo,
+        report=echo,
     )
-    typer.echo(f"written to {out}; {how_to_measure('rcnn', out, RCNN_WEIGHTS, wanted, masks=False)}")
+    echo(f"written to {out}; {how_to_measure('rcnn', out, RCNN_WEIGHTS, wanted, masks=False)}")
 
 
 def _config(features: str) -> RCNNConfig:

@@ -100,7 +100,7 @@ class Checkpoint:
         path = self.path
         try:
             state = read_torch(path)
-            before, stated = dict(state["settings"]), state.pop("fingerprint")
+            before, stated = dict(state["settings"]), state.pop("fingerprint", None)
             if before == self.run:
                 if fingerprint(*_parts(state)) != stated:
                     raise ValueError("not as it was written")

@@ -24,7 +24,7 @@ from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
-from minircnn.weights import load_weights
+from minircnn.weights import load_weights, save_weights
 from tests.cli.conftest import lines_of
 
 TOWN = [DATA_FOLDER / "test" / f"00000{i}.jpg" for i in range(1, 5)]
@@ -490,3 +490,25 @@ def test_nan_in_the_weights_is_one_line(call, detector, place, tmp_path):
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert "nan.safetensors: network.classifier.fc6.bias holds nan or infinity; train or fetch" in result.stderr
     assert not Path("x.png").exists()
+
+
+def test_names_from_files_do_nothing_to_a_terminal(call, detector, place, tmp_path):
+    """Class names, that erase the screen, turn the text, or write a line that looks like another."""
+    tensors, about = load_weights(detector)
+    names = ["background", *(f"a\x1b[2J\u202e\nError: {letter}" for letter in "bcdefg")]
+    save_weights(tmp_path / "odd.safetensors", tensors, {**about, "classes": names})
+    options = ("--out", tmp_path / "x.png", "--max-proposals", FEW, "--weights", tmp_path / "odd.safetensors")
+    result = call("detect", "rcnn", "street scene.jpg", *options)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0 and len(lines) > 1 and all(line.isprintable() for line in lines)
+    assert all(line.startswith("street scene.jpg: a?[2J??Error: ") for line in lines[:-1])
+
+
+def test_messages_do_nothing_to_a_terminal(call, detector, place, tmp_path):
+    tensors, about = load_weights(detector)
+    save_weights(tmp_path / "odd.safetensors", {**tensors, "b\x1b[31m\nx": torch.zeros(1)}, about)
+    result = call("detect", "rcnn", "street scene.jpg", "--weights", tmp_path / "odd.safetensors")
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1 and line.endswith(
+        "odd.safetensors: weights for another network: b?[31m?x is not in the network"
+    )

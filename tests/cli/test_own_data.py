@@ -18,6 +18,7 @@ from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet, load_alexnet, load_al
 from minircnn.cli import app
 from minircnn.cli.class_names import common_classes
 from minircnn.cli.data_options import DataOptions, how_to_measure, pictures_to_learn_from
+from minircnn.cli.errors import INTERRUPTED
 from minircnn.datasets import ToyTown
 from minircnn.datasets.named import DATA_NAMES, open_data
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
@@ -31,10 +32,12 @@ from minircnn.training import (
     FasterRCNNTrainingSettings,
     MaskRCNNTrainingSettings,
     RCNNTrainingSettings,
+    loop,
     train_faster_rcnn,
     train_mask_rcnn,
     train_rcnn,
 )
+from minircnn.training.checkpoints import Checkpoint
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
 from minircnn.weights import WEIGHTS_FOLDER
 from tests.datasets import conftest as small
@@ -280,6 +283,44 @@ def test_the_advice_measures_on_unseen_images_if_there_are_any(folder, tmp_path,
         "--classes": "cat,person",
         "--weights": str(tmp_path / "x y.safetensors"),
     }
+
+
+def test_good_weights_are_not_replaced_by_numbers_that_are_not_finite(call, folder, tmp_path):
+    """A learning rate of 1e5 makes weights that half precision cannot hold, although every loss is finite."""
+    options = ("--from-scratch", "--iterations", 1, "--pictures-per-batch", 1, "--min-size", 64, "--learning-rate", 1e5)
+    out = tmp_path / "x.safetensors"
+    for before in ([], [b"good", b"{}"]):  # a new file, and one that is there
+        for content, ending in zip(before, (".safetensors", ".json"), strict=False):
+            out.with_suffix(ending).write_bytes(content)
+        result = call("train", "faster_rcnn", *own(folder), *options, "--out", out)
+        (line,) = [line for line in result.stderr.splitlines() if "Error" in line]
+        assert result.exit_code == 1 and f"{out}: " in line and "lower learning rate" in line
+        assert ("not written" in line) if not before else ("kept" in line)
+        assert [path.read_bytes() for path in (out, out.with_suffix(".json")) if path.exists()] == before
+
+
+@pytest.mark.parametrize("command", ["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"])
+def test_an_unfinished_run_does_not_go_on_with_other_data(call, folder, tmp_path, monkeypatch, command):
+    """With as many images, and in the same network."""
+    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+    save = Checkpoint.save
+
+    def interrupted(self, iteration, totals):
+        save(self, iteration, totals)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", interrupted)
+    small = ("--max-proposals", 20) if command in ("rcnn", "fast_rcnn") else ("--min-size", 64)
+    options = ("--from-scratch", "--iterations", 2, "--out", tmp_path / "x.safetensors", *small)
+    assert call("train", command, *own(folder), *options).exit_code == INTERRUPTED
+    moved = changed(
+        folder, f"moved_{command}.json", lambda content: content["annotations"][0].update(bbox=[1, 2, 9, 9])
+    )
+    for data, names in ((moved, "annotations"), ((*own(folder), "--classes", "person,car"), "classes")):
+        result = call("train", command, *data, *options, "--resume")
+        (line,) = [line for line in result.stderr.splitlines() if "Error" in line]
+        assert result.exit_code == 1 and "x.checkpoint: begun with other settings (" in line and f"{names} " in line
+    assert call("train", command, *own(folder), *options, "--resume").exit_code == INTERRUPTED, "it goes on"
 
 
 # ------------------------------------------------------------------------------------------------------------- evaluate

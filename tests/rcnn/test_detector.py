@@ -287,6 +287,9 @@ def test_saved_and_loaded_it_detects_the_same(fitted, samples, proposals, tmp_pa
         assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+NO_NAMES = (None, "abcd", 4, {}, [0, 1, 2, 3], [*CLASSES[:3], None], [*CLASSES[:3], ["x"]])
+
+
 def test_files_of_something_else_are_refused(fitted, tmp_path):
     path = tmp_path / "model.safetensors"
     save_rcnn(fitted, path, {})
@@ -296,7 +299,7 @@ def test_files_of_something_else_are_refused(fitted, tmp_path):
         ({"config": {"colour": 1}}, "does not describe an R-CNN"),
         ({"network": 5}, "does not describe an R-CNN"),
         ({"classes": ["background", "one"]}, "weights for another network"),
-        ({"classes": None}, "does not describe an R-CNN"),
+        *(({"classes": names}, r"does not describe an R-CNN .*classes must be a list of names") for names in NO_NAMES),
     ):
         save_weights(path, tensors, {**about, **change})
         with pytest.raises(WeightsError, match=message):

@@ -296,10 +296,10 @@ def checkpoint_each_time(monkeypatch):
 
 
 def interrupt(data, out, **options):
-    """Stops a run within its fifth batch of four pictures."""
+    """Stops a run within its fifth batch of four images; each was asked for once before, for its target."""
     samples, proposals, classes = data
     with pytest.raises(KeyboardInterrupt):
-        run((Breaking(samples, 18), proposals, classes), out=out, **options)
+        run((Breaking(samples, len(samples) + 18), proposals, classes), out=out, **options)
     assert out.with_suffix(".checkpoint").exists() and not out.exists()
 
 
