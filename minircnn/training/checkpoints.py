@@ -61,6 +61,9 @@ class Checkpoint:
         optimiser: its optimiser, which remembers the gradients of iterations before.
         scaler: of the gradients, with what it has learned about them; empty without mixed precision.
         run: what the run depends on: numbers and words by name. A run with another one does not go on from the file.
+
+    Attributes:
+        totals: the sum of the losses of each iteration so far.
     """
 
     def __init__(
@@ -72,14 +75,15 @@ class Checkpoint:
         run: dict[str, Any],
     ) -> None:
         self.path, self.run = path, run
+        self.totals: list[float] = []
         self._model, self._optimiser, self._scaler = model, optimiser, scaler
 
-    def save(self, iteration: int, totals: list[float]) -> None:
-        """Replaces the file, in one step, by the state after so many iterations, with the sum of each one's losses."""
+    def save(self, iteration: int) -> None:
+        """Replaces the file, in one step, by the state after so many iterations."""
         state = {
             "iteration": iteration,
             "settings": self.run,
-            "totals": totals,
+            "totals": self.totals,
             "model": self._model.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -88,11 +92,11 @@ class Checkpoint:
         torch.save({**state, "fingerprint": fingerprint(*_parts(state))}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
-    def load(self) -> tuple[int, list[float]]:
+    def load(self) -> int:
         """Puts the file's state into model, optimiser and scaler, if it is of this run.
 
         Returns:
-            The iteration to go on with, counted from 0, and the sum of the losses of each iteration before.
+            The iteration to go on with, counted from 0.
 
         Raises:
             WeightsError: the file is damaged or was changed, or is of another run. The model is as before.
@@ -107,7 +111,8 @@ class Checkpoint:
                 self._scaler.load_state_dict(state["scaler"])
                 self._optimiser.load_state_dict(state["optimiser"])
                 load_into(self._model, state["model"], path)  # last, and all or nothing
-                return state["iteration"], state["totals"]
+                self.totals = state["totals"]
+                return state["iteration"]
         except Exception as error:  # whatever a damaged file makes torch raise
             raise WeightsError(
                 f"{path}: damaged, or of another model ({error!r:.200}); start without resume"

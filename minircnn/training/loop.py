@@ -137,7 +137,7 @@ def fit(
     state = None
     if checkpoint:
         state = Checkpoint(checkpoint, model, optimiser, scaler, {**asdict(settings), **(about or {})})
-    start, totals = state.load() if state and resume and checkpoint.is_file() else (0, [])
+    start = state.load() if state and resume and checkpoint.is_file() else 0
     losses = with_average_gradients(model, losses)
     record = _Record(
         model=model,
@@ -146,7 +146,7 @@ def fit(
         log=Log(log, start, evaluated=evaluate is not None) if log else None,
         checkpoint=state,
         checkpoint_every=checkpoint_every,
-        totals=totals,
+        totals=state.totals if state else [],
         bar=tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch"),
     )
     overflows, patience = 0, _OVERFLOWS if settings.mixed_precision else 1
@@ -172,7 +172,7 @@ def fit(
             record.add(iteration + 1, rate, found)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
     if replaces and replaces.exists():
-        _check_better(totals, replaces)
+        _check_better(record.totals, replaces)
     return record.history
 
 
@@ -242,7 +242,7 @@ class _Record:
         if self.log:  # before the checkpoint: what the checkpoint has behind it is in the log
             self.log.write(iteration, rate, losses, numbers)
         if self.checkpoint and self._due(iteration, self.checkpoint_every):
-            self.checkpoint.save(iteration, self.totals)
+            self.checkpoint.save(iteration)
 
     def _due(self, iteration: int, every: int) -> bool:
         return iteration % every == 0 or iteration == self.bar.total

@@ -305,8 +305,8 @@ def test_an_unfinished_run_does_not_go_on_with_other_data(call, folder, tmp_path
     monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
     save = Checkpoint.save
 
-    def interrupted(self, iteration, totals):
-        save(self, iteration, totals)
+    def interrupted(self, iteration):
+        save(self, iteration)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Checkpoint, "save", interrupted)

@@ -137,9 +137,9 @@ def test_what_a_checkpoint_has_behind_it_is_in_the_log(tmp_path, monkeypatch):
     """A process may be killed at any moment, also between the two."""
     path, save, seen = tmp_path / "log.csv", Checkpoint.save, []
 
-    def watched(self, iteration, totals):
+    def watched(self, iteration):
         seen.append((iteration, table(path)[-1][0]))
-        save(self, iteration, totals)
+        save(self, iteration)
 
     monkeypatch.setattr(Checkpoint, "save", watched)
     train(path, checkpoint=tmp_path / "run.checkpoint", checkpoint_every=10)

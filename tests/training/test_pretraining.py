@@ -335,9 +335,10 @@ def test_an_epoch_shows_every_picture_once(painted, tmp_path, monkeypatch):
 
 
 def test_stride_16_and_label_smoothing(painted, tmp_path, saves_often):
-    out = tmp_path / "a.safetensors"
-    train_alexnet(replace(TINY, stride=16, epochs=1), out=out, cache=painted, quiet=True)
-    train_alexnet(replace(TINY, stride=16, epochs=1, label_smoothing=0.5), out=out, cache=painted, quiet=True)
+    out, settings = tmp_path / "a.safetensors", replace(TINY, stride=16, epochs=1)
+    train_alexnet(settings, out=out, cache=painted, quiet=True)
+    smoother = replace(settings, label_smoothing=0.5)
+    train_alexnet(smoother, out=tmp_path / "b.safetensors", cache=painted, quiet=True)
     assert load_alexnet(out).config == SMALL_STRIDE_16
     plain, smooth = (history[1]["classification"] for history in saves_often)
     assert plain != smooth
