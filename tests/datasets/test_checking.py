@@ -11,7 +11,17 @@ from PIL import Image
 from minircnn.datasets import CocoDataset, DatasetError, open_data
 from minircnn.datasets.checking import examine, object_problems, open_to_check
 from minircnn.transforms import Transform, resize_boxes
-from tests.datasets.conftest import VOC_SIZE, an_object, block, three_people, write_cell, write_people, write_voc, xml
+from tests.datasets.conftest import (
+    VOC_SIZE,
+    an_object,
+    block,
+    png_that_claims,
+    three_people,
+    write_cell,
+    write_people,
+    write_voc,
+    xml,
+)
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]
 
@@ -290,3 +300,38 @@ def test_toy_town_has_no_defects():
     other = open_data("toytown", split="test", masks=False)
     labels = [label for index in range(200) for label in other.load_target(index)["labels"]]
     assert report.objects == len(labels) == sum(objects for objects, _ in report.per_class.values())
+
+
+def test_an_image_that_would_fill_the_memory_is_named_and_no_warning_is_seen(tmp_path, recwarn):
+    """Pillow warns of 89 million pixels and more: on the screen, in the midst of the progress."""
+    write_cell(tmp_path, "x", block((2, 5), (3, 9)))
+    (tmp_path / "x" / "images" / "x.png").write_bytes(png_that_claims(10_000, 10_000))
+    data, _ = open_to_check("nuclei", tmp_path, None, split=None, masks=True)
+    (problem,) = examine(data).problems
+    assert problem.startswith(f"{data.image_path(0)}: the image is too large to be read safely")
+    assert not list(recwarn)
+
+
+def test_images_that_a_tag_turns_are_named_in_all_data_sets(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "coco").mkdir()
+    for n in (1, 2, 3):
+        Image.new("RGB", (10, 8), (n, 0, 0)).save(tmp_path / "coco" / f"{n}.png")
+    (tmp_path / "coco" / "x.json").write_text(json.dumps(coco_content()), encoding="utf-8")
+    write_voc(tmp_path / "voc", {"a": xml(an_object())})
+    write_people(tmp_path / "pennfudan", {"a": three_people()})
+    write_cell(tmp_path / "nuclei", "x", block((2, 5), (3, 9)))
+    for name, file in (
+        ("coco", "2.png"),
+        ("voc", "JPEGImages/a.jpg"),
+        ("pennfudan", "PNGImages/a.png"),
+        ("nuclei", "x/images/x.png"),
+    ):
+        root, annotations = tmp_path / name, tmp_path / "coco" / "x.json" if name == "coco" else None
+        data, problems = open_to_check(name, root, annotations, split=None, masks=name != "voc")
+        assert (problems, examine(data).problems) == ([], [])
+        with Image.open(root / file) as picture:
+            picture.save(root / file, exif=exif)
+        (problem,) = examine(data).problems
+        assert problem.startswith(f"{root / file}: its EXIF tag turns it (orientation 3)")

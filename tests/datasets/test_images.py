@@ -1,8 +1,5 @@
 """Reading of image files against Pillow and by hand: kinds, EXIF tags, limits, damage."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +8,7 @@ from PIL import Image, ImageOps
 from minircnn.datasets import DatasetError, read_image
 from minircnn.datasets.coco_format import MOST_PIXELS
 from minircnn.datasets.images import read_head, turn, turn_boxes
+from tests.datasets.conftest import png_that_claims
 
 
 def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
@@ -118,15 +116,6 @@ def test_of_a_moving_picture_the_first_frame_is_read(tmp_path, suffix):
         assert file.n_frames == 3
     expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
     assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
-
-
-def png_that_claims(width, height):
-    """The beginning of a PNG: a correct header, then a few bytes that hold next to nothing."""
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100))))
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000, 2**31 - 1])  # Pillow warns of the first and refuses the others
