@@ -149,7 +149,7 @@ def _built(
     classes = classes or (COCO_CLASSES if of_coco else ())
     if len(classes) != count and not (classes and of_coco and new_layers):
         raise WeightsError(
-            f"{path}: has {count} classes, the background among them, and {len(classes) or 'no'} names are given; give "
+            f"{path}: has {count} classes with the background, but {len(classes) or 'no'} names are given; give "
             f"{count}, in the order of the labels: --classes background,{'NAME' if count == 2 else 'NAME,…'}"
         )
     if build is mask_rcnn_fpn:
@@ -187,10 +187,10 @@ def _check_kind(state: Mapping[str, Tensor], source: str | Path, masks: bool) ->
     """Refuses weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and says what they are of."""
     wanted, other = ("Mask R-CNN", "Faster R-CNN")[:: 1 if masks else -1]
     if kind := _other_network(state):
-        raise WeightsError(f"{source}: of {kind}, and no {wanted} (torchvision's with resnet50_fpn)")
+        raise WeightsError(f"{source}: holds {kind}, and not a {wanted} (torchvision's with resnet50_fpn)")
     if any(name.startswith("roi_heads.mask_") for name in state) != masks:
         command = other.lower().replace(" ", "_").replace("-", "")
-        raise WeightsError(f"{source}: of a {other}, not of a {wanted}; use it as {command}")
+        raise WeightsError(f"{source}: holds a {other}, not a {wanted}; use it as {command}")
     for name, dimensions in {_SCORES: 1, **({_MASKS: 4} if masks else {})}.items():
         if name not in state or state[name].ndim != dimensions:
             raise WeightsError(f"{source}: weights for another network: {name} is missing, or no such layer's")

@@ -71,6 +71,8 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     tensors = read_tensors(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: only .safetensors files of this project's own trainings are read here")
     record_path = path.with_suffix(".json")
     if not record_path.is_file():
         raise FileNotFoundError(f"{record_path}: not found; it belongs to {path.name} and says how to use it")

@@ -70,7 +70,7 @@ def test_a_file_of_torchvisions(call, picture, tmp_path):
     result = call("detect", picture, "--weights", path, "--out", tmp_path / "x.png")
     assert result.exit_code == 0 and ": dog " in result.output
     result = call("detect", "faster_rcnn", picture, "--weights", path, "--out", tmp_path / "x.png")
-    assert result.exit_code == 1 and f"{path}: of a Mask R-CNN, not of a Faster R-CNN; use it as" in result.output
+    assert result.exit_code == 1 and f"{path}: holds a Mask R-CNN, not a Faster R-CNN; use it as" in result.output
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,9 @@ def test_the_older_detectors_have_no_published_weights(call, picture, tmp_path):
     for kind in ("rcnn", "fast_rcnn"):
         result = call("detect", kind, picture, "--weights", "coco", "--out", tmp_path / "x.png")
         assert result.exit_code == 1 and "coco: there is no such file" in result.output
+        torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+        result = call("detect", kind, picture, "--weights", tmp_path / "w.pth")
+        assert result.exit_code == 1 and "w.pth: only .safetensors files of this project's own" in result.stderr
 
 
 def test_options_may_come_first(call, picture, tmp_path):

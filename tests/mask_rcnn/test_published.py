@@ -256,18 +256,18 @@ def test_other_weights_are_refused_and_nothing_is_changed():
 @pytest.mark.parametrize(
     "build, as_masks, message",
     [
-        (maskrcnn_resnet50_fpn, False, r"of a Mask R-CNN, not of a Faster R-CNN; use it as mask_rcnn$"),
-        (fasterrcnn_resnet50_fpn, True, r"of a Faster R-CNN, not of a Mask R-CNN; use it as faster_rcnn$"),
-        (maskrcnn_resnet50_fpn_v2, True, r"of one of torchvision's v2 models .*, and no Mask R-CNN"),
-        (fasterrcnn_resnet50_fpn_v2, False, r"of one of torchvision's v2 models .*, and no Faster R-CNN"),
-        (keypointrcnn_resnet50_fpn, False, r"of a Keypoint R-CNN, and no Faster R-CNN"),
+        (maskrcnn_resnet50_fpn, False, r"holds a Mask R-CNN, not a Faster R-CNN; use it as mask_rcnn$"),
+        (fasterrcnn_resnet50_fpn, True, r"holds a Faster R-CNN, not a Mask R-CNN; use it as faster_rcnn$"),
+        (maskrcnn_resnet50_fpn_v2, True, r"holds one of torchvision's v2 models .*, and not a Mask R-CNN"),
+        (fasterrcnn_resnet50_fpn_v2, False, r"holds one of torchvision's v2 models .*, and not a Faster R-CNN"),
+        (keypointrcnn_resnet50_fpn, False, r"holds a Keypoint R-CNN, and not a Faster R-CNN"),
         (
             retinanet_resnet50_fpn,
             False,
             r"weights for another network: roi_heads\.box_pred.* is missing",
         ),
         (fasterrcnn_mobilenet_v3_large_fpn, False, r"weights for another network: "),
-        *((one, True, "of an image classifier, such as those for ImageNet, and no Mask R-CNN") for one in CLASSIFIERS),
+        *((one, True, "holds an image classifier, such as those for ImageNet, and not a Mask") for one in CLASSIFIERS),
     ],
 )
 def test_what_else_a_file_may_hold_is_named(build, as_masks, message):
@@ -320,13 +320,13 @@ def test_a_file_of_two_classes_is_torchvisions_model(fine_tuned, photographs):
 @pytest.mark.parametrize("new_layers", [True, False])
 @pytest.mark.parametrize("classes, said", [(None, "no"), (["background", "a", "b"], "3"), (COCO_CLASSES, "91")])
 def test_last_layers_of_a_file_of_ones_own_are_never_drawn(fine_tuned, classes, said, new_layers):
-    message = rf"two\.pth: has 2 classes, the background among them, and {said} names .*--classes background,NAME$"
+    message = rf"two\.pth: has 2 classes with the background, but {said} names .*--classes background,NAME$"
     with pytest.raises(WeightsError, match=message):
         ours.maskrcnn_resnet50_fpn(classes, fine_tuned[0], new_layers=new_layers)
 
 
 def test_new_layers_only_where_they_are_asked_for(file):
-    with pytest.raises(WeightsError, match="has 91 classes, the background among them, and 2 names are given"):
+    with pytest.raises(WeightsError, match="has 91 classes with the background, but 2 names are given"):
         ours.maskrcnn_resnet50_fpn(["background", "pen"], file[0], new_layers=False)
     assert ours.maskrcnn_resnet50_fpn(num_classes=2, weights=file[0]).classes == ("background", "class 1")
 
