@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,16 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or PyTorch says that there is no memory left, on the CPU or a GPU.
+
+    >>> lacks_memory(MemoryError()), lacks_memory(RuntimeError("CUDA out of memory.")), lacks_memory(RuntimeError("x"))
+    (True, True, False)
+    """
+    told = isinstance(error, RuntimeError) and re.search(r"(allocate|enough|out of) memory|bad_alloc", str(error))
+    return isinstance(error, MemoryError) or bool(told)
 
 
 def first_line(error: Exception) -> str:

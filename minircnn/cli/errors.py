@@ -1,6 +1,5 @@
 """Errors as one line for people, and as an exit status for programs."""
 
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 import typer
 from typer.core import TyperGroup
 
-from minircnn.files import printable
+from minircnn.files import lacks_memory, printable
 
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
 
@@ -38,7 +37,7 @@ def naming_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or re.search(r"(allocate|enough|out of) memory|bad_alloc", str(error)):
+        if lacks_memory(error):
             raise NoMemoryError("there is not enough memory for this; smaller images and batches need less") from error
         raise
 

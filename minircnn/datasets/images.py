@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from minircnn.datasets.coco_format import DatasetError
+from minircnn.files import lacks_memory
 
 UPRIGHT = 1  # the value of the EXIF tag that turns nothing
 _ORIENTATION = 0x0112  # the number of the tag
@@ -67,6 +68,8 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         raise DatasetError(f"the image is too large to be read safely ({reason}); make it smaller") from error
     # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
     except Exception as error:
+        if lacks_memory(error):
+            raise DatasetError("there is not enough memory to read the image; make it smaller") from error
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
         reason = "no image of a known kind" if unknown else str(error) or type(error).__name__
         raise DatasetError(f"the image cannot be decoded ({reason}); fetch or write the file again") from error

@@ -63,7 +63,7 @@ def encode_pasted(
         N dicts of ``size`` ``[H, W]`` and ``counts``, as pycocotools makes them.
 
     >>> one = encode_pasted(torch.ones(1, 2, 2), torch.tensor([[1.0, 1.0, 3.0, 3.0]]), (4, 4))
-    >>> one[0]["size"], rle.area(one[0]), rle.toBbox(one[0]).tolist()
+    >>> one[0]["size"], int(rle.area(one[0])), rle.toBbox(one[0]).tolist()
     ([4, 4], 4, [1.0, 1.0, 2.0, 2.0])
     """
     canvas, encoded = np.zeros(size[::-1], dtype=np.uint8).T, []  # runs go down the columns

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from minircnn.datasets import DatasetError, read_image
 from minircnn.datasets.coco_format import MOST_PIXELS
-from minircnn.datasets.images import read_head, turn, turn_boxes
+from minircnn.datasets.images import open_image, read_head, turn, turn_boxes
 from tests.datasets.conftest import png_that_claims
 
 
@@ -176,3 +176,10 @@ def test_boxes_turn_with_the_pixels(tmp_path, orientation):
     assert turn_boxes(torch.tensor([[2.0, 1.0, 6.0, 3.0]]), orientation, upright.shape).tolist() == [expected]
     assert np.array_equal(turn(torch.from_numpy(block), orientation).numpy(), upright)
     assert turn_boxes(torch.zeros(0, 4), orientation, upright.shape).shape == (0, 4)
+
+
+@pytest.mark.parametrize("hungry", [lambda: bytearray(10**15), lambda: torch.zeros(10**15)], ids=["Python", "torch"])
+def test_a_lack_of_memory_is_no_damage(tmp_path, hungry):
+    Image.new("RGB", (4, 3)).save(tmp_path / "x.png")
+    with pytest.raises(DatasetError, match="not enough memory to read the image"), open_image(tmp_path / "x.png"):
+        hungry()
