@@ -75,9 +75,9 @@ def _take_image(annotation: VocAnnotation, images: dict[str, list[Path]], stems:
     """Take the image that an annotation is about out of all images.
 
     It has the stem of the annotation, or else that of <filename> if this is of no annotation (``stems`` are those of
-    all), and any ending. Several may have it, since masks are
-    images, too: then the one is meant that <filename> names in full, that lies beside the annotation, in JPEGImages, or
-    of folders of one name (train/images, test/images) in the nearest. Whatever is left to guess is refused.
+    all), and any ending. Several may have it, since masks are images, too: then the one is meant that <filename> names
+    in full, that lies beside the annotation, in JPEGImages, or of folders of one name (train/images, test/images) in
+    the nearest. Whatever is left to guess is refused.
     """
     path, named = annotation.path, Path(annotation.file_name).stem
     found = images.get(path.stem) or images.get("" if named in stems else named) or []
