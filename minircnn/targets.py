@@ -8,7 +8,7 @@ Shape comments: B images, G objects of an image, K classes with background, H W 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,6 +115,26 @@ class CheckedSamples:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+
+def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Refuse a data set of which nothing can be learned; reading ends with the first image that shows an object.
+
+    Args:
+        targets: one for each image.
+        name: what the message calls the data set.
+
+    Raises:
+        ValueError: there is no object in any image, or there are crowds alone.
+    """
+    images, crowds = 0, 0
+    for target in targets:
+        read = check_target({name: target[name] for name in ("labels", "iscrowd") if name in target}, name, needs=())
+        if len(single_objects(read)["labels"]):
+            return
+        images, crowds = images + 1, crowds + len(read["labels"])
+    only = f"only crowds ({crowds})" if crowds else "no object"
+    raise ValueError(f"{name}: {only} in its {images} images, nothing to learn from; look at annotations and classes")
 
 
 def single_objects(target: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -10,8 +10,15 @@ from minircnn.alexnet import AlexNet
 from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
 from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
-from minircnn.targets import CheckedSamples, check_classes, check_target, in_crowd, single_objects
-from minircnn.training import draw_batch
+from minircnn.targets import (
+    CheckedSamples,
+    check_any_object,
+    check_classes,
+    check_target,
+    in_crowd,
+    single_objects,
+)
+from minircnn.training import FasterRCNNTrainingSettings, draw_batch, train_faster_rcnn
 from tests.fast_rcnn.conftest import TINY
 
 H, W = 48, 64
@@ -255,3 +262,27 @@ def test_checked_samples_read_when_asked():
     assert len(samples) == 2 and samples[0][1]["labels"].tolist() == [1, 2, 2]
     with pytest.raises(ValueError, match=r"samples\[1\] \(image_id 7\): labels\[2\] is 3"):
         list(samples)
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ({**NOTHING, "masks": None}, "no object in its 3 images"),
+        ({"iscrowd": [1, 1, 1]}, r"only crowds \(9\) in its 3 images"),
+        ({"iscrowd": torch.ones(3, dtype=torch.uint8)}, r"only crowds \(9\) in its 3 images"),
+    ],
+)
+def test_a_training_without_objects_is_refused(objects, message):
+    samples = [(IMAGE, target(**objects))] * 3
+    settings = FasterRCNNTrainingSettings(iterations=1, pictures_per_batch=1)
+    with pytest.raises(ValueError, match=f"samples: {message}, nothing to learn from"):
+        train_faster_rcnn(AlexNet(TINY, 2), samples, CLASSES, settings, quiet=True)
+
+
+def test_one_object_is_enough_and_ends_the_reading():
+    def targets():
+        yield {"labels": torch.zeros(0)}
+        yield target(iscrowd=[1, 0, 1])
+        raise AssertionError("read on")
+
+    check_any_object(targets(), "samples")

@@ -151,18 +151,11 @@ def pictures_to_learn_from(options: DataOptions, pictures: int | None, masks: bo
     if options.name == TOYTOWN and options.split not in (None, "train"):
         raise RefusedError(f"--split {options.split}: this part of Toy Town is to measure with; learn from train")
     chosen = _choose(options, split_to_learn_from(options), pictures, masks)
-    crowds = 0
-    for index in range(chosen.count):
-        crowd = chosen.data.load_target(index)["iscrowd"].bool()
-        if not crowd.all():
-            return chosen
-        crowds += len(crowd)
-    only = f"only crowds ({crowds})" if crowds else "no object"
-    of_classes = f" of the classes {listed(chosen.data.classes[1:])}" if options.class_names else ""
-    raise ValueError(
-        f"{chosen.title}: {only}{of_classes} in its {chosen.count} images, nothing to learn from; `minircnn data check "
-        f"{options.name}` counts the objects of each class"
-    )
+    from minircnn.targets import check_any_object
+
+    of_classes = f", classes {listed(chosen.data.classes[1:])}" if options.class_names else ""
+    check_any_object(map(chosen.data.load_target, range(chosen.count)), chosen.title + of_classes)
+    return chosen
 
 
 def split_to_learn_from(options: DataOptions) -> str:

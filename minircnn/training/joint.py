@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from minircnn.fast_rcnn import FastRCNN
 from minircnn.resnet_fpn import ResNetFPN
+from minircnn.targets import check_any_object
 from minircnn.training.batches import Batch, Samples, Variety, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit
@@ -147,7 +148,11 @@ def train_jointly(
 
     Returns:
         The losses of each iteration.
+
+    Raises:
+        ValueError: no image shows an object that is no crowd, or what :func:`minircnn.training.fit` refuses.
     """
+    check_any_object((samples[index][1] for index in range(len(samples))), "samples")
     unfinished = out.with_suffix(".checkpoint") if out else None
     data = describe_data(samples, model.classes, proposals) if out else {}
     history = fit(

@@ -521,8 +521,8 @@ def test_nothing_is_learned_from_crowds_alone(call, folder, tmp_path, command):
     options = ("--from-scratch", "--iterations", 1, "--classes", "cat", "--out", out)
     result = call("train", command, *changed(folder, "crowds.json", only_crowds), *options)
     assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
-    assert "Error: coco's train split: only crowds (" in result.stderr
-    assert "of the classes cat in its 8 images, nothing to learn from" in result.stderr
+    assert "Error: coco's train split, classes cat: only crowds (" in result.stderr
+    assert "in its 8 images, nothing to learn from" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
