@@ -218,7 +218,7 @@ class VocDataset(FolderDataset):
         ]
 
     def _mask_values(self, index: int) -> np.ndarray:
-        """The numbers (H, W) in the mask file of a image."""
+        """The numbers (H, W) in the mask file of an image."""
         path = self._mask_path(self.names[index])
         values = read_values(path)
         if problem := size_problem(values, self._annotations[index].size):

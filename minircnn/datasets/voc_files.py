@@ -134,7 +134,7 @@ def names_of_split(root: Path, names: list[str], split: str | None) -> list[str]
     Args:
         root: If ImageSets/Main in it lists train, val, trainval or test, the splits are its lists. Else they are
             the folders of the annotations if one of these is "train", and else every fifth image is "test" and the
-            others are "train"; then "trainval" is another word for "train", and "all" is all.
+            others are "train", and "all" is all. Where there is no "trainval" it is another word for "train".
         names: Of all images that have an annotation, sorted.
         split: None for "trainval" of lists, and for all without lists.
 
@@ -145,6 +145,8 @@ def names_of_split(root: Path, names: list[str], split: str | None) -> list[str]
     lists = {path.stem: path for path in folder.glob("*.txt") if "_" not in path.stem and path.name[0] != "."}
     if lists.keys() & {"train", "val", "trainval", "test"}:
         split, parts = split or "trainval", {part: _read_names(path) for part, path in lists.items()}
+        if "train" in parts:
+            parts.setdefault("trainval", parts["train"])
     else:
         folders = {name.partition("/")[0] for name in names}
         if "train" in folders:

@@ -540,3 +540,11 @@ def test_objects_of_an_image_that_a_tag_turns_are_turned_with_it(tmp_path, orien
     assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
     if masks:
         assert np.array_equal(target["masks"][0].numpy(), expected)
+
+
+def test_without_a_list_of_trainval_it_is_that_of_train(tmp_path):
+    """Many sets list train and val alone; val then stays to measure on."""
+    root = tmp_path / "VOC"
+    write_voc(root, {name: xml(an_object()) for name in "abc"}, {"train": ["a", "b"], "val": ["c"]})
+    assert VocDataset(root).names == VocDataset(root, "trainval").names == ["a", "b"]
+    assert VocDataset(root, "val").names == ["c"]
