@@ -25,6 +25,7 @@ from minircnn.datasets.coco_format import (
     area_problem,
     category_problems,
     image_problems,
+    is_id,
     raise_problems,
     read_coco_json,
     repeated_files,
@@ -116,7 +117,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
 
     def _name_classes(self, categories: list[Record], annotations: list[Any]) -> None:
         """Labels for the categories, one for each name."""
-        used = {annotation.get("category_id") for annotation in annotations if isinstance(annotation, dict)}
+        used = {one["category_id"] for one in annotations if isinstance(one, dict) and is_id(one.get("category_id"))}
         ids: dict[str, list[int]] = {}
         for category in sorted(categories, key=lambda category: category["id"]):
             ids.setdefault(category["name"], []).append(category["id"])

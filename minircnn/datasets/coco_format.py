@@ -446,6 +446,11 @@ def _refuse(wrong: NDArray[np.bool_], owner: NDArray[np.int64], what: str) -> No
         raise RunLengthError(int(owner[wrong.argmax()]), what)
 
 
+def is_id(value: object) -> bool:
+    """Whether a value of the JSON may be an id."""
+    return _is(value, int)
+
+
 def _is(value: object, kind: type | UnionType) -> bool:
     """Whether a value of the JSON has a type; True and False, which Python counts as numbers, do not pass as such."""
     return isinstance(value, kind) and not isinstance(value, bool)
