@@ -48,7 +48,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
     masks       (G, H, W) bool       only with ``masks=True``
     image_id    int                  the file's id of the image
     iscrowd     (G,) bool            the region of a crowd, not of one object
-    area        (G,) float32         as the file states it: COCO measures size by it, not by the box
+    area        (G,) float32         as the file states it (else of the box): COCO measures size by it
     ==========  ===================  ========================================================
 
     Pictures stand in the order of the file, objects within a picture too. A picture without objects stays, with G = 0:
@@ -221,12 +221,18 @@ class CocoDataset(Dataset[tuple[Tensor, Target]]):
             "labels": torch.tensor([self._label_of[a["category_id"]] for a in objects], dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": torch.tensor([a.get("iscrowd", 0) for a in objects], dtype=torch.bool),  # (G,)
-            "area": torch.tensor([a["area"] for a in objects], dtype=torch.float32),  # (G,)
+            "area": torch.tensor([_area_of(a) for a in objects], dtype=torch.float32),  # (G,)
         }
         if self.masks:
             masks = decode_masks([a["segmentation"] for a in objects], self._stated_size(index))
             target["masks"] = turn(masks, orientation)  # (G, H, W)
         return target
+
+
+def _area_of(annotation: Record) -> float:
+    """As the file states it, else that of the box."""
+    area, (width, height) = annotation.get("area"), annotation["bbox"][2:]
+    return width * height if area is None else area
 
 
 def decode_masks(segmentations: list[Any], size: tuple[int, int]) -> Tensor:

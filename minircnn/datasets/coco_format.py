@@ -59,7 +59,8 @@ def read_coco_json(path: Path) -> Record:
     """Read a COCO annotation file and check its outermost shape.
 
     What programs write in other ways is read where its meaning is plain: numbers as text or with a fraction of zero,
-    a polygon that is not in a list of polygons or is a list of points, a category that is listed several times.
+    words as ids of images, a polygon that is not in a list of polygons or is a list of points, a category that is
+    listed several times.
 
     Args:
         path: The JSON file.
@@ -91,6 +92,7 @@ def read_coco_json(path: Path) -> Record:
                 f"{path}: no list {key!r}; a COCO data set is one JSON object with the lists "
                 "'images', 'annotations' and 'categories' (a file of results is something else)"
             )
+    _number_words(content["images"], content["annotations"])
     for record in filter(_is_record, [*content["images"], *content["categories"], *content["annotations"]]):
         _write_plainly(record)
     # Some programs write the category anew for each image.
@@ -105,6 +107,17 @@ def _is_record(value: object) -> bool:
 def _identity(category: object) -> str:
     """The same for entries that say the same."""
     return repr((category.get("id"), category.get("name")) if isinstance(category, dict) else category)
+
+
+def _number_words(images: list[Any], annotations: list[Any]) -> None:
+    """Ids of images that are words become numbers, from 1 in the order of the words."""
+    ids = [image.get("id") for image in images if isinstance(image, dict)]
+    if all(isinstance(one, str) for one in ids) and not all(map(_NUMBER.fullmatch, ids)):
+        numbers = {word: number for number, word in enumerate(sorted(set(ids)), start=1)}
+        for records, key in ((images, "id"), (annotations, "image_id")):
+            for record in records:
+                if isinstance(record, dict) and isinstance(record.get(key), str):
+                    record[key] = numbers.get(record[key], record[key])
 
 
 def _write_plainly(record: Record) -> None:
@@ -300,8 +313,8 @@ def annotation_problems(
         yield where + f"unknown category {annotation['category_id']}: add it to 'categories' or delete the annotation"
     if annotation.get("iscrowd", 0) not in (0, 1):
         yield where + f"'iscrowd' is {annotation['iscrowd']!r}: it must be 0 (one object) or 1 (a crowd)"
-    if not _are_numbers([annotation.get("area")]) or annotation["area"] < 0:
-        yield where + f"'area' is {annotation.get('area')!r}: state the mask's area in pixels (0 or more)"
+    if annotation.get("area") is not None and (not _are_numbers([annotation["area"]]) or annotation["area"] < 0):
+        yield where + f"'area' is {annotation['area']!r}: state the mask's area in pixels (0 or more)"
     yield from (where + problem for problem in _box_problems(annotation["bbox"], image))
     if masks:
         yield from (where + problem for problem in segmentation_problems(annotation.get("segmentation"), image))
@@ -314,7 +327,9 @@ def annotation_name(annotation: Record, image: Record) -> str:
 
 def area_problem(annotation: Record) -> str | None:
     """What is wrong with the area of an annotation that is right otherwise; None if nothing is."""
-    area, (width, height) = annotation["area"], annotation["bbox"][2:]
+    area, (width, height) = annotation.get("area"), annotation["bbox"][2:]
+    if area is None:
+        return "no 'area': that of its box is taken"
     if 0 < area <= (width + OVERHANG) * (height + OVERHANG):
         return None
     return (

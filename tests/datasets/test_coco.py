@@ -256,7 +256,7 @@ BAD_ANNOTATIONS = {
     "no image_id": (annotation(image_id=None), r"annotation 11: no 'image_id'"),
     "no bbox": (annotation(bbox=None), r"annotation 11: no 'bbox'"),
     "no id": (annotation(id=None), r"annotation without id: no 'id'"),
-    "no area": (annotation(area=None), r"'area' is None"),
+    "area a word": (annotation(area="small"), r"'area' is 'small'"),
     "no object": ("nonsense", r"annotation 'nonsense': 'nonsense' is not an object"),
     "id a word": (annotation(id="eleven"), r"'id' is 'eleven': it must be a whole number"),
     "id with a fraction": (annotation(id=11.5), r"'id' is 11.5: it must be a whole number"),
@@ -490,6 +490,23 @@ def test_areas_that_cannot_be_are_noted(folder, area, noted):
     data = load(folder, tiny(annotations=[annotation(area=area)]))
     assert data[0][1]["area"].tolist() == [area]
     assert [note.partition(" is ")[0] for note in data.odd] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
+
+
+def test_without_an_area_that_of_the_box_is_taken(folder):
+    data = load(folder, tiny(annotations=[annotation(area=None, bbox=[2, 1, 4, 2.5])]))
+    assert data[0][1]["area"].tolist() == [10]
+    assert data.odd == ["image 7 ('a.png'), annotation 11: no 'area': that of its box is taken"]
+
+
+def test_words_as_ids_of_images_are_numbered_in_their_order(folder):
+    first, second = tiny()["images"]
+    images = [first | {"id": "north"}, second | {"id": "12"}]
+    data = load(folder, tiny(images=images, annotations=[annotation(image_id="north")]))
+    assert (data.image_ids, [len(target["boxes"]) for _, target in data]) == ([2, 1], [1, 0])
+    with pytest.raises(DatasetError, match="annotation 11: 'image_id' is 'south'"):
+        load(folder, tiny(images=images, annotations=[annotation(image_id="south")]))
+    with pytest.raises(DatasetError, match=r"images\[1\]: 'id' is 'north': it must be a whole number"):
+        load(folder, tiny(images=[first, second | {"id": "north"}], annotations=[]))
 
 
 def test_left_out_counts_annotations_not_their_defects(folder):
