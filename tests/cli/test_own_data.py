@@ -639,6 +639,12 @@ def test_what_evaluation_refuses(call, folder, detector, arguments, status, mess
     assert message in result.stderr
 
 
+def test_numbers_of_coco_without_a_class_are_not_told_as_left_out():
+    assert common_classes("coco", ["background", "cat", "N/A", "N/A"], ["background", "cat"]).left_out == ""
+    found = common_classes("coco", ["background", "cat", "N/A", "dog"], ["background", "cat"]).left_out
+    assert found == "not measured, because these pictures do not tell: dog"
+
+
 def test_classes_that_nobody_can_have_meant():
     def refused(known, shown):
         with pytest.raises(Exception) as caught:
