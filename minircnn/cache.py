@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -65,14 +66,21 @@ class Cache:
     """A folder of results.
 
     Where results cannot be read or kept (no home directory, no right to write, a full disk), they are computed each
-    time, and a warning says so once in each process.
+    time, and a warning says so once, in the process that the cache was made in.
 
     Args:
         folder: where; made when the first result is stored. None: ``results`` in the user's cache folder.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self._folder = folder
+        self._folder, self._quiet = folder, False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To another process it goes as a quiet one: what keeps it from keeping results is said here, once for all."""
+        self._write(".probe", bytes(4096))
+        with suppress(OSError):
+            (self.folder / ".probe").unlink(missing_ok=True)
+        return {"_folder": self._folder, "_quiet": True}
 
     @property
     def folder(self) -> Path:
@@ -96,12 +104,16 @@ class Cache:
             return _read(self.folder / inside)
         result = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
         content = safetensors.torch.save(result, metadata={"fingerprint": _fingerprint_of(result)})
+        self._write(inside, content)
+        return result
+
+    def _write(self, inside: str, content: bytes) -> None:
         try:
             write_atomically(self.folder / inside, content)
         except OSError as error:
             reason = f"{self.folder}: {error.strerror}" if error.filename else str(error)
-            _warn(f"going on without a cache, so that results are computed again next time: {reason}")
-        return result
+            if not self._quiet:
+                _warn(f"going on without a cache, so that results are computed again next time: {reason}")
 
 
 @lru_cache

@@ -17,3 +17,10 @@ RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"
 FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
 FASTER_RCNN_WEIGHTS = WEIGHTS_FOLDER / "faster_rcnn.safetensors"
 MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
+DETECTOR_WEIGHTS = {
+    "rcnn": RCNN_WEIGHTS,
+    "fast_rcnn": FAST_RCNN_WEIGHTS,
+    "faster_rcnn": FASTER_RCNN_WEIGHTS,
+    "mask_rcnn": MASK_RCNN_WEIGHTS,
+}
+"""The four by the names of their commands."""

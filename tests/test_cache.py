@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from minircnn.alexnet import SMALL, AlexNet
-from minircnn.cache import Cache, code_fingerprint, fingerprint, module_fingerprint
+from minircnn.cache import Cache, _warn, code_fingerprint, fingerprint, module_fingerprint
 
 # No two of these may share a name. Each stands beside another from which it differs in one respect.
 PARTS = {
@@ -321,7 +322,10 @@ def test_without_a_place_for_it_results_are_computed_each_time(tmp_path, monkeyp
     with pytest.warns(UserWarning) as told:
         for key in ("k", "k", "l"):
             assert Cache().get("a", (key,), compute)["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert compute.asked == 3
+        there = pickle.loads(pickle.dumps(Cache()))  # as it reaches another process
+        _warn.cache_clear()
+        there.get("a", ("m",), compute)
+    assert compute.asked == 4
     (message,) = [str(one.message) for one in told]
     before, found, after = message.partition(reason)
     assert before.removesuffix(f"{tmp_path}/").endswith("computed again next time: ") and found and after
@@ -331,7 +335,7 @@ WORKER = """
 import sys, time
 from pathlib import Path
 import torch
-from minircnn.cache import Cache, fingerprint
+from minircnn.cache import Cache, _warn, fingerprint
 folder, ready = Path(sys.argv[1]), Path(sys.argv[2])
 ready.touch()
 while len(list(ready.parent.iterdir())) < 2:  # until the other one is there

@@ -3,23 +3,19 @@
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 import torch
 import torchvision
 
-from minircnn.benchmarks import boxes, detectors, evaluation, pooling, published, selective_search
+from minircnn.benchmarks import NAMES
 from minircnn.benchmarks.timing import Case, Measurement, measure
 from minircnn.environment import available_cores
 from minircnn.files import write_json
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {
-    "boxes": boxes.cases,
-    "pooling": pooling.cases,
-    "evaluation": evaluation.cases,
-    "selective_search": selective_search.cases,
-    "detectors": detectors.cases,
-    "published": published.cases,
+    name: import_module(f"minircnn.benchmarks.{name}").cases for name in NAMES
 }
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from minircnn.cli.outputs import Output, check_outputs
+
 
 def benchmark(
     suites: Annotated[
@@ -20,15 +22,14 @@ def benchmark(
     divided by the reference's. The suites are boxes, pooling, evaluation,
     selective_search, detectors and published; selective_search needs OpenCV: pip install -e ".[benchmark]".
     """
+    from minircnn.benchmarks import NAMES
+
+    if unknown := set(suites or ()) - set(NAMES):
+        raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(NAMES)}")
+    check_outputs([Output("--json", json_file)] if json_file else [])
     # Imported here, so that the other commands do not wait for what only this one needs.
     from minircnn.benchmarks.run import SUITES, run_suites, write_measurements
 
-    if unknown := set(suites or ()) - set(SUITES):
-        raise typer.BadParameter(f"there is no suite {sorted(unknown)[0]!r}; there are {', '.join(SUITES)}")
-    if json_file and json_file.is_dir():
-        raise typer.BadParameter(f"--json {json_file}: this is a folder; name a file in it")
-    if json_file and not json_file.parent.is_dir():
-        raise typer.BadParameter(f"--json {json_file}: the folder {json_file.parent} does not exist")
     measurements = run_suites(suites or SUITES, repeats, report=typer.echo)
     if json_file:
         write_measurements(measurements, json_file)

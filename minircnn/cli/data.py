@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minircnn.cli.data_options import files_of_data
 from minircnn.cli.errors import RefusedError, echo
-from minircnn.cli.options import JsonFile, check_new_file
+from minircnn.cli.options import LARGEST_SIDE, JsonFile
+from minircnn.cli.outputs import Output, check_outputs
 from minircnn.cli.pictures import LARGEST_GRID
 
 if TYPE_CHECKING:
@@ -53,14 +55,20 @@ def check(
         int, typer.Option(min=1, max=LARGEST_GRID, metavar="N", help="On the contact sheet, evenly through the set.")
     ] = 12,
     min_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="To how many pixels the network resizes the shorter side.")
+        int,
+        typer.Option(
+            min=1, max=LARGEST_SIDE, metavar="N", help="To how many pixels the network resizes the shorter side."
+        ),
     ] = 192,
 ) -> None:
     """Open every picture and every object of a data set, count them, and list every defect.
 
     Anchors are suggested that fit the objects as the network sees them. The exit status is 1 if there is any defect.
     """
-    _check_files(out, json_file)
+    if out and out.suffix.lower() != ".png":
+        raise RefusedError(f"--out {out}: the contact sheet is written as PNG; let the name end in .png")
+    outputs = [Output(option, path) for option, path in (("--out", out), ("--json", json_file)) if path]
+    check_outputs(outputs, files_of_data(name, root, annotations))
     from minircnn.datasets.checking import Report, examine, open_to_check
     from minircnn.datasets.coco_format import grouped
 
@@ -83,18 +91,6 @@ def check(
     echo(_counted(len(report.problems), "defect"))
     if report.problems:
         raise typer.Exit(1)
-
-
-def _check_files(out: Path | None, json_file: Path | None) -> None:
-    """Refuses what could not be written."""
-    if out:
-        check_new_file("--out", out)
-        if out.suffix.lower() != ".png":
-            raise RefusedError(f"--out {out}: the contact sheet is written as PNG; let the name end in .png")
-    if json_file:
-        check_new_file("--json", json_file)
-        if out and json_file.absolute() == out.absolute():
-            raise RefusedError(f"--json {json_file}: --out writes this file, too; name another one")
 
 
 def _counted(number: int, what: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import typer
 from minircnn.cli.class_names import listed
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import as_command, check_count, given, new_weights
+from minircnn.shipped import DETECTOR_WEIGHTS, TOYTOWN_FOLDER
 
 TOYTOWN = "toytown"
 HELD_OUT = ("val", "test")  # the parts of Toy Town that nothing learns from
@@ -76,6 +78,23 @@ class DataOptions:
         """From the options of a command, by name."""
         return cls(*(options[key] for key in ("data", "root", "annotations", "split", "classes", "drop_invalid")))
 
+    def files(self, *, to_learn: bool) -> list[Path]:
+        """The files and folders that will be read, after a look at what can be refused without PyTorch.
+
+        Raises:
+            RefusedError: there is no such data set, or this part of Toy Town is for the other purpose.
+            FileNotFoundError: there is no such folder or file.
+        """
+        if self.name == TOYTOWN and to_learn and self.split not in (None, "train"):
+            raise RefusedError(f"--split {self.split}: this part of Toy Town is to measure with; learn from train")
+        if self.name == TOYTOWN and not to_learn and self.split not in (None, *HELD_OUT):
+            raise RefusedError(
+                f"--split {self.split}: of Toy Town only {' and '.join(HELD_OUT)} are to measure with; from train the "
+                "detectors have learned"
+            )
+        with _errors_of_options():
+            return files_of_data(self.name, self.root, self.annotations)
+
     @property
     def is_plain_toytown(self) -> bool:
         """Whether this is what the weights that come with the project are made with."""
@@ -109,6 +128,29 @@ class DataOptions:
             root=self.root and (self.root.resolve().name or "/"), annotations=self.annotations and self.annotations.name
         )
         return {**self.words(), **names}
+
+
+def files_of_data(name: str, root: Path | None, annotations: Path | None) -> list[Path]:
+    """What is read of a data set; for arguments and errors see :func:`minircnn.datasets.named.check_places`."""
+    from minircnn.datasets.named import check_places
+
+    check_places(name, root, annotations)
+    if name == TOYTOWN:
+        return [TOYTOWN_FOLDER, *TOYTOWN_FOLDER.glob("*.json")]
+    return [path for path in (root, annotations) if path]
+
+
+@contextmanager
+def _errors_of_options() -> Iterator[None]:
+    """Errors about an argument, with whose name they begin, become errors about the option of that name."""
+    from minircnn.datasets.coco_format import DatasetError
+
+    try:
+        yield
+    except DatasetError as error:
+        if str(error).partition(":")[0].split(" ")[0] in ("data", "root", "annotations", "split", "classes"):
+            raise RefusedError(f"--{error}") from error
+        raise
 
 
 @dataclass(frozen=True)
@@ -148,8 +190,6 @@ def pictures_to_learn_from(options: DataOptions, pictures: int | None, masks: bo
         RefusedError: there is no such data set, or no such part of it.
         DatasetError: it has a defect.
     """
-    if options.name == TOYTOWN and options.split not in (None, "train"):
-        raise RefusedError(f"--split {options.split}: this part of Toy Town is to measure with; learn from train")
     chosen = _choose(options, split_to_learn_from(options), pictures, masks)
     from minircnn.targets import check_any_object
 
@@ -163,17 +203,16 @@ def split_to_learn_from(options: DataOptions) -> str:
     return options.split or ("trainval" if options.name == "voc" else "train")
 
 
-def how_to_measure(command: str, weights: Path, default: Path, options: DataOptions, masks: bool) -> str:
+def how_to_measure(command: str, weights: Path, options: DataOptions, masks: bool) -> str:
     """What to say after a training to measure what came out, on images that it has not seen if there are any.
 
     Args:
         command: the detector's name.
         weights: what was written.
-        default: what ``evaluate`` takes if it is not told.
         options: what it has learned from.
         masks: whether it learned from masks.
     """
-    words: dict[str, Any] = {} if weights.resolve() == default.resolve() else {"weights": weights}
+    words: dict[str, Any] = {} if weights.resolve() == DETECTOR_WEIGHTS[command] else {"weights": weights}
     remark = ""
     if options.name != TOYTOWN:
         learned = split_to_learn_from(options)
@@ -211,11 +250,6 @@ def validation_pictures(options: DataOptions, most: int, masks: bool) -> Chosen:
 
 def pictures_to_measure(options: DataOptions, pictures: int | None, masks: bool) -> Chosen:
     """What to evaluate with; for errors see :func:`pictures_to_learn_from`."""
-    if options.name == TOYTOWN and options.split not in (None, *HELD_OUT):
-        raise RefusedError(
-            f"--split {options.split}: of Toy Town only {' and '.join(HELD_OUT)} are to measure with; from train the "
-            "detectors have learned"
-        )
     return _choose(options, options.split or "test", pictures, masks)
 
 
@@ -254,11 +288,10 @@ def _tell(chosen: Chosen) -> None:
 
 
 def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401 - a data set
-    from minircnn.datasets import DatasetError
     from minircnn.datasets.named import open_data
 
     by_id = options.name not in (TOYTOWN, "voc")
-    try:
+    with _errors_of_options():
         return open_data(
             options.name,
             options.root,
@@ -268,11 +301,6 @@ def _open(options: DataOptions, split: str, masks: bool) -> Any:  # noqa: ANN401
             masks=masks,
             drop_invalid=options.drop_invalid,
         )
-    except DatasetError as error:
-        # It begins with the name of an argument where that is at fault, and all of them are options.
-        if str(error).partition(":")[0].split(" ")[0] in ("data", "root", "annotations", "split", "classes"):
-            raise RefusedError(f"--{error}") from error
-        raise
 
 
 def _title(options: DataOptions, split: str) -> str:

@@ -23,9 +23,10 @@ from minircnn.cli.demo_page import (
 )
 from minircnn.cli.drawing import LONGEST_SIDE, make_drawing
 from minircnn.cli.errors import RefusedError, echo, naming_memory
-from minircnn.cli.options import check_place
-from minircnn.cli.pictures import SUFFIXES, find_pictures
+from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs, with_json
+from minircnn.cli.pictures import find_pictures
 from minircnn.files import printable
+from minircnn.shipped import DETECTOR_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +40,8 @@ PANEL_SIDE = 640  # dots of the longer side of a picture on the page
 
 def demo(
     pictures: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PICTURE]...", help="Your own, beside a scene of Toy Town.")
+        list[Path] | None,
+        typer.Argument(metavar="[PICTURE]...", help="Your own, beside a scene of Toy Town.", readable=False),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; made if need be.")] = Path("demo"),
 ) -> None:
@@ -81,27 +83,14 @@ def _check_out(out: Path, files: Sequence[Path]) -> None:
         raise RefusedError(f"--out {out}: this is a file; name a folder, which gets {PAGE} and {TABLE}")
     if not out.exists() and out.suffix.lower() in (*SUFFIXES, ".html", ".htm"):
         raise RefusedError(f"--out {out}: name a folder, not a file; it gets {PAGE} and {TABLE}")
-    check_place("--out", out, out if out.is_dir() else out.parent)
+    check_folder("--out", out)
+    outputs = [Output("--out", out / name, named=False) for name in (PAGE, TABLE)]
+    check_outputs(outputs, [*files, *(file for weights in DETECTOR_WEIGHTS.values() for file in with_json(weights))])
     if len(files) > MOST_PICTURES:
         raise RefusedError(
             f"{len(files)} pictures, but a demo shows at most {MOST_PICTURES}; name fewer, or look at all of them with "
             "`minircnn detect mask_rcnn`"
         )
-    for path in (out / PAGE, out / TABLE):
-        if path.is_dir():
-            raise RefusedError(f"--out {out}: {path} would be written, but this is a folder; name another place")
-        if path.exists() and any(path.samefile(file) for file in files):
-            raise RefusedError(f"{path} is one of the pictures and would be written over; name another place")
-    if (out / PAGE).exists() and not _is_ours(out / PAGE):
-        raise RefusedError(
-            f"{out / PAGE} is no page of a former demo and would be lost; name another folder with --out"
-        )
-
-
-def _is_ours(page: Path) -> bool:
-    from minircnn.plotting import made_by
-
-    return made_by(page.read_text(encoding="utf-8", errors="replace"), GENERATOR)
 
 
 def _leave_out(path: Path, reason: str) -> str:

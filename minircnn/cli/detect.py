@@ -15,7 +15,7 @@ from minircnn.cli.errors import RefusedError, echo, naming_memory
 from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
 from minircnn.cli.pictures import Plan, make_plan
 from minircnn.cli.timing import on_cpu
-from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
+from minircnn.cli.weights import Weights, WeightsOrCoco, detector_files, read_detector
 from minircnn.files import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Pictures = Annotated[list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.")]
+# readable: what may not be read is left out like other pictures that cannot be.
+Pictures = Annotated[
+    list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.", readable=False)
+]
 OutPng = Annotated[
     Path,
     typer.Option(metavar="PNG", help="A file that ends in .png and shows all pictures, or a folder for one PNG each."),
@@ -87,7 +90,7 @@ def rcnn(
     """
     if not math.isfinite(threshold):
         raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
-    plan = start(pictures, out, json_file)
+    plan = start("rcnn", weights, pictures, out, json_file)
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
     target_device = ready_device(device)
@@ -113,7 +116,7 @@ def fast_rcnn(
     A line for each object says the picture, the class, the probability, and the box as x1 y1 x2 y2 in pixels. Pictures
     that cannot be read are named and left out; the exit status is then 1.
     """
-    plan = start(pictures, out, json_file)
+    plan = start("fast_rcnn", weights, pictures, out, json_file)
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
     weights, model = read_detector("fast_rcnn", weights, None, FAST_RCNN_WEIGHTS, load_fast_rcnn)
@@ -133,7 +136,7 @@ def faster_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
-    plan = start(pictures, out, json_file)
+    plan = start("faster_rcnn", weights, pictures, out, json_file)
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
     from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
@@ -158,7 +161,7 @@ def mask_rcnn(
 
     What is printed is as with Fast R-CNN.
     """
-    plan = start(pictures, out, json_file)
+    plan = start("mask_rcnn", weights, pictures, out, json_file)
     from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
 
     sources = (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn)
@@ -189,9 +192,9 @@ def _on_proposals(model: Any, device: torch.device, max_proposals: int) -> Calla
     return find
 
 
-def start(pictures: Sequence[Path], out: Path, json_file: Path | None) -> Plan:
-    """What to do, after everything that can be refused has been refused; ends the command if there is nothing to do."""
-    plan = make_plan(pictures, out, json_file)
+def start(detector: str, weights: Path | None, pictures: Sequence[Path], out: Path, json_file: Path | None) -> Plan:
+    """What to do, after what can be refused without PyTorch; ends the command if there is nothing to do."""
+    plan = make_plan(pictures, out, json_file, named=out != FOUND, inputs=detector_files(detector, weights))
     for path, reason in plan.skipped:
         _complain(path, reason)
     if not plan.pictures:

@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 import typer
@@ -47,9 +48,16 @@ class OneLineErrors(TyperGroup):
 
     That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
     ``ValueError``, with bad weights, bad data sets and a lack of memory among them, ``OSError`` and
-    ``FloatingPointError``. Ctrl-C prints
-    a line, too, and so does each warning. Anything else is a fault in the program and keeps its traceback.
+    ``FloatingPointError``. Ctrl-C and a worker process that was killed print a line, too, and so does each warning.
+    Anything else is a fault in the program and keeps its traceback.
     """
+
+    def main(self, *arguments: object, **options: object) -> object:
+        """Runs the program; that its own help could not be printed, on a full disk, is a line, too."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            sys.exit(f"Error: {_in_words(error)}")
 
     def invoke(self, ctx: typer.Context) -> object:
         """Runs the command that was asked for."""
@@ -65,6 +73,8 @@ class OneLineErrors(TyperGroup):
             raise
         except (ValueError, OSError, FloatingPointError) as error:
             message, status = f"Error: {_in_words(error)}", 1
+        except BrokenExecutor:
+            message, status = "Error: a worker process was ended, perhaps for lack of memory; try it again", 1
         except KeyboardInterrupt:
             hint = " With --resume the same command goes on from there." if ctx.invoked_subcommand == "train" else ""
             message, status = f"Stopped.{hint}", INTERRUPTED

@@ -22,9 +22,10 @@ from minircnn.cli.data_options import (
     pictures_to_measure,
 )
 from minircnn.cli.errors import echo
-from minircnn.cli.options import Device, JsonFile, check_new_file, ready_device
+from minircnn.cli.options import Device, JsonFile, ready_device
+from minircnn.cli.outputs import Output, check_outputs
 from minircnn.cli.timing import timed_detections, timed_proposals, timed_regression
-from minircnn.cli.weights import Weights, WeightsOrCoco, read_detector
+from minircnn.cli.weights import Weights, WeightsOrCoco, detector_files, read_detector
 from minircnn.files import write_json
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure R-CNN: average precision without and with box regression, recall of the proposals, and time."""
+    given = Given.of("rcnn", "R-CNN", context.params)
     from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
 
-    given = Given.of("rcnn", "R-CNN", context.params)
     _evaluate_on_proposals(given, (RCNN_WEIGHTS, load_rcnn))
 
 
@@ -108,9 +109,9 @@ def fast_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure Fast R-CNN: average precision without and with box regression, recall of the proposals, and time."""
+    given = Given.of("fast_rcnn", "Fast R-CNN", context.params)
     from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 
-    given = Given.of("fast_rcnn", "Fast R-CNN", context.params)
     _evaluate_on_proposals(given, (FAST_RCNN_WEIGHTS, load_fast_rcnn))
 
 
@@ -129,10 +130,10 @@ def faster_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
+    given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
     from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
     from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
-    given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
     _evaluate_proposer(given, (FASTER_RCNN_WEIGHTS, load_faster_rcnn, fasterrcnn_resnet50_fpn))
 
 
@@ -151,9 +152,9 @@ def mask_rcnn(
     json_file: JsonFile = None,
 ) -> None:
     """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
+    given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
     from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
 
-    given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
     _evaluate_proposer(given, (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn), masks=True)
 
 
@@ -172,11 +173,13 @@ class Given:
 
     @classmethod
     def of(cls, command: str, name: str, options: dict[str, Any]) -> Given:
-        """From the options of a command, by name."""
-        data = DataOptions.of(options)
+        """From the options of a command, by name, after a look at what can be refused without PyTorch."""
+        data, json_file = DataOptions.of(options), options["json_file"]
+        read = [*data.files(to_learn=False), *detector_files(command, options["weights"])]
+        check_outputs([Output("--json", json_file)] if json_file else [], read)
         max_proposals = data.max_proposals(options.get("max_proposals")) or TOY_TOWN_PROPOSALS
-        others = (options[key] for key in ("device", "json_file"))
-        return cls(command, name, options["weights"], data, options["pictures"], max_proposals, *others)
+        others = (max_proposals, options["device"], json_file)
+        return cls(command, name, options["weights"], data, options["pictures"], *others)
 
 
 @dataclass(frozen=True)
@@ -225,8 +228,6 @@ def _ready(given: Given, sources: tuple[Any, ...], masks: bool = False) -> Ready
     """
     from torch.utils.data import Subset
 
-    if given.json_file:
-        check_new_file("--json", given.json_file)
     data, names = given.data, given.data.class_names
     if names and names[0] == "background":  # no class of a data set: these are the detector's
         data = replace(data, classes=None)

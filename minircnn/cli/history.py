@@ -10,9 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import JsonFile, check_new_file, check_place
+from minircnn.cli.options import JsonFile
+from minircnn.cli.outputs import Output, check_folder, check_outputs, with_json
+from minircnn.shipped import DETECTOR_WEIGHTS, PROJECT_FOLDER
 
 WIDTH = 110  # letters in a line of prose: about as many as the table has
+RECORD = "history.json"
+RESULTS = Path("data", "results")
 PNGS = ("history.png", "history_pictures.png")
 
 
@@ -45,12 +49,12 @@ def history(
     """
     if read and (pictures or not scale or not training):
         raise RefusedError(f"--read {read}: nothing is measured; leave --pictures, --no-scale and --no-training out")
-    _check_files(out, json_file, readme)
+    targets = _targets(out, json_file, readme, update)
+    _check(targets, json_file, readme, read)
     from minircnn.history import claims_as_text, failing, gather, make_record, notes, read_record, table
     from minircnn.history.report import as_text, insert
     from minircnn.history.scale import PaperScale
 
-    targets = _targets(out, json_file, readme, update)
     for path in targets["readme"]:
         insert(path.read_text(encoding="utf-8"), "", str(path))  # refuses a file without markers before any work
     if read:
@@ -69,34 +73,40 @@ def history(
         raise typer.Exit(1)
 
 
-def _check_files(out: Path | None, json_file: Path | None, readme: Path | None) -> None:
-    """Refuses what could not be written."""
-    if out and out.exists() and not out.is_dir():
-        raise RefusedError(f"--out {out}: this is a file; name a folder")
-    if out:
-        check_place("--out", out, out if out.is_dir() else out.parent)
-    if json_file:
-        check_new_file("--json", json_file)
+def _check(targets: dict[str, list[Path]], json_file: Path | None, readme: Path | None, read: Path | None) -> None:
+    """Refuses what could not be read or written."""
     if readme and not readme.is_file():
         raise RefusedError(f"--readme {readme}: there is no such file; name a README")
+    if read and not read.is_file():
+        raise FileNotFoundError(f"--read {read}: there is no such file; check the path")
+    if read:  # the record that is read would be written as it is
+        targets["json"] = [path for path in targets["json"] if not (path.exists() and path.samefile(read))]
+    options = {json_file: "--json", readme: "--readme"}
+    outputs = [
+        Output(options.get(path, "--out"), path, named=path in options or path.is_relative_to(PROJECT_FOLDER))
+        for kind in targets.values()
+        for path in kind
+    ]
+    inputs = [file for weights in DETECTOR_WEIGHTS.values() for file in with_json(weights)]
+    inputs += [path for path in (PROJECT_FOLDER / RESULTS).glob("*.json") if path.name != RECORD]
+    check_outputs(outputs, inputs + ([read] if read else []))
 
 
 def _targets(out: Path | None, json_file: Path | None, readme: Path | None, update: bool) -> dict[str, list[Path]]:
     """Which files to write: ``json``, the two figures by their names, and ``readme``."""
-    from minircnn.history.record import RESULTS
-
-    project = RESULTS.parent.parent.parent
-    if update and not (project / "README.md").is_file():
+    if out:
+        check_folder("--out", out)
+    if update and not (PROJECT_FOLDER / "README.md").is_file():
         raise RefusedError("--update: the package does not lie in a clone of the project; use --out FOLDER")
-    figures = [*([out] if out else []), *([project / "docs"] if update else [])]
+    figures = [*([out] if out else []), *([PROJECT_FOLDER / "docs"] if update else [])]
     return {
         "json": [
             *([json_file] if json_file else []),
-            *([out / "history.json"] if out else []),
-            *([RESULTS] if update else []),
+            *([out / RECORD] if out else []),
+            *([PROJECT_FOLDER / RESULTS / RECORD] if update else []),
         ],
         **{name: [folder / name for folder in figures] for name in PNGS},
-        "readme": [*([readme] if readme else []), *([project / "README.md"] if update else [])],
+        "readme": [*([readme] if readme else []), *([PROJECT_FOLDER / "README.md"] if update else [])],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,18 @@ from minircnn.cli.errors import RefusedError
 if TYPE_CHECKING:
     import torch
 
+ENDINGS = (".safetensors", ".npz", ".pth", ".pt")  # of files of weights
+LARGEST_SIDE = 4096  # pixels, of --min-size: beyond it an image fills the memory, and objects are larger than anchors
+LARGEST_SEED = 2**32 - 1  # what all of PyTorch, NumPy and scikit-learn take; the trainings multiply it
+
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps …")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all numbers here.")]
 MaxProposals = Annotated[int, typer.Option(min=1, metavar="N", help="The first N proposals of each picture.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run of the same settings that was stopped.")]
-Seed = Annotated[int | None, typer.Option(metavar="N", help="Of all that is drawn at random.", show_default="0")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=LARGEST_SEED, metavar="N", help="Of all that is drawn at random.", show_default="0"),
+]
 
 
 def positive(value: float | None) -> float | None:
@@ -71,34 +77,22 @@ def ready_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.ones((), device=device).item()
     except Exception as error:  # each kind of device has its own way to be missing
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0].rstrip(".")
         raise RefusedError(f"--device {name}: not on this machine ({reason}); try --device cpu") from error
     return device
 
 
-def check_new_file(option: str, path: Path) -> None:
-    """Refuses a file that could not be written."""
-    if path.is_dir():
-        raise RefusedError(f"{option} {path}: this is a folder; name a file in it")
-    check_place(option, path, path.parent)
-
-
-def check_place(option: str, path: Path, folder: Path) -> None:
-    """Refuses what is to be written into a folder that is not there, or that may not be written into."""
-    if not folder.is_dir():
-        raise RefusedError(f"{option} {path}: the folder {folder} does not exist; make it first")
-    if not os.access(folder, os.W_OK):
-        raise RefusedError(f"{option} {path}: the folder {folder} may not be written into; name another one")
-
-
 def new_weights(out: Path | None, default: Path) -> Path:
-    """Where training will write, checked before hours of work go into it."""
-    if out is None:
-        return default
-    check_new_file("--out", out)
-    if out.suffix != ".safetensors":
+    """Where training will write: a file that the user named, or that which comes with the project.
+
+    Raises:
+        RefusedError: it has another ending, or the project's folder is not there.
+    """
+    if out is None and not default.parent.is_dir():
+        raise RefusedError(f"--out FILE: say where to write; {default.parent} is only in a clone of the project")
+    if out is not None and out.suffix != ".safetensors":
         raise RefusedError(f"--out {out}: weights are written as .safetensors; give the file that ending")
-    return out
+    return out or default
 
 
 def find_weights(option: str, path: Path | None, default: Path, command: str) -> Path:
@@ -117,7 +111,10 @@ def find_weights(option: str, path: Path | None, default: Path, command: str) ->
         raise FileNotFoundError(f"{default}: not there; train it with {command}, or name another file with {option}")
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"{option} {path}: there is no such file; check the path, or train it with {command}")
-    return path or default
+    path = path or default
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"{path}: weights end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    return path
 
 
 def check_count(pictures: int | None, data: Sequence[Any], name: str) -> int:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minircnn.cli.errors import RefusedError
-from minircnn.cli.options import check_new_file, check_place
+from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs
 
-# What is taken for a picture in a folder. A file that is named may end as it likes.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
-)
 LARGEST_GRID = 60  # pictures; more are slow to draw and too many to look at
 
 
@@ -37,31 +31,35 @@ class Plan:
     json_file: Path | None
 
 
-def make_plan(arguments: Sequence[Path], out: Path, json_file: Path | None) -> Plan:
+def make_plan(
+    arguments: Sequence[Path], out: Path, json_file: Path | None, *, named: bool = True, inputs: Sequence[Path] = ()
+) -> Plan:
     """Finds the pictures and decides which files will be written.
 
     Args:
         arguments: picture files and folders.
         out: a file that ends in ``.png``, or a folder, which may have to be made.
         json_file: a file, or None.
+        named: whether the user has named ``out``.
+        inputs: what else is read.
 
     Raises:
         RefusedError: ``out`` or ``json_file`` could not be written, or something that is there would be lost.
     """
     one_png = out.suffix.lower() == ".png"
-    if one_png:
-        check_new_file("--out", out)
-    else:
-        _check_folder(out)
-    if json_file:
-        check_new_file("--json", json_file)
     pictures, skipped = find_pictures(arguments)
+    targets = () if one_png else tuple(out / f"{name}.png" for name in distinct_stems(pictures))
+    if not one_png:
+        if not out.exists() and out.suffix.lower() in SUFFIXES:
+            raise RefusedError(f"--out {out}: pictures are written as PNG; let the name end in .png, or name a folder")
+        check_folder("--out", out)
+    outputs = [Output("--out", out, named)] if one_png else [Output("--out", path, named=False) for path in targets]
+    outputs += [Output("--json", json_file)] if json_file else []
+    check_outputs(outputs, [*pictures, *inputs])
     if one_png and len(pictures) > LARGEST_GRID:
         raise RefusedError(
             f"--out {out}: {len(pictures)} pictures, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
         )
-    targets = () if one_png else tuple(out / f"{name}.png" for name in distinct_stems(pictures))
-    _check_nothing_is_lost(pictures, [*([out] if one_png else targets), *([json_file] if json_file else [])])
     return Plan(tuple(pictures), tuple(skipped), out, targets, json_file)
 
 
@@ -114,33 +112,3 @@ def distinct_stems(paths: Iterable[Path]) -> list[str]:
 
 def _looks_like_a_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _check_folder(out: Path) -> None:
-    """Refuses a folder that could not be made or written into, or a name that is more likely a slip."""
-    if out.is_dir():
-        check_place("--out", out, out)
-        return
-    if out.exists():
-        raise RefusedError(f"--out {out}: this is a file; name a folder, or a file that ends in .png")
-    if out.suffix.lower() in SUFFIXES:
-        raise RefusedError(f"--out {out}: pictures are written as PNG; let the name end in .png, or name a folder")
-    check_place("--out", out, out.parent)
-
-
-def _check_nothing_is_lost(pictures: Iterable[Path], new: Sequence[Path]) -> None:
-    """Refuses to write over the pictures themselves, or one file over another."""
-    read = {_identity(path) for path in pictures}
-    for path in new:
-        if path.is_dir():
-            raise RefusedError(f"--out: {path} would be written, but this is a folder; name another place")
-        if path.exists() and _identity(path) in read:
-            raise RefusedError(f"{path} is one of the pictures and would be written over; name another place")
-    if len({os.path.normcase(path.absolute()) for path in new}) < len(new):
-        raise RefusedError(f"--json {new[-1]}: --out writes this file, too; name another one")
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """Two numbers that are the same for all names of one file."""
-    status = path.stat()
-    return status.st_dev, status.st_ino

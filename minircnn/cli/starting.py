@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.errors import echo
+from minircnn.cli.data_options import DataOptions, weights_to_write
+from minircnn.cli.errors import RefusedError, echo
 from minircnn.cli.options import find_weights
+from minircnn.cli.outputs import Output, check_outputs, of_weights, with_json
+from minircnn.shipped import DETECTOR_WEIGHTS, PROJECT_FOLDER, SMALL_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,10 +74,8 @@ def tell_of_unfinished(out: Path, resume: bool) -> None:
 
 def named(out: Path) -> str:
     """A file within the project, or only its name: how a folder is called on this machine is nobody's business."""
-    from minircnn.weights import WEIGHTS_FOLDER
-
-    project = WEIGHTS_FOLDER.parent.parent
-    return out.resolve().relative_to(project).as_posix() if out.resolve().is_relative_to(project) else out.name
+    inside = out.resolve().is_relative_to(PROJECT_FOLDER)
+    return out.resolve().relative_to(PROJECT_FOLDER).as_posix() if inside else out.name
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,30 @@ class Start:
 
 def starting_weights(network: Path | None, from_scratch: bool) -> Start:
     """What was asked for, after a look whether the file is there."""
-    from minircnn.alexnet import SMALL_WEIGHTS
-
     if from_scratch and network is None:
         return Start(None, from_scratch)
     return Start(find_weights("--network", network, SMALL_WEIGHTS, "`minircnn train alexnet`"), from_scratch)
+
+
+def check_training(detector: str, options: dict[str, Any]) -> tuple[Path, Start]:
+    """Refuses what can be refused without PyTorch.
+
+    Args:
+        detector: the name of its command.
+        options: those of the command, by name.
+
+    Returns:
+        Where the weights go, and what training begins with.
+    """
+    wanted = DataOptions.of(options)
+    read = wanted.files(to_learn=True)
+    out = weights_to_write(options["out"], DETECTOR_WEIGHTS[detector], wanted)
+    start = starting_weights(options["network"], options["from_scratch"])
+    log = [Output("--csv", options["csv"])] if options.get("csv") else []
+    check_outputs([*of_weights(out), *log], [*read, *with_json(start.file)])
+    if options.get("mixed_precision") and not options["device"].startswith("cuda"):
+        raise RefusedError("--mixed-precision: needs an NVIDIA GPU; give --device cuda, or leave it out")
+    return out, start
 
 
 def starting_network(start: Start, seed: int) -> "tuple[AlexNet, str]":

@@ -18,7 +18,6 @@ from minircnn.cli.data_options import (
     SplitToLearnFrom,
     how_to_measure,
     pictures_to_learn_from,
-    weights_to_write,
 )
 from minircnn.cli.errors import RefusedError, echo
 from minircnn.cli.options import (
@@ -31,25 +30,29 @@ from minircnn.cli.options import (
     positive,
     ready_device,
 )
+from minircnn.cli.outputs import check_outputs, of_weights
 from minircnn.cli.starting import (
     FromScratch,
     Network,
     OutFile,
     PicturesToLearnFrom,
     ProposalsToLearnFrom,
+    check_training,
     describe,
     named,
     proposals_of,
     starting_network,
-    starting_weights,
     tell_of_unfinished,
 )
 from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn, mask_rcnn
+from minircnn.shipped import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS
 
 if TYPE_CHECKING:
     from minircnn.rcnn import RCNNConfig
 
 app = typer.Typer(help="Train a network or a detector, on Toy Town or on your own pictures.", no_args_is_help=True)
+
+LAYERS = ("pool5", "fc6", "fc7")  # as minircnn.alexnet has them, which imports PyTorch
 
 Features = Annotated[
     str | None,
@@ -90,7 +93,10 @@ def alexnet(
 
     The pictures are painted when they are first needed, and kept in the cache.
     """
-    from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS
+    if stride not in (None, 8, 16):
+        raise RefusedError(f"--stride {stride}: choose 8 or 16")
+    out = new_weights(out, SMALL_STRIDE_16_WEIGHTS if stride == 16 else SMALL_WEIGHTS)
+    check_outputs(of_weights(out))
     from minircnn.training import PretrainingSettings, train_alexnet
 
     options = given(
@@ -103,7 +109,6 @@ def alexnet(
         seed=seed,
     )
     settings = PretrainingSettings(**options)
-    out = new_weights(out, SMALL_WEIGHTS if settings.stride == 8 else SMALL_STRIDE_16_WEIGHTS)
     tell_of_unfinished(out, resume)
     used = {name: value for name, value in asdict(settings).items() if name not in ("weight_decay", "label_smoothing")}
     reached = train_alexnet(
@@ -122,6 +127,7 @@ def alexnet(
 
 @app.command()
 def rcnn(
+    context: typer.Context,
     data: DataName = TOYTOWN,
     root: Root = None,
     annotations: AnnotationsFile = None,
@@ -154,8 +160,10 @@ def rcnn(
 
     Proposals and features are kept in the cache: for a photograph with 2000 proposals about 40 MB.
     """
+    if features not in (None, *LAYERS):
+        raise RefusedError(f"--features {features}: there is no such layer; choose one of {', '.join(LAYERS)}")
+    out, start = check_training("rcnn", context.params)
     from minircnn.cache import Cache
-    from minircnn.rcnn import RCNN_WEIGHTS
     from minircnn.training import RCNNTrainingSettings, train_rcnn
 
     wanted = DataOptions(data, root, annotations, split, classes, drop_invalid)
@@ -165,9 +173,7 @@ def rcnn(
     )
     config = _config(features) if features else None
     chosen = pictures_to_learn_from(wanted, pictures, masks=False)
-    out = weights_to_write(out, RCNN_WEIGHTS, wanted)
     target_device = ready_device(device)
-    start = starting_weights(network, from_scratch)
     model, last = starting_network(start, settings.seed)
     if last == "pool5":  # what stands behind it has learned nothing
         config, settings = config or _config(last), replace(settings, iterations=iterations or 0)
@@ -189,16 +195,13 @@ def rcnn(
         about={"command": command, "pretrained": describe(start)},
         report=echo,
     )
-    echo(f"written to {out}; {how_to_measure('rcnn', out, RCNN_WEIGHTS, wanted, masks=False)}")
+    echo(f"written to {out}; {how_to_measure('rcnn', out, wanted, masks=False)}")
 
 
 def _config(features: str) -> RCNNConfig:
     """The detector's numbers with other features."""
-    from minircnn.alexnet import LAYERS
     from minircnn.rcnn import RCNNConfig
 
-    if features not in LAYERS:
-        raise RefusedError(f"--features {features}: there is no such layer; choose one of {', '.join(LAYERS)}")
     return RCNNConfig(svm_layer=features)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,15 +22,14 @@ from minircnn.cli.data_options import (
     how_to_measure,
     pictures_to_learn_from,
     validation_pictures,
-    weights_to_write,
 )
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import (
+    LARGEST_SIDE,
     Device,
     Resume,
     Seed,
     as_command,
-    check_new_file,
     given,
     positive,
     ready_device,
@@ -41,12 +40,13 @@ from minircnn.cli.starting import (
     OutFile,
     PicturesToLearnFrom,
     ProposalsToLearnFrom,
+    Start,
+    check_training,
     describe,
     named,
     proposals_of,
     say,
     starting_network,
-    starting_weights,
     tell_of_unfinished,
 )
 
@@ -71,12 +71,16 @@ MinSize = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=LARGEST_SIDE,
         metavar="N",
         help="To how many pixels the shorter side is resized, if the longer one stays within 4 N.",
         show_default="192",
     ),
 ]
-Schedule = Annotated[str | None, typer.Option(metavar="cosine|step", help="How the rate falls.", show_default="cosine")]
+Schedule = Annotated[
+    Literal["cosine", "step"] | None,
+    typer.Option(metavar="cosine|step", help="How the rate falls.", show_default="cosine"),
+]
 MixedPrecision = Annotated[
     bool, typer.Option("--mixed-precision", help="Half precision where that is safe; with --device cuda.")
 ]
@@ -123,13 +127,13 @@ def fast_rcnn(
     Proposals are kept in the cache. Several processes share each batch:
     torchrun --nproc-per-node 2 -m minircnn train fast_rcnn …
     """
-    from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS
+    places = check_training("fast_rcnn", context.params)
     from minircnn.training import FastRCNNTrainingSettings, train_fast_rcnn
 
     options = context.params
     options |= {"max_proposals": DataOptions.of(options).max_proposals(max_proposals)}
     settings = FastRCNNTrainingSettings(**_settings(options, FastRCNNTrainingSettings))
-    _train("fast_rcnn", options, FAST_RCNN_WEIGHTS, settings, train_fast_rcnn, settings.max_proposals)
+    _train("fast_rcnn", options, places, settings, train_fast_rcnn, settings.max_proposals)
 
 
 def faster_rcnn(
@@ -160,11 +164,11 @@ def faster_rcnn(
 
     Several processes share each batch: torchrun --nproc-per-node 2 -m minircnn train faster_rcnn …
     """
-    from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS
+    places = check_training("faster_rcnn", context.params)
     from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn
 
     settings = FasterRCNNTrainingSettings(**_settings(context.params, FasterRCNNTrainingSettings))
-    _train("faster_rcnn", context.params, FASTER_RCNN_WEIGHTS, settings, train_faster_rcnn)
+    _train("faster_rcnn", context.params, places, settings, train_faster_rcnn)
 
 
 def mask_rcnn(
@@ -195,11 +199,11 @@ def mask_rcnn(
 
     Several processes share each batch: torchrun --nproc-per-node 2 -m minircnn train mask_rcnn …
     """
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS
+    places = check_training("mask_rcnn", context.params)
     from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 
     settings = MaskRCNNTrainingSettings(**_settings(context.params, MaskRCNNTrainingSettings))
-    _train("mask_rcnn", context.params, MASK_RCNN_WEIGHTS, settings, train_mask_rcnn, masks=True)
+    _train("mask_rcnn", context.params, places, settings, train_mask_rcnn, masks=True)
 
 
 def _settings(options: dict[str, Any], kind: type[JointTrainingSettings]) -> dict[str, Any]:
@@ -210,18 +214,18 @@ def _settings(options: dict[str, Any], kind: type[JointTrainingSettings]) -> dic
 def _train(
     command: str,
     options: dict[str, Any],
-    default: Path,
+    places: tuple[Path, Start],
     settings: JointTrainingSettings,
     learn: Callable[..., Any],
     max_proposals: int | None = None,
     masks: bool = False,
 ) -> None:
-    """Refuses what can be refused before any work, joins the other processes, trains.
+    """Refuses what else can be refused before any work, joins the other processes, trains.
 
     Args:
         command: the detector's name.
         options: as the user gave them.
-        default: where the weights go if he says nothing.
+        places: where the weights go, and what training begins with.
         settings: of the training.
         learn: the training, of :mod:`minircnn.training`.
         max_proposals: of selective search for each picture, if the detector needs them.
@@ -229,19 +233,13 @@ def _train(
     """
     from minircnn.training import main_first, processes, share
 
-    wanted, every = DataOptions.of(options), options["evaluate_every"]
+    wanted, every, (out, start) = DataOptions.of(options), options["evaluate_every"], places
     chosen = pictures_to_learn_from(wanted, options["pictures"], masks)
     if settings.pictures_per_batch > chosen.count:
         raise RefusedError(
             f"--pictures-per-batch {settings.pictures_per_batch}: there are only {chosen.count} pictures; give fewer"
         )
     to_look_at = validation_pictures(wanted, VALIDATION_PICTURES, masks) if every else None
-    out = weights_to_write(options["out"], default, wanted)
-    if options["csv"]:
-        check_new_file("--csv", options["csv"])
-    start = starting_weights(options["network"], options["from_scratch"])
-    if settings.mixed_precision and not options["device"].startswith("cuda"):
-        raise RefusedError("--mixed-precision: needs an NVIDIA GPU; give --device cuda, or leave it out")
     with processes(ready_device(options["device"])) as device:
         share(range(settings.pictures_per_batch))  # refused here, before any work, if it does not divide
         network, _ = starting_network(start, settings.seed)
@@ -259,7 +257,7 @@ def _train(
             evaluate=evaluate,
             evaluate_every=every,
         )
-        say(f"written to {out}; {how_to_measure(command, out, default, wanted, masks)}")
+        say(f"written to {out}; {how_to_measure(command, out, wanted, masks)}")
 
 
 def _command(command: str, options: dict[str, Any], settings: JointTrainingSettings, count: int, out: Path) -> str:

@@ -10,6 +10,8 @@ import typer
 
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.options import find_weights
+from minircnn.cli.outputs import with_json
+from minircnn.shipped import DETECTOR_WEIGHTS
 
 PUBLISHED = Path("coco")
 
@@ -25,6 +27,21 @@ WeightsOrCoco = Annotated[
         "photographs and is fetched once. Also a .pth file of torchvision's model with resnet50_fpn.",
     ),
 ]
+
+
+def detector_files(detector: str, weights: Path | None) -> list[Path]:
+    """What a detector will be read from, after a look whether it is there; nothing of the published ones.
+
+    Args:
+        detector: the name of its command.
+        weights: what the user named; None for what comes with the project.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if weights == PUBLISHED:
+        return []
+    return with_json(find_weights("--weights", weights, DETECTOR_WEIGHTS[detector], f"`minircnn train {detector}`"))
 
 
 def read_detector(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minircnn.datasets.coco_format import DatasetError
-from minircnn.datasets.splits import OnlyClasses, Part, did_you_mean, indices_by_id
+
+if TYPE_CHECKING:
+    from minircnn.datasets.splits import Part
 
 DATA_NAMES = ("toytown", "coco", "voc", "pennfudan", "nuclei")
 
@@ -53,23 +56,38 @@ def open_data(
         DatasetError: No such name, split or class, an argument that the data set does not take or that it lacks, or a
             defect of the data.
     """
-    if name not in DATA_NAMES:
-        raise DatasetError(f"data: there is no {name!r}{did_you_mean(name, DATA_NAMES)}; there are {_listed()}")
-    _check_places(name, root, annotations)
+    check_places(name, root, annotations)
     data = _open(name, root, annotations, split, masks, drop_invalid)
     if classes is not None:
+        from minircnn.datasets.splits import OnlyClasses
+
         data = OnlyClasses(data, classes)
     if split is not None and name not in ("toytown", "voc"):
         data = _part_of(data, split, root)
     return data
 
 
-def _listed() -> str:
-    return ", ".join(DATA_NAMES)
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A question that follows an unknown name where a known one is close, else nothing.
+
+    Example:
+        >>> did_you_mean("preson", ["person", "car"]), did_you_mean("zebra", ["person", "car"])
+        (" (did you mean 'person'?)", '')
+    """
+    lower = {known_name.lower(): known_name for known_name in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
 
 
-def _check_places(name: str, root: str | Path | None, annotations: str | Path | None) -> None:
-    """Refuses a root or annotations where none is taken, and their lack where they are needed."""
+def check_places(name: str, root: str | Path | None, annotations: str | Path | None) -> None:
+    """Refuses, without waiting for PyTorch, what :func:`open_data` could not open; for arguments and errors see there.
+
+    That is an unknown name, a root or annotations where none is taken, their lack where they are needed, and what is
+    not there.
+    """
+    if name not in DATA_NAMES:
+        listed = ", ".join(DATA_NAMES)
+        raise DatasetError(f"data: there is no {name!r}{did_you_mean(name, DATA_NAMES)}; there are {listed}")
     if name == "toytown":
         for argument, value in (("root", root), ("annotations", annotations)):
             if value is not None:
@@ -80,6 +98,12 @@ def _check_places(name: str, root: str | Path | None, annotations: str | Path | 
         raise DatasetError("annotations: coco needs the JSON file that describes the pictures; name it")
     elif name != "coco" and annotations is not None:
         raise DatasetError(f"annotations {annotations}: {name} finds its own below root; leave it out")
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"{root}: there is no such folder; name {WHAT_TO_NAME[name]}")
+    if annotations is not None and not Path(annotations).is_file():
+        raise FileNotFoundError(
+            f"{annotations}: there is no such annotation file; check the path (a COCO file ends in .json)"
+        )
 
 
 def _open(
@@ -114,6 +138,8 @@ def _open(
 
 
 def _part_of(data: Any, split: str, root: str | Path | None) -> Part:  # noqa: ANN401
+    from minircnn.datasets.splits import Part, indices_by_id
+
     indices = indices_by_id(data.image_ids, split)
     if not indices:
         raise DatasetError(f"{root}: too few pictures ({len(data)}) for split {split!r}; use all of them, no split")

@@ -5,7 +5,6 @@ Both are data sets themselves, with the same attributes and methods, so that one
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.utils.data import Dataset
 
 from minircnn.datasets.coco import Target
 from minircnn.datasets.coco_format import DatasetError
+from minircnn.datasets.named import did_you_mean
 
 EVERY = 5  # one picture in so many is for testing
 
@@ -151,15 +151,3 @@ def _check_names(wanted: Sequence[str], known: Sequence[str]) -> None:
             )
         if list(wanted).count(name) > 1:
             raise DatasetError(f"classes: {name!r} is named twice; name each class once")
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A question that follows an unknown name where a known one is close, else nothing.
-
-    Example:
-        >>> did_you_mean("preson", ["person", "car"]), did_you_mean("zebra", ["person", "car"])
-        (" (did you mean 'person'?)", '')
-    """
-    lower = {known_name.lower(): known_name for known_name in known}
-    near = difflib.get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]!r}?)" if near else ""

@@ -12,7 +12,7 @@ from minircnn.plotting.colours import class_colour, label_map_colours, text_colo
 from minircnn.plotting.display import show
 from minircnn.plotting.history import plot_generations, plot_history
 from minircnn.plotting.networks import contact_sheet, plot_filters, plot_losses, plot_maps
-from minircnn.plotting.page import Panel, Section, made_by, panel_png, picture_page
+from minircnn.plotting.page import Panel, Section, panel_png, picture_page
 from minircnn.plotting.pictures import (
     draw_objects,
     image_grid,
@@ -32,7 +32,6 @@ __all__ = [
     "draw_objects",
     "image_grid",
     "label_map_colours",
-    "made_by",
     "mark_cells",
     "panel_png",
     "picture_page",

@@ -21,6 +21,7 @@ T = TypeVar("T")
 # How long a process waits for another one. The main process may paint pictures for hours while others wait for it, and
 # nobody needs this limit to learn of a failure: torchrun ends all processes when one has failed.
 _PATIENCE = timedelta(days=2)
+_NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")  # of torchrun's environment variables
 
 
 @contextmanager
@@ -35,10 +36,12 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
         The device of this process.
 
     Raises:
-        ValueError: several processes on another device, or more of them than GPUs.
+        ValueError: several processes on another device, or more of them than GPUs; or torchrun's variables make no
+            sense.
+        ConnectionAbortedError: another process has ended.
     """
     device = torch.device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _several():
         yield device
         return
     device = _own_device(device)
@@ -51,10 +54,38 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     try:
         yield device
         failed = False
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
+            raise
+        raise ConnectionAbortedError(
+            f"process {os.environ['RANK']}: another process has ended, perhaps for lack of memory; --resume goes on "
+            "from the last checkpoint"
+        ) from error
     finally:
         # NCCL says goodbye together: after an error here the others would not answer. The end of the process will do.
         if not (failed and device.type == "cuda"):
             dist.destroy_process_group()
+
+
+def _several() -> bool:
+    """Whether torchrun has started several processes; half of its variables would let each train as if it were alone.
+
+    Raises:
+        ValueError: some of the variables are missing, or no such numbers.
+    """
+    values = {name: os.environ.get(name, "") for name in (*_NUMBERS, "MASTER_ADDR")}
+    if values["WORLD_SIZE"] == "1" or not any(values[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK")):
+        return False
+    wrong = [name for name, value in values.items() if not value or (name in _NUMBERS and not value.isdecimal())]
+    if not wrong and int(values["RANK"]) >= int(values["WORLD_SIZE"]):
+        wrong = ["RANK"]
+    if wrong:
+        raise ValueError(
+            f"{', '.join(wrong)}: missing or wrong among the environment variables by which torchrun numbers processes "
+            f"({', '.join(f'{name}={value}' for name, value in values.items() if value)}); start with torchrun, or "
+            "unset them"
+        )
+    return True
 
 
 def _own_device(device: torch.device) -> torch.device:

@@ -166,7 +166,7 @@ def test_a_set_that_cannot_be_opened_is_listed_too(call, tmp_path):
         (("toytown", "--out", "x.jpg"), 2, "Error: --out x.jpg: the contact sheet is written as PNG"),
         (("toytown", "--out", "none/x.png"), 2, "Error: --out none/x.png: the folder none does not exist"),
         (("toytown", "--json", "none/x.json"), 2, "Error: --json none/x.json: the folder none does not exist"),
-        (("toytown", "--out", "x.png", "--json", "x.png"), 2, "Error: --json x.png: --out writes this file, too"),
+        (("toytown", "--out", "x.png", "--json", "x.png"), 2, "Error: --json x.png: would be written over what --out"),
     ],
 )
 def test_what_cannot_be_asked_for(call, tmp_path, monkeypatch, arguments, status, words):

@@ -27,6 +27,7 @@ from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.history import GENERATIONS
 from minircnn.mask_rcnn import binary_masks
 from minircnn.plotting import picture_page
+from minircnn.plotting.display import render_png
 from minircnn.selective_search import selective_search
 from tests.plotting.conftest import Reader
 
@@ -352,7 +353,9 @@ def test_without_pictures_a_former_demo_is_replaced(call, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     Path("demo").mkdir()
     Path("demo/index.html").write_text(picture_page("old", ["former words"], [], generator="minircnn demo"))
-    Path("demo/four_detectors.png").write_bytes(b"old")
+    figure = plt.figure(figsize=(1, 1))
+    Path("demo/four_detectors.png").write_bytes(render_png(figure))
+    plt.close(figure)
     Path("demo/mine.txt").write_text("kept")
     result = call("demo")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -386,17 +389,17 @@ def former_demo(folder):
         (
             lambda: (Path("x").mkdir(), Path("x/index.html").write_bytes(b"<html>\xff mine, not minircnn demo's")),
             ["--out", "x"],
-            "index.html is no page of a former demo and would be lost; name another folder with --out",
+            "index.html is there, was not written by this program, and would be lost; move it, or name another place",
         ),
         (
             lambda: former_demo(Path("x")),
             ["x/../x/four_detectors.png", "--out", "x"],
-            "four_detectors.png is one of the pictures and would be written over",
+            "four_detectors.png, which is read",
         ),
         (
             lambda: former_demo(Path("demo")),
             ["~/demo/four_detectors.png"],
-            "four_detectors.png is one of the pictures and would be written over",
+            "four_detectors.png, which is read",
         ),
         (
             lambda: [shutil.copy(SCENE_FILE, f"{n}.jpg") for n in range(MOST_PICTURES + 1)],

@@ -159,7 +159,7 @@ class TestTrain:
         [
             (["--mixed-precision"], "--mixed-precision: needs an NVIDIA GPU"),
             (["--pictures-per-batch", 7], "--pictures-per-batch 7: there are only 6 pictures"),
-            (["--schedule", "linear"], 'schedule must be "cosine" or "step"'),
+            (["--schedule", "linear"], "Invalid value for '--schedule'"),
         ],
     )
     def test_what_is_refused(self, call, tmp_path, arguments, message):

@@ -270,7 +270,7 @@ def test_the_advice_measures_on_unseen_images_if_there_are_any(folder, tmp_path,
 
     _, name, _, root, _, annotations = changed(folder, f"few{count}.json", few)
     options = DataOptions(name, root, annotations, split, ["cat, person"], drop_invalid=True)
-    said = how_to_measure("rcnn", tmp_path / "x y.safetensors", tmp_path / "rcnn.safetensors", options, masks=False)
+    said = how_to_measure("rcnn", tmp_path / "x y.safetensors", options, masks=False)
     assert said.endswith(f"`{measured_on.partition('`')[2]}")
     program, *words = shlex.split(said.split("`")[1])
     assert [program, *words[:2]] == ["minircnn", "evaluate", "rcnn"]

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from minircnn.cli.errors import RefusedError
 from minircnn.cli.pictures import distinct_stems, find_pictures, make_plan
@@ -194,14 +195,14 @@ def test_one_png_or_one_for_each(place):
         (["a.png"], "folder.png", None, r"--out folder\.png: this is a folder"),
         (["a.png"], "file.txt", None, r"--out file\.txt: this is a file; name a folder"),
         (["a.png"], "new.jpg", None, r"--out new\.jpg: pictures are written as PNG"),
-        (["a.png"], "a.png", None, r"a\.png is one of the pictures and would be written over"),
-        (["a.png", "b.jpg"], ".", None, r"a\.png is one of the pictures and would be written over"),
+        (["a.png"], "a.png", None, r"would be written over a\.png, which is read"),
+        (["a.png", "b.jpg"], ".", None, r"would be written over a\.png, which is read"),
         (["a.png"], "x.png", "none/x.json", r"--json none.x\.json: the folder none does not exist"),
         (["a.png"], "x.png", "folder", r"--json folder: this is a folder"),
-        (["a.png"], "x.png", "x.png", r"--json x\.png: --out writes this file, too"),
+        (["a.png"], "x.png", "x.png", r"--json x\.png: would be written over what --out writes"),
         (["a.png"], "x", "folder/../x/a.png", r"--json .*: the folder .* does not exist"),
-        (["a.png", "b.jpg"], "x.png", "b.jpg", r"b\.jpg is one of the pictures"),
-        (["a.png"], "folder", "folder/a.png", r"--json folder.a\.png: --out writes this file, too"),
+        (["a.png", "b.jpg"], "x.png", "b.jpg", r"b\.jpg, which is read"),
+        (["a.png"], "folder", "folder/a.png", r"--json folder.a\.png: would be written over what --out writes"),
     ],
 )
 def test_refusals(place, pictures, out, json_file, message):
@@ -224,7 +225,7 @@ def test_a_folder_that_may_not_be_written_into(place, out, json_file):
 def test_other_names_of_a_picture_are_seen_through(place):
     os.link("a.png", "hard.png")
     for name in ("hard.png", "./folder/../a.png"):
-        with pytest.raises(RefusedError, match="is one of the pictures"):
+        with pytest.raises(RefusedError, match="which is read"):
             plan(["a.png"], name)
 
 
@@ -234,8 +235,17 @@ def test_a_folder_in_the_place_of_a_result(place):
         plan(["a.png", "b.jpg"], "out")
 
 
+def ours():
+    info = PngInfo()
+    info.add_text("Software", "minircnn")
+    return info
+
+
 def test_results_of_an_earlier_run_may_be_replaced(place):
     touch(place / "out" / "a.png", place / "out.png", place / "out.json")
+    with pytest.raises(RefusedError, match=r"a\.png is there, was not written by this program"):
+        plan(["b.jpg", "folder/a.jpg"], "out")
+    Image.new("RGB", (1, 1)).save(place / "out" / "a.png", pnginfo=ours())
     assert plan(["b.jpg", "folder/a.jpg"], "out").targets
     assert plan(["a.png"], "out.png", "out.json").json_file
 

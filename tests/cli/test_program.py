@@ -87,16 +87,86 @@ def test_ctrl_c_is_one_line(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_neither_help_nor_a_refusal_waits_for_pytorch():
-    code = (
-        "import sys; from typer.testing import CliRunner; from minircnn.cli import app\n"
-        "for command in ('', 'train', 'evaluate rcnn', 'detect rcnn', 'train alexnet', 'demo', 'history'):\n"
-        "    assert CliRunner().invoke(app, [*command.split(), '--help']).exit_code == 0\n"
-        "for arguments in (['detect', 'rcnn', 'x.png'], ['demo'], ['history']):\n"
-        "    assert CliRunner().invoke(app, [*arguments, '--out', 'none/x.png']).exit_code == 2\n"
-        "print([name for name in ('torch', 'numpy', 'matplotlib', 'PIL', 'joblib') if name in sys.modules])"
+TRAIN, OWN = ("rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"), ("--data", "coco", "--root", ".", "--annotations")
+GROUPS = ("", "train", "evaluate", "detect", "data")
+EARLY = [
+    *[([*group.split(), "--help"], 0, "Usage: ") for group in (*GROUPS, "demo", "history", "benchmark", "data check")],
+    *[([*group.split(), "nonsense", *("--no" if group == "detect" else "").split()], 2, "No such") for group in GROUPS],
+    (["benchmark", "nonsense"], 2, "there is no suite 'nonsense'"),
+    (["benchmark", "--json", "none/x.json"], 2, "the folder none does not exist"),
+    (["demo", "--out", "none/x"], 2, "the folder none does not exist"),
+    (["history", "--out", "none/x"], 2, "the folder none does not exist"),
+    (["history", "--read", "none.json"], 1, "there is no such file"),
+    (["history", "--readme", "none.md"], 2, "there is no such file"),
+    (["data", "check", "nonsense"], 1, "there is no 'nonsense'"),
+    (["data", "check", "coco", *OWN[2:], "none.json"], 1, "there is no such annotation file"),
+    (["data", "check", "voc", "--root", "none"], 1, "there is no such folder"),
+    (["data", "check", "toytown", "--out", "x.jpg"], 2, "let the name end in .png"),
+    (["data", "check", "toytown", "--min-size", "100000"], 2, "Invalid value for "),
+    (["train", "alexnet", "--out", "none/x.safetensors"], 2, "the folder none does not exist"),
+    (["train", "alexnet", "--stride", "7"], 2, "choose 8 or 16"),
+    (["train", "rcnn", "--features", "fc9"], 2, "there is no such layer"),
+    *[
+        ([*command, *arguments], status, message)
+        for name in TRAIN
+        for command in (["train", name, "--out", "x.safetensors"], ["evaluate", name], ["detect", name, "x.jpg"])
+        for arguments, status, message in [
+            (["--help"], 0, "Usage: "),
+            (["--nonsense"], 2, "No such option"),
+            *[(["--data", "nonsense"], 2, "there is no 'nonsense'")] * (command[0] != "detect"),
+            *[([*OWN, "none.json"], 1, "there is no such annotation file")] * (command[0] != "detect"),
+            *[(["--split", "nonsense"], 2, "--split nonsense")] * (command[0] != "detect"),
+            *[(["--weights", "none.pth"], 1, "there is no such file")],
+            *[(["--weights", "x.jpg"], 1, "weights end in .safetensors, .npz, .pth or .pt")],
+            *[(["--json", "none/x.json"], 2, "the folder none does not exist")] * (command[0] != "train"),
+            *[(["--out", "none/x"], 2, "none")] * (command[0] == "detect"),
+            *[(["--out", "none/x.safetensors"], 2, "the folder none does not exist")] * (command[0] == "train"),
+            *[(["--out", "x.pth"], 2, "give the file that ending")] * (command[0] == "train"),
+            *[(["--seed", "99999999999999999999"], 2, "Invalid value for ")] * (command[0] == "train"),
+            *[(["--learning-rate", "-1"], 2, "is no positive number")] * (command[0] == "train"),
+            *[
+                (["--csv", "none/x.csv"], 2, "the folder none does not exist"),
+                (["--min-size", "100000"], 2, "Invalid value for "),
+                (["--schedule", "nonsense"], 2, "Invalid value for "),
+                (["--mixed-precision"], 2, "needs an NVIDIA GPU"),
+            ]
+            * (command[0] == "train" and name != "rcnn"),
+        ]
+    ],
+]
+ANSWERS = """
+import json, sys
+from typer.testing import CliRunner
+from minircnn.cli import app
+answers, heavy = [], {"torch", "sklearn", "skimage", "matplotlib"}
+for arguments in json.load(sys.stdin):
+    before = {*sys.modules}
+    result = CliRunner().invoke(app, arguments)
+    answers.append([result.exit_code, result.output, sorted(heavy & {*sys.modules} - before)])
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """What one process that has imported nothing else says to all of them, and what it imported for it."""
+    folder = tmp_path_factory.mktemp("early")
+    shutil.copy(DATA_FOLDER / "test" / "000001.jpg", folder / "x.jpg")
+    asked = json.dumps([arguments for arguments, _, _ in EARLY])
+    process = subprocess.run(
+        [sys.executable, "-c", ANSWERS], input=asked, cwd=folder, env=environment(), capture_output=True, text=True
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert process.returncode == 0, process.stderr
+    assert [path.name for path in folder.iterdir()] == ["x.jpg"]
+    return json.loads(process.stdout)
+
+
+@pytest.mark.parametrize("index", range(len(EARLY)), ids=[" ".join(arguments) for arguments, _, _ in EARLY])
+def test_neither_help_nor_a_refusal_waits_for_large_packages(answers, index):
+    _, status, message = EARLY[index]
+    exit_code, output, imported = answers[index]
+    assert exit_code == status and message in " ".join(output.split())
+    assert "Traceback" not in output and imported == []
 
 
 def test_commands():
@@ -157,6 +227,21 @@ def test_a_lack_of_memory_is_one_line(error):
     assert result.stderr == "Error: there is not enough memory for this; smaller images and batches need less\n"
 
 
+def test_a_worker_that_was_killed_is_one_line(tmp_path):
+    """Selective search in processes of joblib, one of which ends as the kernel ends it for lack of memory."""
+    code = (
+        "import os, signal, sys, torch\n"
+        "from minircnn.cli import app\nfrom minircnn.selective_search import stored\n"
+        "stored._search = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "app(['train', 'rcnn', '--from-scratch', '--pictures', '4', '--iterations', '0', '--out', 'x.safetensors'])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr == "Error: a worker process was ended, perhaps for lack of memory; try it again\n"
+
+
 @pytest.mark.parametrize("error", [TypeError("bug"), RuntimeError("bug"), KeyError("bug"), AssertionError("bug")])
 def test_faults_of_the_program_keep_their_traceback(error):
     assert failing_with(error).exception is error
@@ -182,7 +267,8 @@ def test_device_that_is_there():
     assert str(ready_device("cpu")) == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda:77", "meta", "toaster", "", "cpu:x"])
+@pytest.mark.parametrize("name", ["cuda:77", "meta", "toaster", "", "cpu:x", "mps"])
+@pytest.mark.skipif(sys.platform == "darwin", reason="mps may be there")
 def test_device_that_is_not_there(name):
     with pytest.raises(RefusedError, match=rf"^--device {name}: not on this machine \(.*\); try --device cpu$"):
         ready_device(name)

@@ -139,7 +139,7 @@ class TestAlexNet:
     @pytest.mark.parametrize(
         ("arguments", "status", "message"),
         [
-            (["--stride", 12], 1, "Error: stride must be 8 or 16, not 12"),
+            (["--stride", 12], 2, "Error: --stride 12: choose 8 or 16"),
             (["--pictures", 5, "--batch", 6], 1, "a batch at most all pictures"),
             (["--learning-rate", 0], 2, "0.0 is no positive number"),
             (["--learning-rate", "nan"], 2, "nan is no positive number"),
@@ -397,7 +397,7 @@ class TestFastRCNN:
         ("arguments", "status", "message"),
         [
             (["--mixed-precision"], 2, "Error: --mixed-precision: needs an NVIDIA GPU; give --device cuda"),
-            (["--schedule", "linear"], 1, 'Error: schedule must be "cosine" or "step", not \'linear\''),
+            (["--schedule", "linear"], 2, "Invalid value for '--schedule'"),
             (["--network", "x.safetensors"], 1, "Error: --network x.safetensors: there is no such file"),
             (["--pictures", 1001], 2, "Error: --pictures 1001: Toy Town's train split has only 1000"),
             (["--pictures-per-batch", 3], 2, "Error: --pictures-per-batch 3: there are only 2 pictures"),

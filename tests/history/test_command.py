@@ -102,7 +102,7 @@ def test_figures_of_other_weights_are_not_drawn(record, tmp_path):
 def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     """In a folder that looks like a clone."""
     results = tmp_path / "data" / "results" / "history.json"
-    monkeypatch.setattr("minircnn.history.record.RESULTS", results)
+    monkeypatch.setattr("minircnn.cli.history.PROJECT_FOLDER", tmp_path)
     (tmp_path / "docs").mkdir()
     result = call("--read", run[0] / "new" / "history.json", "--update")
     assert result.exit_code == 2 and "--update: the package does not lie in a clone" in result.stderr

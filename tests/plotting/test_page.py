@@ -10,7 +10,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from minircnn.plotting import Panel, Section, made_by, panel_png, picture_page, show_image
+from minircnn.plotting import Panel, Section, panel_png, picture_page, show_image
 from tests.plotting.conftest import Reader
 
 
@@ -35,7 +35,6 @@ def test_a_page_escapes_all_that_it_is_given():
     assert reader.texts("code") == ["make <x>", "y"]
     assert reader.texts("p") == [text, "say make <x> & y", text, text]
     assert [meta["content"] for meta in reader.all("meta") if meta.get("name") == "generator"] == [text]
-    assert made_by(page, text) and not made_by(page, "minircnn demo")
 
 
 def test_a_page_refuses_pictures_without_a_description_and_other_files():

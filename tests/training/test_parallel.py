@@ -400,9 +400,49 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch, count, processes_)
         share([0] * count)
 
 
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        *[({name: ""}, name) for name in TORCHRUN],
+        (dict.fromkeys(("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), ""), "WORLD_SIZE, LOCAL_RANK"),
+        (dict.fromkeys(("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"), ""), "WORLD_SIZE, RANK"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
+        ({"RANK": "2"}, "RANK"),
+        ({"RANK": "-1"}, "RANK"),
+    ],
+)
+def test_half_of_torchruns_variables_are_refused(monkeypatch, changes, wrong):
+    """With some of them each process would train as if it were alone, and all would write the same files."""
+    for name, value in {**TORCHRUN, **changes}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"^{wrong}.*: missing or wrong .*; start with torchrun, or unset them$"):
+        processes().__enter__()
+
+
+def in_each_then_one_is_killed(folder):
+    with processes():
+        losses = losses_of(model := network())
+
+        def or_be_killed(iteration):
+            if (iteration, rank()) == (3, 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return losses(iteration)
+
+        fit(model, or_be_killed, SETTINGS, quiet=True)
+
+
+@needs_torchrun
+def test_a_process_that_was_killed_is_named_by_the_others(tmp_path):
+    output, status = launch(tmp_path, in_each_then_one_is_killed)
+    assert status == 1 and "ConnectionAbortedError: process 0: another process has ended, perhaps for lack of" in output
+
+
 def test_several_processes_on_another_device_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match='the device "cpu" or "cuda", not on "mps"; start only one'):
         processes("mps").__enter__()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -418,7 +458,8 @@ def test_the_processes_part_also_after_an_error(monkeypatch):
         "init_process_group",
         lambda backend, timeout: start(backend, store=torch.distributed.HashStore(), **alone),
     )
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(OSError, match="no space"), processes():
         assert torch.distributed.is_initialized()
         raise OSError("no space")
