@@ -104,6 +104,7 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     results = tmp_path / "data" / "results" / "history.json"
     monkeypatch.setattr("minircnn.cli.history.PROJECT_FOLDER", tmp_path)
     (tmp_path / "docs").mkdir()
+    results.parent.mkdir(parents=True)
     result = call("--read", run[0] / "new" / "history.json", "--update")
     assert result.exit_code == 2 and "--update: the package does not lie in a clone" in result.stderr
     (tmp_path / "README.md").write_text(f"{START}{END}", encoding="utf-8")
