@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minircnn.evaluation.curves import interpolate, precision_recall
+from minircnn.files import printable
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,12 @@ class Result:
 
     def table(self) -> str:
         """The classes, one a line, and their mean; "–" where there is nothing to average. Figures in percent."""
-        width = max([len(name) for name in self.names.values()] + [len("mean")])
+        names = {label: printable(name) for label, name in self.names.items()}
+        width = max(len(name) for name in [*names.values(), "mean"])
         lines = [f"{'class':<{width}}  objects  detections     AP   AP50   AP75  recall"]
         for row in self.per_class.values():
             numbers = _percent(row.ap, row.ap50, row.ap75, row.recall)
-            lines.append(f"{row.name:<{width}}  {row.objects:>7}  {row.detections:>10}  {numbers}")
+            lines.append(f"{names[row.label]:<{width}}  {row.objects:>7}  {row.detections:>10}  {numbers}")
         objects = sum(row.objects for row in self.per_class.values())
         detections = sum(row.detections for row in self.per_class.values())
         recall = float(np.mean([row.recall for row in self.per_class.values() if row.objects] or [np.nan]))

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -148,7 +149,8 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
     check_zip(path)
     # torchvision's training scripts save their options, which hold no code, beside the model. (From PyTorch 2.5 on.)
     allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
-    with allow([argparse.Namespace]):
+    with allow([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
         content = torch.load(path, map_location="cpu", weights_only=True)
     size = 0
     for tensor in _tensors_in(content):

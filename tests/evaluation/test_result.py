@@ -74,6 +74,17 @@ def test_the_table_names_the_classes_and_shows_their_figures(images):
     assert len({len(line) for line in lines}) == 1
 
 
+def test_names_keep_the_table_in_its_rows(images):
+    result = evaluate(*images, classes=["background", "per\nson", "c\x1b[31mar", "zeppelin"])
+    assert [line.split()[0] for line in result.table().splitlines()] == [
+        "class",
+        "per?son",
+        "c?[31mar",
+        "zeppelin",
+        "mean",
+    ]
+
+
 def test_a_class_without_objects_does_not_count_in_the_mean(images):
     result = evaluate(*images, classes=NAMES)
     assert result.ap == pytest.approx((result.per_class[1].ap + result.per_class[2].ap) / 2)
