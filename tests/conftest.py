@@ -6,9 +6,23 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from minircnn.shipped import PROJECT_FOLDER
+
 # The same examples in every run, and no deadline: how fast a machine is says nothing about what is right.
 settings.register_profile("minircnn", deadline=None, derandomize=True)
 settings.load_profile("minircnn")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_shipped_is_written():
+    """Tests of commands that write into data/ by default must name another place, or they replace what is shipped."""
+
+    def state():
+        return {path: path.stat().st_mtime_ns for path in (PROJECT_FOLDER / "data").rglob("*") if path.is_file()}
+
+    before = state()
+    yield
+    assert state() == before, "a test has written into the data that comes with the project"
 
 
 @pytest.fixture(scope="session")

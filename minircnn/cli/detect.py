@@ -91,10 +91,10 @@ def rcnn(
     if not math.isfinite(threshold):
         raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
     plan = start("rcnn", weights, pictures, out, json_file)
-    from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
+    from minircnn.rcnn import load_rcnn
 
     target_device = ready_device(device)
-    weights, model = read_detector("rcnn", weights, None, RCNN_WEIGHTS, load_rcnn)
+    weights, model = read_detector("rcnn", weights, None, load_rcnn)
     model.to(target_device)
     model.config = replace(model.config, score_threshold=threshold)
     about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
@@ -117,9 +117,9 @@ def fast_rcnn(
     that cannot be read are named and left out; the exit status is then 1.
     """
     plan = start("fast_rcnn", weights, pictures, out, json_file)
-    from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
+    from minircnn.fast_rcnn import load_fast_rcnn
 
-    weights, model = read_detector("fast_rcnn", weights, None, FAST_RCNN_WEIGHTS, load_fast_rcnn)
+    weights, model = read_detector("fast_rcnn", weights, None, load_fast_rcnn)
     about = _set_up(model, "fast_rcnn", weights, threshold, device)
     about["max_proposals"] = max_proposals
     detect_all(plan, _on_proposals(model, ready_device(device), max_proposals), model.classes, about)
@@ -137,11 +137,10 @@ def faster_rcnn(
 ) -> None:
     """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
     plan = start("faster_rcnn", weights, pictures, out, json_file)
-    from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+    from minircnn.faster_rcnn import load_faster_rcnn
     from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
-    sources = (FASTER_RCNN_WEIGHTS, load_faster_rcnn, fasterrcnn_resnet50_fpn)
-    weights, model = read_detector("faster_rcnn", weights, _split(classes), *sources)
+    weights, model = read_detector("faster_rcnn", weights, _split(classes), load_faster_rcnn, fasterrcnn_resnet50_fpn)
     about = _set_up(model, "faster_rcnn", weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
@@ -162,10 +161,9 @@ def mask_rcnn(
     What is printed is as with Fast R-CNN.
     """
     plan = start("mask_rcnn", weights, pictures, out, json_file)
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
+    from minircnn.mask_rcnn import load_mask_rcnn, maskrcnn_resnet50_fpn
 
-    sources = (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn)
-    weights, model = read_detector("mask_rcnn", weights, _split(classes), *sources)
+    weights, model = read_detector("mask_rcnn", weights, _split(classes), load_mask_rcnn, maskrcnn_resnet50_fpn)
     about = _set_up(model, "mask_rcnn", weights, threshold, device)
     target_device = ready_device(device)
     detect_all(plan, lambda image: model.detect_encoded([image.to(target_device)])[0], model.classes, about)

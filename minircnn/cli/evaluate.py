@@ -88,9 +88,9 @@ def rcnn(
 ) -> None:
     """Measure R-CNN: average precision without and with box regression, recall of the proposals, and time."""
     given = Given.of("rcnn", "R-CNN", context.params)
-    from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
+    from minircnn.rcnn import load_rcnn
 
-    _evaluate_on_proposals(given, (RCNN_WEIGHTS, load_rcnn))
+    _evaluate_on_proposals(given, (load_rcnn,))
 
 
 @app.command("fast_rcnn")
@@ -110,9 +110,9 @@ def fast_rcnn(
 ) -> None:
     """Measure Fast R-CNN: average precision without and with box regression, recall of the proposals, and time."""
     given = Given.of("fast_rcnn", "Fast R-CNN", context.params)
-    from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
+    from minircnn.fast_rcnn import load_fast_rcnn
 
-    _evaluate_on_proposals(given, (FAST_RCNN_WEIGHTS, load_fast_rcnn))
+    _evaluate_on_proposals(given, (load_fast_rcnn,))
 
 
 @app.command("faster_rcnn")
@@ -131,10 +131,10 @@ def faster_rcnn(
 ) -> None:
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
     given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
-    from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
+    from minircnn.faster_rcnn import load_faster_rcnn
     from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
 
-    _evaluate_proposer(given, (FASTER_RCNN_WEIGHTS, load_faster_rcnn, fasterrcnn_resnet50_fpn))
+    _evaluate_proposer(given, (load_faster_rcnn, fasterrcnn_resnet50_fpn))
 
 
 @app.command("mask_rcnn")
@@ -153,9 +153,9 @@ def mask_rcnn(
 ) -> None:
     """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
     given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
-    from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn
+    from minircnn.mask_rcnn import load_mask_rcnn, maskrcnn_resnet50_fpn
 
-    _evaluate_proposer(given, (MASK_RCNN_WEIGHTS, load_mask_rcnn, maskrcnn_resnet50_fpn), masks=True)
+    _evaluate_proposer(given, (load_mask_rcnn, maskrcnn_resnet50_fpn), masks=True)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def new_weights(out: Path | None, default: Path) -> Path:
     """
     if out is None and not default.parent.is_dir():
         raise RefusedError(f"--out FILE: say where to write; {default.parent} is only in a clone of the project")
+    if out is not None and out.is_dir():
+        raise RefusedError(f"--out {out}: this is a folder; name a file in it")
     if out is not None and out.suffix != ".safetensors":
         raise RefusedError(f"--out {out}: weights are written as .safetensors; give the file that ending")
     return out or default

@@ -30,7 +30,7 @@ WeightsOrCoco = Annotated[
 
 
 def detector_files(detector: str, weights: Path | None) -> list[Path]:
-    """What a detector will be read from, after a look whether it is there; nothing of the published ones.
+    """What a detector will be read from, if it is there; nothing of the published ones.
 
     Args:
         detector: the name of its command.
@@ -48,7 +48,6 @@ def read_detector(
     detector: str,
     weights: Path | None,
     classes: Sequence[str] | None,
-    default: Path,
     load: Callable[[Path], Any],
     published: Callable[..., Any] | None = None,
 ) -> tuple[Path, Any]:
@@ -58,7 +57,6 @@ def read_detector(
         detector: its name.
         weights: what the user named.
         classes: the names that the user gave for a file that has none.
-        default: the file that comes with the project.
         load: reads a file of ours.
         published: gives the published detector, by its name or from torchvision's file, if there is one.
 
@@ -66,7 +64,7 @@ def read_detector(
         The file, and the detector.
     """
     if not (published and weights == PUBLISHED):
-        weights = find_weights("--weights", weights, default, f"`minircnn train {detector}`")
+        weights = find_weights("--weights", weights, DETECTOR_WEIGHTS[detector], f"`minircnn train {detector}`")
     if published and (weights == PUBLISHED or weights.suffix in (".pth", ".pt")):
         return weights, published(classes, str(weights), new_layers=False)
     model = load(weights)

@@ -24,6 +24,7 @@ from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
+from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.weights import load_weights, save_weights
 from tests.cli.conftest import lines_of
 
@@ -188,7 +189,7 @@ def test_fast_rcnn(call, fast_detector, place, options, threshold):
 
 def test_fast_rcnn_by_default(call, fast_detector, place, monkeypatch):
     """With the weights of the project and 300 proposals."""
-    monkeypatch.setattr("minircnn.fast_rcnn.FAST_RCNN_WEIGHTS", fast_detector)
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "fast_rcnn", fast_detector)
     assert call("detect", "fast_rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
     written = json.loads(Path("x.json").read_text())
     assert (written["weights"], written["threshold"], written["max_proposals"]) == (str(fast_detector), 0.5, 300)
@@ -451,7 +452,7 @@ def test_the_ends_are_probabilities(call, fast_detector, place, threshold):
 
 
 def test_weights_that_are_missing_or_wrong(call, detector, place, monkeypatch, tmp_path):
-    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "rcnn", tmp_path / "none.safetensors")
     arguments = ("detect", "rcnn", "street scene.jpg", "--out", "x.png")
     result = call(*arguments)
     assert result.exit_code == 1
@@ -472,7 +473,7 @@ def test_weights_that_are_missing_or_wrong(call, detector, place, monkeypatch, t
 
 
 def test_weights_by_default_are_those_of_the_project(call, detector, place, monkeypatch):
-    monkeypatch.setattr("minircnn.rcnn.RCNN_WEIGHTS", detector)
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "rcnn", detector)
     assert call("detect", "rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
     written = json.loads(Path("x.json").read_text())
     assert (written["threshold"], written["max_proposals"]) == (0.0, 300)

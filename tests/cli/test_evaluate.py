@@ -18,6 +18,7 @@ from minircnn.evaluation import evaluate
 from minircnn.fast_rcnn import load_fast_rcnn, save_fast_rcnn
 from minircnn.rcnn import load_rcnn, save_rcnn
 from minircnn.selective_search import selective_search
+from minircnn.shipped import DETECTOR_WEIGHTS
 from tests.fast_rcnn.conftest import TINY
 
 COUNT, PROPOSALS = 5, 40
@@ -31,11 +32,6 @@ class Kind:
     name: str
     file: Path
     load: Callable
-
-    @property
-    def default(self):
-        """Where the code keeps the place of the file that comes with the project."""
-        return f"minircnn.{self.command}.{self.command.upper()}_WEIGHTS"
 
 
 @pytest.fixture(scope="module", params=["rcnn", "fast_rcnn"])
@@ -128,7 +124,7 @@ def test_proposals_are_timed_only_when_they_are_computed(call, detector, tmp_pat
 
 
 def test_by_default_it_is_the_test_split_with_300_proposals(call, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(kind.default, kind.file)
+    monkeypatch.setitem(DETECTOR_WEIGHTS, kind.command, kind.file)
     assert call("evaluate", kind.command, "--pictures", 1, "--json", tmp_path / "x.json").exit_code == 0
     written = json.loads((tmp_path / "x.json").read_text())
     assert written["weights"] == str(kind.file)
@@ -199,7 +195,7 @@ def test_labels_are_numbers_of_names(call, kind, tmp_path):
 
 
 def test_weights_that_are_not_there(call, kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(kind.default, tmp_path / "none.safetensors")
+    monkeypatch.setitem(DETECTOR_WEIGHTS, kind.command, tmp_path / "none.safetensors")
     result = call("evaluate", kind.command)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
     assert f"none.safetensors: not there; train it with `minircnn train {kind.command}`" in result.stderr

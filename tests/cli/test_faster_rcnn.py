@@ -20,6 +20,7 @@ from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
+from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn
 from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
@@ -77,7 +78,7 @@ class TestEvaluate:
         assert "holds fast_rcnn, not a Faster R-CNN" in result.stderr
         result = call("evaluate", "faster_rcnn", "--weights", faster_detector, "--pictures", 201)
         assert (result.exit_code, result.stdout) == (2, "")
-        monkeypatch.setattr("minircnn.faster_rcnn.FASTER_RCNN_WEIGHTS", tmp_path / "none.safetensors")
+        monkeypatch.setitem(DETECTOR_WEIGHTS, "faster_rcnn", tmp_path / "none.safetensors")
         result = call("evaluate", "faster_rcnn")
         assert "none.safetensors: not there; train it with `minircnn train faster_rcnn`" in result.stderr
 
@@ -143,7 +144,9 @@ class TestTrain:
         program, *words = shlex.split(about["command"])
         assert program == "minircnn" and call(*words).exit_code == 0
         assert Path("x.safetensors").read_bytes() == weights
-        assert "written to x.safetensors; `minircnn evaluate faster_rcnn`" in result.stdout
+        assert (
+            "written to x.safetensors; `minircnn evaluate faster_rcnn --weights x.safetensors` tells" in result.stdout
+        )
 
     def test_defaults_are_those_of_the_settings(self):
         options = get_command(app).commands["train"].commands["faster_rcnn"].params

@@ -30,6 +30,7 @@ from minircnn.mask_rcnn import (
     mask_rcnn_alexnet,
     save_mask_rcnn,
 )
+from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
@@ -81,7 +82,7 @@ class TestEvaluate:
         result = call("evaluate", "mask_rcnn", "--weights", fast_detector, "--pictures", 1)
         assert (result.exit_code, result.stdout) == (1, "")
         assert "holds fast_rcnn, not a Mask R-CNN" in result.stderr
-        monkeypatch.setattr("minircnn.mask_rcnn.MASK_RCNN_WEIGHTS", tmp_path / "none.safetensors")
+        monkeypatch.setitem(DETECTOR_WEIGHTS, "mask_rcnn", tmp_path / "none.safetensors")
         result = call("evaluate", "mask_rcnn")
         assert "none.safetensors: not there; train it with `minircnn train mask_rcnn`" in result.stderr
 

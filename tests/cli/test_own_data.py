@@ -289,7 +289,7 @@ def test_good_weights_are_not_replaced_by_numbers_that_are_not_finite(call, fold
     """A learning rate of 1e5 makes weights that half precision cannot hold, although every loss is finite."""
     options = ("--from-scratch", "--iterations", 1, "--pictures-per-batch", 1, "--min-size", 64, "--learning-rate", 1e5)
     out = tmp_path / "x.safetensors"
-    for before in ([], [b"good", b"{}"]):  # a new file, and one that is there
+    for before in ([], [b"good", b'{"sha256": "of good"}']):  # a new file, and one that is there
         for content, ending in zip(before, (".safetensors", ".json"), strict=False):
             out.with_suffix(ending).write_bytes(content)
         result = call("train", "faster_rcnn", *own(folder), *options, "--out", out)

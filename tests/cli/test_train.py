@@ -264,7 +264,7 @@ class TestRCNN:
         assert f"{detector}: no AlexNet, it holds box, box_scale, network.classifier.fc6.bias …; give" in result.stderr
 
     def test_without_the_projects_weights_the_command_that_trains_them_is_named(self, call, tmp_path, monkeypatch):
-        monkeypatch.setattr("minircnn.alexnet.SMALL_WEIGHTS", tmp_path / "none.safetensors")
+        monkeypatch.setattr("minircnn.cli.starting.SMALL_WEIGHTS", tmp_path / "none.safetensors")
         result = call("train", "rcnn", "--pictures", FEW, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
         assert "none.safetensors: not there; train it with `minircnn train alexnet`" in result.stderr
@@ -495,8 +495,9 @@ def test_commands_name_files_of_the_project_by_their_place_in_it():
     ],
 )
 def test_where_networks_are_written_by_default(call, tmp_path, monkeypatch, command, options, constant):
+    (tmp_path / "weights").mkdir()
     for name in ("SMALL_WEIGHTS", "SMALL_STRIDE_16_WEIGHTS"):
-        monkeypatch.setattr(f"minircnn.alexnet.{name}", tmp_path / "weights" / f"{name}.safetensors")
+        monkeypatch.setattr(f"minircnn.cli.train.{name}", tmp_path / "weights" / f"{name}.safetensors")
     assert call("train", command, *options).exit_code == 0
     names = sorted(path.name for path in (tmp_path / "weights").iterdir())
     assert names == [f"{constant}.json", f"{constant}.safetensors"]
