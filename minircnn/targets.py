@@ -7,12 +7,13 @@ training, which would learn something else without a word.
 Shape comments: B images, G objects of an image, K classes with background, H W image size.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_WIDEST = 1e9  # pixels of a box: areas of more leave single precision
 
 Sample = tuple[Tensor, dict[str, Any]]  # an image (3, H, W) and its target
 
@@ -59,7 +60,7 @@ def check_target(
     Args:
         target: ``labels`` (G,) of any integer type; ``boxes`` (G, 4) of any type of numbers; ``masks`` (G, H, W) bool,
             or numbers that are 0 outside of the object and either 1 or 255 inside; ``iscrowd`` and ``difficult`` (G,)
-            bool, or 0 and 1. Other keys are left alone, as are masks in a list (run-length encodings).
+            bool, or 0 and 1. Other keys are left alone, as are, in evaluation, masks in a list (run-length encodings).
         where: what the caller calls the target, such as "targets[3]"; with its ``image_id`` it begins every message.
         num_classes: K, with background; labels lie below it. None: not known.
         size: ``(height, width)`` of the image, for training. None: not known, as in evaluation, where boxes without
@@ -166,7 +167,7 @@ def _read(target: Mapping[str, Any], num_classes: int | None, size: tuple[int, i
         read["boxes"] = _read_boxes(target["boxes"], size)
     if "labels" in target:
         read["labels"] = _read_labels(target["labels"], num_classes)
-    if "masks" in target and not isinstance(target["masks"], list):
+    if "masks" in target and (size or not isinstance(target["masks"], list)):
         read["masks"] = _read_masks(target["masks"], size)
     read |= {name: _read_flags(target[name], name) for name in ("iscrowd", "difficult") if name in target}
     first, *_ = read
@@ -176,18 +177,24 @@ def _read(target: Mapping[str, Any], num_classes: int | None, size: tuple[int, i
     return read
 
 
-def _as_tensor(values: Any, name: str) -> Tensor:  # noqa: ANN401 - whatever the user gave
+def _as_tensor(values: Any, name: str, shape: str = "(G,)") -> Tensor:  # noqa: ANN401 - whatever the user gave
     try:
-        return torch.as_tensor(values)
+        tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{name} must be a tensor, not {type(values).__name__} of {values!r:.50}") from None
+        got = f"{type(values).__name__} of {values!r:.50}"
+        raise ValueError(f"{name} must be a tensor, not {got}: give numbers of shape {shape}") from None
+    odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.is_complex()
+    if odd or tensor.is_meta:
+        kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
+        raise ValueError(f"{name} must be an ordinary tensor {shape} of real numbers, but are {kind}")
+    return tensor.detach().as_subclass(Tensor)  # a graph behind it would be walked through in each backward pass
 
 
 def _read_labels(values: Any, num_classes: int | None) -> Tensor:  # noqa: ANN401
     labels = _as_tensor(values, "labels")
     if not labels.numel():
         return labels.new_zeros(0, dtype=torch.int64)
-    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+    if labels.dim() != 1 or labels.is_floating_point():
         raise ValueError(
             f"labels must be whole numbers of shape (G,), but are {labels.dtype} of shape {tuple(labels.shape)}"
         )
@@ -203,7 +210,10 @@ def _read_labels(values: Any, num_classes: int | None) -> Tensor:  # noqa: ANN40
 
 
 def _read_boxes(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: ANN401
-    boxes = _as_tensor(values, "boxes")
+    boxes = _as_tensor(values, "boxes", "(G, 4)")
+    kind = getattr(getattr(values, "format", None), "value", "XYXY")  # torchvision's BoundingBoxes have one
+    if kind != "XYXY":
+        raise ValueError(f'boxes are {kind}: give x1, y1, x2, y2, as ConvertBoundingBoxFormat("XYXY") makes them')
     if not boxes.numel() and boxes.dim() <= 2:
         return boxes.new_zeros(0, 4, dtype=torch.float32)
     if boxes.dim() != 2 or boxes.shape[1] != 4:
@@ -212,7 +222,7 @@ def _read_boxes(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: A
     rows = boxes.tolist()
     for row, (x1, y1, x2, y2) in enumerate(rows):
         wide, high = x2 - x1, y2 - y1
-        if not (0 <= wide < math.inf and 0 <= high < math.inf):
+        if not (0 <= wide < _WIDEST and 0 <= high < _WIDEST):
             raise ValueError(f"boxes[{row}] is {rows[row]}: give x1, y1, x2, y2 as finite numbers, x1 < x2 and y1 < y2")
         if size and not (wide and high):
             raise ValueError(f"boxes[{row}] is {rows[row]}, which has no area: correct it or leave the object out")
@@ -225,7 +235,7 @@ def _read_boxes(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: A
 
 
 def _read_masks(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: ANN401
-    masks = _as_tensor(values, "masks")
+    masks = _as_tensor(values, "masks", "(G, H, W)")
     if not masks.numel() and masks.dim() == 1:
         return masks.new_zeros(0, *(size or (0, 0)), dtype=torch.bool)
     if masks.dim() != 3:
@@ -237,8 +247,8 @@ def _read_masks(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: A
         )
     if masks.dtype == torch.bool or not masks.numel():
         return masks.bool()
-    inside, most = masks != 0, masks.max()
-    odd = (inside != (masks == most)) if most in (1, 255) else inside
+    inside, most = masks != 0, 255 if (masks == 255).any() else 1
+    odd = inside & (masks != most)
     if odd.any():
         row = int(odd.flatten(1).any(dim=1).int().argmax())
         raise ValueError(

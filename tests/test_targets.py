@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torchvision.tv_tensors import BoundingBoxes
 
 from minircnn.alexnet import AlexNet
 from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
@@ -63,6 +64,9 @@ SAME = {
     "masks int64": {"masks": MASKS.long()},
     "masks float": {"masks": MASKS.float()},
     "masks numpy": {"masks": MASKS.numpy()},
+    "masks uint16": {"masks": MASKS.numpy().astype(np.uint16)},
+    "torchvision's boxes": {"boxes": BoundingBoxes(BOXES, format="XYXY", canvas_size=(H, W))},
+    "boxes of a graph": {"boxes": torch.tensor(BOXES, requires_grad=True) * 1},
 }
 NOTHING = {"boxes": torch.zeros(0), "labels": torch.zeros(0), "masks": torch.zeros(0), "iscrowd": torch.zeros(0)}
 
@@ -74,7 +78,7 @@ def test_other_types_mean_the_same(change):
         assert read[name].dtype == expected[name].dtype
         assert torch.equal(read[name], expected[name])
     assert read["boxes"].dtype in (torch.float32, torch.float64)
-    assert read["boxes"].tolist() == BOXES
+    assert read["boxes"].tolist() == BOXES and not read["boxes"].requires_grad and type(read["boxes"]) is torch.Tensor
     assert read["image_id"] == 7
 
 
@@ -118,11 +122,25 @@ WRONG = {
     "infinite": (boxes_with(0, 1, 1, torch.inf, 10), r"boxes\[0\] .*finite"),
     "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
     "fractions": ({"boxes": torch.tensor(BOXES) / W}, r"boxes\[0\] .* fractions of the image\?"),
+    "wide as no image": (boxes_with(1, 0, 0, 1e30, 10), r"boxes\[1\] .*finite"),
+    "centre and size": (
+        {"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))},
+        "boxes are CXCYWH: give x1",
+    ),
+    "complex boxes": ({"boxes": torch.tensor(BOXES) + 1j}, "boxes must be an ordinary .* but are torch.complex64"),
+    "complex crowds": ({"iscrowd": CROWD + 0j}, "iscrowd must be an ordinary tensor"),
+    "sparse boxes": (
+        {"boxes": torch.tensor(BOXES).to_sparse()},
+        "boxes must be an ordinary tensor .*torch.sparse_coo",
+    ),
+    "labels of no device": ({"labels": torch.ones(3, device="meta")}, "labels must be an ordinary tensor .*meta"),
+    "masks as run lengths": ({"masks": [{"size": [H, W], "counts": "0"}] * 3}, r"masks must be .* shape \(G, H, W\)"),
+    "masks as a list": ({"masks": list(MASKS)}, "masks must be a tensor, not list"),
     "one box": ({"boxes": torch.tensor(BOXES[0])}, r"boxes must have shape \(G, 4\), but have shape \(4,\)"),
     "small masks": ({"masks": torch.zeros(3, 24, 32, dtype=torch.bool)}, "masks are 32×24 pixels, .* 64×48"),
     "turned masks": ({"masks": torch.zeros(3, W, H, dtype=torch.bool)}, "masks are 48×64 pixels, .* 64×48"),
     "masks with a channel": ({"masks": MASKS[:, None]}, r"\(G, H, W\), but have shape \(3, 1, 48, 64\)"),
-    "masks of numbers": ({"masks": torch.stack([MASKS[0] * 1, MASKS[1] * 2, MASKS[2] * 3])}, r"masks\[0\] holds 1"),
+    "masks of numbers": ({"masks": torch.stack([MASKS[0] * 1, MASKS[1] * 2, MASKS[2] * 3])}, r"masks\[1\] holds 2"),
     "probabilities": ({"masks": torch.cat([MASKS[:2].float(), MASKS[2:] * 0.5])}, r"masks\[2\] holds 0.5: .*threshold"),
     "masks of -1": ({"masks": -MASKS.long()}, r"masks\[0\] holds -1"),
     "crowds of 2": ({"iscrowd": torch.tensor([0, 2, 0])}, r"iscrowd\[1\] is 2: it must be 0 or 1"),

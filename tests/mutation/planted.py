@@ -386,7 +386,7 @@ PROPOSALS = [
     Mutant(
         "targets: masks of 255 stay numbers",
         "targets.py",
-        "odd = (inside != (masks == most)) if most in (1, 255) else inside",
+        "odd = inside & (masks != most)",
         "return masks",
         ("test_targets.py::test_other_types_mean_the_same",),
     ),
