@@ -115,9 +115,9 @@ def _number_words(images: list[Any], annotations: list[Any]) -> None:
     if all(isinstance(one, str) for one in ids) and not all(map(_NUMBER.fullmatch, ids)):
         numbers = {word: number for number, word in enumerate(sorted(set(ids)), start=1)}
         for records, key in ((images, "id"), (annotations, "image_id")):
-            for record in records:
-                if isinstance(record, dict) and isinstance(record.get(key), str):
-                    record[key] = numbers.get(record[key], record[key])
+            for record in filter(_is_record, records):
+                if key in record:  # a number, too, is then no id: it must not meet one of those just given
+                    record[key] = numbers.get(str(record[key]), f"{record[key]} (no image has this id)")
 
 
 def _write_plainly(record: Record) -> None:
@@ -142,7 +142,7 @@ def _write_plainly(record: Record) -> None:
 def _plain_number(value: Any) -> Any:  # noqa: ANN401 - what the JSON holds
     """A number that is written as text, and a whole one that is written with a fraction of zero; else the value."""
     if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value):
-        value = float(value)
+        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)  # ids may have 19 digits
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
 
 

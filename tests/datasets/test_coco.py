@@ -503,10 +503,20 @@ def test_words_as_ids_of_images_are_numbered_in_their_order(folder):
     images = [first | {"id": "north"}, second | {"id": "12"}]
     data = load(folder, tiny(images=images, annotations=[annotation(image_id="north")]))
     assert (data.image_ids, [len(target["boxes"]) for _, target in data]) == ([2, 1], [1, 0])
-    with pytest.raises(DatasetError, match="annotation 11: 'image_id' is 'south'"):
+    with pytest.raises(DatasetError, match=r"annotation 11: 'image_id' is 'south .no image has"):
         load(folder, tiny(images=images, annotations=[annotation(image_id="south")]))
+    for other in (1, "1"):  # which north and 12 have become
+        with pytest.raises(DatasetError, match=r"annotation 11: 'image_id' is '1 \(no image has this id\)'"):
+            load(folder, tiny(images=images, annotations=[annotation(image_id=other)]))
     with pytest.raises(DatasetError, match=r"images\[1\]: 'id' is 'north': it must be a whole number"):
         load(folder, tiny(images=[first, second | {"id": "north"}], annotations=[]))
+
+
+def test_long_numbers_in_text_are_read_exactly(folder):
+    first, second = tiny()["images"]
+    images = [first | {"id": str(2**60 + 1)}, second | {"id": str(2**60 + 2)}]
+    data = load(folder, tiny(images=images, annotations=[annotation(image_id=str(2**60 + 2))]))
+    assert (data.image_ids, len(data[1][1]["boxes"])) == ([2**60 + 1, 2**60 + 2], 1)
 
 
 def test_left_out_counts_annotations_not_their_defects(folder):
