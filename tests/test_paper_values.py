@@ -82,6 +82,7 @@ PAPERS = [
             "pooling": "align",
             "mask_pool_size": 14,  # figure 4
             "mask_channels": (256, 256, 256, 256),  # figure 4
+            "mask_hidden": None,  # figure 4: the deconvolution has as many
             "mask_kind": "sigmoid",  # 3
             "mask_loss_weight": 1.0,  # 3: L = L_cls + L_box + L_mask
         },

@@ -134,9 +134,9 @@ def fit(
     optimiser = _optimiser(model, groups, settings)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     precision, scaler = _precision(settings.mixed_precision, parameters[0].device)
-    state = None
-    if checkpoint:
-        state = Checkpoint(checkpoint, model, optimiser, scaler, {**asdict(settings), **(about or {})})
+    run = {**asdict(settings), **(about or {})}
+    state = Checkpoint(checkpoint, model, optimiser, scaler, run) if checkpoint else None
+    replaced = replaces is not None and replaces.exists()  # asked now: in the end another process may have written it
     start = state.load() if state and resume and checkpoint.is_file() else 0
     losses = with_average_gradients(model, losses)
     record = _Record(
@@ -171,7 +171,7 @@ def fit(
             scaler.update()
             record.add(iteration + 1, rate, found)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
-    if replaces and replaces.exists():
+    if replaced:
         _check_better(record.totals, replaces)
     return record.history
 
