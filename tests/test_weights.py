@@ -349,6 +349,16 @@ def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make, w
         read_tensors(tmp_path / "w.pth")
 
 
+def test_a_file_whose_lists_stand_in_each_other_is_refused(tmp_path):
+    """Ten to the thirtieth lists for whoever walks through them, in a few kilobytes."""
+    lists = ["a"]
+    for _ in range(30):
+        lists = [lists] * 10
+    torch.save({"model": tensors(), "more": lists}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: .*it claims more than 1,000,000 values"):
+        read_tensors(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("ending", [".npz", ".pth"])
 def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, ending):
     """400 MB of zeros in 0.4 MB; nothing of that is unpacked."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from minircnn.files import first_line, printable, sha256, write_atomically
 
 _INSIDE = ("model", "state_dict", "model_state_dict")  # what training scripts call the weights among other things
+_MOST_PARTS = 1_000_000  # of a file of torch.save; a list may stand in itself, or ten times in each of thirty others
 
 
 class WeightsError(ValueError):
@@ -153,21 +154,24 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
         warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
         content = torch.load(path, map_location="cpu", weights_only=True)
     size = 0
-    for tensor in _tensors_in(content):
-        dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
-        if not dense or tensor.device.type != "cpu":
-            raise ValueError("a tensor in it is sparse, quantized, nested or without numbers")
-        size += tensor.numel() * tensor.element_size()
+    for count, part in enumerate(_parts_of(content)):
+        if count > _MOST_PARTS:
+            raise ValueError(f"it claims more than {_MOST_PARTS:,} values and containers")
+        if isinstance(part, Tensor):
+            dense = part.layout is torch.strided and not (part.is_quantized or part.is_nested)
+            if not dense or part.device.type != "cpu":
+                raise ValueError("a tensor in it is sparse, quantized, nested or without numbers")
+            size += part.numel() * part.element_size()
     _check_size(path, size)
     return content
 
 
-def _tensors_in(content: Any) -> Iterator[Tensor]:  # noqa: ANN401 - whatever was saved
-    if isinstance(content, Tensor):
-        yield content
-    elif isinstance(content, Mapping | list | tuple):
+def _parts_of(content: Any) -> Iterator[Any]:  # noqa: ANN401 - whatever was saved
+    """All that is in nested containers; what stands in two places comes twice."""
+    yield content
+    if isinstance(content, Mapping | list | tuple):
         for part in content.values() if isinstance(content, Mapping) else content:
-            yield from _tensors_in(part)
+            yield from _parts_of(part)
 
 
 def check_zip(path: Path) -> None:
