@@ -114,8 +114,9 @@ def _check_place(output: Output) -> None:
         )
     if path.exists() and not os.access(path, os.W_OK):
         raise RefusedError(f"{option} {path}: this file may not be written; name another one")
-    if output.named and (path.is_file() or not path.exists()):
-        _check_writable(option, path, Path(os.path.realpath(path) if path.is_symlink() else path).parent)
+    folder = Path(os.path.realpath(path) if path.is_symlink() else path).parent
+    if (path.is_file() or not path.exists()) and (output.named or folder.is_dir()):  # others' folders are made
+        _check_writable(option, path, folder)
 
 
 def _check_writable(option: str, path: Path, folder: Path) -> None:

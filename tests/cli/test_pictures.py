@@ -222,6 +222,14 @@ def test_a_folder_that_may_not_be_written_into(place, out, json_file):
         plan(["a.png"], out, json_file)
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="here every folder may be written into")
+def test_the_default_place_is_refused_before_the_work_too(place, monkeypatch):
+    (place / "closed").mkdir(mode=0o500)
+    monkeypatch.chdir(place / "closed")
+    with pytest.raises(RefusedError, match=r"--out d\.png: the folder \. may not be written into; name another one"):
+        make_plan([place / "a.png"], Path("d.png"), None, named=False)
+
+
 def test_other_names_of_a_picture_are_seen_through(place):
     os.link("a.png", "hard.png")
     for name in ("hard.png", "./folder/../a.png"):
