@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minircnn.alexnet.network import ALEXNET_2012, TORCHVISION, AlexNet, AlexNetConfig
@@ -149,5 +150,13 @@ def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
 
 
 def build_alexnet(config: Mapping[str, Any], num_classes: int) -> AlexNet:
-    """A network from its configuration as JSON holds it, where tuples are lists."""
-    return AlexNet(config_of(AlexNetConfig, config), num_classes)
+    """A network from its configuration as JSON holds it, where tuples are lists.
+
+    On the meta device, where nothing is computed, an image passes through it: errors are those of layers that do not
+    fit together, too.
+    """
+    network = AlexNet(config_of(AlexNetConfig, config), num_classes)
+    if network.fc8.weight.is_meta:
+        side = network.config.input_size
+        network.eval()(torch.empty(1, 3, side, side, device="meta"))
+    return network

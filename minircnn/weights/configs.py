@@ -44,5 +44,5 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
     if hint is int:  # sizes and counts
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**20
     return isinstance(value, hint)

@@ -84,7 +84,7 @@ def built_as_described(
             shapes = build().state_dict()
         check_fit(shapes, tensors, path)  # a JSON may describe a network that no memory holds
         model = build()
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path}: its JSON does not describe {title} ({error!r:.200})") from error

@@ -135,6 +135,8 @@ class TestFiles:
         for change, message in (
             ({"detector": "fast_rcnn"}, "holds fast_rcnn, not a Faster R-CNN"),
             ({"rpn": {"pools": 3}}, "does not describe a Faster R-CNN"),
+            ({"network": {**about["network"], "hidden": 0}}, "does not describe a Faster R-CNN"),
+            ({"transform": {**about["transform"], "min_size": 2**31 - 1}}, "does not describe a Faster R-CNN"),
             ({"rpn": {**about["rpn"], "anchor_sizes": [[20]]}}, "x.safetensors"),
         ):
             save_weights(path, tensors, {**about, **change})
