@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
+_BRIGHTEST = 10  # far above 1, even of images that somebody has normalised before, and far below 255
 _SLIMMEST = 4  # longer side / shorter side of images that a transform without a max_size enlarges like all others
 
 
@@ -55,9 +56,10 @@ class Transform:
             ``(B, 3, H, W)``, and the size that each picture has in it.
 
         Raises:
-            ValueError: there is no picture, or one has another shape or type.
+            ValueError: there is no picture, or one is none; see :func:`check_image`.
         """
-        _check(images)
+        for index, image in enumerate(images):
+            check_image(image, f"image {index}")
         ready = [resize(self.normalise(image), self.new_size(size_of(image), scale)) for image in images]
         return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
 
@@ -228,10 +230,25 @@ def size_of(image: Tensor) -> Size:
     return (image.shape[-2], image.shape[-1])
 
 
-def _check(images: Sequence[Tensor]) -> None:
-    for index, image in enumerate(images):
-        if image.dim() != 3 or image.shape[0] != 3 or not image.is_floating_point():
-            raise ValueError(
-                f"image {index} must be a float tensor (3, H, W) in [0, 1], but is {image.dtype} of "
-                f"{tuple(image.shape)}"
-            )
+def check_image(image: Tensor, where: str) -> None:
+    """Refuse what is no image.
+
+    Args:
+        image: ``(3, H, W)`` floats in [0, 1], or a little beyond, as noise and interpolation make them.
+        where: what the message calls it, such as "image 3".
+
+    Raises:
+        ValueError: it has another shape or type, or holds values up to 255, or nan.
+
+    >>> check_image(torch.full((3, 4, 5), 255.0), "image 0")
+    Traceback (most recent call last):
+        ...
+    ValueError: image 0 must hold values in [0, 1], but holds 255: divide bytes by 255
+    """
+    tensor = isinstance(image, Tensor)
+    if not tensor or image.dim() != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
+        kind = f"{image.dtype} of {tuple(image.shape)}" if tensor else type(image).__name__
+        raise ValueError(f"{where} must be a float tensor (3, H, W) in [0, 1], but is {kind}")
+    brightest = float(image.detach().max())
+    if not brightest <= _BRIGHTEST:  # nor is nan
+        raise ValueError(f"{where} must hold values in [0, 1], but holds {brightest:g}: divide bytes by 255")

@@ -1,11 +1,15 @@
 """What happens to pictures and boxes before a network sees them, against pixels that are looked up."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.tv_tensors import BoundingBoxes
 
+from minircnn.alexnet import AlexNet
+from minircnn.mask_rcnn import mask_rcnn_alexnet
+from minircnn.training import Variety, draw_batch
 from minircnn.transforms import (
     Transform,
     mirror,
@@ -16,6 +20,7 @@ from minircnn.transforms import (
     resize_boxes,
     resize_target,
 )
+from tests.fast_rcnn.conftest import TINY
 
 
 def test_padding_keeps_the_pictures_and_adds_zeros():
@@ -156,10 +161,35 @@ def test_a_batch_of_slim_images_is_bounded():
     assert there.tolist() == [[0, 0, 767, 1]] and torch.allclose(resize_boxes(there, (1, 767), (1, 20000)), box)
 
 
-@pytest.mark.parametrize("images", [[], [torch.zeros(1, 4, 4)], [torch.zeros(3, 4, 4, dtype=torch.uint8)]])
-def test_what_is_no_picture_is_refused(images):
-    with pytest.raises(ValueError, match=r"picture|image 0 must be a float tensor"):
-        Transform().batch(images)
+NO_IMAGES = {
+    "grey": (torch.zeros(1, 4, 4), r"be a float tensor \(3, H, W\) in \[0, 1\], but is torch.float32 of \(1, 4, 4\)"),
+    "bytes": (torch.zeros(3, 4, 4, dtype=torch.uint8), "be a float tensor .* torch.uint8"),
+    "empty": (torch.zeros(3, 0, 4), r"be a float tensor .* \(3, 0, 4\)"),
+    "numpy": (np.zeros((3, 4, 4)), "be a float tensor .* is ndarray"),
+    "up to 255": (torch.full((3, 4, 4), 255.0), r"hold values in \[0, 1\], but holds 255: divide bytes by 255"),
+    "nan": (torch.full((3, 4, 4), torch.nan), r"hold values in \[0, 1\], but holds nan"),
+}
+
+
+@pytest.mark.parametrize(("image", "message"), NO_IMAGES.values(), ids=NO_IMAGES)
+def test_what_is_no_image_is_refused(image, message):
+    with pytest.raises(ValueError, match="^image 1 must " + message):
+        Transform().batch([torch.zeros(3, 4, 4), image])
+    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"^the image of samples\[0\] must " + message):
+        draw_batch(0, [(image, target)], None, pictures=1, seed=0, variety=Variety(colour=0.1))
+
+
+def test_no_image_at_all_is_refused():
+    with pytest.raises(ValueError, match="picture"):
+        Transform().batch([])
+
+
+def test_images_in_double_precision_are_read():
+    model = mask_rcnn_alexnet(AlexNet(TINY, 2), ("background", "cat")).eval()
+    image = torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0)).double()
+    found, expected = (model.features([one])[0] for one in (image, image.float()))
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=1e-4)
 
 
 def test_other_light_by_hand():

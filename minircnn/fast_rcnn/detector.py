@@ -21,7 +21,7 @@ from minircnn.fast_rcnn.heads import RoIConfig, RoIHeads
 from minircnn.fast_rcnn.layers import RegionLinear
 from minircnn.losses import Losses
 from minircnn.targets import check_classes, check_targets
-from minircnn.transforms import Size, Transform, padded_size, resize_boxes, resize_target, size_of
+from minircnn.transforms import Size, Transform, check_image, padded_size, resize_boxes, resize_target, size_of
 
 
 class FastRCNN(nn.Module):
@@ -78,6 +78,7 @@ class FastRCNN(nn.Module):
             Feature maps ``(B, C, h, w)``, and the size of each picture as the trunk saw it.
         """
         batch, sizes = self.transform.batch(images, scale)
+        batch = batch.to(next(self.roi_heads.parameters()).dtype)  # NumPy makes float64 of images
         height, width = self.batch_size(sizes)
         batch = F.pad(batch, (0, width - batch.shape[3], 0, height - batch.shape[2]))
         return self.trunk(batch.contiguous(memory_format=torch.channels_last)), sizes
@@ -122,6 +123,8 @@ class FastRCNN(nn.Module):
 
     def checked_targets(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The targets with the types that losses are computed with; see :func:`minircnn.targets.check_target`."""
+        for index, image in enumerate(images):
+            check_image(image, f"image {index}")
         return check_targets(images, targets, self.roi_heads.box_predictor.cls_score.out_features)
 
     def resized_targets(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minircnn.targets import check_target
 from minircnn.training.parallel import share
-from minircnn.transforms import mirror, mirror_boxes, random_scale, recolour
+from minircnn.transforms import check_image, mirror, mirror_boxes, random_scale, recolour
 
 Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 
@@ -74,7 +74,7 @@ def draw_batch(
         device: where the pictures go.
 
     Raises:
-        ValueError: more images than there are, another number of proposals, or a target is wrong.
+        ValueError: more images than there are, another number of proposals, or an image or a target is wrong.
     """
     if proposals is not None and len(samples) != len(proposals):
         raise ValueError(f"there are {len(samples)} pictures but proposals for {len(proposals)}: give one tensor each")
@@ -85,6 +85,7 @@ def draw_batch(
     for place, index in share(list(enumerate(pictures_of(iteration, len(samples), pictures, seed)))):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + place)
         image, target = samples[index]
+        check_image(image, f"the image of samples[{index}]")
         # Before anything is mirrored: a mirrored fraction of the image would look like pixels.
         target = check_target(target, f"samples[{index}]", size=tuple(image.shape[-2:]))
         found = image.new_zeros(0, 4) if proposals is None else proposals[index]

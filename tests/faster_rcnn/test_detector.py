@@ -162,7 +162,7 @@ def test_bad_input_is_refused(model, pictures):
     with pytest.raises(ValueError, match="4 images but targets for 3"):
         model.losses(images, targets[:3])
     with pytest.raises(ValueError, match="nan or infinite"):
-        model.eval().detect([images[0] * torch.nan])
+        model.eval().detect([torch.full_like(images[0], -torch.inf)])
     with pytest.raises(ValueError, match="2 levels of features, but anchor_sizes for 1"):
         model.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32))
     with pytest.raises(ValueError, match="every level must have equally many anchor_sizes"):
