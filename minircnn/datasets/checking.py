@@ -24,6 +24,7 @@ from minircnn.datasets.coco_format import OVERHANG, DatasetError
 from minircnn.datasets.folder import boxes_around
 from minircnn.datasets.images import orientation_note
 from minircnn.datasets.named import open_data
+from minircnn.targets import check_target
 from minircnn.transforms import Transform
 
 SLACK = (
@@ -127,7 +128,8 @@ def examine(
             if target is not None:
                 report.readable.append(index)
                 report.shapes += _shapes(target, size, min_size)
-                found += object_problems(target, size, report.classes, str(path))
+                odd = object_problems(target, size, report.classes, str(path))
+                found += odd or _refused(target, size, report.classes, str(path))
         report.problems += found
     report.per_class = {name: (objects[name], shown_in[name]) for name in report.classes[1:]}
     return report
@@ -190,6 +192,15 @@ def object_problems(target: Target, size: tuple[int, int], classes: list[str], w
         if first != row:
             problems.append(f"{names[row]}: the same class and box as object {first + 1}; delete one")
     return problems
+
+
+def _refused(target: Target, size: tuple[int, int], classes: list[str], where: str) -> list[str]:
+    """What else a training would refuse, such as boxes in fractions of the image."""
+    try:
+        check_target(target, where, num_classes=len(classes), size=size)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _box_problems(box: list[float], size: tuple[int, int]) -> Iterator[str]:

@@ -335,3 +335,16 @@ def test_images_that_a_tag_turns_are_named_in_all_data_sets(tmp_path):
             picture.save(root / file, exif=exif)
         (problem,) = examine(data).problems
         assert problem.startswith(f"{root / file}: its EXIF tag turns it (orientation 3)")
+
+
+def test_what_a_training_would_refuse_is_a_defect(coco):
+    """Boxes in fractions of the image have an area, and lie within it."""
+    content = coco_content()
+    content["annotations"] = content["annotations"][2:3]
+    content["annotations"][0] |= {"bbox": [0.2, 0.1, 0.4, 0.3], "area": 0.12, "segmentation": [SQUARE]}
+    path = coco / "x.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    data, _ = open_to_check("coco", coco, path, split=None, masks=False)
+    (problem,) = examine(data).problems
+    assert problem.startswith(f"{coco / '2.png'} (image_id 2): boxes[0] is [0.2")
+    assert problem.endswith("fractions of the image? Give pixels, of 10×8 here")
