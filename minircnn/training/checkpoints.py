@@ -118,5 +118,6 @@ class Checkpoint:
                 f"{path}: damaged, or of another model ({error!r:.200}); start without resume"
             ) from error
         names = [name for name in before | self.run if before.get(name) != self.run.get(name)]
-        changed = ", ".join(f"{name} {before.get(name)} → {self.run.get(name)}" for name in names)
+        texts = (f"{name!s:.80} {before.get(name)!s:.200} → {self.run.get(name)!s:.200}" for name in names[:5])
+        changed = ", ".join([*texts, *([f"{len(names) - 5} more"] if len(names) > 5 else [])])
         raise WeightsError(f"{path}: begun with other settings ({changed}); give the same, or start without resume")

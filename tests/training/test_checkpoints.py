@@ -118,6 +118,13 @@ def refused(checkpoint, message, model=None, **options):
     assert checkpoint.read_bytes() == content
 
 
+def test_however_long_the_settings_of_another_run_are_the_line_is_short(checkpoint):
+    torch.save({"settings": {f"{number}": "x" * 10**6 for number in range(100)}}, checkpoint)
+    with pytest.raises(WeightsError, match=r"begun with other settings \(0 x+ → None, .* more\)") as caught:
+        resume(checkpoint)
+    assert len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
 def test_a_checkpoint_that_is_cut_short_is_named(checkpoint, keep):
     content = checkpoint.read_bytes()
