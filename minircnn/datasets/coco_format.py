@@ -363,7 +363,7 @@ def segmentation_problems(segmentation: object, image: Record) -> Iterator[str]:
     elif not isinstance(segmentation, list) or not segmentation:
         yield (
             f"its 'segmentation' is {segmentation!r}, not a list of polygons or a run-length mask: add it, "
-            "or use boxes only, with masks=False or --no-masks"
+            "or use boxes only: a detector of boxes such as faster_rcnn, masks=False, or --no-masks in a check"
         )
     else:
         for number, polygon in enumerate(segmentation):

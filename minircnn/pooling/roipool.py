@@ -70,7 +70,7 @@ def roi_pool(
     """
     rois, rows, columns = read_regions(features, rois, output_size)
     bins = _cut_into_bins(rois, rows, columns, spatial_scale, *features.shape[2:])
-    cells = features.permute(0, 2, 3, 1)  # (B, h, w, C): what belongs to a cell lies side by side
+    cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
     if features.requires_grad and torch.is_grad_enabled():
         pooled = _largest_cells(cells.flatten(0, 2), bins, *features.shape[2:])
     else:
@@ -177,14 +177,18 @@ def _largest_values(cells: Tensor, bins: Bins) -> Tensor:
 
 def _by_window(bins: Bins) -> dict[tuple[int, int], Tensor]:
     """The numbers of the bins that windows of each (width, height) cover, one or some that overlap."""
-    width, height = (
-        torch.where(side < _EACH_LENGTH, side, 2 ** (torch.frexp(side.float()).exponent - 1))
-        for side in (bins.width, bins.height)
-    )
+    width, height = map(_window, (bins.width, bins.height))
     base = int(height.max()) + 1 if len(height) else 1
     sizes, of_size, count = (width * base + height).unique(return_inverse=True, return_counts=True)
     members = of_size.argsort().split(count.tolist())
     return {divmod(size, base): chosen for size, chosen in zip(sizes.tolist(), members, strict=True)}
+
+
+def _window(side: Tensor) -> Tensor:
+    """How long the windows are that cover bins of these lengths: as long, or from some length on a power of 2."""
+    if not len(side) or side.max() < _EACH_LENGTH:
+        return side
+    return torch.where(side < _EACH_LENGTH, side, 2 ** (torch.frexp(side.float()).exponent - 1))
 
 
 def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[int, Tensor]]:
@@ -194,7 +198,7 @@ def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[in
         yield length, largest
         step = 1 if length < _EACH_LENGTH else length
         places = largest.shape[dim] - step
-        if places < 1:
+        if length + step > longest or places < 1:
             return
         largest = torch.maximum(largest.narrow(dim, 0, places), largest.narrow(dim, step, places))
         length += step
