@@ -718,8 +718,8 @@ READING = [
     Mutant(
         "weights: tensors may claim any size",
         "weights/tensors.py",
-        "size += tensor.numel() * tensor.element_size()",
-        "size += tensor.element_size()",
+        "size += part.numel() * part.element_size()",
+        "size += part.element_size()",
         ("test_weights.py::test_tensors_whose_numbers_are_not_in_the_file_are_refused",),
     ),
     Mutant(
