@@ -130,7 +130,8 @@ def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:
     """
     images, crowds = 0, 0
     for target in targets:
-        read = check_target({name: target[name] for name in ("labels", "iscrowd") if name in target}, name, needs=())
+        known = {key: target[key] for key in ("labels", "iscrowd", "image_id") if key in target}
+        read = check_target(known, name, needs=("labels",))
         if len(single_objects(read)["labels"]):
             return
         images, crowds = images + 1, crowds + len(read["labels"])

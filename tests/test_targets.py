@@ -297,6 +297,11 @@ def test_a_training_without_objects_is_refused(objects, message):
         train_faster_rcnn(AlexNet(TINY, 2), samples, CLASSES, settings, quiet=True)
 
 
+def test_a_target_without_labels_is_named():
+    with pytest.raises(ValueError, match="samples must be a dict with labels, but has image_id"):
+        check_any_object([{"boxes": torch.zeros(0, 4), "image_id": 7}], "samples")
+
+
 def test_one_object_is_enough_and_ends_the_reading():
     def targets():
         yield {"labels": torch.zeros(0)}
