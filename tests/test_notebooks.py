@@ -40,12 +40,12 @@ def notebook(path):
 
 
 def test_opens_with_a_title_and_its_minutes(notebook):
-    """Three minutes at most; the conftest.py of the project holds the number against the time that it takes."""
+    """Five minutes at most; the conftest.py of the project holds the number against the time that it takes."""
     assert notebook.cells[0].cell_type == "markdown"
     assert notebook.cells[0].source.startswith("# ")
     minutes = re.search(r"\*\*Runs in:\*\* about (\d+) minutes? on two CPU cores", notebook.cells[0].source)
     assert minutes, "the first cell lacks '**Runs in:** about N minutes on two CPU cores'"
-    assert 1 <= int(minutes[1]) <= 3
+    assert 1 <= int(minutes[1]) <= 5
 
 
 def test_is_stored_as_executed_from_top_to_bottom(notebook):
