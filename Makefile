@@ -43,13 +43,13 @@ demo: $(INSTALLED)
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(INSTALLED) lint
-	$(PYTEST) --nbval minircnn tests notebooks $(value ARGS)
+	$(PYTEST) --nbval minircnn workshop tests notebooks $(value ARGS)
 
 unit: $(INSTALLED)
-	$(PYTEST) minircnn tests $(value ARGS)
+	$(PYTEST) minircnn workshop tests $(value ARGS)
 
 coverage: $(INSTALLED)
-	$(PYTEST) --cov=minircnn --cov-report=term-missing:skip-covered --cov-fail-under=95 minircnn tests $(value ARGS)
+	$(PYTEST) --cov=minircnn --cov=workshop --cov-report=term-missing:skip-covered --cov-fail-under=95 minircnn workshop tests $(value ARGS)
 
 notebooks-check: $(INSTALLED)
 	$(PYTEST) --nbval notebooks $(value ARGS)

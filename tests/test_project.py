@@ -1,4 +1,7 @@
-"""The project as a whole: one list of dependencies, the import order that is the history, files of a readable size."""
+"""The project as a whole: one list of dependencies, the import order that is the history, files of a readable size.
+
+The workshop may import everything, and nothing in the package or the notebooks imports the workshop.
+"""
 
 import ast
 import re
@@ -55,6 +58,7 @@ def order_violations(module, source, package):
 
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+WORKSHOP = sorted((ROOT / "workshop").rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -85,10 +89,15 @@ def test_the_import_order_test_can_fail(source, caught):
     assert bool(list(order_violations("fast_rcnn", source, ["minircnn"]))) == caught
 
 
+@pytest.mark.parametrize("path", [*SOURCES, *sorted((ROOT / "notebooks").glob("*.ipynb"))], ids=lambda p: p.name)
+def test_nothing_that_a_reader_opens_needs_the_workshop(path):
+    assert not re.search(r"(from|import) +workshop\b", path.read_text(encoding="utf-8"))
+
+
 def test_files_stay_readable():
     """At most 500 lines a file and 45 a function, docstrings included in the first and not in the second."""
     too_long = []
-    for path in SOURCES:
+    for path in [*SOURCES, *WORKSHOP]:
         source = path.read_text(encoding="utf-8")
         if source.count("\n") > 500:
             too_long.append(f"{path.name}: {source.count(chr(10))} lines")
