@@ -183,7 +183,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms(
-    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, limit: int | None = None
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float, max_keep: int | None = None
 ) -> Tensor:
     """:func:`nms` within each group: boxes of different groups (classes, pyramid levels) never drop each other.
 
@@ -195,10 +195,10 @@ def batched_nms(
         scores: ``(N,)``.
         groups: ``(N,)`` integers.
         iou_threshold: as in :func:`nms`.
-        limit: how many are wanted; those that come after are not even looked for.
+        max_keep: how many are wanted; those that come after are not even looked for.
 
     Returns:
-        Indices of the kept boxes of all groups, best first, at most ``limit``.
+        Indices of the kept boxes of all groups, best first, at most ``max_keep``.
 
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0]])
     >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), 0.5)
@@ -212,15 +212,15 @@ def batched_nms(
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold, limit)].sort().values
-    return kept[scores[kept].argsort(descending=True, stable=True)][:limit]
+    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold, max_keep)].sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)][:max_keep]
 
 
-def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float, limit: int | None) -> Tensor:
+def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float, max_keep: int | None) -> Tensor:
     """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
 
     Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
-    rest of the group that the block ends in, and repeats. Of a group with ``limit`` survivors the rest cannot matter.
+    rest of the group that the block ends in, and repeats. Once a group has ``max_keep`` survivors, its rest is dropped.
     """
     threshold = _round_down(iou_threshold, boxes.dtype)
     left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
@@ -235,7 +235,7 @@ def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float, limit: int | No
         survivors = block[_resolve(suppresses)]
         kept.append(survivors)
         unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
-        if unfinished and limit is not None and int((groups[torch.cat(kept)] == last).sum()) >= limit:
+        if unfinished and max_keep is not None and int((groups[torch.cat(kept)] == last).sum()) >= max_keep:
             left = left[unfinished:]
         elif unfinished:
             above, below = survivors[groups[survivors] == last], left[:unfinished]

@@ -1,6 +1,6 @@
-"""Which object does each box stand for, and which boxes does the network learn from?
+"""Which object does each box stand for, and which boxes does a detector learn from?
 
-Every detector of this course asks both questions in training: R-CNN of its proposals, Faster R-CNN also of its anchors.
+R-CNN asks both questions of its proposals, Faster R-CNN also of its anchors.
 """
 
 import torch
@@ -9,27 +9,27 @@ from torch import Tensor
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def match(iou: Tensor, high: float, low: float, keep_best: bool = False) -> tuple[Tensor, Tensor]:
-    """Assigns each of N boxes to the object that it overlaps most (Faster R-CNN, section 3.1.2).
+def match(iou: Tensor, high: float, low: float, allow_low_quality_matches: bool = False) -> tuple[Tensor, Tensor]:
+    """Assign each of N boxes to the object that it overlaps most (Faster R-CNN, section 3.1.2).
 
     Args:
         iou: ``(G, N)`` overlaps, ``box_iou(objects, boxes)``. G may be 0: then every box is background.
         high: a box with IoU >= ``high`` is positive.
         low: a box with IoU < ``low`` is negative; between the two it is ignored. ``low <= high``.
-        keep_best: also make positive, for each object, the boxes that overlap it most, all of them if they tie. Without
-            this an object that no box overlaps by ``high`` would never be learned.
+        allow_low_quality_matches: also make positive, for each object, the boxes that overlap it most, all of them if
+            they tie. Without this, an object that no box overlaps by ``high`` would never be learned.
 
     Returns:
         ``(gt_index, label)``, both ``(N,)`` int64: the object that each box overlaps most (of equals the first; 0 if
         there are none), and 1 positive, 0 negative or -1 ignored.
 
-    Paper vs code: a box kept by ``keep_best`` is assigned to the object that *it* overlaps most, as in torchvision.
-    Where an object overlaps no box at all, torchvision makes every box that misses the object positive; we make none.
+    Paper vs code: a low-quality match is assigned to the object that *the box* overlaps most, as in torchvision. Where
+    an object overlaps no box at all, torchvision makes every box that misses the object positive; we make none.
 
     >>> iou = torch.tensor([[0.8, 0.4, 0.1, 0.0], [0.0, 0.2, 0.2, 0.0]])
     >>> match(iou, high=0.7, low=0.3)
     (tensor([0, 0, 1, 0]), tensor([ 1, -1,  0,  0]))
-    >>> match(iou, high=0.7, low=0.3, keep_best=True)[1]  # the second object keeps its two best
+    >>> match(iou, high=0.7, low=0.3, allow_low_quality_matches=True)[1]  # the second object keeps its two best
     tensor([1, 1, 1, 0])
     """
     if iou.dim() != 2:
@@ -43,31 +43,30 @@ def match(iou: Tensor, high: float, low: float, keep_best: bool = False) -> tupl
     label = torch.full_like(gt_index, IGNORED)
     label[best < low] = NEGATIVE
     label[best >= high] = POSITIVE
-    if keep_best and iou.shape[1]:
+    if allow_low_quality_matches and iou.shape[1]:
         best_of_object = iou.amax(dim=1, keepdim=True)  # (G, 1)
         label[((iou == best_of_object) & (best_of_object > 0)).any(dim=0)] = POSITIVE
     return gt_index, label
 
 
-def sample(
+def subsample(
     labels: Tensor, num: int, positive_fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Draws a balanced random subset to learn from (Fast R-CNN, section 2.3; Faster R-CNN, section 3.1.3).
-
-    Nearly all boxes are background. Learning from all of them would teach the network to always say "background".
+    """Draw a random batch of positives and negatives (Fast R-CNN, section 2.3; Faster R-CNN, 3.1.3).
 
     Args:
-        labels: ``(N,)``; positive where >= 1 (a class, or the 1 of :func:`match`), negative where 0, ignored where -1.
+        labels: ``(N,)`` integers; positive where >= 1 (a class, or the 1 of :func:`match`), negative where 0, ignored
+            where -1.
         num: how many boxes to draw. Fewer come back if there are not enough negatives.
-        positive_fraction: the largest share of positives, in [0, 1]. What positives leave free, negatives fill.
-        generator: draws; by default torch's global one, as in torchvision.
+        positive_fraction: the largest share of positives, in [0, 1]. Negatives fill what positives leave free.
+        generator: by default torch's global one, as in torchvision.
 
     Returns:
         ``(positive, negative)``: int64 indices into ``labels``, ascending. The positives' permutation is drawn first,
         then the negatives', so that a seed gives the same boxes as torchvision.
 
     >>> _ = torch.manual_seed(0)
-    >>> positive, negative = sample(torch.tensor([1, 0, 0, -1, 2, 0, 0, 0]), num=4, positive_fraction=0.25)
+    >>> positive, negative = subsample(torch.tensor([1, 0, 0, -1, 2, 0, 0, 0]), num=4, positive_fraction=0.25)
     >>> len(positive), len(negative)
     (1, 3)
     """

@@ -60,10 +60,10 @@ class Transform:
         """
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
-        ready = [resize(self.normalise(image), self.new_size(size_of(image), scale)) for image in images]
+        ready = [resize(self.normalize(image), self.new_size(size_of(image), scale)) for image in images]
         return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
 
-    def normalise(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """A picture ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
         image = image.flip(0) if self.blue_first else image
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -164,7 +164,7 @@ def padded_size(sizes: Sequence[Size], divisor: int = 1) -> Size:
     return height, width
 
 
-def mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+def hflip(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     """A picture and its objects with left and right exchanged.
 
     Args:
@@ -174,13 +174,13 @@ def mirror(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any
     Returns:
         A new picture and a new target.
     """
-    mirrored = {**target, "boxes": mirror_boxes(target["boxes"], image.shape[-1])}
+    mirrored = {**target, "boxes": hflip_boxes(target["boxes"], image.shape[-1])}
     if "masks" in target:
         mirrored["masks"] = target["masks"].flip(-1)
     return image.flip(-1), mirrored
 
 
-def recolour(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
     """The same scene in another light: other contrast, brightness and tint, each up to ``amount`` more or less.
 
     Args:
@@ -206,7 +206,7 @@ def random_scale(amount: float, generator: torch.Generator) -> float:
     return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
 
 
-def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
+def hflip_boxes(boxes: Tensor, width: int) -> Tensor:
     """Boxes in the mirrored picture, ``image.flip(-1)``: left and right change places.
 
     Args:
@@ -218,7 +218,7 @@ def mirror_boxes(boxes: Tensor, width: int) -> Tensor:
 
     Law: mirrored twice, boxes are where they were.
 
-    >>> mirror_boxes(torch.tensor([[1.0, 2.0, 4.0, 8.0]]), width=10)
+    >>> hflip_boxes(torch.tensor([[1.0, 2.0, 4.0, 8.0]]), width=10)
     tensor([[6., 2., 9., 8.]])
     """
     x1, y1, x2, y2 = boxes.unbind(1)

@@ -113,7 +113,7 @@ def test_normalises_as_torchvision_does(ours):
     transform = weights.transforms(antialias=True)
     images = pictures(2, 3, 224, 224)
     wanted = torchvision.transforms.functional.normalize(images, transform.mean, transform.std)
-    torch.testing.assert_close(ours.normalise(images), wanted)
+    torch.testing.assert_close(ours.normalize(images), wanted)
     assert ours.config.input_size == transform.crop_size[0]
     assert weights.url == IMAGENET_URL
 
@@ -231,7 +231,7 @@ def test_2012_against_a_slow_formula():
     np.testing.assert_allclose(network(image[None])[0], wanted, rtol=1e-9)
 
 
-# ------------------------------------------------------------------------------------------------------------ normalise
+# ------------------------------------------------------------------------------------------------------------ normalize
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -248,11 +248,11 @@ def test_normalise_against_numpy(name):
         wanted = (pixels - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
     else:
         wanted = (pixels - 0.45) / 0.25
-    np.testing.assert_allclose(network.normalise(images), wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(network.normalize(images), wanted, rtol=1e-4, atol=1e-4)
     assert torch.equal(images, before)
-    flat = torch.tensor(network.mean_colour).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    torch.testing.assert_close(network.normalise(flat), torch.zeros(1, 3, 4, 4), atol=1e-4, rtol=0)
-    assert network.mean_colour == network.config.mean or name == "2012"
+    flat = torch.tensor(network.mean_color).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    torch.testing.assert_close(network.normalize(flat), torch.zeros(1, 3, 4, 4), atol=1e-4, rtol=0)
+    assert network.mean_color == network.config.mean or name == "2012"
 
 
 # ------------------------------------------------------------------------------------------------------------- features
@@ -262,7 +262,7 @@ def test_normalise_against_numpy(name):
 @torch.no_grad()
 def test_features_are_what_forward_computes_on_its_way(config):
     network = fresh(config)
-    images, seen = network.normalise(pictures(3, 3, config.input_size, config.input_size)), {}
+    images, seen = network.normalize(pictures(3, 3, config.input_size, config.input_size)), {}
     names = {"pool5": network.pool5, "fc6": network.classifier.relu6, "fc7": network.classifier.relu7}
     hooks = [
         module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.clone().flatten(1)}))
@@ -380,7 +380,7 @@ def with_statistics(config):
 @torch.no_grad()
 def test_folded_equals_unfolded_in_evaluation(training):
     network = with_statistics(SMALL)
-    images = network.normalise(pictures(4, 3, 64, 64))
+    images = network.normalize(pictures(4, 3, 64, 64))
     wanted = network(images)
     network.train(training)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -446,7 +446,7 @@ def test_saved_and_loaded_in_half_precision(tmp_path, config):
     assert found.config == config and not found.training
     for name, value in network.state_dict().items():
         assert torch.equal(found.state_dict()[name], value.half().float()), name
-    images = network.normalise(pictures(2, 3, config.input_size, config.input_size))
+    images = network.normalize(pictures(2, 3, config.input_size, config.input_size))
     torch.testing.assert_close(found(images), network(images), atol=2e-3, rtol=2e-3)
     told = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert told["num_classes"] == 18 and told["what"] == "a test" and told["held_out_accuracy"] == {"classes": 0.5}
@@ -521,7 +521,7 @@ def test_convolutions_of_2012_from_a_file(convolutions, tmp_path):
     np.savez(path, mean=np.array([10.0, 20.0, 30.0]), **convolutions, **{"fc6.weight": np.zeros(3)})
     network = load_alexnet_2012(path, num_classes=2)  # fully connected layers in the file do not disturb
     assert network.config.mean == pytest.approx((10 / 255, 20 / 255, 30 / 255))
-    assert network.mean_colour == pytest.approx((30 / 255, 20 / 255, 10 / 255))
+    assert network.mean_color == pytest.approx((30 / 255, 20 / 255, 10 / 255))
     assert replace(network.config, mean=ALEXNET_2012.mean) == ALEXNET_2012
     assert not torch.equal(network.classifier.fc7.weight, torch.zeros(4096, 4096))
 
@@ -590,7 +590,7 @@ def test_trained_convolutions_tell_real_objects_apart(real_data):
     dataset = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json", masks=False)
     features, labels, image_ids = {name: [] for name in networks}, [], []
     for image, boxes, names, image_id in crops_by_picture(dataset):
-        crops = network.normalise(warp_regions(image, boxes, 227, context=16, fill=network.mean_colour))
+        crops = network.normalize(warp_regions(image, boxes, 227, context=16, fill=network.mean_color))
         for name, chosen in networks.items():
             features[name].append(chosen.features(crops, ["pool5"])["pool5"])
         labels += names.tolist()

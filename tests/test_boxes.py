@@ -283,7 +283,7 @@ class TestBatchedNMS:
         keep = keep.sort().values  # of equal scores the first box comes first
         expected = keep[scores[keep].argsort(descending=True, stable=True)]
         assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4), expected)
-        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4, limit=60), expected[:60])
+        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4, max_keep=60), expected[:60])
 
     @pytest.mark.parametrize("block", [1, 3, 7, 256])
     @pytest.mark.parametrize("classes", [1, 3])

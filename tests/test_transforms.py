@@ -12,11 +12,11 @@ from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.training import Variety, draw_batch
 from minircnn.transforms import (
     Transform,
-    mirror,
-    mirror_boxes,
+    color_jitter,
+    hflip,
+    hflip_boxes,
     pad_batch,
     random_scale,
-    recolour,
     resize_boxes,
     resize_target,
 )
@@ -43,9 +43,9 @@ def test_one_picture_and_none():
 def test_mirrored_boxes_equal_torchvisions():
     boxes = torch.tensor([[0.0, 1.0, 5.0, 9.0], [2.5, 0.0, 2.5, 4.0], [-3.0, 0.0, 30.0, 4.0]])
     expected = reference.horizontal_flip(BoundingBoxes(boxes, format="XYXY", canvas_size=(10, 20)))
-    assert torch.equal(mirror_boxes(boxes, 20), expected.as_subclass(torch.Tensor))
-    assert torch.equal(mirror_boxes(mirror_boxes(boxes, 20), 20), boxes)
-    assert mirror_boxes(torch.zeros(0, 4), 20).shape == (0, 4)
+    assert torch.equal(hflip_boxes(boxes, 20), expected.as_subclass(torch.Tensor))
+    assert torch.equal(hflip_boxes(hflip_boxes(boxes, 20), 20), boxes)
+    assert hflip_boxes(torch.zeros(0, 4), 20).shape == (0, 4)
 
 
 def test_the_mirrored_box_shows_the_mirrored_object():
@@ -53,13 +53,13 @@ def test_the_mirrored_box_shows_the_mirrored_object():
     image[:, 2:5, 1:4], mask[:, 2:5, 1:4] = 1, True
     target = {"boxes": torch.tensor([[1.0, 2.0, 4.0, 5.0]]), "masks": mask, "labels": torch.tensor([3]), "image_id": 7}
     before = image.clone(), target["boxes"].clone(), mask.clone()
-    mirrored, changed = mirror(image, target)
+    mirrored, changed = hflip(image, target)
     x1, y1, x2, y2 = changed["boxes"][0].int().tolist()
     assert mirrored[:, y1:y2, x1:x2].all() and mirrored.sum() == image.sum()
     assert changed["masks"][:, y1:y2, x1:x2].all() and changed["masks"].sum() == mask.sum()
     assert changed["labels"] is target["labels"] and changed["image_id"] == 7
     assert all(map(torch.equal, (image, target["boxes"], target["masks"]), before))
-    assert "masks" not in mirror(image, {"boxes": target["boxes"]})[1]
+    assert "masks" not in hflip(image, {"boxes": target["boxes"]})[1]
 
 
 SIZES = [(72, 88), (40, 133), (200, 61), (97, 97)]
@@ -196,7 +196,7 @@ def test_other_light_by_hand():
     """The five draws are contrast, brightness and a tint for each colour."""
     image = torch.rand(3, 5, 7)
     contrast, brightness, *tint = (0.4 * (2 * torch.rand(5, generator=torch.Generator().manual_seed(3)) - 1)).tolist()
-    found = recolour(image, 0.4, torch.Generator().manual_seed(3))
+    found = color_jitter(image, 0.4, torch.Generator().manual_seed(3))
     for channel in range(3):
         expected = ((image[channel] - 0.5) * (1 + contrast) + 0.5) * (1 + brightness + tint[channel] / 2)
         assert torch.allclose(found[channel], expected.clip(0, 1), atol=1e-6)
@@ -204,11 +204,11 @@ def test_other_light_by_hand():
 
 def test_light_stays_a_picture_and_none_changes_nothing():
     image, generator = torch.rand(3, 5, 7), torch.Generator().manual_seed(0)
-    before, looks = image.clone(), [recolour(image, 1.0, generator) for _ in range(50)]
+    before, looks = image.clone(), [color_jitter(image, 1.0, generator) for _ in range(50)]
     assert all(look.min() >= 0 and look.max() <= 1 for look in looks)
     assert len({look.sum().item() for look in looks}) == 50
     assert torch.equal(image, before)
-    assert torch.allclose(recolour(image, 0.0, generator), image, atol=1e-6)
+    assert torch.allclose(color_jitter(image, 0.0, generator), image, atol=1e-6)
 
 
 def test_sizes_grow_as_often_as_they_shrink():

@@ -100,7 +100,7 @@ class AlexNet(nn.Module):
         classifier: fc6 and fc7: (B, C · 6 · 6) to (B, hidden). Without them, with ``hidden=0``, nothing is in it.
         fc8: one score for each class, before the softmax.
 
-    Pictures enter normalised: call :meth:`normalise` first. Nothing is resized in here.
+    Pictures enter normalised: call :meth:`normalize` first. Nothing is resized in here.
 
     Paper vs code: dropout stands before fc6 and fc7, as in torchvision, the paper has it behind them. In detection
     there is none, so that the same weights mean the same network.
@@ -122,7 +122,7 @@ class AlexNet(nn.Module):
         connected = {"fc6": hidden, "fc7": hidden} if hidden else {}
         return {"pool5": self.config.channels[-1] * self.config.pool5_size**2, **connected}
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """Pictures as the network expects them: of known mean and spread, in its order of channels.
 
         Args:
@@ -136,8 +136,8 @@ class AlexNet(nn.Module):
         return (images - mean) / std
 
     @property
-    def mean_colour(self) -> tuple[float, float, float]:
-        """The colour, red first and in [0, 1], that :meth:`normalise` turns into 0: what to fill gaps with."""
+    def mean_color(self) -> tuple[float, float, float]:
+        """The colour, red first and in [0, 1], that :meth:`normalize` turns into 0: what to fill gaps with."""
         return self.config.mean[::-1] if self.config.blue_first else self.config.mean
 
     def features(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:

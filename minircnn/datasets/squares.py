@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from minircnn.datasets.coco import Target
 from minircnn.datasets.folder import boxes_around
-from minircnn.transforms import mirror
+from minircnn.transforms import hflip
 
 
 class RandomSquares(Dataset[tuple[Tensor, Target]]):
@@ -81,7 +81,7 @@ class RandomSquares(Dataset[tuple[Tensor, Target]]):
         image, target = cut_out(image, target, (top, left, top + side, left + side), self.least)
         image, target = turn(image, target, int(torch.randint(4, (), generator=generator)))
         if torch.rand((), generator=generator) < 0.5:
-            image, target = mirror(image, target)
+            image, target = hflip(image, target)
         return image, {**target, "image_id": index + 1}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minircnn.boxes import box_iou, decode_boxes, encode_boxes
 from minircnn.losses import Losses
-from minircnn.matching import IGNORED, POSITIVE, match, sample
+from minircnn.matching import IGNORED, POSITIVE, match, subsample
 from minircnn.pooling import roi_pool, to_rois
 from minircnn.rcnn import select_detections
 from minircnn.targets import in_crowd, single_objects
@@ -170,7 +170,7 @@ class RoIHeads(nn.Module):
         best = iou.amax(dim=0) if len(iou) else boxes.new_zeros(len(boxes))
         label[best < config.background_iou[0]] = IGNORED
         label[in_crowd(boxes, target)] = IGNORED
-        positive, negative = sample(label, config.rois_per_image, config.positive_fraction, generator)
+        positive, negative = subsample(label, config.rois_per_image, config.positive_fraction, generator)
         chosen = torch.cat([positive, negative]).sort().values  # (S,)
         boxes, gt_index, positive = boxes[chosen], gt_index[chosen], label[chosen] == POSITIVE
         labels, deltas = torch.zeros_like(gt_index), torch.zeros_like(boxes)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minircnn.boxes import batched_nms, box_iou, clip_boxes, decode_boxes, encode_boxes
 from minircnn.faster_rcnn.anchors import grid_anchors
 from minircnn.losses import Losses
-from minircnn.matching import IGNORED, POSITIVE, match, sample
+from minircnn.matching import IGNORED, POSITIVE, match, subsample
 from minircnn.targets import in_crowd, single_objects
 
 
@@ -206,7 +206,7 @@ class RPN(nn.Module):
         generators = generators or [None] * len(targets)
         labelled = [self.label_anchors(answers.anchors, target) for target in targets]
         drawn = [
-            sample(label, self.config.anchors_per_image, self.config.positive_fraction, generator)
+            subsample(label, self.config.anchors_per_image, self.config.positive_fraction, generator)
             for (_, label), generator in zip(labelled, generators, strict=True)
         ]
         logits, wanted, errors = [], [], []
@@ -233,6 +233,6 @@ class RPN(nn.Module):
         objects = single_objects(target)["boxes"].to(anchors)
         config = self.config
         iou = box_iou(objects, anchors)
-        gt_index, label = match(iou, config.foreground_iou, config.background_iou, keep_best=True)
+        gt_index, label = match(iou, config.foreground_iou, config.background_iou, allow_low_quality_matches=True)
         label[in_crowd(anchors, target)] = IGNORED
         return gt_index, label

@@ -56,14 +56,14 @@ def _objects(samples: Samples, network: AlexNet) -> tuple[Tensor, Tensor]:
     size, context = network.config.input_size, 16 / 227
     pairs = [samples[index] for index in range(len(samples))]
     crops = [
-        warp_regions(image, target["boxes"], size, context * size, fill=network.mean_colour) for image, target in pairs
+        warp_regions(image, target["boxes"], size, context * size, fill=network.mean_color) for image, target in pairs
     ]
     return torch.cat(crops), torch.cat([target["labels"] for _, target in pairs])
 
 
 @torch.no_grad()
 def _pool5(network: AlexNet, crops: Tensor) -> np.ndarray:
-    parts = [network.features(network.normalise(part), ["pool5"])["pool5"] for part in crops.split(64)]
+    parts = [network.features(network.normalize(part), ["pool5"])["pool5"] for part in crops.split(64)]
     return torch.cat(parts).numpy()
 
 

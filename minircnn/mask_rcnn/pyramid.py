@@ -15,7 +15,7 @@ from minircnn.fast_rcnn import RegionLinear, RoIHeads
 from minircnn.faster_rcnn import RPN, FasterRCNN, RPNConfig
 from minircnn.mask_rcnn.detector import MaskRCNN
 from minircnn.mask_rcnn.heads import AlignRoIConfig, MaskRoIConfig, MaskRoIHeads
-from minircnn.pooling import roi_align_pyramid, to_rois
+from minircnn.pooling import multiscale_roi_align, to_rois
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
 from minircnn.transforms import Transform
 
@@ -46,7 +46,7 @@ class _FromPyramid:
         levels = [level for name, level in features.items() if name != "pool"]
         strides = [self.stride * 2**number for number in range(len(levels))]
         config, size = self.config, size or self.config.pool_size
-        return roi_align_pyramid(levels, to_rois(boxes), size, strides, config.sampling_ratio, config.aligned)
+        return multiscale_roi_align(levels, to_rois(boxes), size, strides, config.sampling_ratio, config.aligned)
 
 
 class PyramidRoIHeads(_FromPyramid, RoIHeads):

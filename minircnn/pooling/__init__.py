@@ -7,7 +7,7 @@ takes each region out of its *feature map* (:mod:`~minircnn.pooling.roipool`). M
 rounding costs is worked out in :mod:`~minircnn.pooling.rounding`.
 """
 
-from minircnn.pooling.pyramid import pyramid_level, roi_align_pyramid
+from minircnn.pooling.pyramid import multiscale_roi_align, pyramid_level
 from minircnn.pooling.roialign import interpolation_weights, roi_align, roi_align_separable
 from minircnn.pooling.roipool import roi_pool, to_rois
 from minircnn.pooling.rounding import Misalignment, misalignment, roi_warp
@@ -18,9 +18,9 @@ __all__ = [
     "Misalignment",
     "interpolation_weights",
     "misalignment",
+    "multiscale_roi_align",
     "pyramid_level",
     "roi_align",
-    "roi_align_pyramid",
     "roi_align_separable",
     "roi_pool",
     "roi_warp",

@@ -38,7 +38,7 @@ def pyramid_level(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
     return level.nan_to_num(lowest, neginf=lowest).clamp(lowest, highest).long()
 
 
-def roi_align_pyramid(
+def multiscale_roi_align(
     levels: Sequence[Tensor],
     rois: Tensor | Sequence[Tensor],
     output_size: int | tuple[int, int],
@@ -64,7 +64,7 @@ def roi_align_pyramid(
 
     >>> fine, coarse = torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 32, 32)
     >>> rois = torch.tensor([[0.0, 0.0, 0.0, 224.0, 224.0], [0.0, 0.0, 0.0, 100.0, 100.0]])
-    >>> roi_align_pyramid([fine, coarse], rois, 1, strides=[8, 16], sampling_ratio=1).flatten()
+    >>> multiscale_roi_align([fine, coarse], rois, 1, strides=[8, 16], sampling_ratio=1).flatten()
     tensor([1., 0.])
     """
     lowest = int(strides[0]).bit_length() - 1 if len(strides) else 0

@@ -109,7 +109,7 @@ class RCNN(nn.Module):
         self.network.eval()
         with torch.no_grad():
             for part in boxes.to(image.device).split(crops_at_once(self.network.config)):
-                crops = self.network.normalise(self.warp(image, part))  # (P, 3, S, S)
+                crops = self.network.normalize(self.warp(image, part))  # (P, 3, S, S)
                 # With the channels of a pixel side by side, convolutions on a CPU take half the time.
                 outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)
                 for name, value in outputs.items():
@@ -122,7 +122,7 @@ class RCNN(nn.Module):
     def warp(self, image: Tensor, boxes: Tensor) -> Tensor:
         """Proposals as the network's squares: (3, H, W), (P, 4) to (P, 3, S, S) in [0, 1]."""
         size = self.network.config.input_size
-        return warp_regions(image, boxes, size, self.config.context * size, fill=self.network.mean_colour)
+        return warp_regions(image, boxes, size, self.config.context * size, fill=self.network.mean_color)
 
     def finetune(
         self,
@@ -167,7 +167,7 @@ class RCNN(nn.Module):
             )  # (batch, 3, S, S)
             if torch.rand(()) < 0.5:
                 crops = crops.flip(3)
-            scores = self.network(self.network.normalise(crops))
+            scores = self.network(self.network.normalize(crops))
             return {"classification": F.cross_entropy(scores, pool.labels[drawn].to(device))}
 
         trunk = list(self.network.trunk.parameters())

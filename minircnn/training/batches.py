@@ -9,7 +9,7 @@ from torch import Tensor
 
 from minircnn.targets import check_target
 from minircnn.training.parallel import share
-from minircnn.transforms import check_image, mirror, mirror_boxes, random_scale, recolour
+from minircnn.transforms import check_image, color_jitter, hflip, hflip_boxes, random_scale
 
 Samples = Sequence[tuple[Tensor, dict[str, Any]]]
 
@@ -39,7 +39,7 @@ class Variety:
 
     Attributes:
         mirror: how often it is mirrored, in [0, 1]. The papers' only variety.
-        colour: how much its light changes; see :func:`minircnn.transforms.recolour`.
+        colour: how much its light changes; see :func:`minircnn.transforms.color_jitter`.
         scale: how much their size changes; see :func:`minircnn.transforms.random_scale`. All pictures of a batch grow
             or shrink alike, or padding would depend on which of them a process has.
     """
@@ -102,10 +102,10 @@ def _vary(
 ) -> tuple[Tensor, dict[str, Any], Tensor]:
     """A picture, its objects and its proposals, mirrored together or not, in some light."""
     if torch.rand((), generator=generator) < variety.mirror:
-        proposals = mirror_boxes(proposals, image.shape[-1])
-        image, target = mirror(image, target)
+        proposals = hflip_boxes(proposals, image.shape[-1])
+        image, target = hflip(image, target)
     if variety.colour:
-        image = recolour(image, variety.colour, generator)
+        image = color_jitter(image, variety.colour, generator)
     return image, target, proposals
 
 

@@ -137,7 +137,7 @@ def accuracy(network: AlexNet, images: Tensor, subtypes: Tensor) -> Accuracy:
     """How often a network of 21 outputs names the sub-type, and the class, of (N, 3, S, S) uint8 pictures."""
     device = network.fc8.weight.device
     network.eval()
-    scores = [network(network.normalise(part.to(device).float() / 255)).cpu() for part in images.split(500)]
+    scores = [network(network.normalize(part.to(device).float() / 255)).cpu() for part in images.split(500)]
     guess = torch.cat(scores).argmax(dim=1)  # (N,)
     return Accuracy(
         subtypes=(guess == subtypes).double().mean().item(),
@@ -194,7 +194,7 @@ def train_alexnet(
         shuffle = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
         chosen = torch.randperm(len(images), generator=shuffle)[position * settings.batch :][: settings.batch]
         batch = reframe(images[chosen].to(device).float() / 255)
-        scores = network(network.normalise(batch).contiguous(memory_format=torch.channels_last))
+        scores = network(network.normalize(batch).contiguous(memory_format=torch.channels_last))
         wanted = subtypes[chosen].to(device)
         return {"classification": F.cross_entropy(scores, wanted, label_smoothing=settings.label_smoothing)}
 

@@ -56,7 +56,7 @@ def test_the_network_starts_where_alexnet_ended(pictures):
     whole = torch.tensor([[0.0, 0.0, 80.0, 64.0]])  # cells 0 … 10 and 0 … 8
     with torch.no_grad():
         ours = model.roi_heads.represent(model.features([image])[0], [whole])
-        theirs = network.features(network.normalise(image[None]), ["fc7"])["fc7"]
+        theirs = network.features(network.normalize(image[None]), ["fc7"])["fc7"]
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 

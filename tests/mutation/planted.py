@@ -126,7 +126,7 @@ MATCHING = [
     Mutant(
         "match: no object keeps its best box",
         "matching.py",
-        "if keep_best and iou.shape[1]:",
+        "if allow_low_quality_matches and iou.shape[1]:",
         "if False:",
         ("test_matching.py::TestMatch::test_equals_torchvision",),
     ),
@@ -152,14 +152,14 @@ MATCHING = [
         ("test_matching.py::TestMatch::test_an_object_that_overlaps_nothing_makes_nothing_positive",),
     ),
     Mutant(
-        "sample: what is ignored counts as background",
+        "subsample: what is ignored counts as background",
         "matching.py",
         "torch.where(labels == NEGATIVE)[0]",
         "torch.where(labels <= NEGATIVE)[0]",
         ("test_matching.py::TestSample::test_same_boxes_as_torchvision_for_the_same_seed",),
     ),
     Mutant(
-        "sample: no limit for positives",
+        "subsample: no limit for positives",
         "matching.py",
         "min(len(positive), int(num * positive_fraction))",
         "min(len(positive), num)",
@@ -344,7 +344,7 @@ PROPOSALS = [
     Mutant(
         "RPN: no object keeps its best anchor",
         "faster_rcnn/rpn.py",
-        "config.background_iou, keep_best=True)",
+        "config.background_iou, allow_low_quality_matches=True)",
         "config.background_iou)",
         ("faster_rcnn/test_rpn.py::test_labels_by_hand",),
     ),
@@ -605,7 +605,7 @@ PICTURES = [
         ("test_transforms.py::test_the_mirrored_box_shows_the_mirrored_object",),
     ),
     Mutant(
-        "normalise: the order of channels is not heeded",
+        "normalize: the order of channels is not heeded",
         "transforms.py",
         "image.flip(0) if self.blue_first else image",
         "image",

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.poolers import LevelMapper
 
-from minircnn.pooling import pyramid_level, roi_align, roi_align_pyramid, to_rois
+from minircnn.pooling import multiscale_roi_align, pyramid_level, roi_align, to_rois
 
 STRIDES = (4, 8, 16, 32)
 
@@ -37,7 +37,7 @@ def test_equals_torchvisions(size, ratio, counts):
     for ours in (True, False):
         levels = pyramid(requires_grad=True)
         if ours:
-            pooled = roi_align_pyramid(levels, to_rois(boxes), size, STRIDES, ratio)
+            pooled = multiscale_roi_align(levels, to_rois(boxes), size, STRIDES, ratio)
         else:
             pool = MultiScaleRoIAlign([str(number) for number in range(4)], size, ratio)
             named = {str(number): level for number, level in enumerate(levels)}
@@ -66,7 +66,7 @@ def test_equation_one_by_hand(side):
 def test_one_level_is_plain_roi_align():
     level, rois = pyramid()[1], to_rois(boxes_of_all_sizes())
     assert torch.equal(
-        roi_align_pyramid([level], rois, 7, [8], 2, aligned=True), roi_align(level, rois, 7, 1 / 8, 2, aligned=True)
+        multiscale_roi_align([level], rois, 7, [8], 2, aligned=True), roi_align(level, rois, 7, 1 / 8, 2, aligned=True)
     )
 
 
@@ -75,7 +75,7 @@ def test_each_region_comes_from_its_own_level():
     levels = [torch.full((2, 1, 640 // s, 640 // s), float(number + 2)) for number, s in enumerate(STRIDES)]
     sides = torch.tensor([[500.0, 60, 230, 130], [60, 460, 120, 600]])
     boxes = [torch.cat([torch.full((4, 2), 8.0), 8 + side[:, None].expand(4, 2)], dim=1) for side in sides]
-    values = roi_align_pyramid(levels, to_rois(boxes), 1, STRIDES, 1).flatten()
+    values = multiscale_roi_align(levels, to_rois(boxes), 1, STRIDES, 1).flatten()
     assert values.tolist() == [5, 2, 4, 3, 2, 5, 3, 5]
 
 
@@ -85,15 +85,15 @@ def test_degenerate_boxes():
     pool = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
     assert pyramid_level(rois[:, 1:]).tolist() == [2, 2, 2]
     wanted = pool({str(n): level for n, level in enumerate(levels)}, [rois[:1, 1:], rois[1:2, 1:]], [(192, 256)] * 2)
-    assert torch.allclose(roi_align_pyramid(levels, rois[:2], 7, STRIDES, 2), wanted, atol=1e-5)
+    assert torch.allclose(multiscale_roi_align(levels, rois[:2], 7, STRIDES, 2), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("strides", [(4, 8, 16), (4, 8, 16, 64), (3, 6, 12, 24), (32, 16, 8, 4), ()])
 def test_strides_that_do_not_fit_are_refused(strides):
     with pytest.raises(ValueError, match="strides must be a power of 2 for each of 4 levels"):
-        roi_align_pyramid(pyramid(), torch.zeros(1, 5), 7, strides)
+        multiscale_roi_align(pyramid(), torch.zeros(1, 5), 7, strides)
 
 
 def test_no_levels_are_refused():
     with pytest.raises(ValueError, match="0 levels"):
-        roi_align_pyramid([], torch.zeros(1, 5), 7, ())
+        multiscale_roi_align([], torch.zeros(1, 5), 7, ())

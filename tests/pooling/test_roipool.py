@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 from torchvision import ops
 
-from minircnn.pooling import roi_align, roi_align_pyramid, roi_align_separable, roi_pool, roi_warp, to_rois
+from minircnn.pooling import multiscale_roi_align, roi_align, roi_align_separable, roi_pool, roi_warp, to_rois
 
 
 def maps(pictures=2, channels=3, height=9, width=13, seed=0, dtype=torch.float32):
@@ -245,7 +245,7 @@ ANY_POOLING = {
     "pool": (lambda *given: roi_pool(*given, 1 / 8), lambda *given: ops.roi_pool(*given, 1 / 8)),
     "align": (lambda *given: roi_align(*given, 1 / 8), lambda *given: ops.roi_align(*given, 1 / 8)),
     "separable": (lambda *given: roi_align_separable(*given, 1 / 8), lambda *given: ops.roi_align(*given, 1 / 8)),
-    "pyramid": (lambda f, *given: roi_align_pyramid([f], *given, [8]), lambda *given: ops.roi_align(*given, 1 / 8)),
+    "pyramid": (lambda f, *given: multiscale_roi_align([f], *given, [8]), lambda *given: ops.roi_align(*given, 1 / 8)),
     "warp": (lambda *given: roi_warp(*given, 1 / 8), lambda f, r, size: roi_warp(f, to_rois(r), size, 1 / 8)),
 }
 

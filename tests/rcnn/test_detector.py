@@ -50,7 +50,7 @@ def one_by_one(model, image, boxes, layer):
     """Features of each box in a pass of its own."""
     rows = [
         model.network.features(
-            model.network.normalise(warp_regions(image, box[None], 64, 64 * 16 / 227, fill=(0.45, 0.45, 0.45))), [layer]
+            model.network.normalize(warp_regions(image, box[None], 64, 64 * 16 / 227, fill=(0.45, 0.45, 0.45))), [layer]
         )[layer]
         for box in boxes
     ]

@@ -70,9 +70,9 @@ class ByColour(nn.Module):
         super().__init__()
         self.config, self.trunk, self.classifier = SMALL, nn.Sequential(), nn.Sequential()
         self.fc8 = nn.Linear(3, 4)
-        self.mean_colour, self.feature_sizes = (0.45, 0.45, 0.45), {"pool5": 3, "fc6": 3, "fc7": 3}
+        self.mean_color, self.feature_sizes = (0.45, 0.45, 0.45), {"pool5": 3, "fc6": 3, "fc7": 3}
 
-    def normalise(self, images):
+    def normalize(self, images):
         return images
 
     def forward(self, crops):

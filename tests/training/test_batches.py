@@ -5,7 +5,7 @@ import torch
 
 from minircnn.training import Variety, draw_batch
 from minircnn.training.batches import pictures_of
-from minircnn.transforms import recolour
+from minircnn.transforms import color_jitter
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_each_picture_has_a_light_of_its_own(samples):
     for place, (index, image) in enumerate(zip(order, batch.images, strict=True)):
         generator = torch.Generator().manual_seed(place)  # of seed 0 and iteration 0
         torch.rand((), generator=generator)  # whether it is mirrored
-        assert torch.equal(image, recolour(samples[index][0], 0.5, generator))
+        assert torch.equal(image, color_jitter(samples[index][0], 0.5, generator))
         assert batch.generators[place].get_state().tolist() == generator.get_state().tolist()
 
 
