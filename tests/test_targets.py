@@ -292,7 +292,7 @@ def test_checked_samples_read_when_asked():
 )
 def test_a_training_without_objects_is_refused(objects, message):
     samples = [(IMAGE, target(**objects))] * 3
-    settings = FasterRCNNTrainingSettings(iterations=1, pictures_per_batch=1)
+    settings = FasterRCNNTrainingSettings(iterations=1, images_per_batch=1)
     with pytest.raises(ValueError, match=f"samples: {message}, nothing to learn from"):
         train_faster_rcnn(AlexNet(TINY, 2), samples, CLASSES, settings, quiet=True)
 

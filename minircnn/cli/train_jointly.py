@@ -61,7 +61,7 @@ def _iterations(default: str) -> Any:  # noqa: ANN401 - a type, for an annotatio
 
 
 FastIterations, FasterIterations, MaskIterations = map(_iterations, ("6000", "20000", "15000"))
-PicturesPerBatch = Annotated[
+ImagesPerBatch = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="64 regions are drawn from each.", show_default="4")
 ]
 LearningRate = Annotated[
@@ -110,7 +110,7 @@ def fast_rcnn(
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
     iterations: FastIterations = None,
-    pictures_per_batch: PicturesPerBatch = None,
+    images_per_batch: ImagesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
     schedule: Schedule = None,
@@ -149,7 +149,7 @@ def faster_rcnn(
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
     iterations: FasterIterations = None,
-    pictures_per_batch: PicturesPerBatch = None,
+    images_per_batch: ImagesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
     schedule: Schedule = None,
@@ -184,7 +184,7 @@ def mask_rcnn(
     from_scratch: FromScratch = False,
     pictures: PicturesToLearnFrom = None,
     iterations: MaskIterations = None,
-    pictures_per_batch: PicturesPerBatch = None,
+    images_per_batch: ImagesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
     schedule: Schedule = None,
@@ -235,13 +235,13 @@ def _train(
 
     wanted, every, (out, start) = DataOptions.of(options), options["evaluate_every"], places
     chosen = pictures_to_learn_from(wanted, options["pictures"], masks)
-    if settings.pictures_per_batch > chosen.count:
+    if settings.images_per_batch > chosen.count:
         raise RefusedError(
-            f"--pictures-per-batch {settings.pictures_per_batch}: there are only {chosen.count} pictures; give fewer"
+            f"--images-per-batch {settings.images_per_batch}: there are only {chosen.count} pictures; give fewer"
         )
     to_look_at = validation_pictures(wanted, VALIDATION_PICTURES, masks) if every else None
     with processes(ready_device(options["device"])) as device:
-        share(range(settings.pictures_per_batch))  # refused here, before any work, if it does not divide
+        share(range(settings.images_per_batch))  # refused here, before any work, if it does not divide
         network, _ = starting_network(start, settings.seed)
         tell_of_unfinished(out, options["resume"])
         with main_first():  # the others find its proposals in the cache

@@ -19,7 +19,7 @@ from minircnn.evaluation import evaluate, proposal_recall
 from minircnn.experiments import RESULTS_FOLDER, first_samples, in_percent, write_results
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig
 from minircnn.targets import Sample
-from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn, train_in_turns
+from minircnn.training import FasterRCNNTrainingSettings, train_alternating, train_faster_rcnn
 
 RESULTS = RESULTS_FOLDER / "faster_rcnn_ablation.json"
 
@@ -29,7 +29,7 @@ RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
 ALL = (3, 3)
 # In few batches the new layers must learn fast, and the pre-trained ones are best left nearly as they are.
 SHORT = FasterRCNNTrainingSettings(
-    iterations=1000, learning_rate=3e-3, trunk_scale=0.1, min_size=128, colour=0, scale=0
+    iterations=1000, learning_rate=3e-3, backbone_lr_mult=0.1, min_size=128, color_jitter=0, scale_jitter=0
 )
 FEWER = ((1, 1), (1, 3), (3, 1))
 
@@ -99,7 +99,7 @@ def compare(
     ways = [("joint", settings, ALL), ("turns", settings, ALL), ("turns", twice, ALL)]
     for training, its, kinds in ways + [("joint", settings, kinds) for kinds in FEWER]:
         start = process_time()
-        learn = train_faster_rcnn if training == "joint" else train_in_turns
+        learn = train_faster_rcnn if training == "joint" else train_alternating
         model, _ = learn(network(), train, classes, its, rpn=anchors(*kinds))
         seconds = process_time() - start
         rows.append(Row(its.seed, training, its.iterations, *kinds, *measure(model, test), round(seconds, 1)))

@@ -75,7 +75,7 @@ class Row:
     Attributes:
         start: what it began with, see :data:`STARTS`.
         iterations: that it learned for.
-        trunk_scale: what its convolutions learned with, as a share of the learning rate.
+        backbone_lr_mult: what its convolutions learned with, as a share of the learning rate.
         box_ap: over IoU 0.50 to 0.95, of boxes.
         box_ap50: at IoU 0.5.
         box_ap75: at IoU 0.75.
@@ -90,7 +90,7 @@ class Row:
 
     start: str
     iterations: int
-    trunk_scale: float
+    backbone_lr_mult: float
     box_ap: float
     box_ap50: float
     box_ap75: float
@@ -125,7 +125,9 @@ COINS = Task(
     anchor_sizes=3,
     rpn=replace(TOY_TOWN_MASK_RPN, anchor_ratios=(1.0,), after_nms=(150, 300)),  # coins are round
     heads=TOY_TOWN_MASK_HEADS,
-    training=MaskRCNNTrainingSettings(iterations=200, learning_rate=3e-3, trunk_scale=0.1, colour=0.3, scale=0.25),
+    training=MaskRCNNTrainingSettings(
+        iterations=200, learning_rate=3e-3, backbone_lr_mult=0.1, color_jitter=0.3, scale_jitter=0.25
+    ),
 )
 # Nuclei are small, a tenth of them less than 8 pixels, which is one cell of the trunk's map; and there are many in a
 # whole picture: on validation pictures 300 proposals cover 77% of them, 1000 cover 88%.
@@ -136,7 +138,9 @@ NUCLEI = Task(
     anchor_sizes=4,
     rpn=replace(TOY_TOWN_MASK_RPN, before_nms=(1000, 4000), after_nms=(200, 1000)),
     heads=TOY_TOWN_MASK_HEADS,
-    training=MaskRCNNTrainingSettings(iterations=800, learning_rate=3e-3, trunk_scale=0.5, colour=0.3, scale=0.25),
+    training=MaskRCNNTrainingSettings(
+        iterations=800, learning_rate=3e-3, backbone_lr_mult=0.5, color_jitter=0.3, scale_jitter=0.25
+    ),
 )
 
 
@@ -201,7 +205,7 @@ def fine_tune(
     seconds = process_time() - before
     shorter = min(min(image.shape[1:]) for image, _ in test)
     model.transform = replace(model.transform, min_size=round(shorter * task.enlarged))
-    row = Row(start, settings.iterations, settings.trunk_scale, *measure(model, test), round(seconds, 1))
+    row = Row(start, settings.iterations, settings.backbone_lr_mult, *measure(model, test), round(seconds, 1))
     return FineTuned(model, history, row)
 
 

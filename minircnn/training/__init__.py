@@ -1,12 +1,12 @@
 """How the networks of this course learn: the loop that all share, and what each of them is taught."""
 
-from minircnn.training.batches import Batch, Variety, draw_batch
+from minircnn.training.batches import Augmentation, Batch, draw_batch
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, joint_losses, train_fast_rcnn
 from minircnn.training.faster_rcnn import (
     FasterRCNNTrainingSettings,
     proposals_of,
+    train_alternating,
     train_faster_rcnn,
-    train_in_turns,
 )
 from minircnn.training.joint import JointTrainingSettings, train_jointly
 from minircnn.training.log import Log
@@ -18,6 +18,7 @@ from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
 __all__ = [
     "Accuracy",
+    "Augmentation",
     "Batch",
     "FastRCNNTrainingSettings",
     "FasterRCNNTrainingSettings",
@@ -28,7 +29,6 @@ __all__ = [
     "MaskRCNNTrainingSettings",
     "PretrainingSettings",
     "RCNNTrainingSettings",
-    "Variety",
     "accuracy",
     "draw_batch",
     "fine_tune",
@@ -43,9 +43,9 @@ __all__ = [
     "rank",
     "share",
     "train_alexnet",
+    "train_alternating",
     "train_fast_rcnn",
     "train_faster_rcnn",
-    "train_in_turns",
     "train_jointly",
     "train_mask_rcnn",
     "train_rcnn",

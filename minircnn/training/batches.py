@@ -34,19 +34,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Variety:
-    """How different from itself a picture may look when it comes again; a thousand pictures are few.
+class Augmentation:
+    """How images are changed at random in training.
 
     Attributes:
-        mirror: how often it is mirrored, in [0, 1]. The papers' only variety.
-        colour: how much its light changes; see :func:`minircnn.transforms.color_jitter`.
-        scale: how much their size changes; see :func:`minircnn.transforms.random_scale`. All pictures of a batch grow
-            or shrink alike, or padding would depend on which of them a process has.
+        hflip: probability of a horizontal flip, in [0, 1]. The papers' only augmentation.
+        color_jitter: see :func:`minircnn.transforms.color_jitter`.
+        scale_jitter: see :func:`minircnn.transforms.random_scale`. All images of a batch grow or shrink alike, or the
+            padding would depend on which of them a process has.
     """
 
-    mirror: float = 0.5
-    colour: float = 0.0
-    scale: float = 0.0
+    hflip: float = 0.5
+    color_jitter: float = 0.0
+    scale_jitter: float = 0.0
 
 
 def draw_batch(
@@ -56,7 +56,7 @@ def draw_batch(
     *,
     pictures: int,
     seed: int,
-    variety: Variety | None = None,
+    augmentation: Augmentation | None = None,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """The batch of an iteration: every picture has its turn before one comes again.
@@ -70,7 +70,7 @@ def draw_batch(
         proposals: for each of them, or None.
         pictures: in the batch of all processes.
         seed: of everything that is drawn.
-        variety: how pictures are changed, with their objects and proposals; by default some are mirrored.
+        augmentation: how pictures are changed, with their objects and proposals; by default some are mirrored.
         device: where the pictures go.
 
     Raises:
@@ -79,9 +79,9 @@ def draw_batch(
     if proposals is not None and len(samples) != len(proposals):
         raise ValueError(f"there are {len(samples)} pictures but proposals for {len(proposals)}: give one tensor each")
     if not 1 <= pictures <= len(samples):
-        raise ValueError(f"pictures_per_batch is {pictures}, but there are {len(samples)} pictures")
-    variety, of_batch = variety or Variety(), torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-    batch = Batch(scale=random_scale(variety.scale, of_batch))
+        raise ValueError(f"images_per_batch is {pictures}, but there are {len(samples)} pictures")
+    augmentation, of_batch = augmentation or Augmentation(), torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+    batch = Batch(scale=random_scale(augmentation.scale_jitter, of_batch))
     for place, index in share(list(enumerate(pictures_of(iteration, len(samples), pictures, seed)))):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + place)
         image, target = samples[index]
@@ -89,7 +89,7 @@ def draw_batch(
         # Before anything is mirrored: a mirrored fraction of the image would look like pixels.
         target = check_target(target, f"samples[{index}]", size=tuple(image.shape[-2:]))
         found = image.new_zeros(0, 4) if proposals is None else proposals[index]
-        image, target, found = _vary(image, target, found, variety, generator)
+        image, target, found = _vary(image, target, found, augmentation, generator)
         batch.images.append(image.to(device))
         batch.targets.append(target)
         batch.generators.append(generator)
@@ -98,14 +98,14 @@ def draw_batch(
 
 
 def _vary(
-    image: Tensor, target: dict[str, Any], proposals: Tensor, variety: Variety, generator: torch.Generator
+    image: Tensor, target: dict[str, Any], proposals: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Any], Tensor]:
     """A picture, its objects and its proposals, mirrored together or not, in some light."""
-    if torch.rand((), generator=generator) < variety.mirror:
+    if torch.rand((), generator=generator) < augmentation.hflip:
         proposals = hflip_boxes(proposals, image.shape[-1])
         image, target = hflip(image, target)
-    if variety.colour:
-        image = color_jitter(image, variety.colour, generator)
+    if augmentation.color_jitter:
+        image = color_jitter(image, augmentation.color_jitter, generator)
     return image, target, proposals
 
 

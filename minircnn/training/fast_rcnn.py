@@ -66,7 +66,7 @@ def train_fast_rcnn(
         model,
         joint_losses(model, samples, proposals, settings),
         settings,
-        groups=trainable(model, settings.trunk_scale, [model.roi_heads]),
+        groups=trainable(model, settings.backbone_lr_mult, [model.roi_heads]),
         save=lambda path: save_fast_rcnn(model, network.config, path, record),
         about={"heads": repr(model.roi_heads.config), "network": start},
         samples=samples,

@@ -29,8 +29,8 @@ class FasterRCNNTrainingSettings(JointTrainingSettings):
     """What the shipped weights were trained with; see there. More batches than Fast R-CNN's need more variety."""
 
     iterations: int = 20_000
-    colour: float = 0.4
-    scale: float = 0.35
+    color_jitter: float = 0.4
+    scale_jitter: float = 0.35
 
 
 def train_faster_rcnn(
@@ -99,7 +99,7 @@ def learn_everything(
             model, samples, None, settings, lambda b: model.losses(b.images, b.targets, b.generators, b.scale)
         ),
         settings,
-        groups=trainable(model, settings.trunk_scale, [model.rpn, model.roi_heads]),
+        groups=trainable(model, settings.backbone_lr_mult, [model.rpn, model.roi_heads]),
         save=save,
         about={"rpn": repr(model.rpn.config), "heads": repr(model.roi_heads.config), "network": start},
         samples=samples,
@@ -107,7 +107,7 @@ def learn_everything(
     )
 
 
-def train_in_turns(
+def train_alternating(
     network: AlexNet,
     samples: Samples,
     classes: Sequence[str],
@@ -166,7 +166,7 @@ def _step(
             return model.rpn_losses(batch.images, batch.targets, batch.generators, batch.scale)
         return model.fast_rcnn_losses(batch.images, batch.proposals, batch.targets, batch.generators, batch.scale)
 
-    groups = trainable(model, settings.trunk_scale, parts, trunk)
+    groups = trainable(model, settings.backbone_lr_mult, parts, trunk)
     of_iteration = batch_losses(model, samples, proposals, settings, losses)
     return fit(model, of_iteration, settings.loop(), groups=groups, quiet=quiet)
 

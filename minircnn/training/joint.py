@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from minircnn.fast_rcnn import FastRCNN
 from minircnn.resnet_fpn import ResNetFPN
 from minircnn.targets import check_any_object
-from minircnn.training.batches import Batch, Samples, Variety, draw_batch
+from minircnn.training.batches import Augmentation, Batch, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.parallel import is_main
@@ -22,26 +22,26 @@ class JointTrainingSettings:
 
     Attributes:
         iterations: batches to learn from.
-        pictures_per_batch: the papers take 1 or 2; more, and shorter, suits a processor.
+        images_per_batch: the papers take 1 or 2; more, and shorter, suits a processor.
         learning_rate: at its highest, for the fully connected and the new layers.
-        trunk_scale: what the convolutions learn with, as a share of it. conv1 does not learn (Fast R-CNN, section 4.5).
+        backbone_lr_mult: factor of the learning rate for the backbone, whose conv1 is frozen (Fast R-CNN, section 4.5).
         min_size: to how many pixels the shorter side of a picture is enlarged, in training and in detection; the papers
             enlarge pictures of 375 pixels to 600. Small objects then cover more cells. The longer side gets at most
             four times as many, see :class:`minircnn.transforms.Transform`.
-        colour: how much the light of pictures varies in training; see :class:`minircnn.training.batches.Variety`.
-        scale: how much their size varies.
+        color_jitter: see :class:`minircnn.training.batches.Augmentation`.
+        scale_jitter: see there.
         schedule: "cosine", or "step" as in the papers.
         mixed_precision: half precision where that is safe; on CUDA only.
         seed: of everything that is drawn at random.
     """
 
     iterations: int = 6000
-    pictures_per_batch: int = 4
+    images_per_batch: int = 4
     learning_rate: float = 1e-3
-    trunk_scale: float = 0.5
+    backbone_lr_mult: float = 0.5
     min_size: int = 192
-    colour: float = 0.3
-    scale: float = 0.25
+    color_jitter: float = 0.3
+    scale_jitter: float = 0.25
     schedule: str = "cosine"
     mixed_precision: bool = False
     seed: int = 0
@@ -62,13 +62,13 @@ class JointTrainingSettings:
 
 
 def trainable(
-    model: FastRCNN, trunk_scale: float, parts: Sequence[nn.Module], trunk: bool = True
+    model: FastRCNN, backbone_lr_mult: float, parts: Sequence[nn.Module], trunk: bool = True
 ) -> list[dict[str, Any]]:
     """Groups of parameters for :func:`minircnn.training.fit`; everything else is held fast.
 
     Args:
         model: the detector.
-        trunk_scale: what the convolutions learn with.
+        backbone_lr_mult: factor of the learning rate for the backbone.
         parts: of the detector, that learn.
         trunk: whether the convolutions learn, too, but for the first: conv1 knows edges and colours already. Which of
             a residual network's layers learn, it knows itself.
@@ -83,7 +83,7 @@ def trainable(
     else:
         model.trunk.conv1.requires_grad_(False)
     convolutions = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
-    return [{"params": convolutions, "scale": trunk_scale}, {"params": heads, "scale": 1.0}]
+    return [{"params": convolutions, "scale": backbone_lr_mult}, {"params": heads, "scale": 1.0}]
 
 
 def batch_losses(
@@ -103,10 +103,10 @@ def batch_losses(
         losses: of a batch.
     """
     device = next(model.parameters()).device
-    variety = Variety(colour=settings.colour, scale=settings.scale)
-    count, seed = settings.pictures_per_batch, settings.seed
+    augmentation = Augmentation(color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter)
+    count, seed = settings.images_per_batch, settings.seed
     return lambda iteration: losses(
-        draw_batch(iteration, samples, proposals, pictures=count, seed=seed, variety=variety, device=device)
+        draw_batch(iteration, samples, proposals, pictures=count, seed=seed, augmentation=augmentation, device=device)
     )
 
 

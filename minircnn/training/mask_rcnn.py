@@ -67,7 +67,7 @@ class FineTuningSettings(JointTrainingSettings):
     """For a detector that has learned before: few batches, small steps, pictures as large as it knows them."""
 
     iterations: int = 1000
-    pictures_per_batch: int = 2
+    images_per_batch: int = 2
     learning_rate: float = 1e-4
     min_size: int = 800
 

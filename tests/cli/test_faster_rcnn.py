@@ -154,14 +154,14 @@ class TestTrain:
         stated.pop("mixed_precision")
         assert stated == {name: str(getattr(FasterRCNNTrainingSettings(), name)) for name in stated}
         assert set(vars(FasterRCNNTrainingSettings())) - set(stated) == {
-            *("trunk_scale", "colour", "scale", "mixed_precision")
+            *("backbone_lr_mult", "color_jitter", "scale_jitter", "mixed_precision")
         }
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--mixed-precision"], "--mixed-precision: needs an NVIDIA GPU"),
-            (["--pictures-per-batch", 7], "--pictures-per-batch 7: there are only 6 pictures"),
+            (["--images-per-batch", 7], "--images-per-batch 7: there are only 6 pictures"),
             (["--schedule", "linear"], "Invalid value for '--schedule'"),
         ],
     )

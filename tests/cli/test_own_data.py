@@ -287,7 +287,7 @@ def test_the_advice_measures_on_unseen_images_if_there_are_any(folder, tmp_path,
 
 def test_good_weights_are_not_replaced_by_numbers_that_are_not_finite(call, folder, tmp_path):
     """A learning rate of 1e5 makes weights that half precision cannot hold, although every loss is finite."""
-    options = ("--from-scratch", "--iterations", 1, "--pictures-per-batch", 1, "--min-size", 64, "--learning-rate", 1e5)
+    options = ("--from-scratch", "--iterations", 1, "--images-per-batch", 1, "--min-size", 64, "--learning-rate", 1e5)
     out = tmp_path / "x.safetensors"
     for before in ([], [b"good", b'{"sha256": "of good"}']):  # a new file, and one that is there
         for content, ending in zip(before, (".safetensors", ".json"), strict=False):
@@ -483,7 +483,7 @@ def test_pascal_voc_is_measured_by_its_own_rules_too(call, detector, tmp_path):
 
 # ------------------------------------------------------------------------------------------------------ what is refused
 
-SHORT = ("--iterations", 1, "--pictures-per-batch", 2)
+SHORT = ("--iterations", 1, "--images-per-batch", 2)
 
 
 @pytest.mark.parametrize(

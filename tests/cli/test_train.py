@@ -61,7 +61,7 @@ def defaults(name, settings):
     [
         ("alexnet", PretrainingSettings(), {"weight_decay", "label_smoothing"}),
         ("rcnn", RCNNTrainingSettings(), set()),
-        ("fast_rcnn", FastRCNNTrainingSettings(), {"trunk_scale", "colour", "scale"}),
+        ("fast_rcnn", FastRCNNTrainingSettings(), {"backbone_lr_mult", "color_jitter", "scale_jitter"}),
     ],
 )
 def test_defaults_are_those_of_the_settings(name, settings, without_option):
@@ -72,7 +72,7 @@ def test_defaults_are_those_of_the_settings(name, settings, without_option):
 
 # So little work that a test ends soon also where something is not refused that should be.
 FEW_SCENES = ("--pictures", 1, "--iterations", 0)
-FEW_BATCHES = ("--pictures", 2, "--iterations", 1, "--pictures-per-batch", 2)
+FEW_BATCHES = ("--pictures", 2, "--iterations", 1, "--images-per-batch", 2)
 FEW_SINGLE = ("--pictures", 32, "--val-pictures", 40, "--epochs", 2, "--batch", 16)
 
 
@@ -288,7 +288,7 @@ class TestFastRCNN:
 
     def test_from_a_network_and_its_command_makes_it_again(self, call, network, tmp_path, monkeypatch):
         monkeypatch.chdir(network.parent)
-        options = (*self.SHORT, "--pictures-per-batch", 3, "--schedule", "step", "--seed", 4, "--out", "x.safetensors")
+        options = (*self.SHORT, "--images-per-batch", 3, "--schedule", "step", "--seed", 4, "--out", "x.safetensors")
         result = call("train", "fast_rcnn", *self.ARGUMENTS, "--network", network, *options)
         assert result.exit_code == 0, result.output
         settings = FastRCNNTrainingSettings(3, 3, 0.002, max_proposals=40, schedule="step", seed=4)
@@ -350,7 +350,7 @@ class TestFastRCNN:
     def test_an_interrupted_run_is_resumed(self, call, tmp_path, monkeypatch):
         """Its losses are in the log only once, and the file is that of an unbroken run."""
         monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
-        options = ("train", "fast_rcnn", *self.ARGUMENTS, *self.SHORT, "--from-scratch", "--pictures-per-batch", 2)
+        options = ("train", "fast_rcnn", *self.ARGUMENTS, *self.SHORT, "--from-scratch", "--images-per-batch", 2)
 
         def files(name):
             return "--out", tmp_path / name / "x.safetensors", "--csv", tmp_path / name / "x.csv"
@@ -400,8 +400,8 @@ class TestFastRCNN:
             (["--schedule", "linear"], 2, "Invalid value for '--schedule'"),
             (["--network", "x.safetensors"], 1, "Error: --network x.safetensors: there is no such file"),
             (["--pictures", 1001], 2, "Error: --pictures 1001: Toy Town's train split has only 1000"),
-            (["--pictures-per-batch", 3], 2, "Error: --pictures-per-batch 3: there are only 2 pictures"),
-            (["--pictures-per-batch", 0], 2, "pictures-per-batch"),
+            (["--images-per-batch", 3], 2, "Error: --images-per-batch 3: there are only 2 pictures"),
+            (["--images-per-batch", 0], 2, "images-per-batch"),
             (["--iterations", 0], 2, "iterations"),
             (["--evaluate-every", 0], 2, "evaluate-every"),
             (["--learning-rate", -1], 2, "-1.0 is no positive number"),
@@ -420,7 +420,7 @@ class TestFastRCNN:
     def test_a_batch_that_processes_cannot_share_is_refused_before_any_work(self, call, tmp_path, monkeypatch):
         monkeypatch.setattr(parallel, "world_size", lambda: 2)
         monkeypatch.setattr(parallel, "rank", lambda: 0)
-        few = ("--pictures", 3, "--pictures-per-batch", 3, "--iterations", 1, "--from-scratch")
+        few = ("--pictures", 3, "--images-per-batch", 3, "--iterations", 1, "--from-scratch")
         result = call("train", "fast_rcnn", *few, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.startswith("Error: a batch of 3 does not divide into equal parts for 2 processes")

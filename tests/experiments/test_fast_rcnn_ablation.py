@@ -14,7 +14,7 @@ from minircnn.experiments.fast_rcnn_ablation import Data, Row, compare, learn_bo
 from minircnn.fast_rcnn import RoIConfig, load_fast_rcnn
 from minircnn.training import FastRCNNTrainingSettings, train_fast_rcnn
 
-SETTINGS = FastRCNNTrainingSettings(iterations=6, pictures_per_batch=2, min_size=128, seed=1)
+SETTINGS = FastRCNNTrainingSettings(iterations=6, images_per_batch=2, min_size=128, seed=1)
 
 
 @pytest.fixture(scope="module")

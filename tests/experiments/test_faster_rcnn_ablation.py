@@ -12,9 +12,9 @@ from minircnn.evaluation import evaluate
 from minircnn.experiments import faster_rcnn_ablation
 from minircnn.experiments.faster_rcnn_ablation import Row, anchors, compare, measure
 from minircnn.faster_rcnn import load_faster_rcnn
-from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn, train_in_turns
+from minircnn.training import FasterRCNNTrainingSettings, train_alternating, train_faster_rcnn
 
-SETTINGS = FasterRCNNTrainingSettings(iterations=8, pictures_per_batch=2, min_size=128, seed=1)
+SETTINGS = FasterRCNNTrainingSettings(iterations=8, images_per_batch=2, min_size=128, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_rows_are_those_of_the_trainings(data):
     few, _ = train_faster_rcnn(network(), samples, classes, SETTINGS, rpn=anchors(1, 3), quiet=True)
     assert figures(rows[4]) == pytest.approx(measure(few, samples), abs=1e-3)
     twice = replace(SETTINGS, iterations=16)
-    turns, _ = train_in_turns(network(), samples, classes, twice, rpn=anchors(3, 3), quiet=True)
+    turns, _ = train_alternating(network(), samples, classes, twice, rpn=anchors(3, 3), quiet=True)
     assert figures(rows[2]) == pytest.approx(measure(turns, samples), abs=1e-3)
 
 

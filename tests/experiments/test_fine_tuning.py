@@ -35,7 +35,7 @@ from minircnn.training import train_mask_rcnn
 
 
 def short(task, iterations=3, **changes):
-    training = replace(task.training, iterations=iterations, pictures_per_batch=2)
+    training = replace(task.training, iterations=iterations, images_per_batch=2)
     return replace(task, training=training, squares=20, **changes)
 
 
@@ -58,7 +58,7 @@ def cells(tmp_path):
 def test_coins_are_learned_as_said():
     """From squares of the upper half, with its anchors; measured once on the lower half, equally enlarged."""
     task = short(COINS, side=100, enlarged=1.52)
-    task = replace(task, training=replace(task.training, scale=0.0))  # all squares become 152 pixels, 19 · 8
+    task = replace(task, training=replace(task.training, scale_jitter=0.0))  # all squares become 152 pixels, 19 · 8
     tuned = coins(task=task, quiet=True)
     upper, lower = Coins("train")[0], Coins("test")[0]
     sizes = anchor_sizes([upper[1]["boxes"]], task.anchor_sizes, 1.52)
@@ -83,7 +83,12 @@ def test_coins_are_learned_as_said():
     row = tuned.row
     figures = [row.box_ap, row.box_ap50, row.box_ap75, row.mask_ap, row.mask_ap50, row.mask_ap75]
     assert figures == pytest.approx(expected, abs=1e-3)
-    assert (row.start, row.iterations, row.trunk_scale, row.objects) == ("pretrained", 3, task.training.trunk_scale, 12)
+    assert (row.start, row.iterations, row.backbone_lr_mult, row.objects) == (
+        "pretrained",
+        3,
+        task.training.backbone_lr_mult,
+        12,
+    )
     assert row.seconds > 0
 
 

@@ -14,7 +14,7 @@ from minircnn.experiments.mask_rcnn_ablation import RPN_128, SHORT, WAYS, Row, c
 from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks, load_mask_rcnn
 from minircnn.training import train_mask_rcnn
 
-SETTINGS = replace(SHORT, iterations=4, pictures_per_batch=2, seed=1)
+SETTINGS = replace(SHORT, iterations=4, images_per_batch=2, seed=1)
 
 
 @pytest.fixture(scope="module")

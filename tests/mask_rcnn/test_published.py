@@ -356,7 +356,7 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
     boxes, images = torch.tensor([[5.0, 5.0, 60.0, 40.0]]), [torch.rand(3, 64, 96)]
     target = {"boxes": boxes, "labels": torch.ones(1).long(), "masks": ellipses(boxes, (64, 96))}
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    settings = FineTuningSettings(iterations=1, pictures_per_batch=1, min_size=96)
+    settings = FineTuningSettings(iterations=1, images_per_batch=1, min_size=96)
     fine_tune(model, [(images[0], target)], settings, out=tmp_path / "m.safetensors", quiet=True)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {

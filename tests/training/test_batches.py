@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minircnn.training import Variety, draw_batch
+from minircnn.training import Augmentation, draw_batch
 from minircnn.training.batches import pictures_of
 from minircnn.transforms import color_jitter
 
@@ -28,15 +28,17 @@ def draw(samples, iteration=0, **options):
 
 def test_all_pictures_of_a_batch_grow_or_shrink_alike_and_batches_differ(samples):
     """So that no process pads its part of the batch in another way."""
-    scales = [draw(samples, iteration, variety=Variety(scale=0.5)).scale for iteration in range(30)]
+    scales = [draw(samples, iteration, augmentation=Augmentation(scale_jitter=0.5)).scale for iteration in range(30)]
     assert len(set(scales)) == 30
     assert all(1 / 1.5 <= scale <= 1.5 for scale in scales) and min(scales) < 0.8 and max(scales) > 1.2
-    assert draw(samples, 3, variety=Variety(scale=0.5)).scale == scales[3], "of seed and iteration alone"
+    assert draw(samples, 3, augmentation=Augmentation(scale_jitter=0.5)).scale == scales[3], (
+        "of seed and iteration alone"
+    )
     assert draw(samples).scale == 1
 
 
 def test_each_picture_has_a_light_of_its_own(samples):
-    batch = draw(samples, variety=Variety(mirror=0, colour=0.5))
+    batch = draw(samples, augmentation=Augmentation(hflip=0, color_jitter=0.5))
     order = pictures_of(0, 4, 4, seed=0)
     for place, (index, image) in enumerate(zip(order, batch.images, strict=True)):
         generator = torch.Generator().manual_seed(place)  # of seed 0 and iteration 0
@@ -46,15 +48,15 @@ def test_each_picture_has_a_light_of_its_own(samples):
 
 
 def test_without_variety_pictures_are_mirrored_and_nothing_else(samples):
-    for variety, mirrored in ((Variety(mirror=0), False), (Variety(mirror=1), True)):
-        batch = draw(samples, variety=variety)
+    for variety, mirrored in ((Augmentation(hflip=0), False), (Augmentation(hflip=1), True)):
+        batch = draw(samples, augmentation=variety)
         for index, image in zip(pictures_of(0, 4, 4, seed=0), batch.images, strict=True):
             assert torch.equal(image, samples[index][0].flip(2) if mirrored else samples[index][0])
 
 
 def test_boxes_and_proposals_stay_on_their_objects(samples):
     for iteration in range(10):
-        batch = draw(samples, iteration, variety=Variety(colour=0.3))
+        batch = draw(samples, iteration, augmentation=Augmentation(color_jitter=0.3))
         for image, target, proposals in zip(batch.images, batch.targets, batch.proposals, strict=True):
             x1, y1, x2, y2 = map(int, target["boxes"][0].tolist())
             assert image[:, y1:y2, x1:x2].min() > image[:, :, :x1].max()
@@ -70,5 +72,5 @@ def test_without_proposals_there_are_none(samples):
     assert [boxes.shape for boxes in batch.proposals] == [(0, 4), (0, 4)]
     with pytest.raises(ValueError, match="4 pictures but proposals for 1"):
         draw_batch(0, samples, [torch.zeros(0, 4)], pictures=2, seed=0)
-    with pytest.raises(ValueError, match="pictures_per_batch is 5, but there are 4 pictures"):
+    with pytest.raises(ValueError, match="images_per_batch is 5, but there are 4 pictures"):
         draw_batch(0, samples, None, pictures=5, seed=0)

@@ -21,7 +21,7 @@ from tests.training import test_parallel
 from tests.training.test_parallel import launch, needs_torchrun
 
 SIDE = 128
-SETTINGS = FastRCNNTrainingSettings(iterations=6, pictures_per_batch=4, learning_rate=0.002)
+SETTINGS = FastRCNNTrainingSettings(iterations=6, images_per_batch=4, learning_rate=0.002)
 
 
 def town():
@@ -98,7 +98,7 @@ class Recorder(torch.nn.Linear):
 
 def plain_losses(model, samples, proposals, seed):
     """Pictures are mirrored, but otherwise stay as they are."""
-    settings = FastRCNNTrainingSettings(pictures_per_batch=4, colour=0, scale=0, seed=seed)
+    settings = FastRCNNTrainingSettings(images_per_batch=4, color_jitter=0, scale_jitter=0, seed=seed)
     return joint_losses(model, samples, proposals, settings)
 
 
@@ -177,7 +177,7 @@ def test_processes_that_share_a_batch_draw_what_one_draws(data, monkeypatch):
 def test_losses_fall(data):
     samples, proposals, classes = data
     few = (samples[:4], proposals[:4], classes)
-    settings = FastRCNNTrainingSettings(iterations=60, pictures_per_batch=2, learning_rate=0.01, trunk_scale=1)
+    settings = FastRCNNTrainingSettings(iterations=60, images_per_batch=2, learning_rate=0.01, backbone_lr_mult=1)
     _, history = run(few, settings)
     assert [set(row) for row in history] == [{"loss_classifier", "loss_box_reg"}] * 60
     for name in ("loss_classifier", "loss_box_reg"):
@@ -210,7 +210,7 @@ def test_all_learns_but_conv1(data):
 def test_the_convolutions_learn_at_their_own_rate(data, scale):
     """The first step of Adam is as long as the learning rate, in every direction that has a gradient."""
     before = network().state_dict()
-    settings = FastRCNNTrainingSettings(iterations=1, pictures_per_batch=4, learning_rate=0.001, trunk_scale=scale)
+    settings = FastRCNNTrainingSettings(iterations=1, images_per_batch=4, learning_rate=0.001, backbone_lr_mult=scale)
     after = run(data, settings)[0].state_dict()
     rate = 0.001 / 1.1  # the warm-up is a tenth of one iteration
     for names, wanted in (
@@ -324,8 +324,8 @@ def test_without_resume_it_begins_at_the_beginning(data, tmp_path, checkpoint_ea
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"trunk_scale": 0.4}, "trunk_scale 0.5 → 0.4"),
-        ({"pictures_per_batch": 2}, "pictures_per_batch 4 → 2"),
+        ({"backbone_lr_mult": 0.4}, "backbone_lr_mult 0.5 → 0.4"),
+        ({"images_per_batch": 2}, "images_per_batch 4 → 2"),
         ({"max_proposals": 20}, "max_proposals 300 → 20"),
     ],
 )
@@ -389,8 +389,8 @@ def test_what_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="there are 8 pictures but proposals for 7: give one tensor each"):
         run((samples, proposals[:7], classes), out=tmp_path / "x.safetensors")
     for count in (0, 9):
-        settings = FastRCNNTrainingSettings(iterations=1, pictures_per_batch=count)
-        with pytest.raises(ValueError, match=f"pictures_per_batch is {count}, but there are 8 pictures"):
+        settings = FastRCNNTrainingSettings(iterations=1, images_per_batch=count)
+        with pytest.raises(ValueError, match=f"images_per_batch is {count}, but there are 8 pictures"):
             run(data, settings, out=tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match='schedule must be "cosine" or "step"'):
         FastRCNNTrainingSettings(schedule="linear")

@@ -16,8 +16,8 @@ from minircnn.training.batches import draw_batch
 from minircnn.training.faster_rcnn import (
     FasterRCNNTrainingSettings,
     proposals_of,
+    train_alternating,
     train_faster_rcnn,
-    train_in_turns,
 )
 from minircnn.weights import WeightsError, load_weights, save_weights
 from tests.fast_rcnn.conftest import TINY
@@ -60,7 +60,13 @@ def test_all_learns_but_conv1(data):
 
 def test_losses_fall(data):
     settings = FasterRCNNTrainingSettings(
-        iterations=120, pictures_per_batch=2, learning_rate=0.005, trunk_scale=1.0, min_size=128, colour=0, scale=0
+        iterations=120,
+        images_per_batch=2,
+        learning_rate=0.005,
+        backbone_lr_mult=1.0,
+        min_size=128,
+        color_jitter=0,
+        scale_jitter=0,
     )
     _, history = run((data[0][:4], data[1]), settings)
     for name in ("loss_classifier", "loss_objectness", "loss_rpn_box_reg"):
@@ -69,7 +75,7 @@ def test_losses_fall(data):
 
 
 def test_losses_are_those_of_the_model_for_the_drawn_batch(data):
-    _, history = run(data, FasterRCNNTrainingSettings(iterations=1, colour=0, scale=0, min_size=128))
+    _, history = run(data, FasterRCNNTrainingSettings(iterations=1, color_jitter=0, scale_jitter=0, min_size=128))
     torch.manual_seed(0)
     start = network()
     torch.manual_seed(0)
@@ -94,8 +100,8 @@ def test_an_interrupted_run_goes_on_to_the_same_file(data, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         run(data, out=tmp_path / "broken.safetensors")
     monkeypatch.undo()
-    with pytest.raises(WeightsError, match="trunk_scale"):
-        other = FasterRCNNTrainingSettings(**{**vars(SETTINGS), "trunk_scale": 0.4})
+    with pytest.raises(WeightsError, match="backbone_lr_mult"):
+        other = FasterRCNNTrainingSettings(**{**vars(SETTINGS), "backbone_lr_mult": 0.4})
         run(data, other, out=tmp_path / "broken.safetensors", resume=True)
     with pytest.raises(WeightsError, match="rpn"):
         train_faster_rcnn(
@@ -159,7 +165,7 @@ def steps(data):
     original = copy.deepcopy(start.state_dict())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "fit", record)
-        model, history = train_in_turns(
+        model, history = train_alternating(
             start, *data, FasterRCNNTrainingSettings(iterations=12, min_size=128), rpn=RPN, quiet=True
         )
     assert not differing(original, start.state_dict()), "what is given is not changed"

@@ -23,7 +23,7 @@ from tests.training import test_parallel
 from tests.training.test_parallel import launch, needs_torchrun
 
 TINY = ResNetFPNConfig(blocks=(1, 1, 1, 1), width=8, channels=16)
-SETTINGS = FineTuningSettings(iterations=3, pictures_per_batch=2, min_size=96, seed=5)
+SETTINGS = FineTuningSettings(iterations=3, images_per_batch=2, min_size=96, seed=5)
 
 
 def scenes(count=4):
@@ -63,7 +63,9 @@ def test_what_learns(layers):
 
 
 def test_it_learns():
-    settings = FineTuningSettings(iterations=60, learning_rate=3e-3, min_size=96, trunk_scale=1.0, colour=0, scale=0)
+    settings = FineTuningSettings(
+        iterations=60, learning_rate=3e-3, min_size=96, backbone_lr_mult=1.0, color_jitter=0, scale_jitter=0
+    )
     history = fine_tune(tiny(5), scenes(), settings, quiet=True)
     first, last = (torch.tensor([sum(row.values()) for row in rows]).mean() for rows in (history[:5], history[-5:]))
     assert last < 0.75 * first

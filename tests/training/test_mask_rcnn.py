@@ -47,7 +47,13 @@ def test_all_learns_but_conv1(data):
 
 def test_masks_are_learned(data):
     settings = MaskRCNNTrainingSettings(
-        iterations=150, pictures_per_batch=2, learning_rate=0.01, trunk_scale=1.0, min_size=128, colour=0, scale=0
+        iterations=150,
+        images_per_batch=2,
+        learning_rate=0.01,
+        backbone_lr_mult=1.0,
+        min_size=128,
+        color_jitter=0,
+        scale_jitter=0,
     )
     _, history = run((data[0][:2], data[1]), settings, replace(HEADS, mask_channels=(16,)))
     values = torch.tensor([row["loss_mask"] for row in history])
@@ -56,14 +62,14 @@ def test_masks_are_learned(data):
 
 def test_masks_are_mirrored_and_scaled_with_their_pictures(data):
     """The losses of the first batch are those of the model for pictures, boxes and masks changed together."""
-    settings = MaskRCNNTrainingSettings(iterations=1, colour=0, scale=0.25, min_size=128)
+    settings = MaskRCNNTrainingSettings(iterations=1, color_jitter=0, scale_jitter=0.25, min_size=128)
     _, history = run(data, settings)
     torch.manual_seed(0)
     start = network()
     torch.manual_seed(0)
     model = mask_rcnn_alexnet(start, data[1], RPN, HEADS).train()
     model.transform = replace(model.transform, min_size=128)
-    batch = draw_batch(0, data[0], None, pictures=4, seed=0, variety=joint.Variety(scale=0.25))
+    batch = draw_batch(0, data[0], None, pictures=4, seed=0, augmentation=joint.Augmentation(scale_jitter=0.25))
     flips = sum(int(not any(torch.equal(image, given) for given, _ in data[0])) for image in batch.images)
     assert 0 < flips < 4 and batch.scale != 1
     for image, target in zip(batch.images, batch.targets, strict=True):
