@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minircnn.boxes import box_iou, decode_boxes, encode_boxes
+from minircnn.boxes import box_iou, decode_boxes, encode_boxes, select_detections
 from minircnn.losses import Losses
 from minircnn.matching import IGNORED, POSITIVE, match, subsample
 from minircnn.pooling import roi_pool, to_rois
-from minircnn.rcnn import select_detections
 from minircnn.targets import in_crowd, single_objects
 
 

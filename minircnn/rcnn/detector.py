@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from minircnn import alexnet
 from minircnn.alexnet import AlexNet, AlexNetConfig
-from minircnn.boxes import box_iou, decode_boxes
+from minircnn.boxes import box_iou, decode_boxes, select_detections
 from minircnn.cache import Cache, code_fingerprint, module_fingerprint
 from minircnn.matching import match
 from minircnn.pooling import warp, warp_regions
 from minircnn.rcnn.box_regression import fit_box_regressor
 from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
-from minircnn.rcnn.selection import select_detections
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
 from minircnn.targets import CheckedSamples, Sample, check_classes, in_crowd, single_objects
 
