@@ -6,8 +6,6 @@ import sys
 from importlib import metadata
 
 import pytest
-
-from minircnn import environment
 from minircnn.environment import (
     GIGABYTE,
     Check,
@@ -21,6 +19,8 @@ from minircnn.environment import (
     report,
     summary,
 )
+
+from minircnn import environment
 
 
 def versions(**known):

@@ -11,7 +11,7 @@ import torchvision
 
 from minircnn.benchmarks import NAMES
 from minircnn.benchmarks.timing import Case, Measurement, measure
-from minircnn.environment import available_cores
+from minircnn.course.environment import available_cores
 from minircnn.files import write_json
 
 SUITES: dict[str, Callable[[], Sequence[Case]]] = {

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from minircnn.benchmarks.timing import Case, limit_threads
 from minircnn.boxes import box_iou
+from minircnn.course.environment import available_cores
 from minircnn.datasets import CocoDataset
-from minircnn.environment import available_cores
 from minircnn.evaluation import mean_best_overlap, proposal_recall
 from minircnn.selective_search import selective_search
 

@@ -171,8 +171,8 @@ def _write(seen: Sequence[Seen], left_out: Sequence[str], classes: Sequence[str]
     """Draws everything, and then writes both files."""
     import matplotlib
 
+    from minircnn.cli.page import picture_page
     from minircnn.files import write_atomically
-    from minircnn.plotting import picture_page
 
     matplotlib.use("Agg")  # no windows
     sections = [*(section_of(one, classes) for one in seen), *notes(classes, left_out)]

@@ -14,7 +14,7 @@ from minircnn.files import printable
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from minircnn.plotting import Panel, Section
+    from minircnn.cli.page import Panel, Section
 
 GENERATOR = "minircnn demo"
 TITLE = "Four detectors, the same pictures"
@@ -127,7 +127,8 @@ def times(look: Look) -> str:
 
 def section_of(seen: Seen, classes: Sequence[str]) -> Section:
     """The part of the page about one picture."""
-    from minircnn.plotting import Panel, Section, panel_png, plot_detections
+    from minircnn.cli.page import Panel, Section, panel_png
+    from minircnn.plotting import plot_detections
 
     name = printable(seen.given.path.name)
 
@@ -176,7 +177,7 @@ def notes(classes: Sequence[str], left_out: Sequence[str]) -> list[Section]:
     """What is said below the pictures."""
     import torch
 
-    from minircnn.plotting import Section
+    from minircnn.cli.page import Section
 
     now, threads = f"{datetime.now():%Y-%m-%d %H:%M}", torch.get_num_threads()
     numbers = [
@@ -203,8 +204,7 @@ def draw_table(seen: Sequence[Seen], classes: Sequence[str]) -> bytes:
     """The same as one PNG: a row for each picture, with what each detector found beside it."""
     import matplotlib.pyplot as plt
 
-    from minircnn.plotting import image_grid
-    from minircnn.plotting.display import render_png
+    from minircnn.plotting import image_grid, render_png
 
     names = [title.partition("\n")[0] for title in titles_of([one.given for one in seen])]
     drawings, titles = [], []

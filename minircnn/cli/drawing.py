@@ -114,7 +114,7 @@ def titles_of(drawings: Sequence[Drawing]) -> list[str]:
 def _finish(figure: Figure) -> bytes:
     import matplotlib.pyplot as plt
 
-    from minircnn.plotting.display import render_png
+    from minircnn.plotting import render_png
 
     try:
         return render_png(figure)

@@ -34,8 +34,7 @@ def draw_sheet(data: Any, indices: Sequence[int]) -> bytes:  # noqa: ANN401 - on
     matplotlib.use("Agg")  # no windows
     import matplotlib.pyplot as plt
 
-    from minircnn.plotting import draw_objects, image_grid
-    from minircnn.plotting.display import render_png
+    from minircnn.plotting import draw_objects, image_grid, render_png
 
     # Shrunk one by one: whole photographs with many masks would fill the memory.
     drawings = [_shrunk(data, index) for index in indices]
@@ -63,8 +62,7 @@ def _shrunk(data: Any, index: int) -> Drawing:  # noqa: ANN401
 
 def _draw_names(ax: Axes, found: dict[str, Tensor], classes: Sequence[str]) -> None:
     """The class of each object, and whether it is a crowd or difficult, unless there would be no end of names."""
-    from minircnn.plotting import class_colour
-    from minircnn.plotting.marks import draw_labels
+    from minircnn.plotting import class_color, draw_labels
 
     labels = found["labels"].tolist()
     if len(classes) == 2 or len(labels) > MOST_NAMES:
@@ -74,7 +72,7 @@ def _draw_names(ax: Axes, found: dict[str, Tensor], classes: Sequence[str]) -> N
     for row, label in enumerate(labels):
         of_row = [mark for mark, flags in marks if flags is not None and flags[row]]
         texts.append(classes[label] + (of_row[0] if of_row else ""))
-    draw_labels(ax, texts, found["boxes"].tolist(), [class_colour(label) for label in labels])
+    draw_labels(ax, texts, found["boxes"].tolist(), [class_color(label) for label in labels])
 
 
 def _title(drawing: Drawing, classes: Sequence[str]) -> str:

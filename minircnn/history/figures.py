@@ -17,14 +17,15 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
 from minircnn.cache import fingerprint
+from minircnn.course.figures.display import compress_png
+from minircnn.course.figures.history import Row, plot_generations, plot_history
 from minircnn.datasets import ToyTown
 from minircnn.files import sha256
 from minircnn.history.detectors import GENERATIONS, Generation, load_all
 from minircnn.history.measure import MAX_PROPOSALS
 from minircnn.history.stages import STAGES, all_by_stages
 from minircnn.mask_rcnn import binary_masks
-from minircnn.plotting.display import compress_png, render_png
-from minircnn.plotting.history import Row, plot_generations, plot_history
+from minircnn.plotting import render_png
 
 PICTURE = 44
 """Which scene of the test split the four detectors are shown with: one where much overlaps."""

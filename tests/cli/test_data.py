@@ -247,7 +247,7 @@ def test_names_say_what_is_difficult_and_what_a_crowd(tmp_path, monkeypatch, rea
     from minircnn.datasets import open_data
 
     written = []
-    monkeypatch.setattr("minircnn.plotting.marks.draw_labels", lambda ax, texts, boxes, colours: written.append(texts))
+    monkeypatch.setattr("minircnn.plotting.draw_labels", lambda ax, texts, boxes, colours: written.append(texts))
     voc = write_voc(tmp_path, {"a": xml(an_object(), an_object("person", (8, 4, 20, 12), "1"))})
     draw_sheet(open_data("voc", voc, masks=False), [0])
     assert written.pop() == ["dog", "person (difficult)"]

@@ -22,12 +22,12 @@ from typer.testing import CliRunner
 from minircnn.cli import app
 from minircnn.cli.demo import MAX_PROPOSALS, MOST_PICTURES, SCENE, load_detectors, look_at
 from minircnn.cli.demo_page import DETECTORS
+from minircnn.cli.page import picture_page
 from minircnn.datasets import ToyTown
 from minircnn.datasets.toytown.dataset import DATA_FOLDER
 from minircnn.history import GENERATIONS
 from minircnn.mask_rcnn import binary_masks
-from minircnn.plotting import picture_page
-from minircnn.plotting.display import render_png
+from minircnn.plotting import render_png
 from minircnn.selective_search import selective_search
 from tests.plotting.conftest import Reader
 
@@ -294,10 +294,10 @@ def test_seconds_go_to_the_stage_that_took_them(models, monkeypatch):
 def test_the_table_says_the_same_as_the_page(models, call, tmp_path, monkeypatch):
     """Its figure is looked at just before it becomes a PNG."""
     figures = []
-    from minircnn.plotting import display
+    from minircnn import plotting
 
-    render = display.render_png
-    monkeypatch.setattr(display, "render_png", lambda figure: figures.append(describe(figure)) or render(figure))
+    render = plotting.render_png
+    monkeypatch.setattr(plotting, "render_png", lambda figure: figures.append(describe(figure)) or render(figure))
     shutil.copy(DATA_FOLDER / "test" / "000001.jpg", tmp_path / "two $words$.jpg")
     assert call("demo", tmp_path / "two $words$.jpg", "--out", tmp_path / "out").exit_code == 0
     reader = Reader((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))

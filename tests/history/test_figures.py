@@ -12,6 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from minircnn.course.figures.history import STAGE_COLORS, Row, plot_generations, plot_history
 from minircnn.history import draw_history, draw_pictures, read_record, views_of
 from minircnn.history import figures as module
 from minircnn.history.figures import (
@@ -21,7 +22,6 @@ from minircnn.history.figures import (
     titles_of,
 )
 from minircnn.mask_rcnn import binary_masks
-from minircnn.plotting.history import STAGE_COLOURS, Row, plot_generations, plot_history
 from tests.history.conftest import stored_fingerprint
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,7 +59,7 @@ class TestAccuracyAndTime:
         assert texts(ax) == ["50", "75 boxes", "25 masks"]
         middles = [middle for middle, *_ in rows]
         assert middles[0] == 0 and middles[1] < 1 < middles[2], "boxes above masks, around their row"
-        assert rows[2][1] == STAGE_COLOURS["masks"] != rows[1][1]
+        assert rows[2][1] == STAGE_COLORS["masks"] != rows[1][1]
         assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
         assert ax.yaxis_inverted()
 
@@ -69,11 +69,11 @@ class TestAccuracyAndTime:
         assert ax.get_xscale() == "linear" and ax.get_xlim()[0] == 0
         first, search, heads, second, convolutions, selection, masks = bars(ax)
         assert first[1:] == ("#4d4d4d", 0, 100) and second[1:] == ("#4d4d4d", 0, pytest.approx(2))
-        assert search[1:] == (STAGE_COLOURS["selective search"], 0, pytest.approx(100 * 750 / 990))
-        assert heads[1:] == (STAGE_COLOURS["heads"], pytest.approx(100 * 750 / 990), pytest.approx(100))
-        assert convolutions[1:] == (STAGE_COLOURS["convolutions"], 0, pytest.approx(50))
-        assert selection[1:] == (STAGE_COLOURS["selection"], pytest.approx(50), pytest.approx(57.5))
-        assert masks[1:] == (STAGE_COLOURS["masks"], pytest.approx(57.5), pytest.approx(100))
+        assert search[1:] == (STAGE_COLORS["selective search"], 0, pytest.approx(100 * 750 / 990))
+        assert heads[1:] == (STAGE_COLORS["heads"], pytest.approx(100 * 750 / 990), pytest.approx(100))
+        assert convolutions[1:] == (STAGE_COLORS["convolutions"], 0, pytest.approx(50))
+        assert selection[1:] == (STAGE_COLORS["selection"], pytest.approx(50), pytest.approx(57.5))
+        assert masks[1:] == (STAGE_COLORS["masks"], pytest.approx(57.5), pytest.approx(100))
         assert first[0] < 0 < search[0] == heads[0] < 0.5 < second[0] < 1 < masks[0], "the time above its stages"
         assert texts(ax) == ["1 s", "75", "24", "20 ms", "50", "42"], "7.5 percent have no room for a number"
         assert ax.get_title() == "T" and "percent of the longest" in ax.get_xlabel()
@@ -86,7 +86,7 @@ class TestAccuracyAndTime:
             for text in ax.texts:
                 assert text.get_window_extent().x1 <= ax.get_window_extent().x1 + 1
         (legend,) = figure.legends
-        assert [text.get_text() for text in legend.get_texts()] == list(STAGE_COLOURS)
+        assert [text.get_text() for text in legend.get_texts()] == list(STAGE_COLORS)
         (legend,) = plot_history(ROWS, ["T"]).legends
         assert [text.get_text() for text in legend.get_texts()] == [
             "selective search",
@@ -178,7 +178,7 @@ class TestFiles:
             pixels = np.asarray(image.convert("RGB"))
         assert pixels.shape[1] == 900 and 250 < pixels.shape[0] < 500
         assert len(png) < 100_000
-        for colour in STAGE_COLOURS.values():
+        for colour in STAGE_COLORS.values():
             wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
             assert (np.abs(pixels.astype(int) - wanted).max(axis=2) < 12).any(), colour
 

@@ -6,7 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection, PathCollection
 
-from minircnn import plotting
+from minircnn.course import figures as plotting
 
 # A picture of 40 by 60 pixels (height, width) on a map of 5 by 12 cells: 5 pixels a cell across, 8 down.
 SIZE, CELLS = (40, 60), (5, 12)

@@ -9,9 +9,9 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from minircnn import plotting
-from minircnn.plotting import display
-from minircnn.plotting.networks import mosaic
+from minircnn.course import figures as plotting
+from minircnn.course.figures import display
+from minircnn.course.figures.networks import mosaic
 
 
 def pictures(count, height=20, width=30):
@@ -206,7 +206,7 @@ def test_frames_boxes_and_captions_belong_to_their_pictures():
     assert white == [[x1, y1, x1 + 30, y1 + 20], [x2 + 2, y2 + 3, x2 + 10, y2 + 12]]
     for (x, y), (corners, colour), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
         assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the picture, hiding none of it
-        assert colour == pytest.approx(plotting.class_colour(label))
+        assert colour == pytest.approx(plotting.class_color(label))
     assert [text.get_text() for text in ax.texts] == captions
     display.render_png(ax.get_figure())  # matplotlib parses a formula, or what it takes for one, when it draws it
     for (x, y), text in zip(places, ax.texts, strict=True):

@@ -10,7 +10,8 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from minircnn.plotting import Panel, Section, panel_png, picture_page, show_image
+from minircnn.cli.page import Panel, Section, panel_png, picture_page
+from minircnn.plotting import show_image
 from tests.plotting.conftest import Reader
 
 

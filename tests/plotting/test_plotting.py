@@ -15,10 +15,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from minircnn import plotting
+from minircnn.course import figures as plotting
+from minircnn.course.figures import display
 from minircnn.datasets import CocoDataset
 from minircnn.evaluation import evaluate
-from minircnn.plotting import display
 
 CLASSES = ["background", "person", "car"]
 
@@ -64,7 +64,7 @@ def render(ax):
 def pixel_of(ax, x, y):
     """The rendered colour at a place of the picture."""
     drawn = render(ax)
-    column, row = ax.transData.transform((x, y)) * display.DPI / ax.get_figure().dpi
+    column, row = ax.transData.transform((x, y)) * 100 / ax.get_figure().dpi
     return drawn[int(drawn.shape[0] - row), int(column)]
 
 
@@ -145,7 +145,7 @@ def test_boxes_names_and_scores_are_those_given():
     assert texts(ax) == ["person 0.99", "car 0.50"]
     assert ax.get_title() == "Found"
     edges = {tuple(np.round(patch.get_edgecolor()[:3], 6)) for patch in ax.patches}
-    assert edges == {tuple(np.round(plotting.class_colour(label), 6)) for label in (1, 2)}
+    assert edges == {tuple(np.round(plotting.class_color(label), 6)) for label in (1, 2)}
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
 
 
@@ -170,9 +170,9 @@ def test_mask_overlay_is_coloured_where_the_mask_is_and_only_there():
     inside = objects["masks"].any(dim=0).numpy()
     assert np.array_equal(overlay[..., 3] > 0, inside)
     first, second = objects["masks"].numpy()
-    np.testing.assert_allclose(overlay[first][:, :3], [plotting.class_colour(1)] * first.sum())  # the best lies on top
+    np.testing.assert_allclose(overlay[first][:, :3], [plotting.class_color(1)] * first.sum())  # the best lies on top
     below = second & ~first
-    np.testing.assert_allclose(overlay[below][:, :3], [plotting.class_colour(2)] * below.sum())
+    np.testing.assert_allclose(overlay[below][:, :3], [plotting.class_color(2)] * below.sum())
     assert ax.images[1].get_extent() == [0, 60, 40, 0]
     assert ax.images[1].get_interpolation() == "nearest"  # any other blends colour into the neighbours when drawn
 
@@ -181,7 +181,7 @@ def test_mask_is_seen_in_the_rendered_picture():
     grey = torch.full((3, 40, 60), 0.5)
     objects = {key: value[:1] for key, value in target().items() if key in ("boxes", "labels", "masks")}
     ax = plotting.plot_detections(grey, objects, boxes=False, names=False)
-    expected = 0.55 * 127.5 + 0.45 * 255 * np.array(plotting.class_colour(1))
+    expected = 0.55 * 127.5 + 0.45 * 255 * np.array(plotting.class_color(1))
     assert np.abs(pixel_of(ax, 20, 12) - expected).max() < 3
     assert np.abs(pixel_of(ax, 28, 18) - expected).max() < 3
     assert np.abs(pixel_of(ax, 32, 12) - 127.5).max() < 3
@@ -423,7 +423,7 @@ def test_curves_are_those_of_the_result():
     assert len(ax.lines) == 4
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [f"person: AP {100 * result.per_class[1].ap50:.1f}", "car: AP 0.0"]
-    assert raw.get_color() == plotting.class_colour(1)
+    assert raw.get_color() == plotting.class_color(1)
     assert ax.get_title() == "Precision and recall at IoU 0.5 (boxes)"
 
 
@@ -444,7 +444,7 @@ def test_label_map_has_one_colour_for_each_region_and_lines_between():
     shown = np.asarray(plotting.plot_label_map(labels).images[0].get_array())
     inner = {number: {tuple(c) for c in np.round(shown[labels == number], 9)} for number in (0, 1, 7)}
     assert [len(inner[number]) for number in (0, 1, 7)] == [2, 2, 1]  # its colour, and its dark line at the right
-    colours = plotting.label_map_colours(labels)
+    colours = plotting.label_map_colors(labels)
     line = np.zeros((20, 30), dtype=bool)
     line[:, [9, 19]] = True
     np.testing.assert_allclose(shown[~line], colours[~line])
@@ -455,14 +455,14 @@ def test_region_keeps_its_colour_when_others_merge():
     before = np.arange(12).reshape(3, 4)
     after = np.where(before == 5, 4, before)
     kept = before != 5
-    assert np.array_equal(plotting.label_map_colours(before)[kept], plotting.label_map_colours(after)[kept])
+    assert np.array_equal(plotting.label_map_colors(before)[kept], plotting.label_map_colors(after)[kept])
 
 
 def test_label_map_over_its_picture():
     labels = np.zeros((40, 60), dtype=np.int32)
     image = picture()
     shown = np.asarray(plotting.plot_label_map(torch.from_numpy(labels), image, opacity=0.25).images[0].get_array())
-    expected = 0.25 * plotting.label_map_colours(labels) + 0.75 * image.permute(1, 2, 0).numpy()
+    expected = 0.25 * plotting.label_map_colors(labels) + 0.75 * image.permute(1, 2, 0).numpy()
     np.testing.assert_allclose(shown, expected, atol=1e-6)
 
 
@@ -502,19 +502,19 @@ def as_seen(colours, matrix):
 
 @pytest.mark.parametrize("sight", COLOUR_BLIND)
 def test_colours_of_toy_town_are_far_apart_for_every_reader(sight):
-    colours = [plotting.class_colour(label) for label in range(1, 7)]
+    colours = [plotting.class_color(label) for label in range(1, 7)]
     assert least_difference(as_seen(colours, COLOUR_BLIND[sight])) > 15
 
 
 def test_first_24_colours_and_the_background_are_distinct():
-    assert least_difference([plotting.class_colour(label) for label in range(25)]) > 12
-    everything = [plotting.class_colour(label) for label in range(1, 91)]
+    assert least_difference([plotting.class_color(label) for label in range(25)]) > 12
+    everything = [plotting.class_color(label) for label in range(1, 91)]
     assert len(set(everything)) == 90
 
 
 def test_class_colour_takes_any_kind_of_number():
-    assert plotting.class_colour(np.int64(3)) == plotting.class_colour(torch.tensor(3)) == plotting.class_colour(3)
-    assert plotting.class_colour(-1) == plotting.class_colour(0)
+    assert plotting.class_color(np.int64(3)) == plotting.class_color(torch.tensor(3)) == plotting.class_color(3)
+    assert plotting.class_color(-1) == plotting.class_color(0)
 
 
 def test_text_is_read_on_every_class_colour():
@@ -525,8 +525,8 @@ def test_text_is_read_on_every_class_colour():
         return linear @ [0.2126, 0.7152, 0.0722]
 
     for label in range(91):
-        back = luminance(plotting.class_colour(label))
-        text = {"black": 0.0, "white": 1.0}[plotting.text_colour(plotting.class_colour(label))]
+        back = luminance(plotting.class_color(label))
+        text = {"black": 0.0, "white": 1.0}[plotting.text_color(plotting.class_color(label))]
         assert (max(back, text) + 0.05) / (min(back, text) + 0.05) >= 4.5
 
 
@@ -607,7 +607,7 @@ def test_notebook_cell_holds_exactly_one_output_with_alt_text():
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     code = (
-        "import torch\nfrom minircnn.plotting import show, show_image\n"
+        "import torch\nfrom minircnn.course.figures import show, show_image\n"
         "show(show_image(torch.zeros(3, 40, 60)), alt='Black.')"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
@@ -648,7 +648,7 @@ def test_masks_of_probabilities_are_refused():
 
 def test_class_names_are_no_formulas():
     ax = plotting.plot_detections(picture(), target(), ["background", r"$\foo$ note", "car"])
-    plotting.display.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
+    plotting.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
     assert r"$\foo$ note" in [text.get_text() for text in ax.texts]
 
 

@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyBboxPatch
 
-from minircnn import plotting
-from minircnn.plotting.regions import bin_colour
+from minircnn.course import figures as plotting
+from minircnn.course.figures.regions import bin_color
 
 
 def values(height=3, width=5):
@@ -38,7 +38,7 @@ def outlines(ax):
 
 
 def test_each_cell_has_the_colour_of_its_value():
-    ax = plotting.plot_cells(values(), colours="viridis")
+    ax = plotting.plot_cells(values(), colors="viridis")
     expected = plt.get_cmap("viridis")(values().numpy() / 14)[..., :3]
     np.testing.assert_allclose(drawn(ax), expected, atol=0.005)
 
@@ -67,7 +67,7 @@ def test_a_map_lies_on_the_pixels_of_its_picture(stride):
 
 
 def test_numbers_stand_in_their_cells_and_can_be_read():
-    ax = plotting.plot_cells(values() / 2, stride=8, numbers=".1f", colours="Greys")
+    ax = plotting.plot_cells(values() / 2, stride=8, numbers=".1f", colors="Greys")
     assert [text.get_text() for text in ax.texts] == [f"{n / 2:.1f}" for n in range(15)]
     assert [text.get_position() for text in ax.texts] == [(4 + 8 * (n % 5), 4 + 8 * (n // 5)) for n in range(15)]
     assert ax.texts[0].get_color() == "black"  # on white
@@ -101,7 +101,7 @@ def test_what_is_no_channel_is_refused(wrong):
 
 def test_a_line_at_every_edge_of_a_cell():
     ax = plotting.show_image(torch.zeros(3, 24, 40))
-    plotting.draw_grid(ax, 8, colour="red", opacity=0.5)
+    plotting.draw_grid(ax, 8, color="red", opacity=0.5)
     (lines,) = ax.collections
     ends = [segment.tolist() for segment in lines.get_segments()]
     down = [[[x, 0], [x, 24]] for x in range(0, 41, 8)]
@@ -146,7 +146,7 @@ def test_neighbouring_bins_differ_in_colour_and_in_distance_from_their_edge():
     for i in range(3):
         for j in range(3):
             box, colour = found[i, j]
-            np.testing.assert_allclose(colour, bin_colour(i, j))
+            np.testing.assert_allclose(colour, bin_color(i, j))
             for di, dj in ((0, 1), (1, 0), (1, 1), (1, -1)):
                 if i + di < 3 and 0 <= j + dj < 3:
                     assert not np.allclose(colour, found[i + di, j + dj][1])
@@ -166,7 +166,7 @@ def test_an_empty_bin_is_not_drawn():
 @pytest.mark.parametrize("stride", [1, 8])
 def test_rings_around_the_middle_of_cells(stride):
     ax = plotting.plot_cells(values(), stride=stride)
-    plotting.mark_cells(ax, [(0, 4), (2, 1)], stride=stride, colour="cyan")
+    plotting.mark_cells(ax, [(0, 4), (2, 1)], stride=stride, color="cyan")
     (rings,) = ax.collections
     np.testing.assert_allclose(rings.get_offsets(), np.array([[4.5, 0.5], [1.5, 2.5]]) * stride)
     assert not len(rings.get_facecolors()), "the value must stay visible"

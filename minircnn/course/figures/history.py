@@ -1,4 +1,4 @@
-"""Four detectors in one figure: what they find beside how long they take, and one picture as each of them sees it."""
+"""Four detectors in one figure: what they find beside how long they take, and one image as each of them sees it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from minircnn.plotting.pictures import NOTEBOOK_WIDTH, Objects, Picture, draw_objects, image_grid, plot_proposals
+from minircnn.course.figures.charts import plot_proposals
+from minircnn.plotting import NOTEBOOK_WIDTH, Image, Objects, draw_objects, image_grid
 
-# Stages have the colours that they have in the notebooks: red where one waits for selective search, green where the
+# Stages have the colors that they have in the notebooks: red where one waits for selective search, green where the
 # network proposes itself.
-STAGE_COLOURS = {
+STAGE_COLORS = {
     "selective search": "#c22f2f",
     "convolutions": "#1f6fb4",
     "region proposal network": "#2a7a64",
@@ -24,7 +25,7 @@ STAGE_COLOURS = {
     "selection": "#8a8a8a",
     "masks": "#7a4fa3",
 }
-_BOX, _MASK = "#4d4d4d", STAGE_COLOURS["masks"]
+_BOX, _MASK = "#4d4d4d", STAGE_COLORS["masks"]
 _BAR = 0.68  # height of a detector's bars; the next detector is 1 away
 _TIME = 0.24  # height of the bar of its time
 _LEAST_LABEL = 8  # percent: in a narrower part of a bar its number has no room
@@ -38,7 +39,7 @@ class Row:
         name: stands in front of its bars.
         box: average precision of boxes, in [0, 1].
         mask: the same of masks, or None.
-        times: panel by panel, milliseconds by stage; names of stages are those of :data:`STAGE_COLOURS`.
+        times: panel by panel, milliseconds by stage; names of stages are those of :data:`STAGE_COLORS`.
         totals: panel by panel, milliseconds of all stages. They need not be the sums, as medians are not.
     """
 
@@ -50,10 +51,10 @@ class Row:
 
 
 def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP50") -> Figure:
-    """Average precision beside the time for a picture, a row for each detector.
+    """Average precision beside the time for an image, a row for each detector.
 
     Time has two bars in a row, both on a linear axis. The dark one is as long as the time itself, beside the longest of
-    its panel: the fastest is hundreds of times as fast as the slowest, and so its bar is all but gone. The coloured one
+    its panel: the fastest is hundreds of times as fast as the slowest, and so its bar is all but gone. The colored one
     below has full length for every detector, and is divided as its stages divide its time.
 
     Args:
@@ -74,8 +75,8 @@ def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP
             raise ValueError(f"{row.name} must have times and a total for each of the {len(titles)} titles")
         if not all(value > 0 for value in (*row.totals, *(sum(times.values()) for times in row.times))):
             raise ValueError(f"{row.name}: times and totals must be positive, but are {row.times} and {row.totals}")
-        if unknown := {stage for times in row.times for stage in times} - set(STAGE_COLOURS):
-            known = ", ".join(STAGE_COLOURS)
+        if unknown := {stage for times in row.times for stage in times} - set(STAGE_COLORS):
+            known = ", ".join(STAGE_COLORS)
             raise ValueError(f"{row.name}: there is no stage {sorted(unknown)[0]!r}; there are {known}")
     figure, axes = plt.subplots(
         1,
@@ -92,8 +93,8 @@ def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP
         _draw_times(ax, [row.times[panel] for row in rows], [row.totals[panel] for row in rows], title)
     first.set_yticks(range(len(rows)), [row.name for row in rows])
     first.set_ylim(len(rows) - 0.5, -0.5)
-    used = [stage for stage in STAGE_COLOURS if any(stage in times for row in rows for times in row.times)]
-    handles = [Patch(color=STAGE_COLOURS[stage], label=stage) for stage in used]
+    used = [stage for stage in STAGE_COLORS if any(stage in times for row in rows for times in row.times)]
+    handles = [Patch(color=STAGE_COLORS[stage], label=stage) for stage in used]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)
     return figure
@@ -104,9 +105,9 @@ def _draw_accuracy(ax: Axes, rows: Sequence[Row], accuracy: str) -> None:
     for y, row in enumerate(rows):
         bars = [("boxes", row.box, _BOX), *([("masks", row.mask, _MASK)] if row.mask is not None else [])]
         tall = _BAR / len(bars)
-        for k, (kind, value, colour) in enumerate(bars):
+        for k, (kind, value, color) in enumerate(bars):
             middle = y - _BAR / 2 + (k + 0.5) * tall
-            ax.barh(middle, 100 * value, tall * 0.94, color=colour)
+            ax.barh(middle, 100 * value, tall * 0.94, color=color)
             text = f"{100 * value:.0f}" + (f" {kind}" if len(bars) > 1 else "")
             ax.text(100 * value - 1.5, middle, text, ha="right", va="center", fontsize=8.5, color="white")
     ax.set(xlim=(0, 100), xticks=[0, 25, 50, 75], xlabel="percent")
@@ -124,13 +125,13 @@ def _draw_times(ax: Axes, rows: Sequence[Mapping[str, float]], totals: Sequence[
         middle, tall = top + (_TIME + _BAR) / 2, _BAR - _TIME
         for (stage, time), share, end in zip(times.items(), shares, shares.cumsum(), strict=True):
             left = end - share
-            ax.barh(middle, share, tall, left=left, color=STAGE_COLOURS[stage], edgecolor="white", linewidth=0.5)
+            ax.barh(middle, share, tall, left=left, color=STAGE_COLORS[stage], edgecolor="white", linewidth=0.5)
             if share >= _LEAST_LABEL:
                 # Of the total, as in tables: the sum of medians, which makes the bar whole, is a little off it.
                 label = f"{100 * time / total:.0f}"
                 ax.text(left + share / 2, middle, label, ha="center", va="center", fontsize=8.5, color="white")
     ax.set(xlim=(0, 124), xticks=[0, 25, 50, 75, 100])
-    ax.set(xlabel="dark: time for a picture, percent of the longest\ncolours: where it goes, percent of it")
+    ax.set(xlabel="dark: time for an image, percent of the longest\ncolors: where it goes, percent of it")
     ax.set_title(title, fontsize=10)
     _bare(ax)
 
@@ -157,16 +158,16 @@ def _bare(ax: Axes) -> None:
 
 
 def plot_generations(
-    image: Picture,
+    image: Image,
     views: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
     *,
     width: float = NOTEBOOK_WIDTH,
 ) -> np.ndarray:
-    """One picture as each of several detectors sees it: above its proposals, below what it makes of them.
+    """One image as each of several detectors sees it: above its proposals, below what it makes of them.
 
     Args:
-        image: the picture, see :func:`minircnn.plotting.show_image`.
+        image: the image, see :func:`minircnn.plotting.show_image`.
         views: for each detector ``name``, ``proposals`` ``(P, 4)`` and ``found``, its detections, which may have
             ``masks`` bool. Scores are not shown: those of support vector machines and probabilities look alike.
         classes: names by label.

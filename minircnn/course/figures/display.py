@@ -12,20 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-DPI = 100
-LIGHT = 60_000  # bytes; a lighter picture is not worth touching
-# Two pictures look alike while in 99 of 100 blocks of 4×4 pixels the mean colour, which is what the eye takes for the
-# colour of a place, differs by no more than this, of 255. (Dithering spreads its error within such a block.)
+from minircnn.plotting import render_png
+
+LIGHT = 60_000  # bytes; a lighter image is not worth touching
+# Two images look alike while in 99 of 100 blocks of 4×4 pixels the mean color, which is what the eye takes for the
+# color of a place, differs by no more than this, of 255. (Dithering spreads its error within such a block.)
 ALIKE = 8.0
 
 
 def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
     """Show a figure in the notebook, once, and close it.
 
-    The cell's output holds the picture, with the alt text in its metadata, and the alt text again as the plain-text
+    The cell's output holds the image, with the alt text in its metadata, and the alt text again as the plain-text
     form. nbconvert's classic template writes the one in the metadata into its pages for screen readers (``jupyter
-    nbconvert --to html --template classic``); its default template, lab, does not, and says of every picture that it
-    has no description. nbval compares the plain text and not the picture, so state in it the facts that the picture
+    nbconvert --to html --template classic``); its default template, lab, does not, and says of every image that it
+    has no description. nbval compares the plain text and not the image, so state in it the facts that the image
     shows. Outside of a notebook the alt text is printed.
 
     Args:
@@ -36,7 +37,7 @@ def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
         ValueError: The alt text is empty.
     """
     if not isinstance(alt, str) or not alt.strip():
-        raise ValueError("alt is empty: say in a sentence what the picture shows")
+        raise ValueError("alt is empty: say in a sentence what the image shows")
     owner = _figure_of(figure)
     png = compress_png(render_png(owner))
     plt.close(owner)
@@ -44,7 +45,7 @@ def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
 
 
 def publish(data: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Hand a picture to the running notebook; print its text where there is none."""
+    """Hand an image to the running notebook; print its text where there is none."""
     try:
         from IPython import get_ipython
         from IPython.display import publish_display_data
@@ -57,19 +58,10 @@ def publish(data: dict[str, Any], metadata: dict[str, Any]) -> None:
         publish_display_data(data, metadata)
 
 
-def render_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """A figure as PNG of its own size, on white, whatever the reader's matplotlib settings are; it names its maker."""
-    buffer = io.BytesIO()
-    # rc_context restores the settings: "tight" would make the size of the picture depend on the length of its texts.
-    with plt.rc_context({"savefig.bbox": None}):
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": "minircnn"})
-    return buffer.getvalue()
-
-
 def compress_png(png: bytes) -> bytes:
-    """The same picture in 256 colours, if that is smaller and looks alike; else as it was.
+    """The same image in 256 colors, if that is smaller and looks alike; else as it was.
 
-    A stored notebook has to stay below 2 MB, and a photograph in 256 colours takes about a third of its full size.
+    A stored notebook has to stay below 2 MB, and a photograph in 256 colors takes about a third of its full size.
 
     Args:
         png: A PNG file.
@@ -81,7 +73,7 @@ def compress_png(png: bytes) -> bytes:
         return png
     with Image.open(io.BytesIO(png)) as file:
         full = file.convert("RGB")
-    few = _to_256_colours(full)
+    few = _to_256_colors(full)
     if _difference(full, few.convert("RGB")) > ALIKE:
         return png
     buffer = io.BytesIO()
@@ -89,13 +81,13 @@ def compress_png(png: bytes) -> bytes:
     return min(png, buffer.getvalue(), key=len)
 
 
-def _to_256_colours(image: Image.Image) -> Image.Image:
+def _to_256_colors(image: Image.Image) -> Image.Image:
     """With a palette of its own, dithered. Pillow dithers only with a palette that it is given, hence in two steps."""
-    # Every ninth pixel knows the colours well enough, in a tenth of the time.
+    # Every ninth pixel knows the colors well enough, in a tenth of the time.
     sample = image.resize((max(1, image.width // 3), max(1, image.height // 3)), Image.Resampling.NEAREST)
-    colours = sample.quantize(255, method=Image.Quantize.MAXCOVERAGE).getpalette()[: 255 * 3]
+    colors = sample.quantize(255, method=Image.Quantize.MAXCOVERAGE).getpalette()[: 255 * 3]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*colours, 255, 255, 255])  # the paper has to stay white
+    palette.putpalette([*colors, 255, 255, 255])  # the paper has to stay white
     return image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
 

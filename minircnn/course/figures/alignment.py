@@ -1,7 +1,7 @@
-"""A region as RoIPool and as RoIAlign see it, on the picture and on its feature map.
+"""A region as RoIPool and as RoIAlign see it, on the image and on its feature map.
 
-Cell (row i, column j) of the map covers the square from (j, i) to (j + 1, i + 1) in cells; in the picture it is as many
-pixels wide as the picture has pixels for each cell, which need not be a whole number.
+Cell (row i, column j) of the map covers the square from (j, i) to (j + 1, i + 1) in cells; in the image it is as many
+pixels wide as the image has pixels for each cell, which need not be a whole number.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
-from minircnn.plotting.colours import Colour
-from minircnn.plotting.marks import draw_box
-from minircnn.plotting.pictures import NOTEBOOK_WIDTH, TITLE_SIZE, Picture, as_pixels, show_image
-from minircnn.plotting.regions import plot_cells
+from minircnn.course.figures.regions import plot_cells
+from minircnn.plotting import NOTEBOOK_WIDTH, TITLE_SIZE, Color, Image, as_pixels, draw_box, show_image
 from minircnn.pooling import Misalignment, misalignment
 
-EXACT: Colour = (1.0, 0.6, 0.0)  # the region itself
-POOLED: Colour = (0.0, 0.85, 1.0)  # the cells that RoIPool takes
-ROUNDED_DOWN: Colour = (1.0, 0.35, 0.85)
+EXACT: Color = (1.0, 0.6, 0.0)  # the region itself
+POOLED: Color = (0.0, 0.85, 1.0)  # the cells that RoIPool takes
+ROUNDED_DOWN: Color = (1.0, 0.35, 0.85)
 
 _HIGHEST = 4.8  # inches of a figure
 _LINE = 2.2  # points; leaves of the dark rim enough to be seen
@@ -32,7 +30,7 @@ _FEW = 40  # cells along an axis up to which each edge gets a tick
 
 
 def plot_misalignment(
-    image: Picture,
+    image: Image,
     region: Sequence[float],
     feature_size: tuple[int, int],
     *,
@@ -46,18 +44,18 @@ def plot_misalignment(
 ) -> np.ndarray:
     """A region, the whole cells that RoIPool takes for it, and the points where RoIAlign samples.
 
-    Left, or first, the picture with the edges of the map's cells; ticks count pixels. Right the map; ticks count cells.
+    Left, or first, the image with the edges of the map's cells; ticks count pixels. Right the map; ticks count cells.
     The numbers are those of :func:`minircnn.pooling.misalignment`.
 
     Args:
-        image: The picture, see :func:`show_image`.
+        image: The image, see :func:`show_image`.
         region: x1, y1, x2, y2 in pixels.
         feature_size: ``(height, width)`` of the map in cells.
         output_size: Rows and columns of bins.
         sampling_ratio: Points of a bin along an axis.
-        features: ``(h, w)`` one channel of the map; by default the mean brightness of the picture in each cell.
+        features: ``(h, w)`` one channel of the map; by default the mean brightness of the image in each cell.
         rounded_down: Whether to draw also the cells that are left when fractions are dropped.
-        window: x1, y1, x2, y2 in pixels of the part that is shown, within the picture; by default all of it.
+        window: x1, y1, x2, y2 in pixels of the part that is shown, within the image; by default all of it.
         axes: Two axes to draw on; by default a new figure, which gets a legend.
         titles: Of the two; by default they say what to look at.
 
@@ -65,7 +63,7 @@ def plot_misalignment(
         ``(2,)`` array of the axes.
 
     Raises:
-        ValueError: No picture, an empty region or window, a map of another size, or another number of axes.
+        ValueError: No image, an empty region or window, a map of another size, or another number of axes.
     """
     height, width = as_pixels(image).shape[:2]
     found = misalignment(region, (height, width), feature_size, output_size, sampling_ratio)
@@ -80,14 +78,14 @@ def plot_misalignment(
         _, axes = plt.subplots(1, 2, figsize=(NOTEBOOK_WIDTH, tall), layout="constrained")
     axes = np.asarray(axes, dtype=object)
     if axes.shape != (2,):
-        raise ValueError(f"axes must be two, one for the picture and one for the map, but have shape {axes.shape}")
+        raise ValueError(f"axes must be two, one for the image and one for the map, but have shape {axes.shape}")
     titles = titles or _titles(found)
     show_image(image, ax=axes[0], title=titles[0])
-    plot_cells(cells, colours="gray", ax=axes[1], title=titles[1])
+    plot_cells(cells, colors="gray", ax=axes[1], title=titles[1])
     for ax, unit, cell in ((axes[0], "pixels", stride), (axes[1], "cells", (1.0, 1.0))):
         _draw_edges(ax, cell, feature_size)
         _draw_region(ax, found, cell, rounded_down)
-        x, y = cell[0] / stride[0], cell[1] / stride[1]  # a pixel of the picture in the units of these axes
+        x, y = cell[0] / stride[0], cell[1] / stride[1]  # a pixel of the image in the units of these axes
         ax.set(xlim=(left * x, right * x), ylim=(bottom * y, top * y))
         _count(ax, unit)
     if own_figure:
@@ -97,17 +95,17 @@ def plot_misalignment(
 
 
 def _checked_window(window: Sequence[float] | None, height: int, width: int) -> tuple[float, float, float, float]:
-    """The part of the picture that is shown, all of it by default."""
+    """The part of the image that is shown, all of it by default."""
     left, top, right, bottom = (0, 0, width, height) if window is None else (float(edge) for edge in window)
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
         raise ValueError(f"window must be x1 < x2 and y1 < y2 within {width} by {height} pixels, but is {window}")
     return left, top, right, bottom
 
 
-def _brightness(image: Picture, feature_size: tuple[int, int]) -> Tensor:
-    """The picture's mean brightness over each cell: (h, w). Pixels on an edge count in both cells."""
-    grey = torch.from_numpy(as_pixels(image).mean(axis=2))
-    return F.adaptive_avg_pool2d(grey[None, None], feature_size)[0, 0]
+def _brightness(image: Image, feature_size: tuple[int, int]) -> Tensor:
+    """The image's mean brightness over each cell: (h, w). Pixels on an edge count in both cells."""
+    gray = torch.from_numpy(as_pixels(image).mean(axis=2))
+    return F.adaptive_avg_pool2d(gray[None, None], feature_size)[0, 0]
 
 
 def _titles(found: Misalignment) -> tuple[str, str]:
@@ -125,8 +123,8 @@ def _draw_edges(ax: Axes, cell: tuple[float, float], feature_size: tuple[int, in
     height, width = feature_size
     x, y = np.arange(width + 1) * cell[0], np.arange(height + 1) * cell[1]
     lines = [[(a, 0), (a, y[-1])] for a in x] + [[(0, b), (x[-1], b)] for b in y]
-    for colour, line, opacity in (("black", 1.4, 0.25), ("white", 0.6, 0.7)):  # seen on a bright sky and on a dark map
-        ax.add_collection(LineCollection(lines, colors=colour, linewidths=line, alpha=opacity, zorder=3), autolim=False)
+    for color, line, opacity in (("black", 1.4, 0.25), ("white", 0.6, 0.7)):  # seen on a bright sky and on a dark map
+        ax.add_collection(LineCollection(lines, colors=color, linewidths=line, alpha=opacity, zorder=3), autolim=False)
 
 
 def _draw_region(ax: Axes, found: Misalignment, cell: tuple[float, float], rounded_down: bool) -> None:
@@ -134,8 +132,8 @@ def _draw_region(ax: Axes, found: Misalignment, cell: tuple[float, float], round
     boxes = [("RoIPool: whole cells", found.pooled, POOLED, False), ("region", found.exact, EXACT, False)]
     if rounded_down:
         boxes.insert(1, ("rounded down", found.rounded_down, ROUNDED_DOWN, True))
-    for label, box, colour, dashed in boxes:
-        draw_box(ax, np.multiply(box, (*cell, *cell)), colour, dashed=dashed)
+    for label, box, color, dashed in boxes:
+        draw_box(ax, np.multiply(box, (*cell, *cell)), color, dashed=dashed)
         ax.patches[-1].set(label=label, linewidth=_LINE)
     x, y = (found.points[..., axis].flatten().numpy() * cell[axis] for axis in (0, 1))
     ax.scatter(

@@ -12,7 +12,8 @@ from string import Template
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from minircnn.plotting.display import DPI, compress_png, render_png
+from minircnn.course.figures.display import compress_png
+from minircnn.plotting import DPI, render_png
 
 DENSITY = 2  # dots of a picture for each pixel of the page, so that letters in it are sharp on any screen
 

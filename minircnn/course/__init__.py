@@ -1,0 +1,1 @@
+"""What only the notebooks need. Nothing in the rest of the package imports it."""

@@ -1,0 +1,59 @@
+"""Every figure that the notebooks show, those of :mod:`minircnn.plotting` included.
+
+Functions that draw return matplotlib axes, so that you can add to them; :func:`show` puts the result into the notebook
+with a text that says what can be seen.
+"""
+
+from minircnn.course.figures.alignment import plot_misalignment
+from minircnn.course.figures.charts import (
+    label_map_colors,
+    plot_label_map,
+    plot_losses,
+    plot_pr_curves,
+    plot_proposals,
+)
+from minircnn.course.figures.display import show
+from minircnn.course.figures.history import plot_generations, plot_history
+from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
+from minircnn.plotting import (
+    class_color,
+    draw_box,
+    draw_labels,
+    draw_masks,
+    draw_objects,
+    image_grid,
+    plot_detections,
+    render_png,
+    show_image,
+    text_color,
+)
+
+__all__ = [
+    "class_color",
+    "contact_sheet",
+    "draw_bins",
+    "draw_box",
+    "draw_grid",
+    "draw_labels",
+    "draw_masks",
+    "draw_objects",
+    "image_grid",
+    "label_map_colors",
+    "mark_cells",
+    "plot_cells",
+    "plot_detections",
+    "plot_filters",
+    "plot_generations",
+    "plot_history",
+    "plot_label_map",
+    "plot_losses",
+    "plot_maps",
+    "plot_misalignment",
+    "plot_pr_curves",
+    "plot_proposals",
+    "render_png",
+    "show",
+    "show_image",
+    "text_color",
+]
