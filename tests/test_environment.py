@@ -6,7 +6,9 @@ import sys
 from importlib import metadata
 
 import pytest
-from minircnn.environment import (
+
+from minircnn.course import environment
+from minircnn.course.environment import (
     GIGABYTE,
     Check,
     check_cores,
@@ -19,8 +21,6 @@ from minircnn.environment import (
     report,
     summary,
 )
-
-from minircnn import environment
 
 
 def versions(**known):
@@ -199,7 +199,7 @@ def test_everything_is_checked(tmp_path):
 
 def test_module_needs_nothing_but_python():
     """Without any installed package (-S: no site-packages) it still says what is missing."""
-    code = "from minircnn.environment import *; print(report(check_environment()))"
+    code = "from minircnn.course.environment import *; print(report(check_environment()))"
     run = subprocess.run(
         [sys.executable, "-S", "-c", code],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""All pictures are drawn without a screen, and pages are read by a program that knows nothing of what wrote them."""
+"""All images are drawn without a screen, and pages are read by a program that knows nothing of what wrote them."""
 
 from html.parser import HTMLParser
 

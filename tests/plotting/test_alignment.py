@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection, PathCollection
 
 from minircnn.course import figures as plotting
 
-# A picture of 40 by 60 pixels (height, width) on a map of 5 by 12 cells: 5 pixels a cell across, 8 down.
+# An image of 40 by 60 pixels (height, width) on a map of 5 by 12 cells: 5 pixels a cell across, 8 down.
 SIZE, CELLS = (40, 60), (5, 12)
 REGION = (11.0, 9.0, 38.0, 29.0)  # cells 2.2, 1.125, 7.6, 3.625: RoIPool rounds to 2, 1, 8, 4 and takes the last ones
 POOLED = [2, 1, 9, 5]  # in cells, half open

@@ -24,7 +24,7 @@ def shown(ax):
 
 
 def rectangles(ax):
-    """Corners, colour and linewidth of each rectangle."""
+    """Corners, color and linewidth of each rectangle."""
     patches = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     return [
         ([*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3]) for p in patches
@@ -89,7 +89,7 @@ def test_filters_are_in_order_and_left_as_they_were():
     [
         (torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
         (torch.zeros(3, 7, 7), r"not \(3, 7, 7\)"),
-        (torch.zeros(0, 3, 7, 7), "filters that look at colours"),
+        (torch.zeros(0, 3, 7, 7), "filters that look at colors"),
         (torch.full((2, 3, 2, 2), float("nan")), "nan or infinity"),
         (torch.full((2, 3, 2, 2), float("inf")), "nan or infinity"),
     ],
@@ -147,7 +147,7 @@ def test_gaps_are_the_same_share_of_small_and_large_maps():
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (torch.zeros(1, 3, 4, 4), r"those of one picture, not \(1, 3, 4, 4\)"),
+        (torch.zeros(1, 3, 4, 4), r"those of one image, not \(1, 3, 4, 4\)"),
         (torch.zeros(0, 4, 4), r"\(C, h, w\)"),
         (torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
         (torch.tensor([[[float("nan"), 1.0]]]), "ReLU"),
@@ -163,7 +163,7 @@ def test_what_are_no_maps_is_refused(maps, message):
 
 
 def place_of(ax, image):
-    """Upper left corner x, y of a picture in a sheet, found by looking for it."""
+    """Upper left corner x, y of an image in a sheet, found by looking for it."""
     canvas, wanted = shown(ax), image.permute(1, 2, 0).numpy()
     height, width = wanted.shape[:2]
     for y in range(canvas.shape[0] - height + 1):
@@ -171,7 +171,7 @@ def place_of(ax, image):
             part = canvas[y : y + height, x : x + width]
             if np.allclose(part[0, 0], wanted[0, 0]) and np.allclose(part, wanted, atol=1e-6):
                 return x, y
-    raise AssertionError("the picture is not in the sheet")
+    raise AssertionError("the image is not in the sheet")
 
 
 def test_sheet_holds_pictures_row_by_row():
@@ -205,7 +205,7 @@ def test_frames_boxes_and_captions_belong_to_their_pictures():
     (x1, y1), (x2, y2) = places[1], places[2]
     assert white == [[x1, y1, x1 + 30, y1 + 20], [x2 + 2, y2 + 3, x2 + 10, y2 + 12]]
     for (x, y), (corners, colour), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
-        assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the picture, hiding none of it
+        assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the image, hiding none of it
         assert colour == pytest.approx(plotting.class_color(label))
     assert [text.get_text() for text in ax.texts] == captions
     display.render_png(ax.get_figure())  # matplotlib parses a formula, or what it takes for one, when it draws it
@@ -248,7 +248,7 @@ def test_row_titles_stand_beside_their_rows_and_are_not_cut_off():
 
 
 def test_new_figure_has_no_empty_space():
-    """The sheet touches the paper's edges, all but its own white margins: measured on the rendered picture."""
+    """The sheet touches the paper's edges, all but its own white margins: measured on the rendered image."""
     ax = plotting.contact_sheet(torch.zeros(6, 3, 64, 64), columns=3, width=6)
     drawn = np.asarray(Image.open(io.BytesIO(display.render_png(ax.get_figure()))).convert("L"))
     assert drawn.shape[1] == 600
@@ -281,7 +281,7 @@ def test_one_column_too_many_leaves_white():
         ({"boxes": [None] * 2}, "2 boxes for 3 images"),
         ({"row_titles": ["a"] * 3}, "3 row_titles for 2 rows"),
         ({"columns": 0}, "columns is 0"),
-        ({"images": torch.full((3, 3, 4, 4), -2.0)}, "undo normalisation"),
+        ({"images": torch.full((3, 3, 4, 4), -2.0)}, "undo normalization"),
     ],
 )
 def test_sheets_that_do_not_fit_are_refused(change, message):

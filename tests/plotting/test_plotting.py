@@ -1,4 +1,4 @@
-"""What is drawn against what was given: rectangles, texts, pixels, colours, alt texts."""
+"""What is drawn against what was given: rectangles, texts, pixels, colors, alt texts."""
 
 import base64
 import copy
@@ -62,13 +62,13 @@ def render(ax):
 
 
 def pixel_of(ax, x, y):
-    """The rendered colour at a place of the picture."""
+    """The rendered color at a place of the image."""
     drawn = render(ax)
     column, row = ax.transData.transform((x, y)) * 100 / ax.get_figure().dpi
     return drawn[int(drawn.shape[0] - row), int(column)]
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------------ images
 
 
 def test_picture_lies_on_its_own_pixels():
@@ -100,7 +100,7 @@ def test_all_forms_of_a_picture_show_the_same():
         (torch.zeros(3, 0, 5), "shape"),
         (torch.zeros(2, 3, 4, 5), "shape"),
         (np.zeros((3, 40, 60)), "shape"),
-        (torch.full((3, 4, 5), -2.0), "undo normalisation"),
+        (torch.full((3, 4, 5), -2.0), "undo normalization"),
         (torch.full((3, 4, 5), 255.0), "from 255 to 255"),
         (torch.full((3, 4, 5), float("nan")), "must lie in"),
     ],
@@ -174,7 +174,7 @@ def test_mask_overlay_is_coloured_where_the_mask_is_and_only_there():
     below = second & ~first
     np.testing.assert_allclose(overlay[below][:, :3], [plotting.class_color(2)] * below.sum())
     assert ax.images[1].get_extent() == [0, 60, 40, 0]
-    assert ax.images[1].get_interpolation() == "nearest"  # any other blends colour into the neighbours when drawn
+    assert ax.images[1].get_interpolation() == "nearest"  # any other blends color into the neighbors when drawn
 
 
 def test_mask_is_seen_in_the_rendered_picture():
@@ -284,7 +284,7 @@ def test_text_is_larger_on_a_larger_picture_and_smaller_among_many():
         ({"labels": None}, "need 'boxes' and 'labels'"),
         (
             {"masks": torch.zeros(2, 39, 60, dtype=torch.bool)},
-            r"masks of size \(39, 60\) for a picture of size \(40, 60\)",
+            r"masks of size \(39, 60\) for an image of size \(40, 60\)",
         ),
         ({"scores": torch.tensor([0.5])}, "different numbers"),
     ],
@@ -443,7 +443,7 @@ def test_label_map_has_one_colour_for_each_region_and_lines_between():
     labels[:, 10:20], labels[:, 20:] = 1, 7
     shown = np.asarray(plotting.plot_label_map(labels).images[0].get_array())
     inner = {number: {tuple(c) for c in np.round(shown[labels == number], 9)} for number in (0, 1, 7)}
-    assert [len(inner[number]) for number in (0, 1, 7)] == [2, 2, 1]  # its colour, and its dark line at the right
+    assert [len(inner[number]) for number in (0, 1, 7)] == [2, 2, 1]  # its color, and its dark line at the right
     colours = plotting.label_map_colors(labels)
     line = np.zeros((20, 30), dtype=bool)
     line[:, [9, 19]] = True
@@ -474,7 +474,7 @@ def test_what_is_no_label_map_is_refused(labels):
         plotting.plot_label_map(labels, picture())
 
 
-# ------------------------------------------------------------------------------------------------------------- colours
+# ------------------------------------------------------------------------------------------------------------- colors
 
 # Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color vision deficiency",
 # severity 1.
@@ -487,7 +487,7 @@ COLOUR_BLIND = {
 
 
 def least_difference(colours):
-    """The smallest CIEDE2000 difference between two of some colours."""
+    """The smallest CIEDE2000 difference between two of some colors."""
     lab = rgb2lab(np.asarray(colours)[None])[0]
     difference = deltaE_ciede2000(lab[:, None], lab[None])
     return difference[~np.eye(len(lab), dtype=bool)].min()
@@ -576,8 +576,8 @@ def test_size_does_not_depend_on_the_readers_settings(published):
 
 
 def test_show_outside_of_a_notebook_prints_the_text(capsys):
-    plotting.show(plotting.show_image(picture()), alt="A picture.")
-    assert capsys.readouterr().out == "A picture.\n"
+    plotting.show(plotting.show_image(picture()), alt="An image.")
+    assert capsys.readouterr().out == "An image.\n"
 
 
 def test_photograph_becomes_lighter_and_looks_alike():

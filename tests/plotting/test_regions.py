@@ -16,7 +16,7 @@ def values(height=3, width=5):
 
 
 def drawn(ax):
-    """(height, width, 3) the colours in the middle of each cell of a map with a stride of 1, as they are rendered."""
+    """(height, width, 3) the colors in the middle of each cell of a map with a stride of 1, as they are rendered."""
     figure = ax.get_figure()
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
@@ -26,7 +26,7 @@ def drawn(ax):
 
 
 def outlines(ax):
-    """x1, y1, x2, y2 and edge colour of each bin, in the order of drawing."""
+    """x1, y1, x2, y2 and edge color of each bin, in the order of drawing."""
     boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
     return [
         ([p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3])
