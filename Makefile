@@ -8,6 +8,8 @@
 #   make notebooks-check   the notebooks alone
 #   make lint        ruff: lint and format
 #   make notebooks   run every notebook and store its outputs
+#   make benchmark   our operations against their references (make benchmark ARGS="boxes pooling")
+#   make history     the four detectors side by side         (make history ARGS=--update)
 #
 #   CPU=1            install torch without the packages for NVIDIA GPUs, which take gigabytes on Linux
 #   PYTHON=…         the Python to build .venv from
@@ -29,7 +31,7 @@ INSTALLED := $(VENV)/installed
 # In the recipes `value` keeps it from expanding names and arguments.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 
-.PHONY: course demo test unit coverage notebooks-check lint notebooks clean
+.PHONY: course demo test unit coverage notebooks-check lint notebooks benchmark history clean
 
 course: $(INSTALLED)
 	$(BIN)/jupyter lab $(value ARGS) notebooks/00_start_here.ipynb
@@ -60,6 +62,9 @@ lint: $(INSTALLED)
 
 notebooks: $(INSTALLED)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
+
+benchmark history: $(INSTALLED)
+	$(BIN)/python -m workshop.$@ $(value ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage*

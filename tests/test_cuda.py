@@ -14,9 +14,9 @@ import torchvision
 from typer.testing import CliRunner
 
 from minircnn.alexnet import AlexNet
-from minircnn.benchmarks.published import pair
 from minircnn.boxes import batched_nms, box_iou, nms
 from minircnn.cli import app
+from minircnn.course.compare import pair
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
 from minircnn.fast_rcnn import fast_rcnn_alexnet

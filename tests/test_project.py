@@ -26,7 +26,7 @@ HISTORY = [
     *["shipped", "files", "weights", "cache"],
     *["boxes", "targets", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
-    *["datasets", "evaluation", "training", "experiments", "plotting", "course", "benchmarks", "history"],
+    *["datasets", "evaluation", "training", "experiments", "plotting", "course", "history"],
     *["cli", "__main__"],
 ]
 

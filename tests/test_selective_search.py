@@ -485,7 +485,7 @@ def test_bad_arguments_are_refused():
 
 
 def test_photographs(real_data):
-    """Well below what is measured (python -m minircnn.benchmarks.selective_search), well above chance."""
+    """Well below what is measured (python -m workshop.benchmarks.selective_search), well above chance."""
     from minircnn.datasets import CocoDataset
 
     photographs = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from minircnn.benchmarks.timing import limit_threads
 from minircnn.boxes import box_iou
+from minircnn.course.compare import limit_threads
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
 from minircnn.files import sha256
 from minircnn.history.detectors import Generation, count_parameters

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
-from minircnn.benchmarks.timing import limit_threads
+from minircnn.course.compare import limit_threads
 from minircnn.datasets.toytown.photographs import load_photograph
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, load_alexnet
-from minircnn.benchmarks.timing import limit_threads
+from minircnn.course.compare import limit_threads
 from minircnn.history.detectors import GENERATIONS, Generation
 from minircnn.rcnn import RCNN
 from minircnn.training import (

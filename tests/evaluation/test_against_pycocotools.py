@@ -6,17 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minircnn.benchmarks.evaluation import (
-    encode_masks,
-    for_pycocotools,
-    largest_difference,
-    random_detections,
-    random_targets,
-    run_pycocotools,
-)
+from minircnn.course.compare import encode_masks, for_pycocotools, largest_difference, run_pycocotools
 from minircnn.datasets import CocoDataset, ToyTown
 from minircnn.datasets.coco import decode_masks
 from minircnn.evaluation import evaluate
+from workshop.benchmarks.evaluation import random_detections, random_targets
 
 TOLERANCE = 1e-9
 

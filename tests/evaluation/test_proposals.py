@@ -4,8 +4,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou as torchvision_iou
 
-from minircnn.benchmarks.evaluation import random_targets
 from minircnn.evaluation import mean_best_overlap, proposal_recall
+from workshop.benchmarks.evaluation import random_targets
 
 COUNTS = [1, 3, 10, 1000]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from minircnn.benchmarks.evaluation import random_detections, random_targets
 from minircnn.evaluation import evaluate
 from minircnn.evaluation.curves import RECALLS_VOC2007, average_at_points
+from workshop.benchmarks.evaluation import random_detections, random_targets
 
 NAMES = ["background", "person", "car", "zeppelin"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from minircnn.benchmarks.evaluation import random_detections, random_targets
 from minircnn.evaluation import evaluate
+from workshop.benchmarks.evaluation import random_detections, random_targets
 
 
 def devkit(detections, targets, label, threshold, pixels=0):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from minircnn.alexnet import AlexNet
-from minircnn.benchmarks.references import torchvision_faster_rcnn
+from minircnn.course.compare import torchvision_faster_rcnn
 from minircnn.fast_rcnn import RoIConfig
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.transforms import Transform

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from minircnn.alexnet import AlexNet
-from minircnn.benchmarks.references import torchvision_mask_rcnn
+from minircnn.course.compare import torchvision_mask_rcnn
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
 from tests.fast_rcnn.conftest import CLASSES, TINY
 from tests.faster_rcnn.conftest import HEADS, PADDED, RPN_CONFIG, random_answers, some_pictures

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from minircnn.benchmarks.memory import peak_memory
+from minircnn.course.compare import peak_memory
 from minircnn.mask_rcnn import binary_masks, crop_masks, encode_pasted, paste_masks
 from tests.mask_rcnn.conftest import ellipses
 

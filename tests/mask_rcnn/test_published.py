@@ -1,6 +1,6 @@
 """The detectors with ResNet-50 and a feature pyramid against torchvision's, with the same weights.
 
-Random weights prove the same as published ones: see :func:`minircnn.benchmarks.published.pair`.
+Random weights prove the same as published ones: see :func:`minircnn.course.compare.pair`.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 import minircnn.mask_rcnn as ours
-from minircnn.benchmarks.published import pair as make_pair
+from minircnn.course.compare import pair as make_pair
 from minircnn.datasets import CocoDataset
 from minircnn.mask_rcnn import published
 from minircnn.mask_rcnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import ops
 
-from minircnn.benchmarks.memory import peak_memory
+from minircnn.course.compare import peak_memory
 from minircnn.pooling import roi_align, roi_align_separable
 from tests.pooling.test_roipool import anywhere, regions
 

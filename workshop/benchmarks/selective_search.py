@@ -1,15 +1,15 @@
 """Our selective search against OpenCV's, on photographs with known objects: what is found, and in what time.
 
-    python -m minircnn.benchmarks.selective_search --root IMAGES --annotations instances.json
+    python -m workshop.benchmarks.selective_search --root IMAGES --annotations instances.json
 
 Photographs at even places of the list sorted by image id were for choosing our settings; those at odd places are for
 reporting them (``--part report``, which is what you get).
 """
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,14 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from minircnn.benchmarks.timing import Case, limit_threads
 from minircnn.boxes import box_iou
 from minircnn.course.environment import available_cores
 from minircnn.datasets import CocoDataset
 from minircnn.evaluation import mean_best_overlap, proposal_recall
 from minircnn.selective_search import selective_search
+from workshop.benchmarks.timing import Case, limit_threads, quartiles
 
 COUNTS = (100, 500, 1000, 2000)
-Search = Callable[[Tensor], Tensor]
 
 
 def opencv_selective_search(image: Tensor) -> Tensor:
@@ -63,20 +62,17 @@ def cases() -> list[Case]:
         cv2.ximgproc.segmentation.createSelectiveSearchSegmentation  # noqa: B018 - absent from plain opencv-python
     except (ImportError, AttributeError):
         return []
-    found = []
-    for name in ("astronaut", "coffee"):
-        image = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1).float() / 255
-        size = f"{image.shape[1]}×{image.shape[2]}"
-        found.append(
-            Case(
-                name=f"selective search, {name} {size}",
-                reference="OpenCV fast",
-                ours=lambda image=image: selective_search(image),
-                theirs=lambda image=image: opencv_selective_search(image),
-                check=cover_most,
-            )
+    images = {name: torch.from_numpy(getattr(data, name)()).permute(2, 0, 1) / 255 for name in ("astronaut", "coffee")}
+    return [
+        Case(
+            name=f"selective search, {name} {image.shape[1]}×{image.shape[2]}",
+            reference="OpenCV fast",
+            ours=partial(selective_search, image),
+            theirs=partial(opencv_selective_search, image),
+            check=cover_most,
         )
-    return found
+        for name, image in images.items()
+    ]
 
 
 def cover_most(ours: Tensor, theirs: Tensor) -> bool:
@@ -91,16 +87,8 @@ def cover_most(ours: Tensor, theirs: Tensor) -> bool:
 
 
 def compare(dataset: CocoDataset, indices: Sequence[int]) -> tuple[dict[str, list[Tensor]], list[float]]:
-    """Runs both searches on each picture in turn.
-
-    Args:
-        dataset: pictures with their objects.
-        indices: which pictures.
-
-    Returns:
-        The proposals of "ours" and "OpenCV fast", and for each picture our time divided by OpenCV's.
-    """
-    searches: dict[str, Search] = {"ours": selective_search, "OpenCV fast": opencv_selective_search}
+    """Run both searches on each image in turn: the proposals of each, and for each image our time over OpenCV's."""
+    searches = {"ours": selective_search, "OpenCV fast": opencv_selective_search}
     proposals: dict[str, list[Tensor]] = {name: [] for name in searches}
     ratios = []
     for search in searches.values():  # the first call loads libraries
@@ -115,20 +103,15 @@ def compare(dataset: CocoDataset, indices: Sequence[int]) -> tuple[dict[str, lis
     return proposals, ratios
 
 
-def quality(proposals: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Recall at 0.5 and 0.7, and the mean best overlap over objects, for each of ``COUNTS``."""
-    return {
-        "recall at IoU 0.5": proposal_recall(proposals, targets, 0.5, COUNTS),
-        "recall at IoU 0.7": proposal_recall(proposals, targets, 0.7, COUNTS),
-        "mean best overlap": mean_best_overlap(proposals, targets, COUNTS),
+def table(proposals: dict[str, list[Tensor]], targets: Sequence[dict[str, Tensor]]) -> str:
+    """Recall at two IoUs and the mean best overlap, by number of proposals: ours, OpenCV's, and the difference."""
+    measures = {
+        f"recall at IoU {iou}": partial(proposal_recall, iou_threshold=iou, counts=COUNTS) for iou in (0.5, 0.7)
     }
-
-
-def table(results: dict[str, dict[str, Tensor]]) -> str:
-    """Rows of figures for each measure: ours, OpenCV's, and the difference."""
+    measures["mean best overlap"] = partial(mean_best_overlap, counts=COUNTS)
     lines = [f"{'proposals':<32}" + "".join(f"{count:>8}" for count in COUNTS)]
-    for measure in results["ours"]:
-        rows = {name: measures[measure] for name, measures in results.items()}
+    for measure, function in measures.items():
+        rows = {name: function(boxes, targets) for name, boxes in proposals.items()}
         rows["difference"] = rows["ours"] - rows["OpenCV fast"]
         for name, values in rows.items():
             sign = "+" if name == "difference" else ""
@@ -136,19 +119,13 @@ def table(results: dict[str, dict[str, Tensor]]) -> str:
     return "\n".join(lines)
 
 
-def spread(ratios: Sequence[float]) -> str:
-    """The median and the middle half."""
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.2f} (middle half {low:.2f} – {high:.2f}, {len(ratios)} pictures)"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table of quality and the ratios of time."""
+    """Print the table of quality and the ratios of time."""
     parser = argparse.ArgumentParser(description="Selective search: ours against OpenCV's fast mode.")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the images")
     parser.add_argument("--annotations", type=Path, required=True, help="their objects, a COCO instances file")
-    parser.add_argument("--part", choices=["tune", "report", "all"], default="report", help="which pictures")
-    parser.add_argument("--limit", type=int, help="no more than so many pictures")
+    parser.add_argument("--part", choices=["tune", "report", "all"], default="report", help="which images")
+    parser.add_argument("--limit", type=int, help="no more than so many images")
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 2:
         parser.error("--limit must be at least 2, so that there is a spread")
@@ -156,16 +133,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     by_id = sorted(range(len(dataset)), key=dataset.image_ids.__getitem__)
     indices = {"tune": by_id[0::2], "report": by_id[1::2], "all": by_id}[options.part][: options.limit]
     targets = [dataset.load_target(index) for index in indices]
-    with limit_threads(1):
-        proposals, ratios = compare(dataset, indices)
     objects = sum(int((~target["iscrowd"]).sum()) for target in targets)
-    print(f"{len(indices)} pictures ({options.part}), {objects} objects, crowds left out")
-    print(table({name: quality(boxes, targets) for name, boxes in proposals.items()}))
-    print(f"time, ours / OpenCV, 1 thread:  {spread(ratios)}")
-    threads = available_cores()
-    with limit_threads(threads):
-        _, ratios = compare(dataset, indices[::5] if len(indices) >= 10 else indices)
-    print(f"time, ours / OpenCV, {threads} threads: {spread(ratios)}")
+    print(f"{len(indices)} images ({options.part}), {objects} objects, crowds left out")
+    for threads in sorted({1, available_cores()}):
+        with limit_threads(threads):
+            proposals, ratios = compare(dataset, indices if threads == 1 or len(indices) < 10 else indices[::5])
+        if threads == 1:
+            print(table(proposals, targets))
+        low, middle, high = quartiles(ratios)
+        spread = f"{middle:.2f} (middle half {low:.2f} – {high:.2f}, {len(ratios)} images)"
+        print(f"time, ours / OpenCV, {threads} thread(s): {spread}")
 
 
 if __name__ == "__main__":

@@ -4,30 +4,27 @@ The random detections here are meant to be hard for an evaluator rather than lik
 objects, duplicates, wrong labels, boxes out of nowhere, equal scores, more of a class than protocols count.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from torch import Tensor
+from torchvision.ops import masks_to_boxes
 
-from minircnn.benchmarks.timing import Case
-from minircnn.evaluation import Result, evaluate
+from minircnn.course.compare import encode_masks, for_pycocotools, largest_difference, run_pycocotools
+from minircnn.evaluation import evaluate
+from workshop.benchmarks.timing import Case
 
 
 def random_targets(
     num_images: int, size: tuple[int, int], num_classes: int, seed: int = 0, crowd_fraction: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Made-up objects: ellipses of all sizes, none to eight in a picture.
+    """Made-up objects: ellipses of all sizes, none to eight in an image.
 
     Args:
         num_images: how many targets.
-        size: ``(height, width)`` of the pictures.
+        size: ``(height, width)`` of the images.
         num_classes: labels run from 1 to this.
         seed: of the random numbers.
         crowd_fraction: the share of objects that are crowd regions, in [0, 1].
@@ -41,12 +38,12 @@ def random_targets(
     for image_id in range(num_images):
         masks = np.zeros((int(rng.integers(0, 9)), height, width), dtype=bool)
         for mask in masks:
-            centre, radius = rng.random(2) * size, np.exp(rng.uniform(np.log(3), np.log(min(size) / 2), 2))
-            mask |= ((y - centre[0]) / radius[0]) ** 2 + ((x - centre[1]) / radius[1]) ** 2 < 1
+            center, radius = rng.random(2) * size, np.exp(rng.uniform(np.log(3), np.log(min(size) / 2), 2))
+            mask |= ((y - center[0]) / radius[0]) ** 2 + ((x - center[1]) / radius[1]) ** 2 < 1
         masks = masks[masks.any(axis=(1, 2))]
         targets.append(
             {
-                "boxes": _boxes_around(masks),
+                "boxes": masks_to_boxes(torch.from_numpy(masks)) + torch.tensor([0.0, 0.0, 1.0, 1.0]),
                 "labels": torch.from_numpy(rng.integers(1, num_classes + 1, len(masks))),
                 "masks": torch.from_numpy(masks),
                 "image_id": image_id,
@@ -66,11 +63,11 @@ def random_detections(
         targets: what there is to find; with ``"masks"`` ``(G, H, W)`` if masks are wanted.
         num_classes: labels run from 1 to this.
         seed: of the random numbers.
-        noise: boxes without an object, in each picture on average.
+        noise: boxes without an object, in each image on average.
         masks: whether to make masks: those of the objects, shifted, or whole boxes. They come run-length encoded.
 
     Returns:
-        One dict for each picture: ``boxes`` float32, ``labels``, ``scores`` in steps of a fiftieth, perhaps ``masks``.
+        One dict for each image: ``boxes`` float32, ``labels``, ``scores`` in steps of a fiftieth, perhaps ``masks``.
     """
     rng = np.random.default_rng(seed)
     return [_random_detections_of(target, num_classes, rng, noise, masks) for target in targets]
@@ -86,7 +83,7 @@ def _random_detections_of(
     spread = rng.choice([0.0, 0.02, 0.1, 0.3], (len(source), 1))
     boxes = objects[source] + spread * sides * rng.normal(size=(len(source), 4))
     found = np.where(rng.random(len(source)) < 0.85, labels[source], rng.integers(1, num_classes + 1, len(source)))
-    # One picture in ten holds more boxes of one class than the protocol counts.
+    # One image in ten holds more boxes of one class than the protocol counts.
     many = 120 if rng.random() < 0.1 else 0
     extra = int(rng.integers(0, 2 * noise + 1)) + many
     reach = np.tile(objects[:, 2:].max(axis=0, initial=32.0), 2)
@@ -117,92 +114,6 @@ def _random_masks(objects: np.ndarray, source: np.ndarray, boxes: np.ndarray, sp
             mask[y1:y2, x1:x2] = True
         encoded.append(rle.encode(np.asfortranarray(mask, dtype=np.uint8)))
     return encoded
-
-
-def _boxes_around(masks: np.ndarray) -> Tensor:
-    boxes = [(x[0], y[0], x[-1] + 1, y[-1] + 1) for y, x in (_rows_and_columns(mask) for mask in masks)]
-    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-
-
-def _rows_and_columns(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-
-
-def encode_masks(targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The same targets with run-length encoded masks, as COCO's files hold them."""
-    return [
-        {**target, "masks": rle.encode(np.asfortranarray(target["masks"].numpy().view(np.uint8).transpose(1, 2, 0)))}
-        for target in targets
-    ]
-
-
-def for_pycocotools(
-    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], kind: str, num_classes: int
-) -> tuple[COCO, COCO]:
-    """The same numbers as pycocotools wants them: ``(objects, detections)``. Masks must be run-length encoded."""
-    objects = [
-        {**entry, "iscrowd": int(target["iscrowd"][n]), "area": float(target["area"][n])}
-        for image_id, target in enumerate(targets, start=1)
-        for n, entry in enumerate(_entries(target, image_id, kind))
-    ]
-    truth = _index(objects, len(targets), num_classes)
-    results = [
-        {**entry, "score": float(detection["scores"][n])}
-        for image_id, detection in enumerate(detections, start=1)
-        for n, entry in enumerate(_entries(detection, image_id, kind))
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        # loadRes cannot read an empty list.
-        return truth, truth.loadRes(results) if results else _index([], len(targets), num_classes)
-
-
-def _entries(regions: Mapping[str, Any], image_id: int, kind: str) -> list[dict[str, Any]]:
-    entries = []
-    for n, (x1, y1, x2, y2) in enumerate(regions["boxes"].double().tolist()):
-        entry = {"image_id": image_id, "category_id": int(regions["labels"][n])}
-        if kind == "boxes":
-            entry["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-        else:
-            entry["segmentation"] = dict(regions["masks"][n])
-        entries.append(entry)
-    return entries
-
-
-def _index(annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> COCO:
-    coco = COCO()
-    coco.dataset = {
-        # Sizes are asked for, but play no part where masks are run-length encoded already.
-        "images": [{"id": image_id, "height": 1, "width": 1} for image_id in range(1, num_images + 1)],
-        "categories": [{"id": label, "name": str(label)} for label in range(1, num_classes + 1)],
-        "annotations": [{**annotation, "id": n} for n, annotation in enumerate(annotations, start=1)],
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
-
-
-def run_pycocotools(truth: COCO, results: COCO, kind: str) -> COCOeval:
-    """Evaluates, accumulates and summarises, without printing."""
-    evaluation = COCOeval(truth, results, {"boxes": "bbox", "masks": "segm"}[kind])
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def largest_difference(ours: Result, theirs: COCOeval) -> float:
-    """Over the twelve numbers and all entries of the arrays of precision, recall and scores; ``nan`` counts as -1.
-
-    Both must have the same classes, in the same order.
-    """
-    pairs = [
-        (np.array(list(ours.summary().values())), theirs.stats),
-        (ours.precision, theirs.eval["precision"]),
-        (ours.recall, theirs.eval["recall"]),
-        (ours.scores, theirs.eval["scores"]),
-    ]
-    return max(float(np.abs(np.nan_to_num(a, nan=-1.0) - b).max()) for a, b in pairs)
 
 
 def cases() -> list[Case]:

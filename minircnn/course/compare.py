@@ -1,0 +1,366 @@
+"""Reference implementations to compare with: torchvision's detectors around our weights, and pycocotools.
+
+Notebooks, tests and benchmarks share them. Random weights prove as much as trained ones, as long as what they say
+depends on the image and does not amplify rounding; :func:`pair` sees to that.
+"""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.resnet import Bottleneck, ResNet
+from torchvision.ops import MultiScaleRoIAlign, roi_pool
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from minircnn.evaluation import Result
+from minircnn.faster_rcnn import FasterRCNN
+from minircnn.mask_rcnn import (
+    COCO_CLASSES,
+    PYRAMID_HEADS,
+    PYRAMID_MASK_HEADS,
+    PYRAMID_RPN,
+    PYRAMID_TRANSFORM,
+    MaskRCNN,
+    faster_rcnn_fpn,
+    load_torchvision_weights,
+    mask_rcnn_fpn,
+)
+from minircnn.resnet_fpn import ResNetFPNConfig
+from minircnn.transforms import Transform
+
+# ------------------------------------------------------------------------------ torchvision's detectors, our layers
+
+
+class _RoIPool(MultiScaleRoIAlign):
+    """Torchvision's RoIPool where its detector expects its RoIAlign."""
+
+    def __init__(self, size: int, stride: int) -> None:
+        super().__init__(["0"], size, 2)
+        self.size, self.stride = size, stride
+
+    def forward(self, features: dict[str, Tensor], boxes: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+        return roi_pool(features["0"], boxes, self.size, 1 / self.stride)
+
+
+class _BoxPredictor(nn.Module):
+    """The two layers behind the box head, called as one."""
+
+    def __init__(self, predictor: nn.ModuleDict) -> None:
+        super().__init__()
+        self.cls_score, self.bbox_pred = predictor["cls_score"], predictor["bbox_pred"]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+class _RPNHead(nn.Module):
+    """The RPN's layers, for a list of feature maps."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.cls_logits, self.bbox_pred = head.conv, head.cls_logits, head.bbox_pred
+
+    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        levels = [self.conv(level) for level in levels]
+        return [self.cls_logits(x) for x in levels], [self.bbox_pred(x) for x in levels]
+
+
+class _ChannelsLast(nn.Module):
+    """The backbone, with the memory format that ours is given: a fair comparison of time."""
+
+    def __init__(self, trunk: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.trunk, self.out_channels = trunk, channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.trunk(images.contiguous(memory_format=torch.channels_last))
+
+
+def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
+    """Torchvision's FasterRCNN with the configuration and the layers of ours; the layers are shared, not copied.
+
+    Args:
+        model: with one feature map, RoIPool, anchors without an offset, and one NMS threshold for training and
+            detection: torchvision has no others.
+    """
+    pool = _RoIPool(model.roi_heads.config.pool_size, model.roi_heads.stride)
+    return _around(model, TorchvisionFasterRCNN, box_roi_pool=pool)
+
+
+def torchvision_mask_rcnn(model: MaskRCNN) -> TorchvisionMaskRCNN:
+    """Torchvision's MaskRCNN with the configuration and the layers of ours; the layers are shared, not copied.
+
+    Args:
+        model: as for :func:`torchvision_faster_rcnn`, but with RoIAlign, not ``aligned``, and a stride of a power of 2.
+    """
+    heads = model.roi_heads.config
+    return _around(
+        model,
+        TorchvisionMaskRCNN,
+        box_roi_pool=MultiScaleRoIAlign(["0"], heads.pool_size, heads.sampling_ratio),
+        mask_roi_pool=MultiScaleRoIAlign(["0"], heads.mask_pool_size, heads.sampling_ratio),
+        mask_head=model.roi_heads.mask_head,
+        mask_predictor=model.roi_heads.mask_predictor,
+    )
+
+
+def _around(
+    model: FasterRCNN,
+    kind: type[TorchvisionFasterRCNN],
+    **layers: Any,  # noqa: ANN401 - modules, named as torchvision names them
+) -> Any:  # noqa: ANN401 - of that kind
+    rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
+    reference = kind(
+        _ChannelsLast(model.trunk, model.rpn.head.cls_logits.in_channels),
+        min_size=transform.min_size,
+        max_size=transform.max_size or 10**6,
+        image_mean=transform.mean,
+        image_std=transform.std,
+        size_divisible=transform.divisor,
+        rpn_anchor_generator=AnchorGenerator(rpn.anchor_sizes, (rpn.anchor_ratios,)),
+        rpn_head=_RPNHead(model.rpn.head),
+        rpn_pre_nms_top_n_train=rpn.before_nms[0],
+        rpn_pre_nms_top_n_test=rpn.before_nms[1],
+        rpn_post_nms_top_n_train=rpn.after_nms[0],
+        rpn_post_nms_top_n_test=rpn.after_nms[1],
+        rpn_nms_thresh=rpn.nms_threshold[0],
+        rpn_batch_size_per_image=rpn.anchors_per_image,
+        box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices
+        box_predictor=_BoxPredictor(model.roi_heads.box_predictor),
+        box_score_thresh=heads.score_threshold,
+        box_nms_thresh=heads.nms_threshold,
+        box_detections_per_img=heads.max_detections,
+        box_batch_size_per_image=heads.rois_per_image,
+        box_positive_fraction=heads.positive_fraction,
+        **layers,
+    )
+    reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
+    return reference
+
+
+# ------------------------------------------------------------------------------ the published architecture, twice
+
+
+def pair(
+    kind: str = "mask",
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
+    classes: Sequence[str] = COCO_CLASSES,
+    transform: Transform = PYRAMID_TRANSFORM,
+    most: int = 100,
+    proposals: int = 1000,
+) -> tuple[FasterRCNN, Any]:
+    """Our detector with a feature pyramid and torchvision's, with the same random weights, in evaluation mode.
+
+    Args:
+        kind: "mask" or "faster".
+        blocks: of each stage of the residual network; by default ResNet-50's.
+        classes: names.
+        transform: what happens to images.
+        most: detections of an image.
+        proposals: of an image, in training and in detection; half as many are learned from.
+    """
+    theirs = {"mask": TorchvisionMaskRCNN, "faster": TorchvisionFasterRCNN}[kind](
+        _resnet_fpn(blocks),
+        len(classes),
+        min_size=transform.min_size,
+        max_size=transform.max_size,
+        box_detections_per_img=most,
+        rpn_post_nms_top_n_train=proposals,
+        rpn_post_nms_top_n_test=proposals,
+        box_batch_size_per_image=proposals // 2,
+    )
+    _spread_outputs(theirs)
+    build, heads = {
+        "mask": (mask_rcnn_fpn, PYRAMID_MASK_HEADS),
+        "faster": (faster_rcnn_fpn, PYRAMID_HEADS),
+    }[kind]
+    heads = replace(heads, max_detections=most, rois_per_image=proposals // 2)
+    rpn = replace(PYRAMID_RPN, after_nms=(proposals, proposals))
+    ours = build(ResNetFPNConfig(blocks=blocks), classes, rpn, heads, transform)
+    load_torchvision_weights(ours, theirs.state_dict())
+    return ours.eval(), theirs.eval()
+
+
+def _resnet_fpn(blocks: tuple[int, int, int, int]) -> nn.Module:
+    """Torchvision's backbone, with batch statistics as a trained network has them: taken from a batch."""
+    torch.manual_seed(0)
+    learning, frozen = (ResNet(Bottleneck, blocks, norm_layer=kind) for kind in (nn.BatchNorm2d, FrozenBatchNorm2d))
+    for module in learning.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain mean
+        if isinstance(module, Bottleneck):  # each adds little, or rounding would be amplified from block to block
+            nn.init.constant_(module.bn3.weight, 0.1)
+    with torch.no_grad():
+        learning.train()(torch.stack([soft_shapes(128, 128) for _ in range(4)]) * 4 - 2)
+    state = {name: value for name, value in learning.state_dict().items() if not name.endswith("num_batches_tracked")}
+    frozen.load_state_dict(state)
+    return _resnet_fpn_extractor(frozen, 3)
+
+
+def _spread_outputs(model: nn.Module) -> None:
+    """Scale the last layers, so that objectness, classes, boxes and masks differ from place to place.
+
+    Not by so much that probabilities become 1, all alike.
+    """
+    heads = model.roi_heads
+    spreads = {model.rpn.head.cls_logits: 0.5, model.rpn.head.bbox_pred: 0.2}
+    spreads |= {heads.box_predictor.cls_score: 0.7, heads.box_predictor.bbox_pred: 0.5}
+    if heads.has_mask():
+        spreads[heads.mask_predictor.mask_fcn_logits] = 2.0
+
+    def scale(layer: nn.Module, _: object, out: Tensor) -> Tensor:
+        factor = spreads[layer] / out.std()
+        layer.weight.data.mul_(factor)
+        layer.bias.data.zero_()
+        return out * factor
+
+    handles = [layer.register_forward_hook(scale) for layer in spreads]
+    with torch.no_grad():
+        model.eval()([soft_shapes(160, 213)])
+    for handle in handles:
+        handle.remove()
+
+
+def soft_shapes(height: int, width: int) -> Tensor:
+    """A random image of large soft shapes, ``(3, H, W)`` in [0, 1]: noise would look the same everywhere."""
+    coarse = torch.rand(1, 3, height // 12, width // 12)
+    return nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+
+
+# ------------------------------------------------------------------------------ pycocotools
+
+
+def encode_masks(targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same targets or detections with run-length encoded masks, as COCO's files hold them."""
+    return [
+        {**target, "masks": rle.encode(np.asfortranarray(target["masks"].numpy().view(np.uint8).transpose(1, 2, 0)))}
+        for target in targets
+    ]
+
+
+def for_pycocotools(
+    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], kind: str, num_classes: int
+) -> tuple[COCO, COCO]:
+    """The same numbers as pycocotools wants them: ``(targets, detections)``. Masks must be run-length encoded."""
+    objects = [
+        {**entry, "iscrowd": int(target["iscrowd"][n]), "area": float(target["area"][n])}
+        for image_id, target in enumerate(targets, start=1)
+        for n, entry in enumerate(_entries(target, image_id, kind))
+    ]
+    truth = _index(objects, len(targets), num_classes)
+    results = [
+        {**entry, "score": float(detection["scores"][n])}
+        for image_id, detection in enumerate(detections, start=1)
+        for n, entry in enumerate(_entries(detection, image_id, kind))
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        # loadRes cannot read an empty list.
+        return truth, truth.loadRes(results) if results else _index([], len(targets), num_classes)
+
+
+def _entries(regions: Mapping[str, Any], image_id: int, kind: str) -> list[dict[str, Any]]:
+    entries = []
+    for n, (x1, y1, x2, y2) in enumerate(regions["boxes"].double().tolist()):
+        entry = {"image_id": image_id, "category_id": int(regions["labels"][n])}
+        region = (
+            {"bbox": [x1, y1, x2 - x1, y2 - y1]} if kind == "boxes" else {"segmentation": dict(regions["masks"][n])}
+        )
+        entries.append({**entry, **region})
+    return entries
+
+
+def _index(annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> COCO:
+    coco = COCO()
+    coco.dataset = {
+        # Sizes are asked for, but play no part where masks are run-length encoded already.
+        "images": [{"id": image_id, "height": 1, "width": 1} for image_id in range(1, num_images + 1)],
+        "categories": [{"id": label, "name": str(label)} for label in range(1, num_classes + 1)],
+        "annotations": [{**annotation, "id": n} for n, annotation in enumerate(annotations, start=1)],
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def run_pycocotools(truth: COCO, results: COCO, kind: str) -> COCOeval:
+    """Evaluate, accumulate and summarize, without printing."""
+    evaluation = COCOeval(truth, results, {"boxes": "bbox", "masks": "segm"}[kind])
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def largest_difference(ours: Result, theirs: COCOeval) -> float:
+    """Over the twelve numbers and all entries of the arrays of precision, recall and scores; ``nan`` counts as -1.
+
+    Both must have the same classes, in the same order.
+    """
+    pairs = [
+        (np.array(list(ours.summary().values())), theirs.stats),
+        (ours.precision, theirs.eval["precision"]),
+        (ours.recall, theirs.eval["recall"]),
+        (ours.scores, theirs.eval["scores"]),
+    ]
+    return max(float(np.abs(np.nan_to_num(a, nan=-1.0) - b).max()) for a, b in pairs)
+
+
+# ------------------------------------------------------------------------------ time and memory
+
+
+@contextlib.contextmanager
+def limit_threads(count: int) -> Iterator[None]:
+    """Set the number of torch's threads, and set it back in the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """The largest number of bytes that torch allocates for a call at a time, on top of what there was before.
+
+    Args:
+        call: does the work. What it returns counts: it is held until the call is over.
+    """
+    with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    held = most = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()  # negative where memory is given back
+            most = max(most, held)
+    return most
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """The profiler writes to the terminal, past Python, that there is no GPU."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)

@@ -1,0 +1,132 @@
+"""The benchmark's arithmetic, its checks and its table; never how fast anything is."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from minircnn.course.compare import limit_threads, peak_memory
+from workshop.benchmarks import __main__ as command
+from workshop.benchmarks import detectors, operations, selective_search
+from workshop.benchmarks.timing import Case, measure
+
+MILLION = 1_000_000
+
+
+def fake_case(agrees=True, **options):
+    check = lambda ours, theirs: agrees and ours == theirs  # noqa: E731
+    return Case("sum of three numbers", "Python", lambda: 6, lambda: 6, check, **options)
+
+
+def test_ratio_is_ours_over_theirs_pair_by_pair(monkeypatch):
+    """A clock that we set: ours takes 1, 2, 9 and 4 seconds, theirs always 2."""
+    ticks = iter([0, 1, 0, 2, 0, 2, 0, 2, 0, 9, 0, 2, 0, 4, 0, 2])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    m = measure(fake_case(), threads=1, repeats=4)
+    assert m.ratio == 1.5  # the median of 0.5, 1, 4.5, 2
+    assert (m.low, m.high) == (0.875, 2.625)
+    assert (m.ours_ms, m.theirs_ms) == (3000, 2000)
+    with pytest.raises(ValueError, match="at least 2"):
+        measure(fake_case(), 1, repeats=1)
+
+
+def test_calls_are_interleaved_and_threads_are_set_and_set_back():
+    before, calls = torch.get_num_threads(), []
+
+    def note(side):
+        calls.append((side, torch.get_num_threads()))
+
+    case = Case("", "", lambda: note("a"), lambda: note("b"), lambda a, b: True)
+    measure(case, threads=before + 1, repeats=3)
+    assert calls == [("a", before + 1), ("b", before + 1)] * 4
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), limit_threads(before + 1):
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == before
+
+
+def test_memory_is_the_most_that_is_held_at_a_time(capfd):
+    def one_after_the_other():
+        for _ in range(5):
+            torch.zeros(MILLION, dtype=torch.uint8)
+
+    def all_at_once():
+        return [torch.zeros(MILLION, dtype=torch.uint8) for _ in range(5)]
+
+    assert peak_memory(one_after_the_other) == pytest.approx(MILLION, rel=0.01)
+    assert peak_memory(all_at_once) == pytest.approx(5 * MILLION, rel=0.01)
+    given = torch.zeros(MILLION)
+    assert peak_memory(given.sum) < 1000, "what is there already does not count"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_memory_is_in_the_row_where_it_was_asked_for():
+    def case(memory):
+        sides = [lambda: torch.zeros(MILLION), lambda: torch.zeros(2 * MILLION)]
+        return Case("x", "torch", *sides, lambda a, b: True, memory)
+
+    with_memory, without = (measure(case(memory), 1, repeats=2) for memory in (True, False))
+    assert command.table_row(with_memory).endswith(" yes    0.50 (4 MB)")
+    assert command.table_row(without).endswith(" yes") and without.ours_mb is None
+
+
+def small_cases():
+    """Of each kind one that takes little time; larger inputs are the tests' of the operations themselves."""
+    pooling = operations.pooling_cases()
+    return [*operations.box_cases(), pooling[0], pooling[2], pooling[3], pooling[10], pooling[11], *detectors.cases()]
+
+
+@pytest.mark.parametrize("case", small_cases(), ids=lambda case: case.name)
+def test_cases_agree_with_their_reference_and_notice_a_wrong_answer(case):
+    ours, theirs = case.ours(), case.theirs()
+    assert case.check(ours, theirs)
+    if isinstance(ours, torch.Tensor):
+        assert not case.check(ours + 0.01 if ours.is_floating_point() else ours[1:], theirs)
+    elif isinstance(ours, tuple):
+        assert not case.check((ours[0], 1 - ours[1].abs()), theirs)
+    else:
+        assert not case.check({name: 1.01 * torch.as_tensor(value) + 1 for name, value in ours.items()}, theirs)
+
+
+def test_proposals_have_to_cover_three_quarters_of_the_reference():
+    boxes = torch.tensor([[20.0 * i, 0.0, 20.0 * i + 10, 10.0] for i in range(8)])
+    near = boxes + torch.tensor([1.0, 0.0, 1.0, 0.0])  # IoU 9 / 11
+    assert selective_search.cover_most(torch.cat([near, near + 500]), boxes), "more boxes than the reference may be"
+    assert selective_search.cover_most(near[:6], boxes)
+    assert not selective_search.cover_most(near[:5], boxes)
+    assert not selective_search.cover_most(boxes + 5, boxes)
+    assert not selective_search.cover_most(boxes[:0], boxes)
+
+
+class TestCommand:
+    def test_table_and_json(self, monkeypatch, tmp_path, capsys):
+        monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case()])
+        monkeypatch.setitem(command.SUITES, "pooling", list)
+        file = tmp_path / "a b.json"
+        command.main(["boxes", "pooling", "--json", str(file), "--repeats", "3"])
+        written, output = json.loads(file.read_text()), capsys.readouterr().out
+        rows = written["measurements"]
+        assert [row["threads"] for row in rows] == sorted({1, written["cores"]})
+        assert all(row["name"] == "sum of three numbers" and row["agrees"] and row["repeats"] == 3 for row in rows)
+        assert output.count("sum of three numbers") == len(rows)
+        assert "pooling: nothing to compare with" in output
+
+    def test_disagreement_is_an_error(self, monkeypatch, capsys):
+        monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case(agrees=False)])
+        with pytest.raises(SystemExit, match="differ from the reference's"):
+            command.main(["boxes", "--repeats", "2"])
+        assert " NO" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["cats"], "there is no suite 'cats'; there are boxes"),
+            (["--json", "none/x.json"], "--json none/x.json: name a file in a folder that exists"),
+            (["--repeats", "1"], "at least 2"),
+        ],
+    )
+    def test_what_is_refused(self, arguments, message, capsys):
+        with pytest.raises(SystemExit, match="2"):
+            command.main(arguments)
+        assert message in capsys.readouterr().err
