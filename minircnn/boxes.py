@@ -1,4 +1,4 @@
-"""Boxes as tensors: area, overlap, the four numbers that move a box, and non-maximum suppression.
+"""Boxes as tensors: area, overlap, regression deltas, non-maximum suppression, and the selection of detections.
 
 Conventions, the same in every file of this package:
 
@@ -19,19 +19,16 @@ import math
 import torch
 from torch import Tensor
 
-# A network that is still untrained may ask for exp(50) times the width. This is Detectron's limit, which torchvision
-# shares: from a small anchor, 16 pixels, to the side of a large picture, 1000 pixels, in one step.
+from minircnn import kernels
+
+# An untrained network may predict exp(50) times the width. This is Detectron's cap, which torchvision shares: from a
+# small anchor, 16 pixels, to the side of a large image, 1000 pixels, in one step.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
-
 SMALLEST_SIDE = 0.01  # pixels; a box that was clipped away to nothing is no detection
-
-# Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
-# which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
-_NMS_BLOCK, _NMS_BLOCK_ON_GPU = 256, 2048
 
 
 def _as_float(boxes: Tensor, name: str = "boxes", ranks: tuple[int, ...] = (2,)) -> Tensor:
-    """Checks the shape, and gives integers and half precision enough digits to multiply with."""
+    """Check the shape, and give integers and half precision enough digits to multiply with."""
     if boxes.dim() not in ranks or boxes.shape[-1] != 4:
         allowed = " or ".join(f"({'N, K' if rank == 3 else 'N'}, 4)" for rank in ranks)
         raise ValueError(f"{name} must have shape {allowed}, x1 y1 x2 y2, but has shape {tuple(boxes.shape)}")
@@ -39,13 +36,9 @@ def _as_float(boxes: Tensor, name: str = "boxes", ranks: tuple[int, ...] = (2,))
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """The area of each box, in square pixels.
+    """Area of each box in square pixels: ``(N, 4)`` to ``(N,)``.
 
-    Args:
-        boxes: ``(N, 4)``.
-
-    Returns:
-        ``(N,)``. A box with ``x2 <= x1`` or ``y2 <= y1`` is degenerate; its product is returned as it is.
+    A box with ``x2 <= x1`` or ``y2 <= y1`` is degenerate; its product is returned as it is.
 
     >>> box_area(torch.tensor([[0.0, 0.0, 1.0, 1.0], [10.0, 20.0, 13.0, 24.0]]))
     tensor([ 1., 12.])
@@ -84,15 +77,15 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def encode_boxes(src: Tensor, dst: Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    """The four numbers that move each box of ``src`` onto its partner in ``dst`` (R-CNN, appendix C, eq. 6–9).
+    """Deltas from each box of ``src`` to its partner in ``dst``: regression targets (R-CNN, appendix C, eq. 6–9).
 
-    The shift of the centre is measured in widths and heights of ``src``, and the change of size as a logarithm, so
+    The offset of the center is measured in widths and heights of ``src``, and the change of size as a logarithm, so
     that the same relative error costs the same for a small box and a large one.
 
     Args:
         src: ``(N, 4)`` boxes to start from (proposals or anchors), of positive width and height.
         dst: ``(N, 4)`` boxes to reach (ground truth), of positive width and height.
-        weights: factors for ``dx, dy, dw, dh``. Paper vs code: Fast R-CNN normalises the targets to zero mean and unit
+        weights: factors for ``dx, dy, dw, dh``. Paper vs code: Fast R-CNN normalizes the targets to zero mean and unit
             variance; later code uses the fixed factors (10, 10, 5, 5) in the second stage instead.
 
     Returns:
@@ -108,15 +101,15 @@ def encode_boxes(src: Tensor, dst: Tensor, weights: tuple[float, float, float, f
     if src.shape != dst.shape:
         raise ValueError(f"src and dst must pair up, but have shapes {tuple(src.shape)}, {tuple(dst.shape)}")
     src_size, dst_size = src[:, 2:] - src[:, :2], dst[:, 2:] - dst[:, :2]  # (N, 2) width, height
-    shift = (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size)  # (N, 2) between the centres
-    deltas = torch.cat([shift / src_size, torch.log(dst_size / src_size)], dim=1)  # (N, 4)
+    offset = (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size)  # (N, 2) between the centers
+    deltas = torch.cat([offset / src_size, torch.log(dst_size / src_size)], dim=1)  # (N, 4)
     return deltas * deltas.new_tensor(weights)
 
 
 def decode_boxes(
     src: Tensor, deltas: Tensor, weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 ) -> Tensor:
-    """Moves each box of ``src`` by its deltas: the inverse of :func:`encode_boxes` (R-CNN, appendix C, eq. 1–4).
+    """Refine each box of ``src`` by its deltas: the inverse of :func:`encode_boxes` (R-CNN, appendix C, eq. 1–4).
 
     Args:
         src: ``(N, 4)`` boxes to start from.
@@ -124,8 +117,8 @@ def decode_boxes(
         weights: the factors that were given to :func:`encode_boxes`.
 
     Returns:
-        Boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at log(1000 / 16), so that the wild numbers of
-        an untrained network stay finite (not in the papers; Detectron and torchvision do it).
+        Boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at log(1000 / 16), so that the predictions of an
+        untrained network stay finite (not in the papers; Detectron and torchvision do it).
 
     >>> src = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     >>> decode_boxes(src, torch.tensor([[0.1, 0.0, 0.0, 0.0]]))
@@ -136,23 +129,18 @@ def decode_boxes(
         raise ValueError(f"src and deltas must pair up, but have {len(src)} and {len(deltas)} rows")
     deltas = deltas / deltas.new_tensor(weights)
     size = src[:, 2:] - src[:, :2]  # (N, 2) width, height
-    centre = src[:, :2] + 0.5 * size  # (N, 2)
+    center = src[:, :2] + 0.5 * size  # (N, 2)
     if deltas.dim() == 3:
-        size, centre = size[:, None], centre[:, None]  # (N, 1, 2): the same box for each class
-    centre = centre + deltas[..., :2] * size
+        size, center = size[:, None], center[:, None]  # (N, 1, 2): the same box for each class
+    center = center + deltas[..., :2] * size
     size = size * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE))
-    return torch.cat([centre - 0.5 * size, centre + 0.5 * size], dim=-1)
+    return torch.cat([center - 0.5 * size, center + 0.5 * size], dim=-1)
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cuts boxes at the edges of the picture.
+    """Clip boxes ``(…, 4)`` to an image of ``(height, width)``: x to [0, width] and y to [0, height].
 
-    Args:
-        boxes: ``(…, 4)``.
-        size: ``(height, width)`` of the picture.
-
-    Returns:
-        Boxes of the same shape with x in [0, width] and y in [0, height]. A box outside the picture keeps no area.
+    A box outside of the image keeps no area.
 
     >>> clip_boxes(torch.tensor([[-5.0, 2.0, 30.0, 40.0]]), (20, 25))
     tensor([[ 0.,  2., 25., 20.]])
@@ -165,9 +153,10 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Non-maximum suppression: of boxes that overlap, only the one with the best score stays (R-CNN, section 2.2).
+    """Non-maximum suppression: of boxes that overlap, keep only the one with the best score (R-CNN, section 2.2).
 
-    Greedy: take the best box, drop every box that overlaps it by more than the threshold, repeat with what is left.
+    Greedy: take the best box, drop every box that overlaps it by more than the threshold, repeat with what is left;
+    :func:`nms_loop` says it in code.
 
     Args:
         boxes: ``(N, 4)``.
@@ -182,6 +171,16 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     tensor([1, 2])
     """
     return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+
+
+def nms_loop(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """The same as :func:`nms`, one kept box after the other."""
+    left, kept = scores.argsort(descending=True, stable=True), []
+    while len(left):
+        kept.append(left[0])
+        iou = box_iou(boxes[left[:1]], boxes[left[1:]])[0].double()  # with the boxes that come after
+        left = left[1:][~(iou > iou_threshold)]  # nan, of two boxes without area, drops nothing
+    return torch.stack(kept) if kept else left
 
 
 def batched_nms(
@@ -214,7 +213,8 @@ def batched_nms(
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    kept = by_group[_greedy(boxes[by_group], groups[by_group], iou_threshold, max_keep)].sort().values
+    survivors = kernels.greedy_nms(boxes[by_group], groups[by_group], iou_threshold, max_keep, box_iou)
+    kept = by_group[survivors].sort().values
     return kept[scores[kept].argsort(descending=True, stable=True)][:max_keep]
 
 
@@ -227,17 +227,18 @@ def select_detections(
     nms_threshold: float,
     max_detections: int,
 ) -> dict[str, Tensor]:
-    """Clips the boxes, drops low scores, suppresses overlapping boxes of each class, keeps the best (R-CNN, 2.2).
+    """Detections from the scores and boxes of all proposals, the last step of all four detectors (R-CNN, 2.2).
 
-    A proposal may end up as detections of several classes. Background, column 0, is never a detection.
+    Clips the boxes, drops low scores, runs NMS within each class and keeps the best. A proposal may end up as
+    detections of several classes. Background, column 0, is never a detection.
 
     Args:
         boxes: ``(P, 4)`` boxes for all classes, or ``(P, K, 4)`` with a box for each class.
         scores: ``(P, K)``, K classes with background; probabilities or margins, higher is better.
-        size: ``(height, width)`` of the picture.
+        size: ``(height, width)`` of the image.
         score_threshold: detections score more than this.
         nms_threshold: of two boxes of one class with a higher IoU than this, the better stays.
-        max_detections: at most so many for the picture, over all classes.
+        max_detections: at most so many for the image, over all classes.
 
     Returns:
         ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` int64 from 1, and ``scores`` ``(N,)``, best first, equal to what
@@ -264,59 +265,3 @@ def select_detections(
     boxes, scores, labels = boxes[proposal, column], scores[proposal, column], column + 1  # (N, 4), (N,), (N,)
     kept = batched_nms(boxes, scores, labels, nms_threshold, max_detections)
     return {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}
-
-
-def _greedy(boxes: Tensor, groups: Tensor, iou_threshold: float, max_keep: int | None) -> Tensor:
-    """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
-
-    Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
-    rest of the group that the block ends in, and repeats. Once a group has ``max_keep`` survivors, its rest is dropped.
-    """
-    threshold = _round_down(iou_threshold, boxes.dtype)
-    left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
-    kept, size = [], _NMS_BLOCK_ON_GPU if boxes.is_cuda else _NMS_BLOCK
-    while len(left):
-        block, left = left[:size], left[size:]
-        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
-        suppresses = box_iou(boxes[block], boxes[block]) > threshold
-        first, last = groups[block[0]], groups[block[-1]]
-        if first != last:
-            suppresses &= groups[block, None] == groups[block]
-        survivors = block[_resolve(suppresses)]
-        kept.append(survivors)
-        unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
-        if unfinished and max_keep is not None and int((groups[torch.cat(kept)] == last).sum()) >= max_keep:
-            left = left[unfinished:]
-        elif unfinished:
-            above, below = survivors[groups[survivors] == last], left[:unfinished]
-            dropped = (box_iou(boxes[above], boxes[below]) > threshold).view(torch.uint8).amax(dim=0)
-            left = torch.cat([below[dropped == 0], left[unfinished:]])
-    return torch.cat(kept) if kept else left
-
-
-def _resolve(suppresses: Tensor) -> Tensor:
-    """Who survives greedy NMS, given who would suppress whom: ``(n, n)`` bool, best first, to ``(n,)`` bool.
-
-    A box survives if no survivor before it suppresses it. Starting from "all survive" and applying that sentence again
-    and again settles box i after at most i rounds; real pictures need a handful.
-    """
-    before = suppresses.triu(1).float()  # only a better box suppresses
-    survives = before.new_ones(len(before))
-    while True:
-        update = (survives @ before == 0).float()
-        if torch.equal(update, survives):
-            return survives.bool()
-        survives = update
-
-
-def _round_down(threshold: float, dtype: torch.dtype) -> float:
-    """The largest number of this dtype that is not above the threshold.
-
-    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.6 would
-    grow a little, and an IoU of exactly that single would not count as greater than 0.6, which it is. Rounded down, the
-    comparison has the same outcome as one in double precision, torchvision's.
-    """
-    rounded = torch.tensor(threshold, dtype=dtype)
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
-    return rounded.item()

@@ -12,6 +12,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from minircnn import boxes as B
+from minircnn import kernels
 
 NAN = float("nan")
 
@@ -264,7 +265,7 @@ class TestNMS:
         scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
         groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(B, "_NMS_BLOCK", block)
+            patch.setattr(kernels, "NMS_BLOCK", block)
             scored = torch.tensor(scores).float(), torch.tensor(groups).long()
             kept = B.batched_nms(boxes.double(), *scored, threshold, limit)
         assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)[:limit]
@@ -290,7 +291,7 @@ class TestBatchedNMS:
     @pytest.mark.parametrize("block", [1, 3, 7, 256])
     @pytest.mark.parametrize("classes", [1, 3])
     def test_a_limit_loses_nothing_but_what_comes_after(self, monkeypatch, block, classes):
-        monkeypatch.setattr(B, "_NMS_BLOCK", block)
+        monkeypatch.setattr(kernels, "NMS_BLOCK", block)
         g = torch.Generator().manual_seed(0)
         boxes, scores, groups = (
             random_boxes(40),

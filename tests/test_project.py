@@ -24,7 +24,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # last what no detector may import.
 HISTORY = [
     *["shipped", "files", "weights", "cache"],
-    *["boxes", "targets", "matching", "losses", "pooling", "transforms", "alexnet", "resnet_fpn", "selective_search"],
+    *["kernels", "boxes", "targets", "matching", "losses", "pooling", "transforms"],
+    *["alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
     *["datasets", "evaluation", "training", "experiments", "plotting", "course", "history"],
     *["cli", "__main__"],

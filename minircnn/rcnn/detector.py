@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minircnn import alexnet
+from minircnn import alexnet, pooling
 from minircnn.alexnet import AlexNet, AlexNetConfig
 from minircnn.boxes import box_iou, decode_boxes, select_detections
 from minircnn.cache import Cache, code_fingerprint, module_fingerprint
 from minircnn.matching import match
-from minircnn.pooling import warp, warp_regions
+from minircnn.pooling import warp_regions
 from minircnn.rcnn.box_regression import fit_box_regressor
 from minircnn.rcnn.finetuning import FineTuningSettings, ProposalPool
 from minircnn.rcnn.svms import MiningRecord, SVMSettings, far_from_class, mine_hard_negatives, scale_to
@@ -278,7 +278,7 @@ class RCNN(nn.Module):
 
         They are computed, or taken from the cache, which holds half precision.
         """
-        code = code_fingerprint(alexnet, warp, sys.modules[__name__])  # this file says how regions are warped
+        code = code_fingerprint(alexnet, pooling, sys.modules[__name__])  # this file says how regions are warped
         network = module_fingerprint(self.network) if cache else ""
 
         def stored(image: Tensor, boxes: Tensor) -> Tensor:

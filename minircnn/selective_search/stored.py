@@ -7,7 +7,7 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from torch import Tensor
 
-from minircnn import boxes, selective_search
+from minircnn import boxes, kernels, selective_search
 from minircnn.cache import Cache, code_fingerprint
 from minircnn.selective_search.proposals import FAST, Strategy
 
@@ -35,7 +35,7 @@ def stored_proposals(
     """
     cache = cache or Cache()
     packages = ("numpy", "scipy", "scikit-image", "torch")
-    code = code_fingerprint(selective_search, boxes, packages=packages)
+    code = code_fingerprint(selective_search, boxes, kernels, packages=packages)
     # One picture is sent to one worker, and only when it is its turn: a whole data set would take longer to send.
     found = Parallel(n_jobs=workers)(
         delayed(_search)(samples[i][0], cache, code, tuple(strategies)) for i in range(len(samples))

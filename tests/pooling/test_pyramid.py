@@ -90,7 +90,7 @@ def test_degenerate_boxes():
 
 @pytest.mark.parametrize("strides", [(4, 8, 16), (4, 8, 16, 64), (3, 6, 12, 24), (32, 16, 8, 4), ()])
 def test_strides_that_do_not_fit_are_refused(strides):
-    with pytest.raises(ValueError, match="strides must be a power of 2 for each of 4 levels"):
+    with pytest.raises(ValueError, match="strides must be powers of 2 for each of 4 levels"):
         multiscale_roi_align(pyramid(), torch.zeros(1, 5), 7, strides)
 
 

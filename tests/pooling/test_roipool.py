@@ -301,7 +301,7 @@ def test_to_rois_numbers_the_pictures():
     assert rois[:, 0].tolist() == [0, 0, 2]
     assert torch.equal(rois[:, 1:], torch.cat(boxes))
     assert to_rois([torch.zeros(0, 4)]).shape == (0, 5)
-    with pytest.raises(ValueError, match="there is no picture"):
+    with pytest.raises(ValueError, match="there is no image"):
         to_rois([])
 
 

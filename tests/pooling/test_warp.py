@@ -248,7 +248,7 @@ def test_gradient_flows_through_the_picture(mode):
         ({"context": -1}, "but are 8 and -1"),
         ({"context": math.nan}, "but are 8 and nan"),
         ({"mode": "crop"}, "mode must be one of 'warp', 'square with context', 'square without context', not 'crop'"),
-        ({"fill": (0.5,)}, "fill must be a colour of 3 numbers, but has 1"),
+        ({"fill": (0.5,)}, "fill must be a color of 3 numbers, but has 1"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, message):

@@ -1,0 +1,257 @@
+"""The fast forms of NMS, RoIPool and RoIAlign. A reader may skip this file: it computes nothing new.
+
+What these functions compute is written plainly in :mod:`minircnn.boxes` and :mod:`minircnn.pooling`
+(``nms_loop``, ``roi_pool_loop``, ``roi_align_separable``); the tests prove that both give the same.
+
+Shape comments: N boxes or bins, B images, C channels, h w size of the feature map, R regions, n m rows and columns of
+the grid, Ky Kx rows and columns of cells that a bin reaches, L cells of all bins together.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
+# which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
+NMS_BLOCK, NMS_BLOCK_ON_GPU = 256, 2048
+_EACH_LENGTH = 16  # cells, a power of 2; see _largest_values
+
+
+# ---------------------------------------------------------------------------------------------------------------- NMS
+
+
+def greedy_nms(
+    boxes: Tensor,
+    groups: Tensor,
+    iou_threshold: float,
+    max_keep: int | None,
+    box_iou: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
+
+    Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
+    rest of the group that the block ends in, and repeats. Once a group has ``max_keep`` survivors, its rest is dropped.
+    """
+    threshold = _round_down(iou_threshold, boxes.dtype)
+    left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
+    kept, size = [], NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
+    while len(left):
+        block, left = left[:size], left[size:]
+        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
+        suppresses = box_iou(boxes[block], boxes[block]) > threshold
+        first, last = groups[block[0]], groups[block[-1]]
+        if first != last:
+            suppresses &= groups[block, None] == groups[block]
+        survivors = block[_resolve(suppresses)]
+        kept.append(survivors)
+        unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
+        if unfinished and max_keep is not None and int((groups[torch.cat(kept)] == last).sum()) >= max_keep:
+            left = left[unfinished:]
+        elif unfinished:
+            above, below = survivors[groups[survivors] == last], left[:unfinished]
+            dropped = (box_iou(boxes[above], boxes[below]) > threshold).view(torch.uint8).amax(dim=0)
+            left = torch.cat([below[dropped == 0], left[unfinished:]])
+    return torch.cat(kept) if kept else left
+
+
+def _resolve(suppresses: Tensor) -> Tensor:
+    """Who survives greedy NMS, given who would suppress whom: ``(N, N)`` bool, best first, to ``(N,)`` bool.
+
+    A box survives if no survivor before it suppresses it. Starting from "all survive" and applying that sentence again
+    and again settles box i after at most i rounds; real images need a handful.
+    """
+    before = suppresses.triu(1).float()  # only a better box suppresses
+    survives = before.new_ones(len(before))
+    while True:
+        update = (survives @ before == 0).float()
+        if torch.equal(update, survives):
+            return survives.bool()
+        survives = update
+
+
+def _round_down(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of this dtype that is not above the threshold.
+
+    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.6 would
+    grow a little, and an IoU of exactly that single would not count as greater than 0.6, which it is. Rounded down, the
+    comparison has the same outcome as one in double precision, torchvision's.
+    """
+    rounded = torch.tensor(threshold, dtype=dtype)
+    if rounded.item() > threshold:
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    return rounded.item()
+
+
+# ------------------------------------------------------------------------------------------------------------ RoIPool
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Rectangles of cells, each attribute ``(N,)`` int64: image, first row and column, rows and columns (or 0, 0)."""
+
+    image: Tensor
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def largest_of_bins(
+    features: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The largest value of each bin: RoIPool once its bins are known.
+
+    Args:
+        features: ``(B, C, h, w)``.
+        image: ``(R,)`` int64.
+        rows: ``(R, n)`` int64 each: first row of cells of each row of bins, and the one behind the last.
+        columns: the same along x, ``(R, m)``.
+
+    Returns:
+        ``(R, C, n, m)``; 0 for an empty bin. The gradient goes to the first of the largest cells.
+    """
+    (top, bottom), (left, right) = rows, columns
+    shape = (*top.shape, left.shape[1])  # (R, n, m)
+    tall, wide = (bottom - top)[:, :, None].expand(shape), (right - left)[:, None, :].expand(shape)
+    filled = (tall > 0) & (wide > 0)
+    corner = (image[:, None, None], top[:, :, None], left[:, None, :])
+    bins = _Bins(*(v.expand(shape).flatten() for v in corner), *((side * filled).flatten() for side in (tall, wide)))
+    cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
+    with_gradient = features.requires_grad and torch.is_grad_enabled()
+    pooled = _largest_cells(cells, bins) if with_gradient else _largest_values(cells, bins)
+    return pooled.view(*shape, features.shape[1]).permute(0, 3, 1, 2)
+
+
+def _largest_cells(cells: Tensor, bins: _Bins) -> Tensor:
+    """The largest value of each bin, with a gradient: ``(B, h, w, C)`` to ``(N, C)``.
+
+    The bins' cells are listed, bin after bin, each row by row, and torch finds in which cell each channel has its
+    maximum (a bin is a "bag" of rows of a table). What is picked there is a copy, through which the gradient goes back.
+    """
+    height, width = cells.shape[1:3]
+    table = cells.flatten(0, 2)  # (B · h · w, C)
+    count = bins.height * bins.width  # (N,)
+    start = count.cumsum(0) - count  # where in the list each bin begins
+    owner = torch.repeat_interleave(count)  # (L,)
+    number = torch.arange(len(owner), device=owner.device) - start[owner]  # within its bin
+    row = number.div(bins.width[owner], rounding_mode="floor")
+    first = (bins.image * height + bins.top) * width + bins.left  # (N,)
+    listed = first[owner] + row * width + (number - row * bins.width[owner])  # (L,)
+    with torch.no_grad():
+        _, _, _, place = torch.embedding_bag(table, listed, start, mode=2)  # 2: maximum
+    empty = (count == 0)[:, None]
+    if place.is_cuda:
+        place.masked_fill_(empty, 0)  # there the largest cell of an empty bin is number -1
+    return table.gather(0, place).masked_fill_(empty, 0)
+
+
+def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
+    """The largest value of each bin, without a gradient: ``(B, h, w, C)`` to ``(N, C)``.
+
+    Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
+    of that size at every place, and each bin is looked up at its place. Larger windows grow out of smaller ones, by one
+    comparison for each cell. Beyond ``_EACH_LENGTH`` cells only every doubled length has its windows: a bin in between
+    is the largest of two that overlap, so that long bins, on maps of slim images, do not take more sizes than time.
+    """
+    pooled = cells.new_zeros(len(bins.top), cells.shape[-1])
+    members = _by_window(bins)
+    for width, across in _sliding_largest(cells, 2, max((width for width, _ in members), default=0)):
+        tallest = max((height for w, height in members if w == width), default=0)
+        for height, largest in _sliding_largest(across, 1, tallest):
+            if (width, height) in members:
+                chosen = members[width, height]
+                _, rows, columns, _ = largest.shape
+                table = largest.flatten(0, 2)
+                places = [(bins.image[chosen] * rows + bins.top[chosen]) * columns + bins.left[chosen]]
+                if height >= _EACH_LENGTH:
+                    places += [place + (bins.height[chosen] - height) * columns for place in places]
+                if width >= _EACH_LENGTH:
+                    places += [place + bins.width[chosen] - width for place in places]
+                pooled[chosen] = reduce(torch.maximum, (table.index_select(0, place) for place in places))
+    return pooled
+
+
+def _by_window(bins: _Bins) -> dict[tuple[int, int], Tensor]:
+    """The numbers of the bins that windows of each (width, height) cover, one or some that overlap."""
+    width, height = map(_window, (bins.width, bins.height))
+    base = int(height.max()) + 1 if len(height) else 1
+    sizes, of_size, count = (width * base + height).unique(return_inverse=True, return_counts=True)
+    members = of_size.argsort().split(count.tolist())
+    return {divmod(size, base): chosen for size, chosen in zip(sizes.tolist(), members, strict=True)}
+
+
+def _window(side: Tensor) -> Tensor:
+    """How long the windows are that cover bins of these lengths: as long, or from some length on a power of 2."""
+    if not len(side) or side.max() < _EACH_LENGTH:
+        return side
+    return torch.where(side < _EACH_LENGTH, side, 2 ** (torch.frexp(side.float()).exponent - 1))
+
+
+def _sliding_largest(cells: Tensor, dim: int, longest: int) -> Iterator[tuple[int, Tensor]]:
+    """For windows of 1, 2, … cells along a dimension, from ``_EACH_LENGTH`` on doubled: length, and largest values."""
+    largest, length = cells, 1
+    while length <= longest:
+        yield length, largest
+        step = 1 if length < _EACH_LENGTH else length
+        places = largest.shape[dim] - step
+        if length + step > longest or places < 1:
+            return
+        largest = torch.maximum(largest.narrow(dim, 0, places), largest.narrow(dim, step, places))
+        length += step
+
+
+# ----------------------------------------------------------------------------------------------------------- RoIAlign
+
+
+def sums_of_bins(
+    features: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Weighted sums of cells: RoIAlign once the weights are known.
+
+    Args:
+        features: ``(B, C, h, w)``.
+        image: ``(R,)`` int64.
+        rows: ``(R, n)`` int64, the first row of cells of each row of bins; and ``(R, n, Ky)``, the weights of that row
+            and those behind it.
+        columns: the same along x, ``(R, m)`` and ``(R, m, Kx)``. A cell's weight is that of its row times its column's.
+
+    Returns:
+        ``(R, C, n, m)`` of the type of ``features``.
+    """
+    (top, row_weights), (left, column_weights) = rows, columns
+    height, width = features.shape[2:]
+    y = image[:, None, None] * height + top[..., None] + torch.arange(row_weights.shape[2], device=top.device)
+    x = left[..., None] + torch.arange(column_weights.shape[2], device=left.device)  # (R, m, Kx)
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]  # (R, n, m, Ky, Kx)
+    cells = y[:, :, None, :, None] * width + x[:, None, :, None, :]
+    counts = weights != 0
+    length = counts.sum(dim=(3, 4)).flatten()  # (R · n · m,) cells of each bin
+    places, used = cells[counts], ()
+    if few := 2 * len(length) < features.shape[0] * height * width and not features.permute(0, 2, 3, 1).is_contiguous():
+        used, places = _needed(features, places)
+    dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
+    bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
+    # For few bins a copy of the map would be the most of work and memory: only cells that count, a third of the
+    # channels at a time. Of many bins the sums are the most.
+    parts = features.chunk(3 if few else 1, dim=1)
+    sums = [F.embedding_bag(places, _table(part, used).to(dtype), **bags) for part in parts]
+    pooled = (torch.cat(sums, dim=1) if few else sums[0]).to(features.dtype)  # (R · n · m, C)
+    return pooled.view(*top.shape, left.shape[1], features.shape[1]).permute(0, 3, 1, 2)
+
+
+def _needed(features: Tensor, cells: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Which cells of ``(B, C, h, w)`` count: image, row and column of each; and which of these each of cells is."""
+    used = torch.zeros((len(features), *features.shape[2:]), dtype=torch.bool, device=cells.device)
+    used.view(-1)[cells] = True
+    return used.nonzero(as_tuple=True), (used.flatten().cumsum(0) - 1)[cells]
+
+
+def _table(features: Tensor, used: tuple[Tensor, ...]) -> Tensor:
+    """Those cells, or all, ``(U, C)``: what belongs to one lies side by side, which makes sums ten times as fast."""
+    by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C)
+    return by_cell[used] if used else by_cell.flatten(0, 2).contiguous()
