@@ -12,7 +12,7 @@ from minircnn.training.joint import JointTrainingSettings, train_jointly
 from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.mask_rcnn import FineTuningSettings, MaskRCNNTrainingSettings, fine_tune, train_mask_rcnn
-from minircnn.training.parallel import from_main, is_main, main_first, processes, rank, share, world_size
+from minircnn.training.parallel import is_main, main_first, processes, rank, share, world_size
 from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, one_object_pictures, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
@@ -33,7 +33,6 @@ __all__ = [
     "draw_batch",
     "fine_tune",
     "fit",
-    "from_main",
     "is_main",
     "joint_losses",
     "main_first",

@@ -22,14 +22,12 @@ class Batch:
         images: ``(3, H, W)`` in [0, 1].
         targets: objects.
         proposals: ``(P, 4)``; empty where none were given.
-        generators: which draw what else is random about the picture.
-        scale: how much larger or smaller than usual the detector is to see them.
+        scale: factor of the size at which the detector sees them.
     """
 
     images: list[Tensor] = field(default_factory=list)
     targets: list[dict[str, Any]] = field(default_factory=list)
     proposals: list[Tensor] = field(default_factory=list)
-    generators: list[torch.Generator] = field(default_factory=list)
     scale: float = 1.0
 
 
@@ -92,7 +90,6 @@ def draw_batch(
         image, target, found = _vary(image, target, found, augmentation, generator)
         batch.images.append(image.to(device))
         batch.targets.append(target)
-        batch.generators.append(generator)
         batch.proposals.append(found)
     return batch
 

@@ -82,6 +82,6 @@ def joint_losses(
     """The losses of iteration i, for :func:`minircnn.training.fit`: a few pictures, regions of each, one pass."""
 
     def losses(batch: Batch) -> dict[str, Tensor]:
-        return model.losses(batch.images, batch.proposals, batch.targets, batch.generators, batch.scale)
+        return model.losses(batch.images, batch.proposals, batch.targets)
 
     return batch_losses(model, samples, proposals, settings, losses)

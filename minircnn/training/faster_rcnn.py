@@ -95,9 +95,7 @@ def learn_everything(
     """
     return train_jointly(
         model,
-        batch_losses(
-            model, samples, None, settings, lambda b: model.losses(b.images, b.targets, b.generators, b.scale)
-        ),
+        batch_losses(model, samples, None, settings, lambda batch: model.losses(batch.images, batch.targets)),
         settings,
         groups=trainable(model, settings.backbone_lr_mult, [model.rpn, model.roi_heads]),
         save=save,
@@ -163,8 +161,8 @@ def _step(
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         if proposals is None:
-            return model.rpn_losses(batch.images, batch.targets, batch.generators, batch.scale)
-        return model.fast_rcnn_losses(batch.images, batch.proposals, batch.targets, batch.generators, batch.scale)
+            return model.rpn_losses(batch.images, batch.targets)
+        return model.fast_rcnn_losses(batch.images, batch.proposals, batch.targets)
 
     groups = trainable(model, settings.backbone_lr_mult, parts, trunk)
     of_iteration = batch_losses(model, samples, proposals, settings, losses)

@@ -1,7 +1,7 @@
 """What the trainings of all detectors that look once at whole pictures have in common."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from minircnn.training.batches import Augmentation, Batch, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.parallel import is_main
+from minircnn.transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,25 @@ def batch_losses(
     device = next(model.parameters()).device
     augmentation = Augmentation(color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter)
     count, seed = settings.images_per_batch, settings.seed
-    return lambda iteration: losses(
-        draw_batch(iteration, samples, proposals, pictures=count, seed=seed, augmentation=augmentation, device=device)
-    )
+
+    def of_iteration(iteration: int) -> dict[str, Tensor]:
+        batch = draw_batch(
+            iteration, samples, proposals, pictures=count, seed=seed, augmentation=augmentation, device=device
+        )
+        usual = model.transform
+        model.transform = resized(usual, batch.scale)
+        try:
+            return losses(batch)
+        finally:
+            model.transform = usual
+
+    return of_iteration
+
+
+def resized(transform: Transform, scale: float) -> Transform:
+    """A transform to so many times the size."""
+    sides = {"min_size": transform.min_size, "max_size": transform.max_size}
+    return replace(transform, **{name: side and max(int(scale * side), 1) for name, side in sides.items()})
 
 
 def train_jointly(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from minircnn.training.checkpoints import Checkpoint
 from minircnn.training.log import Log
-from minircnn.training.parallel import from_main, is_main, over_all_processes, wait_for_all, with_average_gradients
+from minircnn.training.parallel import averages, is_main, rank, wait_for_all, with_average_gradients
 from minircnn.weights import WeightsError
 
 _OVERFLOWS = 20  # steps in a row that mixed precision may skip; while it finds its scale it skips a few
@@ -95,11 +95,8 @@ def fit(
 ) -> list[dict[str, float]]:
     """Trains a model, alone or in each of several processes (see :mod:`minircnn.training.parallel`).
 
-    Under several processes, ``losses`` is called in each of them, and the loop averages. Take ``share(batch)`` there,
-    of a batch that is the same in all processes, and draw what concerns one picture with a generator of its own,
-    seeded by iteration and picture: then the outcome does not depend on the number of processes. The loop's seed,
-    and so torch's global generator, is the same in all of them. If the processes' losses are means over different
-    numbers of examples, give these numbers as an attribute ``counts`` of the dictionary (of the same names).
+    Under several processes ``losses`` is called in each of them, on images of its own, and the gradients are averaged,
+    as DistributedDataParallel does. torch's global generator is seeded by seed, iteration and process.
 
     Args:
         model: is put into training mode and changed.
@@ -122,7 +119,8 @@ def fit(
         quiet: no progress bar. None: none where the output is not a terminal.
 
     Returns:
-        The losses of each iteration of this call, as numbers, and with them the numbers of an evaluation after it.
+        The losses of each iteration of this call, averaged over the processes, and in the main process the numbers of
+        an evaluation after it.
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
@@ -153,14 +151,15 @@ def fit(
     model.train()
     with record.bar:
         for iteration in range(start, settings.iterations):
-            torch.manual_seed(settings.seed * 1_000_003 + iteration)
+            torch.manual_seed(seed_of(settings.seed, iteration))
             rate = settings.learning_rate * settings.rate(iteration)
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["scale"]
             with precision:
-                total, found = over_all_processes(losses(iteration))
+                own = losses(iteration)
+            found = averages(own)
             optimiser.zero_grad()
-            scaler.scale(total).backward()
+            scaler.scale(sum(own.values())).backward()
             scaler.unscale_(optimiser)
             length = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
             overflows = 0 if math.isfinite(length) else overflows + 1
@@ -174,6 +173,11 @@ def fit(
     if replaced:
         _check_better(record.totals, replaces)
     return record.history
+
+
+def seed_of(seed: int, iteration: int) -> int:
+    """The seed of torch's global generator in an iteration in this process."""
+    return seed * 1_000_003 + iteration + rank() * 1_000_000_007
 
 
 def _check_better(totals: list[float], path: Path) -> None:
@@ -228,8 +232,8 @@ class _Record:
     def add(self, iteration: int, rate: float, losses: dict[str, float]) -> None:
         """After so many iterations, the last with this learning rate and these losses."""
         numbers = {}
-        if self.evaluate and self._due(iteration, self.evaluate_every):
-            numbers = from_main(self._evaluation)
+        if self.evaluate and is_main() and self._due(iteration, self.evaluate_every):
+            numbers = self._evaluation()
             if twice := losses.keys() & numbers.keys():
                 raise ValueError(f"evaluate gives a number of the name of a loss: {', '.join(twice)}; rename one")
         self.history.append({**losses, **numbers})

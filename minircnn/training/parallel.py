@@ -1,8 +1,8 @@
 """One training in several processes, each with a part of every batch: ``torchrun --nproc-per-node 2 -m minircnn …``.
 
-torchrun starts the same program several times and tells each process its number. The processes go through the same
-code, meet where something is averaged over them, and are ended by torchrun when one of them fails. Without torchrun
-there is one process, and everything here does next to nothing.
+This is DistributedDataParallel in its ordinary sense: each process averages its losses over its own images, and the
+gradients are averaged over the processes. Without torchrun there is one process, and everything here does next to
+nothing.
 """
 
 import os
@@ -18,15 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
-# How long a process waits for another one. The main process may paint pictures for hours while others wait for it, and
-# nobody needs this limit to learn of a failure: torchrun ends all processes when one has failed.
+# How long a process waits for another one. The main process may compute proposals for hours while others wait for it,
+# and nobody needs this limit to learn of a failure: torchrun ends all processes when one has failed.
 _PATIENCE = timedelta(days=2)
-_NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")  # of torchrun's environment variables
 
 
 @contextmanager
 def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
-    """Joins the processes that torchrun has started, if it has, and leaves them at the end.
+    """Join the processes that torchrun has started, if it has, and leave them at the end.
 
     Args:
         device: where the model is to be: "cpu", or "cuda", of which each process takes a GPU of its own. One process
@@ -36,17 +35,16 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
         The device of this process.
 
     Raises:
-        ValueError: several processes on another device, or more of them than GPUs; or torchrun's variables make no
-            sense.
+        ValueError: several processes on another device, or more of them than GPUs.
         ConnectionAbortedError: another process has ended.
     """
     device = torch.device(device)
-    if not _several():
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield device
         return
     device = _own_device(device)
-    # DistributedDataParallel imports this module, whose functions take the group that there is at that moment as their
-    # default and so keep it. A group that outlives its destruction can abort the process at its end (seen with gloo).
+    # DistributedDataParallel imports this module, whose functions keep the group that there is at that moment; a group
+    # that outlives its destruction can abort the process at its end (seen with gloo).
     from torch.distributed.nn import functional  # noqa: F401
 
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
@@ -58,34 +56,13 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
         if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
             raise
         raise ConnectionAbortedError(
-            f"process {os.environ['RANK']}: another process has ended, perhaps for lack of memory; --resume goes on "
-            "from the last checkpoint"
+            f"process {os.environ['RANK']}: another process has ended; its own message says why, unless it was killed, "
+            "perhaps for lack of memory; --resume goes on from the last checkpoint"
         ) from error
     finally:
-        # NCCL says goodbye together: after an error here the others would not answer. The end of the process will do.
+        # NCCL closes the group together: after an error here the others would not answer. The end of the process will.
         if not (failed and device.type == "cuda"):
             dist.destroy_process_group()
-
-
-def _several() -> bool:
-    """Whether torchrun has started several processes; half of its variables would let each train as if it were alone.
-
-    Raises:
-        ValueError: some of the variables are missing, or no such numbers.
-    """
-    values = {name: os.environ.get(name, "") for name in (*_NUMBERS, "MASTER_ADDR")}
-    if values["WORLD_SIZE"] == "1" or not any(values[name] for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK")):
-        return False
-    wrong = [name for name, value in values.items() if not value or (name in _NUMBERS and not value.isdecimal())]
-    if not wrong and int(values["RANK"]) >= int(values["WORLD_SIZE"]):
-        wrong = ["RANK"]
-    if wrong:
-        raise ValueError(
-            f"{', '.join(wrong)}: missing or wrong among the environment variables by which torchrun numbers processes "
-            f"({', '.join(f'{name}={value}' for name, value in values.items() if value)}); start with torchrun, or "
-            "unset them"
-        )
-    return True
 
 
 def _own_device(device: torch.device) -> torch.device:
@@ -114,7 +91,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and talks to people."""
+    """Whether this is the process that writes files, evaluates and talks to people."""
     return rank() == 0
 
 
@@ -123,9 +100,6 @@ def share(items: Sequence[T]) -> list[T]:
 
     >>> share([3, 1, 4])  # one process has it all
     [3, 1, 4]
-
-    Args:
-        items: the whole batch, the same in all processes.
 
     Raises:
         ValueError: it does not divide into equal parts.
@@ -139,76 +113,28 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() * each : (rank() + 1) * each])
 
 
-@contextmanager
-def main_first() -> Iterator[None]:
-    """The main process does the work first; then the others do it, and find what it has left in the cache.
-
-    Raises:
-        ConnectionAbortedError: in the others, if the work has failed in the main process.
-    """
-    if not is_main():
-        _hear_from_main()
-        yield
-        return
-    done = False
-    try:
-        yield
-        done = True
-    finally:
-        _tell_others(done, None)
-
-
-def from_main(work: Callable[[], T]) -> T:
-    """Does something in the main process alone.
-
-    Args:
-        work: gives what can be pickled.
-
-    Returns:
-        What it gives, in all processes.
-
-    Raises:
-        ConnectionAbortedError: in the others, if the work has failed in the main process.
-    """
-    if not is_main():
-        return _hear_from_main()
-    done, result = False, None
-    try:
-        result = work()
-        done = True
-    finally:
-        _tell_others(done, result)
-    return result
-
-
-def _tell_others(done: bool, result: object) -> None:
-    """Also of a failure, or they would wait for ever."""
-    if world_size() > 1:
-        dist.broadcast_object_list([done, result])
-
-
-def _hear_from_main() -> object:
-    heard = [False, None]
-    dist.broadcast_object_list(heard)
-    done, result = heard
-    if not done:
-        raise ConnectionAbortedError(f"process {rank()}: the main process has failed; its own message says why")
-    return result
-
-
 def wait_for_all() -> None:
-    """Goes on when all processes have come here."""
+    """Go on when all processes have come here."""
     if world_size() > 1:
         dist.barrier()
 
 
-class _Losses(nn.Module):
-    """The losses as a module that holds the model: what PyTorch needs in order to average gradients."""
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does the work first; then the others do it, and find what it has left in the cache."""
+    if not is_main():
+        wait_for_all()
+    yield
+    if is_main():
+        wait_for_all()
+
+
+class _LossesOf(nn.Module):
+    """The losses as a module that holds the model, as DistributedDataParallel needs them."""
 
     def __init__(self, model: nn.Module, losses: Callable[[int], dict[str, Tensor]]) -> None:
         super().__init__()
-        self.model = model
-        self.losses = losses
+        self.model, self.losses = model, losses
 
     def forward(self, iteration: int) -> dict[str, Tensor]:
         return self.losses(iteration)
@@ -219,39 +145,15 @@ def with_average_gradients(
 ) -> Callable[[int], dict[str, Tensor]]:
     """The same losses, but their ``backward`` leaves in every process the mean of all processes' gradients.
 
-    The parameters of the main process go to all others first, and in each iteration its statistics of batch
-    normalisation.
-
-    Args:
-        model: whose parameters the losses use: in each process all those that need a gradient.
-        losses: gives the losses of an iteration.
+    All processes begin with the parameters of the main one.
     """
-    if world_size() == 1:
-        return losses
-    return DistributedDataParallel(_Losses(model, losses))
+    return losses if world_size() == 1 else DistributedDataParallel(_LossesOf(model, losses))
 
 
-def over_all_processes(found: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Losses of this process's examples become losses of all processes' examples.
-
-    A loss is the mean over some examples, and the processes may have different numbers of them: the mean of their means
-    would give more weight to the examples of a process that has few. ``found.counts``, if there is such a thing, says
-    of how many examples each loss is the mean here. A loss that it does not name counts the same in every process.
-
-    Args:
-        found: losses by name, the same names in all processes. One of no examples is 0.
-
-    Returns:
-        What to call ``backward`` on in this process, so that the mean of all processes' gradients is the gradient of
-        the losses' sum over all examples; and each loss over all examples, the same numbers in all processes.
-    """
-    losses = torch.stack(list(found.values()))  # (L,)
-    if world_size() == 1:
-        return losses.sum(), dict(zip(found, losses.detach().tolist(), strict=True))
-    named = getattr(found, "counts", None) or {}
-    counts = torch.tensor([named.get(name, 1) for name in found], dtype=torch.float64, device=losses.device)  # (L,)
-    sums = torch.stack([losses.detach() * counts, counts])
-    dist.all_reduce(sums)
-    means, everybody = sums[0] / sums[1].clamp(min=1), sums[1].clamp(min=1)
-    weights = world_size() * counts / everybody  # the mean of the gradients divides by world_size() again
-    return (weights.to(losses.dtype) * losses).sum(), dict(zip(found, means.tolist(), strict=True))
+def averages(losses: dict[str, Tensor]) -> dict[str, float]:
+    """Each loss averaged over the processes, the same numbers in all of them."""
+    means = torch.stack(list(losses.values())).detach()  # (L,)
+    if world_size() > 1:
+        means = means.double() / world_size()
+        dist.all_reduce(means)
+    return dict(zip(losses, means.tolist(), strict=True))

@@ -44,7 +44,6 @@ def test_each_picture_has_a_light_of_its_own(samples):
         generator = torch.Generator().manual_seed(place)  # of seed 0 and iteration 0
         torch.rand((), generator=generator)  # whether it is mirrored
         assert torch.equal(image, color_jitter(samples[index][0], 0.5, generator))
-        assert batch.generators[place].get_state().tolist() == generator.get_state().tolist()
 
 
 def test_without_variety_pictures_are_mirrored_and_nothing_else(samples):

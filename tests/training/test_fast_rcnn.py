@@ -1,10 +1,8 @@
-"""Fast R-CNN's one training: batches drawn by hand, broken and unbroken runs, one process and two."""
+"""Fast R-CNN's one training: batches drawn by hand, broken and unbroken runs."""
 
 import copy
 import csv
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +10,12 @@ import torch
 from minircnn.alexnet import AlexNet
 from minircnn.datasets import ToyTown
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
-from minircnn.training import LoopSettings, loop, parallel, processes, rank
+from minircnn.training import LoopSettings, loop
 from minircnn.training.batches import pictures_of
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, joint_losses, train_fast_rcnn
+from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
 from tests.fast_rcnn.conftest import TINY, boxes_in
-from tests.training import test_parallel
-from tests.training.test_parallel import launch, needs_torchrun
 
 SIDE = 128
 SETTINGS = FastRCNNTrainingSettings(iterations=6, images_per_batch=4, learning_rate=0.002)
@@ -88,11 +85,10 @@ class Recorder(torch.nn.Linear):
 
     def __init__(self):
         super().__init__(1, 1)
-        self.seen = []
+        self.seen, self.transform = [], Transform()
 
-    def losses(self, images, proposals, targets, generators, scale):
-        draws = [torch.rand(3, generator=generator).tolist() for generator in generators]
-        self.seen += zip(images, proposals, targets, draws, strict=True)
+    def losses(self, images, proposals, targets):
+        self.seen += zip(images, proposals, targets, strict=True)
         return {}
 
 
@@ -114,7 +110,7 @@ def test_half_of_the_pictures_are_mirrored_with_all_that_belongs_to_them(data):
     for iteration in range(60):
         losses(iteration)
     order = [index for iteration in range(60) for index in pictures_of(iteration, len(samples), 4, seed=0)]
-    for index, (image, found, target, _) in zip(order, model.seen, strict=True):
+    for index, (image, found, target) in zip(order, model.seen, strict=True):
         (original, wanted), boxes = samples[index], proposals[index]
         mirrored.append(not torch.equal(image, original))
         if mirrored[-1]:
@@ -127,8 +123,6 @@ def test_half_of_the_pictures_are_mirrored_with_all_that_belongs_to_them(data):
     assert 90 < sum(mirrored) < 150
     for place in range(4):
         assert 15 < sum(mirrored[place::4]) < 45
-    draws = [tuple(draw) for *_, draw in model.seen]
-    assert len(set(draws)) == len(draws), "each picture has a generator of its own"
     for (image, target), found, (old_image, old_target), old_found in zip(samples, proposals, *before, strict=True):
         assert torch.equal(image, old_image) and torch.equal(target["boxes"], old_target["boxes"])
         assert torch.equal(found, old_found)
@@ -137,7 +131,7 @@ def test_half_of_the_pictures_are_mirrored_with_all_that_belongs_to_them(data):
 def test_losses_are_those_of_the_model_for_the_batch_made_by_hand(data):
     samples, proposals, classes = data
     model, seed, iteration = fast_rcnn_alexnet(network(), classes), 5, 2
-    images, boxes, targets, generators, mirrored = [], [], [], [], []
+    images, boxes, targets, mirrored = [], [], [], []
     for place, index in enumerate(pictures_of(iteration, len(samples), 4, seed)):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + iteration) * 1_009 + place)
         (image, target), found = samples[index], proposals[index]
@@ -148,27 +142,12 @@ def test_losses_are_those_of_the_model_for_the_batch_made_by_hand(data):
         images.append(image)
         boxes.append(found)
         targets.append(target)
-        generators.append(generator)
     assert len(set(mirrored)) == 2, "some are mirrored and some are not"
-    expected = model.losses(images, boxes, targets, generators)
-    torch.manual_seed(99)  # of no consequence
+    torch.manual_seed(99)
+    expected = model.losses(images, boxes, targets)
+    torch.manual_seed(99)
     found = plain_losses(model, samples, proposals, seed)(iteration)
     assert {name: value.item() for name, value in found.items()} == {n: v.item() for n, v in expected.items()}
-    assert found.counts == expected.counts
-
-
-def test_processes_that_share_a_batch_draw_what_one_draws(data, monkeypatch):
-    samples, proposals, _ = data
-    alone = Recorder()
-    plain_losses(alone, samples, proposals, 1)(3)
-    together = Recorder()
-    monkeypatch.setattr(parallel, "world_size", lambda: 2)
-    for number in range(2):
-        monkeypatch.setattr(parallel, "rank", lambda number=number: number)
-        plain_losses(together, samples, proposals, 1)(3)
-        assert len(together.seen) == 2 * (number + 1)
-    for (image, found, _, draw), (other, its, _, its_draw) in zip(alone.seen, together.seen, strict=True):
-        assert torch.equal(image, other) and torch.equal(found, its) and draw == its_draw
 
 
 # ----------------------------------------------------------------------------------------------------------- learning
@@ -399,47 +378,3 @@ def test_what_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="mixed_precision needs an NVIDIA GPU"):
         run(data, FastRCNNTrainingSettings(mixed_precision=True), out=tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
-
-
-# ------------------------------------------------------------------------------------------------------ two processes
-
-
-def in_each_process(folder):
-    """What :func:`run` does; each process leaves what it has found in a file of its own."""
-    with processes("cpu"):
-        out, log = folder / "x.safetensors", folder / "x.csv"
-        evaluate = {"evaluate": lambda _: {"calls": 1.0}, "evaluate_every": 3}
-        model, history = run(town(), out=out, log=log, **evaluate)
-        torch.save({"history": history, "state": model.state_dict()}, folder / f"found-{rank()}.pt")
-
-
-@needs_torchrun
-def test_two_processes_learn_what_one_learns(data, tmp_path, monkeypatch):
-    _, proposals, _ = data
-    monkeypatch.setattr(test_parallel, "__file__", __file__)  # the functions of which file `launch` runs
-    root = Path(__file__).resolve().parents[2]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-    output, status = launch(tmp_path, in_each_process)
-    assert status == 0, output
-    counts = [min(len(found), 64) for found in proposals]
-    halves = [
-        [sum(counts[index] for index in pictures_of(iteration, 8, 4, SETTINGS.seed)[part]) for iteration in range(6)]
-        for part in (slice(0, 2), slice(2, 4))
-    ]
-    assert all(a != b for a, b in zip(*halves, strict=True)), "the processes have different numbers of regions"
-    model, history = run(data)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("script.py", "x.safetensors", "x.json", "x.csv", "found-0.pt", "found-1.pt")
-    }
-    for number in range(2):
-        found = torch.load(tmp_path / f"found-{number}.pt", weights_only=True)
-        assert [row.pop("calls", 0) for row in found["history"]] == [0, 0, 1, 0, 0, 1]
-        for row, expected in zip(found["history"], history, strict=True):
-            assert row == pytest.approx(expected, abs=1e-5)
-        torch.testing.assert_close(found["state"], model.state_dict(), atol=1e-5, rtol=0)
-        torch.testing.assert_close(
-            load_fast_rcnn(tmp_path / "x.safetensors").state_dict(),
-            {name: value.half().float() for name, value in found["state"].items()},
-            atol=0,
-            rtol=0,
-        )

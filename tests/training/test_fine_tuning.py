@@ -1,26 +1,20 @@
-"""The published Mask R-CNN learns something else: what learns, what is written, and two processes."""
+"""The published Mask R-CNN learns something else: what learns, and what is written."""
 
 import json
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from minircnn.datasets import CocoDataset
 from minircnn.mask_rcnn import (
     PYRAMID_MASK_HEADS,
     PYRAMID_RPN,
     load_mask_rcnn,
     mask_rcnn_fpn,
-    maskrcnn_resnet50_fpn,
 )
 from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
-from minircnn.training import FineTuningSettings, draw_batch, fine_tune, processes, rank
+from minircnn.training import FineTuningSettings, fine_tune
 from tests.mask_rcnn.conftest import ellipses
-from tests.training import test_parallel
-from tests.training.test_parallel import launch, needs_torchrun
 
 TINY = ResNetFPNConfig(blocks=(1, 1, 1, 1), width=8, channels=16)
 SETTINGS = FineTuningSettings(iterations=3, images_per_batch=2, min_size=96, seed=5)
@@ -86,47 +80,3 @@ def test_what_is_written_is_read_again(tmp_path):
     record = json.loads((tmp_path / "own.json").read_text())
     assert record["data"] == "ellipses" and record["settings"]["learning_rate"] == SETTINGS.learning_rate
     assert not (tmp_path / "own.checkpoint").exists()
-
-
-# ------------------------------------------------------------------------------------------------------ two processes
-
-
-def of_one_size(folder):
-    """Four photographs of 480 × 640 pixels: in a batch of mixed sizes, padding would depend on who has which."""
-    data = CocoDataset(folder / "images", folder / "instances.json")
-    indices = [index for index in range(len(data)) if data.image_size(index) == (480, 640)][:4]
-    return [data[index] for index in indices], data.classes
-
-
-def learn(folder):
-    samples, classes = of_one_size(folder / "coco-mini")
-    torch.manual_seed(rank())  # the main process's weights count
-    model = maskrcnn_resnet50_fpn(classes)
-    for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            module.running_var.fill_(6.0)  # without statistics that tame it, a random network explodes
-    history = fine_tune(model, samples, SETTINGS, quiet=True)
-    counts = [len(draw_batch(i, samples, None, pictures=2, seed=SETTINGS.seed).images) for i in range(3)]
-    return {"history": history, "counts": counts}
-
-
-def in_each_process(folder):
-    with processes():
-        torch.save(learn(Path(os.environ["MINIRCNN_DATA"])), folder / f"found-{os.environ['RANK']}.pt")
-
-
-@needs_torchrun
-def test_two_processes_have_the_losses_of_one(real_data, tmp_path, monkeypatch):
-    """The model of ResNet-50, each process with one of the two photographs of every batch."""
-    monkeypatch.setattr(test_parallel, "__file__", __file__)  # the functions of which file `launch` runs
-    root = Path(__file__).resolve().parents[2]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]))
-    output, status = launch(tmp_path, in_each_process)
-    assert status == 0, output
-    two = [torch.load(tmp_path / f"found-{number}.pt", weights_only=True) for number in range(2)]
-    one = learn(real_data)
-    assert [found["counts"] for found in two] == [[1, 1, 1]] * 2 and one["counts"] == [2, 2, 2]
-    assert two[0]["history"] == two[1]["history"]
-    for row, wanted in zip(two[0]["history"], one["history"], strict=True):
-        assert row == pytest.approx(wanted, rel=1e-4)
-    assert one["history"][0] != one["history"][2]
