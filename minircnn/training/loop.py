@@ -156,8 +156,7 @@ def fit(
             for group in optimiser.param_groups:
                 group["lr"] = rate * group["scale"]
             with precision:
-                own = losses(iteration)
-            found = averages(own)
+                found = averages(own := losses(iteration))
             optimiser.zero_grad()
             scaler.scale(sum(own.values())).backward()
             scaler.unscale_(optimiser)
