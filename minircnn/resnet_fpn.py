@@ -188,7 +188,7 @@ class FeaturePyramid(nn.Module):
 
 
 class ResNetFPN(nn.Module):
-    """A trunk for detectors: ``(B, 3, H, W)`` to a dict of maps ``(B, C, h, w)``, from fine to coarse.
+    """A backbone for detectors: ``(B, 3, H, W)`` to a dict of maps ``(B, C, h, w)``, from fine to coarse.
 
     Args:
         config: how large.

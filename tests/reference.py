@@ -58,9 +58,9 @@ def losses():
     measured = {name: [] for name in models}
     for name, model in models.items():
         model.train()
-        model.roi_heads.config = replace(model.roi_heads.config, rois_per_image=10**6, **everything)
+        model.roi_heads.config = replace(model.roi_heads.config, batch_size_per_image=10**6, **everything)
         if name != "fast_rcnn":
-            model.rpn.config = replace(model.rpn.config, anchors_per_image=10**6, **everything)
+            model.rpn.config = replace(model.rpn.config, batch_size_per_image=10**6, **everything)
     with torch.no_grad():
         for batch in range(BATCHES):
             samples = [train[batch * IMAGES_PER_BATCH + place] for place in range(IMAGES_PER_BATCH)]

@@ -85,7 +85,7 @@ def test_equals_torchvision(reference, ours, height, width):
     images = pictures(2, 3, height, width) * 4 - 2
     with torch.no_grad():
         torch.testing.assert_close(ours(images), reference(images), atol=1e-6, rtol=1e-6)
-        torch.testing.assert_close(ours.trunk(images), reference.features[:-1](images), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(ours.backbone(images), reference.features[:-1](images), atol=1e-6, rtol=1e-6)
 
 
 def test_dropout_equals_torchvisions(reference, ours):
@@ -136,7 +136,7 @@ def test_rename_keys_touches_nothing_else():
         "features.1.weight": torch.ones(1),
         "fc8.bias": torch.ones(1),
     }
-    assert list(rename_keys(state)) == ["mean", "trunk.conv1.weight", "features.1.weight", "fc8.bias"]
+    assert list(rename_keys(state)) == ["mean", "backbone.conv1.weight", "features.1.weight", "fc8.bias"]
     assert list(state)[1] == "conv1.weight"
 
 
@@ -168,7 +168,7 @@ def test_number_of_parameters_from_the_layer_sizes_of_the_paper():
     with torch.device("meta"):  # all the shapes and no memory
         network = AlexNet(ALEXNET_2012, 1000)
     counts = {name: value.numel() for name, value in network.named_parameters()}
-    found = [counts[f"trunk.conv{i}.weight"] + counts[f"trunk.conv{i}.bias"] for i in range(1, 6)]
+    found = [counts[f"backbone.conv{i}.weight"] + counts[f"backbone.conv{i}.bias"] for i in range(1, 6)]
     assert found == convolutions
     assert sum(counts.values()) == sum(convolutions) + sum(connected) == 60_965_224
 
@@ -176,13 +176,22 @@ def test_number_of_parameters_from_the_layer_sizes_of_the_paper():
 def test_map_sizes_of_2012():
     """(227 - 11) / 4 + 1 = 55, (55 - 3) / 2 + 1 = 27, (27 - 3) / 2 + 1 = 13, (13 - 3) / 2 + 1 = 6."""
     network, x, sizes = fresh(THIN_2012), pictures(1, 3, 227, 227), {}
-    for name, layer in network.trunk.named_children():
+    for name, layer in network.backbone.named_children():
         x = layer(x)
         sizes[name] = x.shape[2:]
     sizes["pool5"] = network.pool5(x).shape[2:]
     wanted = {"conv1": 55, "pool1": 27, "conv2": 27, "pool2": 13, "conv3": 13, "conv4": 13, "conv5": 13, "pool5": 6}
     assert {name: sizes[name] for name in wanted} == {name: (size, size) for name, size in wanted.items()}
-    assert list(network.trunk._modules)[:8] == ["conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2"]
+    assert list(network.backbone._modules)[:8] == [
+        "conv1",
+        "relu1",
+        "norm1",
+        "pool1",
+        "conv2",
+        "relu2",
+        "norm2",
+        "pool2",
+    ]
 
 
 def convolve(x, layer, stride, padding, groups):
@@ -216,14 +225,14 @@ def test_2012_against_a_slow_formula():
     for parameter in network.parameters():
         parameter.mul_(3)
     image = (pictures(3, 227, 227) * 255 - 110).double()
-    x, layers = image.numpy(), network.trunk
+    x, layers = image.numpy(), network.backbone
     x = largest(local_response(np.maximum(convolve(x, layers.conv1, 4, 0, 1), 0)))
     assert np.abs(x).max() > 100
     x = largest(local_response(np.maximum(convolve(x, layers.conv2, 1, 2, 2), 0)))
     x = np.maximum(convolve(x, layers.conv3, 1, 1, 1), 0)
     x = np.maximum(convolve(x, layers.conv4, 1, 1, 2), 0)
     x = np.maximum(convolve(x, layers.conv5, 1, 1, 2), 0)
-    np.testing.assert_allclose(network.double().trunk(image[None])[0], x, rtol=1e-9)
+    np.testing.assert_allclose(network.double().backbone(image[None])[0], x, rtol=1e-9)
     pool5 = largest(x).reshape(-1)
     for fc in (network.classifier.fc6, network.classifier.fc7):
         pool5 = np.maximum(fc.weight.numpy() @ pool5 + fc.bias.numpy(), 0)
@@ -328,7 +337,7 @@ def test_grid_is_roi_pool_of_the_whole_map(height):
 def pixels_that_reach(network, row, column, side):
     """The columns, then the rows, that move one cell of conv5; of many pictures, because a pool takes one of nine."""
     images = torch.randn(48, 3, side, side, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    maps = network.trunk(images)
+    maps = network.backbone(images)
     maps[:, :, row, column].sum().backward()
     reached = images.grad.abs().amax(dim=(0, 1)) > 0
     return [torch.where(reached.any(dim=axis))[0] for axis in (0, 1)]
@@ -355,7 +364,7 @@ def test_total_stride_is_how_far_a_cell_moves(name, stride):
     config = replace(CONFIGS[name], channels=(4, 4, 4, 4, 4), hidden=8)
     network = fresh(config)
     assert config.total_stride == stride
-    widths = [network.trunk(torch.zeros(1, 3, 160, 160 + stride * extra)).shape[3] for extra in range(4)]
+    widths = [network.backbone(torch.zeros(1, 3, 160, 160 + stride * extra)).shape[3] for extra in range(4)]
     assert [width - widths[0] for width in widths] == [0, 1, 2, 3]
 
 
@@ -406,7 +415,7 @@ def test_folded_without_batch_norm_is_a_copy():
 
 
 def test_batch_norm_needs_one_layer_behind_each_convolution():
-    names = list(fresh(replace(SMALL, batch_norm=True)).trunk._modules)
+    names = list(fresh(replace(SMALL, batch_norm=True)).backbone._modules)
     assert [names[names.index(f"conv{i}") + 1] for i in range(1, 6)] == [f"bn{i}" for i in range(1, 6)]
 
 
@@ -486,7 +495,7 @@ def test_json_of_something_else_is_named(tmp_path, change):
 def test_damaged_and_mismatched_files_are_named(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, fresh(SMALL).state_dict(), {"network": asdict(SMALL_STRIDE_16), "num_classes": 5})
-    with pytest.raises(WeightsError, match=r"another network: trunk\.conv1\.weight has shape \(32, 3, 7, 7\)"):
+    with pytest.raises(WeightsError, match=r"another network: backbone\.conv1\.weight has shape \(32, 3, 7, 7\)"):
         load_alexnet(path)
     save_alexnet(fresh(SMALL), path, {})
     path.write_bytes(path.read_bytes()[:-100])
@@ -517,7 +526,7 @@ def test_convolutions_of_2012_from_a_file(convolutions, tmp_path):
     network = load_alexnet_2012(path, num_classes=2)
     assert network.config == ALEXNET_2012 and network.fc8.out_features == 2 and not network.training
     for name, value in convolutions.items():
-        assert np.array_equal(network.trunk.get_parameter(name).detach(), value.astype(np.float32)), name
+        assert np.array_equal(network.backbone.get_parameter(name).detach(), value.astype(np.float32)), name
     np.savez(path, mean=np.array([10.0, 20.0, 30.0]), **convolutions, **{"fc6.weight": np.zeros(3)})
     network = load_alexnet_2012(path, num_classes=2)  # fully connected layers in the file do not disturb
     assert network.config.mean == pytest.approx((10 / 255, 20 / 255, 30 / 255))
@@ -529,8 +538,11 @@ def test_convolutions_of_2012_from_a_file(convolutions, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"conv4.bias": None}, r"conv\.npz: weights for another network: trunk\.conv4\.bias is missing$"),
-        ({"conv2.weight": np.zeros((256, 96, 5, 5))}, r"trunk\.conv2\.weight has shape \(256, 96, 5, 5\), the network"),
+        ({"conv4.bias": None}, r"conv\.npz: weights for another network: backbone\.conv4\.bias is missing$"),
+        (
+            {"conv2.weight": np.zeros((256, 96, 5, 5))},
+            r"backbone\.conv2\.weight has shape \(256, 96, 5, 5\), the network",
+        ),
         ({"mean": np.zeros((3, 227, 227))}, r"conv\.npz: mean has shape \(3, 227, 227\); give one number for each"),
         ({"mean": np.float32(0)}, r"mean has shape \(\)"),
     ],
@@ -584,7 +596,7 @@ def test_trained_convolutions_tell_real_objects_apart(real_data):
     Random convolutions know something too, colours and edges. Measured: 57% against 31%, the most common class 24%.
     """
     network = load_alexnet_2012(real_data / "alexnet-imagenet" / "alexnet_conv.npz", num_classes=2)
-    assert network.trunk.conv1.weight.abs().max().item() == pytest.approx(0.3767, abs=1e-3)
+    assert network.backbone.conv1.weight.abs().max().item() == pytest.approx(0.3767, abs=1e-3)
     assert [255 * value for value in network.config.mean] == pytest.approx([104.00699, 116.66877, 122.67891], abs=1e-3)
     networks = {"trained": network, "random": fresh(network.config, classes=2)}
     dataset = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json", masks=False)

@@ -51,13 +51,13 @@ def test_torchvisions(tmp_path):
 def test_convolutions_of_2012(tmp_path):
     """Only they have learned something: so says the name of the last layer."""
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in AlexNet(ALEXNET_2012, 2).trunk.named_parameters()}
+        shapes = {name: value.shape for name, value in AlexNet(ALEXNET_2012, 2).backbone.named_parameters()}
     arrays = {name: np.full(shape, i, np.float16) for i, (name, shape) in enumerate(shapes.items())}
     np.savez(tmp_path / "x.npz", mean=np.array([1.0, 2, 3], np.float32), **arrays)
     loaded, last = load_pretrained(tmp_path / "x.npz")
     assert last == "pool5" and not loaded.training
     assert loaded.config.mean == pytest.approx((1 / 255, 2 / 255, 3 / 255))
-    for name, value in loaded.trunk.named_parameters():
+    for name, value in loaded.backbone.named_parameters():
         assert np.array_equal(value.detach(), arrays[name].astype(np.float32)), name
 
 
@@ -101,7 +101,7 @@ def test_up_to_pool5_nothing_else_is_left():
     network = AlexNet(SMALL, 5)
     cut = up_to_pool5(network)
     size = network.feature_sizes["pool5"]
-    convolutions = sum(value.numel() for value in network.trunk.parameters())
+    convolutions = sum(value.numel() for value in network.backbone.parameters())
     assert sum(value.numel() for value in cut.parameters()) == convolutions + size + 1
     assert not cut.fc8.weight.any() and not cut.fc8.bias.any()
     assert cut(torch.zeros(2, 3, 64, 64)).shape == (2, 1)

@@ -92,7 +92,7 @@ def test_module_fingerprint_changes_with_one_weight():
     wanted = module_fingerprint(network())
     assert module_fingerprint(network()) == wanted
     assert module_fingerprint(network().eval()) == wanted
-    for name in ("trunk.conv3.weight", "fc8.bias"):
+    for name in ("backbone.conv3.weight", "fc8.bias"):
         changed = network()
         value = changed.state_dict()[name].view(-1)
         value[-1] = math.nextafter(float(value[-1]), 9) + 1e-6

@@ -23,7 +23,7 @@ from minircnn.transforms import Transform
 
 ROI = {
     "pool_size": 6,  # of AlexNet ("model S"); Fast R-CNN, 2.1: H and W fit the network's first fully connected layer
-    "rois_per_image": 64,  # Fast R-CNN, 2.3: R = 128 from N = 2 images
+    "batch_size_per_image": 64,  # Fast R-CNN, 2.3: R = 128 from N = 2 images
     "positive_fraction": 0.25,  # 2.3
     "foreground_iou": 0.5,  # 2.3
     "background_iou": (0.0, 0.5),  # 2.3 has 0.1; its later code 0
@@ -60,16 +60,16 @@ PAPERS = [
         RPNConfig(),
         {
             "anchor_sizes": ((128.0, 256.0, 512.0),),  # Faster R-CNN, 3.3
-            "anchor_ratios": (0.5, 1.0, 2.0),  # 3.3
-            "anchor_shift": 0.0,
+            "aspect_ratios": (0.5, 1.0, 2.0),  # 3.3
+            "anchor_offset": 0.0,
             "foreground_iou": 0.7,  # 3.1.2
             "background_iou": 0.3,  # 3.1.2
-            "anchors_per_image": 256,  # 3.1.3
+            "batch_size_per_image": 256,  # 3.1.3
             "positive_fraction": 0.5,  # 3.1.3: 1:1
             "smooth_l1_beta": 1 / 9,  # the authors' code: sigma = 3
             "nms_threshold": (0.7, 0.7),  # 3.3
-            "before_nms": (12000, 6000),  # the authors' code
-            "after_nms": (2000, 300),  # 3.3
+            "pre_nms_top_n": (12000, 6000),  # the authors' code
+            "post_nms_top_n": (2000, 300),  # 3.3
             "min_size": 1e-3,
         },
     ),
@@ -133,21 +133,21 @@ def default(model, name):
 def test_defaults_of_the_pyramid_are_torchvisions(heads, model):
     rpn, transform = PYRAMID_RPN, PYRAMID_TRANSFORM
     for name, value in {
-        "rpn_pre_nms_top_n_train": rpn.before_nms[0],
-        "rpn_pre_nms_top_n_test": rpn.before_nms[1],
-        "rpn_post_nms_top_n_train": rpn.after_nms[0],
-        "rpn_post_nms_top_n_test": rpn.after_nms[1],
+        "rpn_pre_nms_top_n_train": rpn.pre_nms_top_n[0],
+        "rpn_pre_nms_top_n_test": rpn.pre_nms_top_n[1],
+        "rpn_post_nms_top_n_train": rpn.post_nms_top_n[0],
+        "rpn_post_nms_top_n_test": rpn.post_nms_top_n[1],
         "rpn_nms_thresh": rpn.nms_threshold[0],
         "rpn_fg_iou_thresh": rpn.foreground_iou,
         "rpn_bg_iou_thresh": rpn.background_iou,
-        "rpn_batch_size_per_image": rpn.anchors_per_image,
+        "rpn_batch_size_per_image": rpn.batch_size_per_image,
         "rpn_positive_fraction": rpn.positive_fraction,
         "box_score_thresh": heads.score_threshold,
         "box_nms_thresh": heads.nms_threshold,
         "box_detections_per_img": heads.max_detections,
         "box_fg_iou_thresh": heads.foreground_iou,
         "box_bg_iou_thresh": heads.background_iou[1],
-        "box_batch_size_per_image": heads.rois_per_image,
+        "box_batch_size_per_image": heads.batch_size_per_image,
         "box_positive_fraction": heads.positive_fraction,
         "min_size": transform.min_size,
         "max_size": transform.max_size,
@@ -160,7 +160,7 @@ def test_anchors_and_grids_of_the_pyramid_are_torchvisions():
     model = detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     anchors = model.rpn.anchor_generator
     assert anchors.sizes == tuple(tuple(map(int, sizes)) for sizes in PYRAMID_RPN.anchor_sizes)
-    assert set(anchors.aspect_ratios) == {PYRAMID_RPN.anchor_ratios}
+    assert set(anchors.aspect_ratios) == {PYRAMID_RPN.aspect_ratios}
     heads = PYRAMID_MASK_HEADS
     assert model.roi_heads.box_roi_pool.output_size == (heads.pool_size,) * 2
     assert model.roi_heads.mask_roi_pool.output_size == (heads.mask_pool_size,) * 2

@@ -58,7 +58,7 @@ def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
     names["FineTuningSettings"] = FineTuningSettings
     exec(compile(fine_tuning, "README.md", "exec"), names)
     tuned = load_mask_rcnn("my/fine_tuned.safetensors")
-    assert list(tuned.classes) == list(classes) and list(tuned.trunk.config.blocks) == [3, 4, 6, 3]
+    assert list(tuned.classes) == list(classes) and list(tuned.backbone.config.blocks) == [3, 4, 6, 3]
 
 
 def test_the_commands_for_your_own_data(own_data, monkeypatch):

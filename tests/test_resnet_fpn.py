@@ -24,7 +24,7 @@ def randomise(norm):
 
 @pytest.fixture(scope="module")
 def pair():
-    """Torchvision's trunk with frozen batch normalisation, and ours with its weights."""
+    """Torchvision's backbone with frozen batch normalisation, and ours with its weights."""
     torch.manual_seed(0)
     theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=2)
     for module in theirs.modules():
@@ -40,7 +40,7 @@ def test_maps_equal_torchvisions(pair, size):
     """In double precision, where fifty layers do not add up to a visible error."""
     images = torch.rand(2, 3, *size, dtype=torch.float64)
     with torch.no_grad():
-        ours, theirs = (trunk(images) for trunk in pair)
+        ours, theirs = (backbone(images) for backbone in pair)
     assert list(ours) == list(theirs) == ["0", "1", "2", "3", "pool"]
     for name, level in theirs.items():
         assert ours[name].shape == level.shape
@@ -49,10 +49,10 @@ def test_maps_equal_torchvisions(pair, size):
 
 def test_gradients_equal_torchvisions(pair):
     images, gradients = torch.rand(1, 3, 64, 64, dtype=torch.float64), []
-    for trunk in pair:
-        trunk.zero_grad()
-        sum(level.sin().sum() for level in trunk(images).values()).backward()
-        gradients.append({name: p.grad for name, p in trunk.named_parameters() if p.requires_grad})
+    for backbone in pair:
+        backbone.zero_grad()
+        sum(level.sin().sum() for level in backbone(images).values()).backward()
+        gradients.append({name: p.grad for name, p in backbone.named_parameters() if p.requires_grad})
     ours, theirs = gradients
     assert ours.keys() == theirs.keys() and "body.layer3.0.conv1.weight" in ours
     assert not any(name.startswith(("body.conv1", "body.layer1", "body.layer2")) for name in ours)
@@ -144,10 +144,10 @@ def test_coarse_maps_reach_fine_ones_and_not_the_other_way():
 
 
 def test_memory_formats_and_sizes():
-    trunk = ResNetFPN(TINY).eval()
+    backbone = ResNetFPN(TINY).eval()
     images = torch.rand(2, 3, 50, 70)
     with torch.no_grad():
-        plain, last = trunk(images), trunk(images.contiguous(memory_format=torch.channels_last))
+        plain, last = backbone(images), backbone(images.contiguous(memory_format=torch.channels_last))
     assert [tuple(level.shape) for level in plain.values()] == [
         *[(2, 6, 13, 18), (2, 6, 7, 9), (2, 6, 4, 5), (2, 6, 2, 3), (2, 6, 1, 2)]
     ]

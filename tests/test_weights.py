@@ -417,7 +417,7 @@ def test_arrays_that_are_no_tensors_are_refused(tmp_path):
 
 def network():
     torch.manual_seed(0)
-    return nn.ModuleDict({"trunk": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm1d(2), "head": nn.Linear(4, 2)})
+    return nn.ModuleDict({"backbone": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm1d(2), "head": nn.Linear(4, 2)})
 
 
 def other_weights():
@@ -445,7 +445,7 @@ def test_load_into_takes_all(tmp_path):
             {"head.bias": torch.zeros(3), "head.weight": None, "x": torch.zeros(1)},
             r"head\.bias has shape.*; head\.weight is missing; x is not in the network$",
         ),
-        (dict.fromkeys(other_weights()), r"bn\.bias is missing; .* and 6 more$"),
+        (dict.fromkeys(other_weights()), r"backbone\.bias is missing; .* and 6 more$"),
     ],
 )
 def test_load_into_takes_all_or_nothing(change, message):
@@ -459,14 +459,14 @@ def test_load_into_takes_all_or_nothing(change, message):
 def test_load_into_a_part():
     module, before, given = network(), network().state_dict(), other_weights()
     del given["head.bias"]
-    load_into(module, given | {"tail": torch.zeros(1)}, "w", only="trunk.")
+    load_into(module, given | {"tail": torch.zeros(1)}, "w", only="backbone.")
     for name, value in module.state_dict().items():
-        assert torch.equal(value, given[name] if name.startswith("trunk.") else before[name]), name
-    del given["trunk.bias"]
-    with pytest.raises(WeightsError, match=r"another network: trunk\.bias is missing$"):
-        load_into(module, given, "w", only="trunk.")
-    with pytest.raises(WeightsError, match=r"another network: trunk\.x is not in the network$"):
-        load_into(module, other_weights() | {"trunk.x": torch.zeros(1)}, "w", only="trunk.")
+        assert torch.equal(value, given[name] if name.startswith("backbone.") else before[name]), name
+    del given["backbone.bias"]
+    with pytest.raises(WeightsError, match=r"another network: backbone\.bias is missing$"):
+        load_into(module, given, "w", only="backbone.")
+    with pytest.raises(WeightsError, match=r"another network: backbone\.x is not in the network$"):
+        load_into(module, other_weights() | {"backbone.x": torch.zeros(1)}, "w", only="backbone.")
 
 
 # ------------------------------------------------------------------------------------------------------------ download

@@ -2,7 +2,7 @@
 
 Krizhevsky, Sutskever and Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks". Five
 convolutions see the picture, three fully connected layers name it. R-CNN takes the whole network; Fast R-CNN and all
-that follow keep the five convolutions, the *trunk*, and let the rest look at one region at a time.
+that follow keep the five convolutions, the *backbone*, and let the rest look at one region at a time.
 
 Shape comments: B pictures, K classes, C channels, H W picture size, h w feature-map size, D features.
 """
@@ -95,7 +95,7 @@ class AlexNet(nn.Module):
 
     Attributes:
         config: the numbers.
-        trunk: conv1 … relu5: (B, 3, H, W) to (B, C, h, w). This is what later detectors run once for a picture.
+        backbone: conv1 … relu5: (B, 3, H, W) to (B, C, h, w). This is what later detectors run once for a picture.
         pool5: the last pooling, to a map of fixed size: (B, C, h, w) to (B, C, 6, 6).
         classifier: fc6 and fc7: (B, C · 6 · 6) to (B, hidden). Without them, with ``hidden=0``, nothing is in it.
         fc8: one score for each class, before the softmax.
@@ -109,7 +109,7 @@ class AlexNet(nn.Module):
     def __init__(self, config: AlexNetConfig, num_classes: int) -> None:
         super().__init__()
         self.config = config
-        self.trunk = _trunk(config)
+        self.backbone = _backbone(config)
         self.pool5 = _pool5(config)
         size = config.channels[-1] * config.pool5_size**2
         self.classifier = _classifier(size, config) if config.hidden else nn.Sequential()
@@ -157,7 +157,7 @@ class AlexNet(nn.Module):
         if unknown or not layers:
             raise ValueError(f"layers must be some of {', '.join(self.feature_sizes)}, not {sorted(layers)}")
         last = max(map(LAYERS.index, layers))
-        x = self.pool5(self.trunk(images)).flatten(1)  # (B, D)
+        x = self.pool5(self.backbone(images)).flatten(1)  # (B, D)
         found = {"pool5": x}
         if last >= 1:
             found["fc6"] = x = self.classifier[:3](x)
@@ -171,7 +171,7 @@ class AlexNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of the classes before the softmax: normalised (B, 3, H, W) to (B, K)."""
-        return self.fc8(self.classifier(self.pool5(self.trunk(images)).flatten(1)))
+        return self.fc8(self.classifier(self.pool5(self.backbone(images)).flatten(1)))
 
 
 class ResponseNorm(nn.LocalResponseNorm):
@@ -208,7 +208,7 @@ def _classifier(size: int, config: AlexNetConfig) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _trunk(config: AlexNetConfig) -> nn.Sequential:
+def _backbone(config: AlexNetConfig) -> nn.Sequential:
     """The layers from conv1 to relu5, named as in the paper."""
     sizes = [(config.kernel, config.stride, config.padding), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
     inputs = (3, *config.channels[:-1])
@@ -246,7 +246,7 @@ def up_to_pool5(network: AlexNet) -> AlexNet:
         output and is all zeros.
     """
     cut = AlexNet(replace(network.config, hidden=0), num_classes=1).to(network.fc8.weight.device)
-    cut.trunk = network.trunk
+    cut.backbone = network.backbone
     for parameter in cut.fc8.parameters():
         nn.init.zeros_(parameter)
     return cut.eval()
@@ -269,10 +269,10 @@ def fold_batch_norm(network: AlexNet) -> AlexNet:
     state = {name: value for name, value in network.state_dict().items() if ".bn" not in name}
     if network.config.batch_norm:
         for i in range(1, 6):
-            conv, norm = network.trunk.get_submodule(f"conv{i}"), network.trunk.get_submodule(f"bn{i}")
+            conv, norm = network.backbone.get_submodule(f"conv{i}"), network.backbone.get_submodule(f"bn{i}")
             parameters = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
             with torch.no_grad():
                 weight, bias = fusion.fuse_conv_bn_weights(*parameters)
-            state[f"trunk.conv{i}.weight"], state[f"trunk.conv{i}.bias"] = weight, bias
+            state[f"backbone.conv{i}.weight"], state[f"backbone.conv{i}.bias"] = weight, bias
     folded.load_state_dict(state)
     return folded.to(network.fc8.weight.device).eval()

@@ -26,16 +26,16 @@ IMAGENET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 _IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states
 
 _TORCHVISION_NAMES = {
-    "features.0": "trunk.conv1",
-    "features.3": "trunk.conv2",
-    "features.6": "trunk.conv3",
-    "features.8": "trunk.conv4",
-    "features.10": "trunk.conv5",
+    "features.0": "backbone.conv1",
+    "features.3": "backbone.conv2",
+    "features.6": "backbone.conv3",
+    "features.8": "backbone.conv4",
+    "features.10": "backbone.conv5",
     "classifier.1": "classifier.fc6",
     "classifier.4": "classifier.fc7",
     "classifier.6": "fc8",
 }
-_NAMES_2012 = {f"conv{i}": f"trunk.conv{i}" for i in range(1, 6)}
+_NAMES_2012 = {f"conv{i}": f"backbone.conv{i}" for i in range(1, 6)}
 
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     >>> import torch
     >>> list(rename_keys({"features.3.bias": torch.zeros(192), "conv5.weight": torch.zeros(1)}))
-    ['trunk.conv2.bias', 'trunk.conv5.weight']
+    ['backbone.conv2.bias', 'backbone.conv5.weight']
     """
     names = _TORCHVISION_NAMES | _NAMES_2012
     renamed = {}
@@ -69,7 +69,7 @@ def load_pretrained(path: str | Path) -> tuple[AlexNet, str]:
         WeightsError: it is damaged, or of another network.
     """
     tensors = read_tensors(path)
-    if "trunk.conv1.weight" in tensors:
+    if "backbone.conv1.weight" in tensors:
         return load_alexnet(path), "fc7"
     if "features.0.weight" in tensors:
         return load_imagenet_weights(path), "fc7"
@@ -123,7 +123,7 @@ def load_alexnet_2012(weights: str | Path, num_classes: int = 1000) -> AlexNet:
             raise WeightsError(f"{weights}: mean has shape {tuple(mean.shape)}; give one number for each colour, (3,)")
         config = AlexNetConfig(mean=tuple(mean.div(255).tolist()))
     network = AlexNet(config, num_classes)
-    load_into(network, rename_keys(tensors), weights, only="trunk.")
+    load_into(network, rename_keys(tensors), weights, only="backbone.")
     return network.eval()
 
 

@@ -128,7 +128,7 @@ def _suggest(report: Report, min_size: int) -> Anchors | None:
 
     shapes = torch.tensor(report.shapes)
     anchors = suggest_anchors(shapes, NUM_SIZES, NUM_RATIOS)
-    usual = best_overlaps(shapes, TOY_TOWN_RPN.anchor_sizes[0], TOY_TOWN_RPN.anchor_ratios)
+    usual = best_overlaps(shapes, TOY_TOWN_RPN.anchor_sizes[0], TOY_TOWN_RPN.aspect_ratios)
     sizes, ratios = (" ".join(f"{value:g}" for value in values) for values in (anchors.sizes, anchors.ratios))
     echo(f"anchors that fit the objects where the shorter side of a picture has {min_size} pixels:")
     echo(f"  sizes {sizes}; height / width {ratios}")

@@ -298,7 +298,7 @@ def _evaluate_proposer(given: Given, sources: tuple[Any, ...], masks: bool = Fal
     found, seconds = timed_detections(detect, ready.samples, nothing, "detections")
     kinds = ("boxes", "masks") if masks else ("boxes",)
     results, voc = {kind: ready.evaluate(found, kind) for kind in kinds}, ready.voc_average_precisions(found)
-    boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.after_nms[1]]
+    boxes, limits = [one["boxes"] for one in proposals], [10, 50, model.rpn.config.post_nms_top_n[1]]
     recalls = [float(recall) for recall in proposal_recall(boxes, ready.targets, RECALL_IOU, limits)]
     for kind, result in results.items():
         of = f", {kind}" if masks else ""

@@ -84,12 +84,12 @@ class _RPNHead(nn.Module):
 class _ChannelsLast(nn.Module):
     """The backbone, with the memory format that ours is given: a fair comparison of time."""
 
-    def __init__(self, trunk: nn.Module, channels: int) -> None:
+    def __init__(self, backbone: nn.Module, channels: int) -> None:
         super().__init__()
-        self.trunk, self.out_channels = trunk, channels
+        self.backbone, self.out_channels = backbone, channels
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.trunk(images.contiguous(memory_format=torch.channels_last))
+        return self.backbone(images.contiguous(memory_format=torch.channels_last))
 
 
 def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
@@ -127,26 +127,26 @@ def _around(
 ) -> Any:  # noqa: ANN401 - of that kind
     rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
     reference = kind(
-        _ChannelsLast(model.trunk, model.rpn.head.cls_logits.in_channels),
+        _ChannelsLast(model.backbone, model.rpn.head.cls_logits.in_channels),
         min_size=transform.min_size,
         max_size=transform.max_size or 10**6,
         image_mean=transform.mean,
         image_std=transform.std,
         size_divisible=transform.divisor,
-        rpn_anchor_generator=AnchorGenerator(rpn.anchor_sizes, (rpn.anchor_ratios,)),
+        rpn_anchor_generator=AnchorGenerator(rpn.anchor_sizes, (rpn.aspect_ratios,)),
         rpn_head=_RPNHead(model.rpn.head),
-        rpn_pre_nms_top_n_train=rpn.before_nms[0],
-        rpn_pre_nms_top_n_test=rpn.before_nms[1],
-        rpn_post_nms_top_n_train=rpn.after_nms[0],
-        rpn_post_nms_top_n_test=rpn.after_nms[1],
+        rpn_pre_nms_top_n_train=rpn.pre_nms_top_n[0],
+        rpn_pre_nms_top_n_test=rpn.pre_nms_top_n[1],
+        rpn_post_nms_top_n_train=rpn.post_nms_top_n[0],
+        rpn_post_nms_top_n_test=rpn.post_nms_top_n[1],
         rpn_nms_thresh=rpn.nms_threshold[0],
-        rpn_batch_size_per_image=rpn.anchors_per_image,
+        rpn_batch_size_per_image=rpn.batch_size_per_image,
         box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices
         box_predictor=_BoxPredictor(model.roi_heads.box_predictor),
         box_score_thresh=heads.score_threshold,
         box_nms_thresh=heads.nms_threshold,
         box_detections_per_img=heads.max_detections,
-        box_batch_size_per_image=heads.rois_per_image,
+        box_batch_size_per_image=heads.batch_size_per_image,
         box_positive_fraction=heads.positive_fraction,
         **layers,
     )
@@ -190,8 +190,8 @@ def pair(
         "mask": (mask_rcnn_fpn, PYRAMID_MASK_HEADS),
         "faster": (faster_rcnn_fpn, PYRAMID_HEADS),
     }[kind]
-    heads = replace(heads, max_detections=most, rois_per_image=proposals // 2)
-    rpn = replace(PYRAMID_RPN, after_nms=(proposals, proposals))
+    heads = replace(heads, max_detections=most, batch_size_per_image=proposals // 2)
+    rpn = replace(PYRAMID_RPN, post_nms_top_n=(proposals, proposals))
     ours = build(ResNetFPNConfig(blocks=blocks), classes, rpn, heads, transform)
     load_torchvision_weights(ours, theirs.state_dict())
     return ours.eval(), theirs.eval()

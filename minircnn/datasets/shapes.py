@@ -24,7 +24,7 @@ MOST_SHAPES = 20_000  # are clustered; of more, every second, third, … is take
 
 @dataclass(frozen=True)
 class Anchors:
-    """A suggestion for ``anchor_sizes`` and ``anchor_ratios`` of :class:`minircnn.faster_rcnn.RPNConfig`.
+    """A suggestion for ``anchor_sizes`` and ``aspect_ratios`` of :class:`minircnn.faster_rcnn.RPNConfig`.
 
     Attributes:
         sizes: Square roots of areas, in pixels of the picture as the network sees it, ascending.

@@ -129,7 +129,7 @@ def with_svms(model: FastRCNN, train: Data) -> Callable[[Tensor, Tensor], dict[s
 
     def represent(image: Tensor, boxes: Tensor) -> Tensor:
         features, (size,) = model.features([image])
-        return model.roi_heads.represent(features, [resize_boxes(boxes, tuple(image.shape[1:]), size)])  # (P, D)
+        return model.roi_heads.box_features(features, [resize_boxes(boxes, tuple(image.shape[1:]), size)])  # (P, D)
 
     indices = range(len(train.samples))
     objects = [single_objects(train.samples[i][1]) for i in indices]

@@ -47,7 +47,7 @@ class Row:
         ap: over IoU 0.50 to 0.95.
         ap50: at IoU 0.5.
         ap75: at IoU 0.75.
-        recall: share of the objects that a proposal covers at IoU 0.5; there are at most ``after_nms`` of a picture.
+        recall: share of the objects that a proposal covers at IoU 0.5; at most ``post_nms_top_n`` of an image.
         seconds: of a processor, that the training took.
     """
 
@@ -69,7 +69,7 @@ def anchors(scales: int, ratios: int) -> RPNConfig:
     >>> anchors(3, 1).anchors_per_cell
     3
     """
-    return replace(TOY_TOWN_RPN, anchor_sizes=(SCALES[scales],), anchor_ratios=RATIOS[ratios])
+    return replace(TOY_TOWN_RPN, anchor_sizes=(SCALES[scales],), aspect_ratios=RATIOS[ratios])
 
 
 def compare(
@@ -112,7 +112,7 @@ def measure(model: FasterRCNN, test: Sequence[Sample]) -> tuple[float, float, fl
     targets = [target for _, target in test]
     result = evaluate([model.detect([image])[0] for image, _ in test], targets, classes=model.classes)
     proposals = [model.propose([image])[0]["boxes"] for image, _ in test]
-    (recall,) = proposal_recall(proposals, targets, 0.5, [model.rpn.config.after_nms[1]]).tolist()
+    (recall,) = proposal_recall(proposals, targets, 0.5, [model.rpn.config.post_nms_top_n[1]]).tolist()
     return result.ap, result.ap50, result.ap75, recall
 
 

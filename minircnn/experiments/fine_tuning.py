@@ -52,7 +52,7 @@ class Task:
     Attributes:
         side: of the squares that are cut out of the training pictures, in their own pixels.
         squares: how many different ones there are.
-        enlarged: how many times larger than it is the trunk sees a picture.
+        enlarged: how many times larger than it is the backbone sees a picture.
         anchor_sizes: how many sizes of anchors; see :func:`anchor_sizes`.
         rpn: the numbers of the proposals, sizes of anchors aside.
         heads: the numbers of what is done with them.
@@ -123,20 +123,20 @@ COINS = Task(
     squares=400,
     enlarged=1.25,
     anchor_sizes=3,
-    rpn=replace(TOY_TOWN_MASK_RPN, anchor_ratios=(1.0,), after_nms=(150, 300)),  # coins are round
+    rpn=replace(TOY_TOWN_MASK_RPN, aspect_ratios=(1.0,), post_nms_top_n=(150, 300)),  # coins are round
     heads=TOY_TOWN_MASK_HEADS,
     training=MaskRCNNTrainingSettings(
         iterations=200, learning_rate=3e-3, backbone_lr_mult=0.1, color_jitter=0.3, scale_jitter=0.25
     ),
 )
-# Nuclei are small, a tenth of them less than 8 pixels, which is one cell of the trunk's map; and there are many in a
+# Nuclei are small, a tenth of them less than 8 pixels, which is one cell of the backbone's map; and there are many in a
 # whole picture: on validation pictures 300 proposals cover 77% of them, 1000 cover 88%.
 NUCLEI = Task(
     side=128,
     squares=2000,
     enlarged=3.0,
     anchor_sizes=4,
-    rpn=replace(TOY_TOWN_MASK_RPN, before_nms=(1000, 4000), after_nms=(200, 1000)),
+    rpn=replace(TOY_TOWN_MASK_RPN, pre_nms_top_n=(1000, 4000), post_nms_top_n=(200, 1000)),
     heads=TOY_TOWN_MASK_HEADS,
     training=MaskRCNNTrainingSettings(
         iterations=800, learning_rate=3e-3, backbone_lr_mult=0.5, color_jitter=0.3, scale_jitter=0.25
@@ -224,7 +224,7 @@ def random_network() -> AlexNet:
 def toy_town_network() -> AlexNet:
     """Our small AlexNet with the convolutions, fc6 and fc7 of the Mask R-CNN that has learned from all of Toy Town."""
     network, model = load_alexnet(SMALL_WEIGHTS), load_mask_rcnn()
-    network.trunk.load_state_dict(model.trunk.state_dict())
+    network.backbone.load_state_dict(model.backbone.state_dict())
     network.classifier.load_state_dict(model.roi_heads.box_head.state_dict(), strict=True)
     return network
 
@@ -234,7 +234,7 @@ STARTS: Mapping[str, Callable[[], AlexNet]] = {
     "toy town": toy_town_network,
     "random": random_network,
 }
-"""What the trunk, fc6 and fc7 begin with."""
+"""What the backbone, fc6 and fc7 begin with."""
 COINS_STARTS = ("pretrained", "toy town", "random")
 NUCLEI_STARTS = ("pretrained", "random")
 
@@ -245,10 +245,10 @@ def anchor_sizes(boxes: Sequence[Tensor], count: int, enlarged: float = 1.0) -> 
     Args:
         boxes: ``(G, 4)`` of each training picture; at least one in all.
         count: how many sizes.
-        enlarged: how many times larger than in ``boxes`` the trunk sees objects.
+        enlarged: how many times larger than in ``boxes`` the backbone sees objects.
 
     Returns:
-        Square roots of areas in whole pixels as the trunk sees them: a geometric series. One object of twenty is
+        Square roots of areas in whole pixels as the backbone sees them: a geometric series. One object of twenty is
         smaller than the first, one larger than the last.
 
     Raises:

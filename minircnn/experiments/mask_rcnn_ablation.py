@@ -2,7 +2,7 @@
 
     python -m minircnn.experiments.mask_rcnn_ablation
 
-For each seed and each of two trunks, with a stride of 16 and of 8 pixels, three detectors are trained that differ in
+For each seed and each of two backbones, with a stride of 16 and of 8 pixels, three detectors are trained that differ in
 nothing but how regions become grids: by RoIPool, by RoIWarp (rounded regions, interpolated) and by RoIAlign. One more
 has a softmax over the classes of each pixel in place of a sigmoid for each class. All see the same test pictures.
 """
@@ -87,9 +87,9 @@ def compare(
     """
     rows = []
     for stride, pooling, kind in WAYS:
-        start, trunk = process_time(), network(stride)
-        heads = replace(TOY_TOWN_MASK_HEADS, pool_size=trunk.config.pool5_size, pooling=pooling, mask_kind=kind)
-        model, _ = train_mask_rcnn(trunk, train, classes, settings, rpn=RPN_128, heads=heads)
+        start, backbone = process_time(), network(stride)
+        heads = replace(TOY_TOWN_MASK_HEADS, pool_size=backbone.config.pool5_size, pooling=pooling, mask_kind=kind)
+        model, _ = train_mask_rcnn(backbone, train, classes, settings, rpn=RPN_128, heads=heads)
         seconds = process_time() - start
         rows.append(Row(settings.seed, stride, pooling, kind, *measure(model, test), round(seconds, 1)))
         report(describe(rows[-1]))

@@ -25,20 +25,20 @@ from minircnn.transforms import Size, Transform, check_image, padded_size, resiz
 
 
 class FastRCNN(nn.Module):
-    """A trunk that looks once at the picture, and heads that look at each region of what it saw.
+    """A backbone that looks once at the picture, and heads that look at each region of what it saw.
 
     Args:
-        trunk: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``.
+        backbone: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``.
         roi_heads: for regions of such maps.
         classes: names; ``classes[0]`` is the background.
-        transform: what happens to pictures before the trunk sees them.
+        transform: what happens to pictures before the backbone sees them.
 
     :func:`fast_rcnn_alexnet` builds the one that this course trains.
     """
 
     def __init__(
         self,
-        trunk: nn.Module,
+        backbone: nn.Module,
         roi_heads: RoIHeads,
         classes: Sequence[str],
         transform: Transform | None = None,
@@ -47,7 +47,7 @@ class FastRCNN(nn.Module):
         check_classes(classes)
         # With the channels of a pixel side by side, convolutions and pooling on a CPU take half the time. Pictures come
         # in this order, and weights lie in it, so that none has to be brought into it for each picture.
-        self.trunk = trunk.to(memory_format=torch.channels_last)
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.roi_heads, self._classes = roi_heads, tuple(classes)
         self.transform = transform or Transform()
 
@@ -72,19 +72,19 @@ class FastRCNN(nn.Module):
 
         Args:
             images: each ``(3, H, W)`` in [0, 1].
-            scale: how much larger or smaller than usual the trunk is to see them.
+            scale: how much larger or smaller than usual the backbone is to see them.
 
         Returns:
-            Feature maps ``(B, C, h, w)``, and the size of each picture as the trunk saw it.
+            Feature maps ``(B, C, h, w)``, and the size of each picture as the backbone saw it.
         """
         batch, sizes = self.transform.batch(images, scale)
         batch = batch.to(next(self.roi_heads.parameters()).dtype)  # NumPy makes float64 of images
         height, width = self.batch_size(sizes)
         batch = F.pad(batch, (0, width - batch.shape[3], 0, height - batch.shape[2]))
-        return self.trunk(batch.contiguous(memory_format=torch.channels_last)), sizes
+        return self.backbone(batch.contiguous(memory_format=torch.channels_last)), sizes
 
     def batch_size(self, sizes: Sequence[Size]) -> Size:
-        """What the trunk sees of images of these sizes: filled up at least to three strides, so that there is a cell.
+        """What the backbone sees of images of these sizes: filled up to at least three strides, so there is a cell.
 
         From less the networks of ImageNet, whose convolutions of 11 and 5 do not go beyond the edge, make none.
         """
@@ -106,7 +106,7 @@ class FastRCNN(nn.Module):
             proposals: ``(P, 4)`` for each; P may be 0.
             targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
             generators: see :meth:`RoIHeads.sample`.
-            scale: how much larger or smaller than usual the trunk is to see the pictures.
+            scale: how much larger or smaller than usual the backbone is to see the pictures.
 
         Returns:
             ``loss_classifier`` and ``loss_box_reg``, finite in every case.
@@ -130,7 +130,7 @@ class FastRCNN(nn.Module):
     def resized_targets(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], sizes: Sequence[Size]
     ) -> list[dict[str, Any]]:
-        """Objects in pixels of the pictures that the trunk saw, of these sizes, where the pictures are."""
+        """Objects in pixels of the pictures that the backbone saw, of these sizes, where the pictures are."""
         return [
             resize_target({name: _to(value, image.device) for name, value in target.items()}, size_of(image), size)
             for image, target, size in zip(images, targets, sizes, strict=True)
@@ -159,9 +159,9 @@ class FastRCNN(nn.Module):
             features, sizes = self.features(images)
             check_finite(features)
             found = self.roi_heads.detect(features, _resized(proposals, images, sizes), sizes, regress=regress)
-        return self.restored(ordinary(found), images, sizes)
+        return self.postprocess(ordinary(found), images, sizes)
 
-    def restored(
+    def postprocess(
         self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
         """What was found, in pixels of the pictures that were given."""
@@ -187,7 +187,7 @@ def fast_rcnn_alexnet(
 ) -> FastRCNN:
     """Fast R-CNN out of a pre-trained AlexNet (section 2.2).
 
-    conv1 … relu5 are the trunk, RoIPool takes the place of pool5, fc6 and fc7 go on as they are, and two siblings
+    conv1 … relu5 are the backbone, RoIPool takes the place of pool5, fc6 and fc7 go on as they are, and two siblings
     replace fc8. There is no dropout.
 
     Args:
@@ -206,7 +206,7 @@ def fast_rcnn_alexnet(
     heads = RoIHeads(head, network.config.hidden, len(classes), network.config.total_stride, config)
     values = network.config
     transform = transform or Transform(values.mean, values.std, values.blue_first)
-    return FastRCNN(network.trunk, heads.to(network.fc8.weight.device), classes, transform)
+    return FastRCNN(network.backbone, heads.to(network.fc8.weight.device), classes, transform)
 
 
 def numbered_classes(count: int) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ def _to(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - targets hold
 
 
 def _resized(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
-    """Proposals in pixels of the pictures that the trunk saw, where the pictures are."""
+    """Proposals in pixels of the pictures that the backbone saw, where the pictures are."""
     return [
         resize_boxes(boxes.to(image.device), size_of(image), size)
         for boxes, image, size in zip(proposals, images, sizes, strict=True)

@@ -26,7 +26,7 @@ class RoIConfig:
 
     Attributes:
         pool_size: rows and columns of a pooled region: 6 for AlexNet, so that its fc6 fits; 7 for VGG16.
-        rois_per_image: to learn from. Paper: 64 of each of 2 pictures.
+        batch_size_per_image: to learn from. Paper: 64 of each of 2 pictures.
         positive_fraction: at most this share of them shows an object.
         foreground_iou: a proposal that overlaps an object by this much shows it.
         background_iou: from (included) and up to (excluded) which largest overlap a proposal is background. What lies
@@ -42,7 +42,7 @@ class RoIConfig:
     """
 
     pool_size: int = 6
-    rois_per_image: int = 64
+    batch_size_per_image: int = 64
     positive_fraction: float = 0.25
     foreground_iou: float = 0.5
     background_iou: tuple[float, float] = (0.0, 0.5)
@@ -119,7 +119,7 @@ class RoIHeads(nn.Module):
         """The regions as grids of one size: ``(B, C, h, w)``, B times ``(P, 4)`` to ``(R, C, n, n)``."""
         return roi_pool(features, to_rois(boxes), self.config.pool_size, 1 / self.stride)
 
-    def represent(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+    def box_features(self, features: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """What both siblings look at: ``(B, C, h, w)``, B times ``(P, 4)`` to ``(R, D)``."""
         return self.box_head(self.pool(features, boxes))
 
@@ -133,7 +133,7 @@ class RoIHeads(nn.Module):
         Returns:
             Class scores before the softmax ``(R, K)``, and deltas ``(R, K, 4)`` (times ``box_weights``).
         """
-        x = self.represent(features, boxes)  # (R, D)
+        x = self.box_features(features, boxes)  # (R, D)
         logits = self.box_predictor.cls_score(x)  # as attributes: torchvision's FastRCNNPredictor may stand there
         return logits, self.box_predictor.bbox_pred(x).view(*logits.shape, 4)
 
@@ -169,7 +169,7 @@ class RoIHeads(nn.Module):
         best = iou.amax(dim=0) if len(iou) else boxes.new_zeros(len(boxes))
         label[best < config.background_iou[0]] = IGNORED
         label[in_crowd(boxes, target)] = IGNORED
-        positive, negative = subsample(label, config.rois_per_image, config.positive_fraction, generator)
+        positive, negative = subsample(label, config.batch_size_per_image, config.positive_fraction, generator)
         chosen = torch.cat([positive, negative]).sort().values  # (S,)
         boxes, gt_index, positive = boxes[chosen], gt_index[chosen], label[chosen] == POSITIVE
         labels, deltas = torch.zeros_like(gt_index), torch.zeros_like(boxes)

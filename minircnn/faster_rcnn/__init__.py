@@ -2,7 +2,7 @@
 
 from minircnn.faster_rcnn.anchors import base_anchors, grid_anchors
 from minircnn.faster_rcnn.detector import TOY_TOWN_HEADS, TOY_TOWN_RPN, FasterRCNN, faster_rcnn_alexnet
-from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig, RPNHead
+from minircnn.faster_rcnn.rpn import RPN, RPNConfig, RPNHead, RPNOutputs
 from minircnn.faster_rcnn.saving import FASTER_RCNN_WEIGHTS, load_faster_rcnn, save_faster_rcnn
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "TOY_TOWN_HEADS",
     "TOY_TOWN_RPN",
     "FasterRCNN",
-    "RPNAnswers",
     "RPNConfig",
     "RPNHead",
+    "RPNOutputs",
     "base_anchors",
     "faster_rcnn_alexnet",
     "grid_anchors",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, RoIHeads, check_finite, fast_rcnn_alexnet, ordinary
-from minircnn.faster_rcnn.rpn import RPN, RPNAnswers, RPNConfig
+from minircnn.faster_rcnn.rpn import RPN, RPNConfig, RPNOutputs
 from minircnn.losses import Losses
 from minircnn.transforms import Size, Transform
 
@@ -27,12 +27,12 @@ class FasterRCNN(FastRCNN):
     """Fast R-CNN that finds its proposals itself.
 
     Args:
-        trunk: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``, or to a dict of such
-            maps, the levels of a pyramid.
+        backbone: any fully convolutional network: ``(B, 3, H, W)``, normalised, to ``(B, C, h, w)``, or to a dict of
+            such maps, the levels of a pyramid.
         rpn: proposes regions of these maps.
         roi_heads: names them and improves their boxes.
         classes: names; ``classes[0]`` is the background.
-        transform: what happens to pictures before the trunk sees them.
+        transform: what happens to pictures before the backbone sees them.
 
     :func:`faster_rcnn_alexnet` builds the one that this course trains. Where Fast R-CNN's methods ask for proposals,
     these do not; :meth:`fast_rcnn_losses` still takes some from elsewhere.
@@ -40,13 +40,13 @@ class FasterRCNN(FastRCNN):
 
     def __init__(
         self,
-        trunk: nn.Module,
+        backbone: nn.Module,
         rpn: RPN,
         roi_heads: RoIHeads,
         classes: Sequence[str],
         transform: Transform | None = None,
     ) -> None:
-        super().__init__(trunk, roi_heads, classes, transform)
+        super().__init__(backbone, roi_heads, classes, transform)
         self.rpn = rpn
 
     def losses(
@@ -65,7 +65,7 @@ class FasterRCNN(FastRCNN):
             targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
             generators: one for each picture, which draw its anchors and then its regions; by default torch's global
                 one draws for all, as in torchvision.
-            scale: how much larger or smaller than usual the trunk is to see the pictures.
+            scale: how much larger or smaller than usual the backbone is to see the pictures.
 
         Returns:
             ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case.
@@ -76,9 +76,9 @@ class FasterRCNN(FastRCNN):
         targets = self.checked_targets(images, targets)
         features, sizes = self.features(images, scale)
         targets = self.resized_targets(images, targets, sizes)
-        answers = self.answers(features, sizes)
-        first = self.rpn.losses(answers, targets, generators)
-        proposals = [found["boxes"] for found in self.rpn.propose(answers, sizes)]
+        rpn_outputs = self.rpn_outputs(features, sizes)
+        first = self.rpn.losses(rpn_outputs, targets, generators)
+        proposals = [found["boxes"] for found in self.rpn.filter_proposals(rpn_outputs, sizes)]
         second = self.roi_heads.losses(features, self.roi_heads.sample(proposals, targets, generators))
         return Losses({**second, **first}, counts={**second.counts, **first.counts})
 
@@ -104,9 +104,9 @@ class FasterRCNN(FastRCNN):
         targets = self.checked_targets(images, targets)
         features, sizes = self.features(images, scale)
         targets = self.resized_targets(images, targets, sizes)
-        return self.rpn.losses(self.answers(features, sizes), targets, generators)
+        return self.rpn.losses(self.rpn_outputs(features, sizes), targets, generators)
 
-    def answers(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[Size]) -> RPNAnswers:
+    def rpn_outputs(self, features: Tensor | Mapping[str, Tensor], sizes: Sequence[Size]) -> RPNOutputs:
         """What the region proposal network says about features of pictures of these sizes."""
         return self.rpn(_levels(features), self.batch_size(sizes))
 
@@ -114,7 +114,7 @@ class FasterRCNN(FastRCNN):
     def propose(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Proposals alone, for each picture ``boxes`` ``(P, 4)`` and ``scores`` ``(P,)``, best first."""
         features, sizes = self.features(images)
-        return self.restored(self.rpn.propose(self.answers(features, sizes), sizes), images, sizes)
+        return self.postprocess(self.rpn.filter_proposals(self.rpn_outputs(features, sizes), sizes), images, sizes)
 
     @torch.no_grad()
     def detect(self, images: Sequence[Tensor], *, regress: bool = True) -> list[dict[str, Tensor]]:
@@ -131,17 +131,19 @@ class FasterRCNN(FastRCNN):
         Raises:
             ValueError: pictures or weights hold nan.
         """
-        return self.restored(*self._found(images, regress))
+        return self.postprocess(*self._found(images, regress))
 
     def _found(
         self, images: Sequence[Tensor], regress: bool
     ) -> tuple[list[dict[str, Tensor]], Sequence[Tensor], list[Size]]:
-        """What :meth:`restored` is given: detections in pixels of what the trunk saw, the images, the sizes there."""
+        """What :meth:`postprocess` is given: detections in the pixels that the backbone saw, images, sizes there."""
         with torch.inference_mode():
             features, sizes = self.features(images)
             for level in _levels(features):
                 check_finite(level)
-            proposals = [found["boxes"] for found in self.rpn.propose(self.answers(features, sizes), sizes)]
+            proposals = [
+                found["boxes"] for found in self.rpn.filter_proposals(self.rpn_outputs(features, sizes), sizes)
+            ]
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
         return ordinary(found), images, sizes
 
@@ -167,11 +169,11 @@ def _levels(features: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
 # more example of its object.
 TOY_TOWN_RPN = RPNConfig(
     anchor_sizes=((20.0, 36.0, 64.0, 112.0),),
-    anchor_shift=0.5,
-    anchors_per_image=128,
+    anchor_offset=0.5,
+    batch_size_per_image=128,
     nms_threshold=(0.7, 0.6),
-    before_nms=(1000, 1000),
-    after_nms=(150, 60),
+    pre_nms_top_n=(1000, 1000),
+    post_nms_top_n=(150, 60),
 )
 # Objects of one class overlap here more often than on photographs: a detection must overlap a better one by half to go.
 # The low score threshold suits average precision, which looks at the order of detections alone; to show some, ask for a
@@ -202,4 +204,4 @@ def faster_rcnn_alexnet(
     if transform is None:
         fast.transform = replace(fast.transform, divisor=network.config.total_stride)
     proposer = RPN(network.config.channels[-1], rpn).to(network.fc8.weight.device)
-    return FasterRCNN(fast.trunk, proposer, fast.roi_heads, classes, fast.transform)
+    return FasterRCNN(fast.backbone, proposer, fast.roi_heads, classes, fast.transform)

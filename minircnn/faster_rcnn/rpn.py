@@ -27,39 +27,39 @@ class RPNConfig:
     """The numbers of the paper.
 
     Attributes:
-        anchor_sizes: of each level of feature maps, in pixels of the picture as the trunk sees it, perhaps enlarged.
+        anchor_sizes: of each level of feature maps, in pixels of the picture as the backbone sees it, perhaps enlarged.
             The paper has one level with three sizes.
-        anchor_ratios: height divided by width.
-        anchor_shift: see :func:`grid_anchors`.
+        aspect_ratios: height divided by width.
+        anchor_offset: see :func:`grid_anchors`.
         foreground_iou: an anchor that overlaps an object by this much is positive; so are those that overlap it most.
         background_iou: one that overlaps none by this much is negative. What is between the two teaches nothing.
-        anchors_per_image: to learn from.
+        batch_size_per_image: to learn from.
         positive_fraction: at most this share of them is positive.
         smooth_l1_beta: from which error on the box loss grows like a line. Paper: 1; torchvision: 1 / 9. Deltas have no
             weights here, so nearly all errors are far below 1.
         nms_threshold: IoU above which the weaker of two proposals goes, in training and in detection.
-        before_nms: so many of the best anchors of each level are looked at, in training and in detection.
-        after_nms: so many proposals are left, in training and in detection. Paper: 2000 and 300.
+        pre_nms_top_n: so many of the best anchors of each level are looked at, in training and in detection.
+        post_nms_top_n: so many proposals are left, in training and in detection. Paper: 2000 and 300.
         min_size: proposals with a shorter side, in pixels, go.
     """
 
     anchor_sizes: tuple[tuple[float, ...], ...] = ((128.0, 256.0, 512.0),)
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
-    anchor_shift: float = 0.0
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_offset: float = 0.0
     foreground_iou: float = 0.7
     background_iou: float = 0.3
-    anchors_per_image: int = 256
+    batch_size_per_image: int = 256
     positive_fraction: float = 0.5
     smooth_l1_beta: float = 1 / 9
     nms_threshold: tuple[float, float] = (0.7, 0.7)
-    before_nms: tuple[int, int] = (12000, 6000)
-    after_nms: tuple[int, int] = (2000, 300)
+    pre_nms_top_n: tuple[int, int] = (12000, 6000)
+    post_nms_top_n: tuple[int, int] = (2000, 300)
     min_size: float = 1e-3
 
     @property
     def anchors_per_cell(self) -> int:
         """A, the same for all levels."""
-        return len(self.anchor_sizes[0]) * len(self.anchor_ratios)
+        return len(self.anchor_sizes[0]) * len(self.aspect_ratios)
 
     def __post_init__(self) -> None:
         """Refuses levels that one head cannot serve."""
@@ -97,7 +97,7 @@ class RPNHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class RPNAnswers:
+class RPNOutputs:
     """What the network says about each anchor.
 
     Attributes:
@@ -128,7 +128,7 @@ class RPN(nn.Module):
         self.config = config or RPNConfig()
         self.head = RPNHead(channels, self.config.anchors_per_cell)
 
-    def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> RPNAnswers:
+    def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> RPNOutputs:
         """Slides over every level.
 
         Args:
@@ -139,7 +139,7 @@ class RPN(nn.Module):
             raise ValueError(f"{len(levels)} levels of features, but anchor_sizes for {len(self.config.anchor_sizes)}")
         anchors = [self.anchors(level, size, number) for number, level in enumerate(levels)]
         objectness, deltas = zip(*map(self.head, levels), strict=True)
-        return RPNAnswers(
+        return RPNOutputs(
             torch.cat(objectness, dim=1), torch.cat(deltas, dim=1), torch.cat(anchors), [len(a) for a in anchors]
         )
 
@@ -147,54 +147,54 @@ class RPN(nn.Module):
         """The anchors of a level: a map ``(B, C, h, w)`` of pictures of a size ``(H, W)`` to ``(h · w · A, 4)``."""
         grid, config = (level.shape[2], level.shape[3]), self.config
         stride = (size[0] // grid[0], size[1] // grid[1])
-        found = _remembered(grid, stride, config.anchor_sizes[number], config.anchor_ratios, config.anchor_shift)
+        found = _remembered(grid, stride, config.anchor_sizes[number], config.aspect_ratios, config.anchor_offset)
         return found.to(level)
 
     @torch.no_grad()
-    def propose(self, answers: RPNAnswers, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def filter_proposals(self, rpn_outputs: RPNOutputs, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
         """The best boxes, without those that say the same.
 
         Args:
-            answers: of :meth:`forward`.
+            rpn_outputs: of :meth:`forward`.
             sizes: ``(height, width)`` of each picture, without padding.
 
         Returns:
             For each picture ``boxes`` ``(P, 4)`` and ``scores`` ``(P,)`` in [0, 1], best first; P is at most
-            ``after_nms``. Boxes are constants: no gradient flows through them (section 3.2).
+            ``post_nms_top_n``. Boxes are constants: no gradient flows through them (section 3.2).
         """
         mode = 0 if self.training else 1
         return [
-            self._propose_one(*one, answers, mode)
-            for one in zip(answers.objectness, answers.deltas, sizes, strict=True)
+            self._propose_one(*one, rpn_outputs, mode)
+            for one in zip(rpn_outputs.objectness, rpn_outputs.deltas, sizes, strict=True)
         ]
 
     def _propose_one(
-        self, objectness: Tensor, deltas: Tensor, size: tuple[int, int], answers: RPNAnswers, mode: int
+        self, objectness: Tensor, deltas: Tensor, size: tuple[int, int], rpn_outputs: RPNOutputs, mode: int
     ) -> dict[str, Tensor]:
         config, chosen, levels, first = self.config, [], [], 0
-        for level, count in enumerate(answers.counts):
-            best = objectness[first : first + count].topk(min(count, config.before_nms[mode])).indices
+        for level, count in enumerate(rpn_outputs.counts):
+            best = objectness[first : first + count].topk(min(count, config.pre_nms_top_n[mode])).indices
             chosen.append(best + first)
             levels.append(torch.full_like(best, level))
             first += count
         index, level = torch.cat(chosen), torch.cat(levels)
-        boxes = clip_boxes(decode_boxes(answers.anchors[index], deltas[index]), size)
+        boxes = clip_boxes(decode_boxes(rpn_outputs.anchors[index], deltas[index]), size)
         scores = objectness[index].sigmoid()
         large = ((boxes[:, 2:] - boxes[:, :2]) >= config.min_size).all(dim=1)
         boxes, scores, level = boxes[large], scores[large], level[large]
-        kept = batched_nms(boxes, scores, level, config.nms_threshold[mode], config.after_nms[mode])
+        kept = batched_nms(boxes, scores, level, config.nms_threshold[mode], config.post_nms_top_n[mode])
         return {"boxes": boxes[kept], "scores": scores[kept]}
 
     def losses(
         self,
-        answers: RPNAnswers,
+        rpn_outputs: RPNOutputs,
         targets: Sequence[dict[str, Any]],
         generators: Sequence[torch.Generator] | None = None,
     ) -> Losses:
-        """How wrong the answers about some anchors are (equation 1).
+        """The loss on the sampled anchors (equation 1).
 
         Args:
-            answers: of :meth:`forward`.
+            rpn_outputs: of :meth:`forward`.
             targets: ``boxes`` ``(G, 4)`` and perhaps ``iscrowd`` for each picture; G may be 0.
             generators: one for each picture, which draw its anchors; by default torch's global one, as in torchvision.
 
@@ -204,19 +204,19 @@ class RPN(nn.Module):
             cells and multiplies by 10, which is about the same.
         """
         generators = generators or [None] * len(targets)
-        labelled = [self.label_anchors(answers.anchors, target) for target in targets]
+        labelled = [self.label_anchors(rpn_outputs.anchors, target) for target in targets]
         drawn = [
-            subsample(label, self.config.anchors_per_image, self.config.positive_fraction, generator)
+            subsample(label, self.config.batch_size_per_image, self.config.positive_fraction, generator)
             for (_, label), generator in zip(labelled, generators, strict=True)
         ]
         logits, wanted, errors = [], [], []
-        pairs = zip(answers.objectness, answers.deltas, targets, labelled, drawn, strict=True)
+        pairs = zip(rpn_outputs.objectness, rpn_outputs.deltas, targets, labelled, drawn, strict=True)
         for objectness, deltas, target, (gt_index, label), (positive, negative) in pairs:
             chosen = torch.cat([positive, negative])
             logits.append(objectness[chosen])
             wanted.append((label[chosen] == POSITIVE).to(objectness))
             goals = single_objects(target)["boxes"].to(deltas)[gt_index[positive]]
-            ways = encode_boxes(answers.anchors[positive], goals)
+            ways = encode_boxes(rpn_outputs.anchors[positive], goals)
             beta = self.config.smooth_l1_beta
             errors.append(F.smooth_l1_loss(deltas[positive], ways, beta=beta, reduction="sum"))
         logits, wanted, count = torch.cat(logits), torch.cat(wanted), sum(map(len, logits))

@@ -127,7 +127,11 @@ def _scores(model: nn.Module, image: Tensor, found: Search | None) -> Tensor:
         layer = model.config.svm_layer
         return model.scores(model.features(image, found.boxes, {layer})[layer])
     features, sizes = model.features([image])
-    boxes = model.rpn.propose(model.answers(features, sizes), sizes)[0]["boxes"] if found is None else found.boxes
+    boxes = (
+        model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)[0]["boxes"]
+        if found is None
+        else found.boxes
+    )
     return model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
 
 

@@ -172,7 +172,9 @@ def _whole_picture(
     """One pass for the picture: detections, those of unmoved boxes, and the proposals, perhaps the network's own."""
     features, sizes = watch("features", _features, model, image)
     if boxes is None:
-        regions = watch("proposals", lambda: model.rpn.propose(model.answers(features, sizes), sizes)[0]["boxes"])
+        regions = watch(
+            "proposals", lambda: model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)[0]["boxes"]
+        )
         boxes = resize_boxes(regions, sizes[0], size_of(image))
     else:
         regions = resize_boxes(boxes, size_of(image), sizes[0])
@@ -182,8 +184,8 @@ def _whole_picture(
     if isinstance(heads, MaskRoIHeads):
         last = "masks"
         found["masks"] = watch("masks", _masks, heads, features, found)
-    (found,) = watch(last, model.restored, [found], [image], sizes)
-    (unmoved,) = model.restored([_select(heads.config, regions, logits.softmax(dim=1), sizes[0])], [image], sizes)
+    (found,) = watch(last, model.postprocess, [found], [image], sizes)
+    (unmoved,) = model.postprocess([_select(heads.config, regions, logits.softmax(dim=1), sizes[0])], [image], sizes)
     return found, unmoved, boxes
 
 

@@ -2,7 +2,7 @@
 
 from minircnn.mask_rcnn.detector import TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.mask_rcnn.heads import AlignRoIConfig, MaskRoIConfig, MaskRoIHeads, SampledMaskRoIs
-from minircnn.mask_rcnn.masks import crop_masks, mask_loss, mask_probabilities
+from minircnn.mask_rcnn.masks import mask_loss, mask_probabilities, project_masks_on_boxes
 from minircnn.mask_rcnn.pasting import binary_masks, encode_pasted, paste_masks
 from minircnn.mask_rcnn.published import (
     COCO_CLASSES,
@@ -39,7 +39,6 @@ __all__ = [
     "PyramidRoIHeads",
     "SampledMaskRoIs",
     "binary_masks",
-    "crop_masks",
     "encode_pasted",
     "faster_rcnn_fpn",
     "fasterrcnn_resnet50_fpn",
@@ -51,5 +50,6 @@ __all__ = [
     "mask_rcnn_fpn",
     "maskrcnn_resnet50_fpn",
     "paste_masks",
+    "project_masks_on_boxes",
     "save_mask_rcnn",
 ]

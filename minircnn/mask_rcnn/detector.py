@@ -19,7 +19,7 @@ from minircnn.mask_rcnn.pasting import encode_pasted, paste_masks
 from minircnn.transforms import Size, Transform, size_of
 
 # As Faster R-CNN's, but with the paper's NMS threshold and more proposals: chosen on validation pictures.
-TOY_TOWN_MASK_RPN = replace(TOY_TOWN_RPN, nms_threshold=(0.7, 0.7), after_nms=(150, 100))
+TOY_TOWN_MASK_RPN = replace(TOY_TOWN_RPN, nms_threshold=(0.7, 0.7), post_nms_top_n=(150, 100))
 # The branch is narrower than the paper's, for a processor, and what is not even one per cent probable gets no mask.
 TOY_TOWN_MASK_HEADS = MaskRoIConfig(
     **vars(replace(TOY_TOWN_HEADS, score_threshold=0.01)), mask_channels=(64, 64, 64, 64)
@@ -30,11 +30,11 @@ class MaskRCNN(FasterRCNN):
     """A detector that outlines what it finds.
 
     Args:
-        trunk: convolutions, ``(B, 3, H, W)`` to ``(B, C, h, w)``.
+        backbone: convolutions, ``(B, 3, H, W)`` to ``(B, C, h, w)``.
         rpn: the region proposal network.
         roi_heads: what is done with the proposals; a :class:`MaskRoIHeads`.
         classes: names; ``classes[0]`` is the background.
-        transform: what happens to pictures before the trunk sees them.
+        transform: what happens to pictures before the backbone sees them.
 
     Targets need ``masks`` ``(G, H, W)`` bool. Detections have ``masks`` ``(N, 1, H, W)``: how probable it is that a
     pixel belongs to the object. :func:`minircnn.mask_rcnn.binary_masks` decides. For large images there is
@@ -43,11 +43,11 @@ class MaskRCNN(FasterRCNN):
 
     roi_heads: MaskRoIHeads
 
-    def restored(
+    def postprocess(
         self, found: list[dict[str, Tensor]], images: Sequence[Tensor], sizes: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
         """What was found, in pixels of the pictures that were given; proposals have no masks."""
-        found, aligned = super().restored(found, images, sizes), self.roi_heads.config.aligned
+        found, aligned = super().postprocess(found, images, sizes), self.roi_heads.config.aligned
         for one, image in zip(found, images, strict=True):
             if "masks" in one:
                 one["masks"] = paste_masks(one["masks"], one["boxes"], size_of(image), aligned)
@@ -60,7 +60,7 @@ class MaskRCNN(FasterRCNN):
         They are those of :func:`minircnn.mask_rcnn.binary_masks`, made one after the other.
         """
         found, _, sizes = self._found(images, regress)
-        found, aligned = super().restored(found, images, sizes), self.roi_heads.config.aligned
+        found, aligned = super().postprocess(found, images, sizes), self.roi_heads.config.aligned
         return [
             {**one, "masks": encode_pasted(one["masks"], one["boxes"], size_of(image), aligned)}
             for one, image in zip(found, images, strict=True)
@@ -90,4 +90,4 @@ def mask_rcnn_alexnet(
         old.box_head, values.hidden, len(classes), values.total_stride, values.channels[-1], heads
     ).to(network.fc8.weight.device)
     roi_heads.box_predictor = old.box_predictor
-    return MaskRCNN(faster.trunk, faster.rpn, roi_heads, classes, faster.transform)
+    return MaskRCNN(faster.backbone, faster.rpn, roi_heads, classes, faster.transform)

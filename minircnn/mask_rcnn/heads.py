@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from minircnn.fast_rcnn import RoIConfig, RoIHeads, SampledRoIs
 from minircnn.losses import Losses
-from minircnn.mask_rcnn.masks import crop_masks, mask_loss, mask_probabilities
+from minircnn.mask_rcnn.masks import mask_loss, mask_probabilities, project_masks_on_boxes
 from minircnn.pooling import roi_align, roi_pool, roi_warp, to_rois
 from minircnn.targets import single_objects
 
@@ -30,7 +30,7 @@ class AlignRoIConfig(RoIConfig):
 
     Attributes:
         sampling_ratio: points of a bin along an axis, where values are interpolated.
-        aligned: see :func:`minircnn.pooling.roi_align`; whether cell k of the trunk's map is centred on its own pixels.
+        aligned: see :func:`minircnn.pooling.roi_align`; whether cell k of the map is centred on its own pixels.
     """
 
     sampling_ratio: int = 2
@@ -131,7 +131,7 @@ class MaskRoIHeads(RoIHeads):
         """The regions as grids of one size: ``(B, C, h, w)``, B times ``(P, 4)`` to ``(R, C, n, n)``.
 
         Args:
-            features: of the trunk.
+            features: of the backbone.
             boxes: of each picture.
             size: n; by default that of the box head.
         """
@@ -154,7 +154,9 @@ class MaskRoIHeads(RoIHeads):
         rois = super()._sample_one(proposals, target, generator)
         positive, size = rois.labels > 0, 2 * self.config.mask_pool_size
         objects = single_objects(target)["masks"]
-        masks = crop_masks(objects, rois.boxes[positive], rois.gt_index[positive], size, self.config.aligned)
+        masks = project_masks_on_boxes(
+            objects, rois.boxes[positive], rois.gt_index[positive], size, self.config.aligned
+        )
         return SampledMaskRoIs(**vars(rois), masks=masks)
 
     def losses(self, features: Tensor, sampled: Sequence[SampledMaskRoIs]) -> Losses:

@@ -12,7 +12,7 @@ from torch import Tensor
 from minircnn.pooling import roi_align_separable
 
 
-def crop_masks(masks: Tensor, boxes: Tensor, gt_index: Tensor, size: int, aligned: bool = True) -> Tensor:
+def project_masks_on_boxes(masks: Tensor, boxes: Tensor, gt_index: Tensor, size: int, aligned: bool = True) -> Tensor:
     """The part of each object's mask that lies in a box, in the grid of the branch: what it should answer there.
 
     Args:
@@ -29,7 +29,7 @@ def crop_masks(masks: Tensor, boxes: Tensor, gt_index: Tensor, size: int, aligne
 
     >>> left_half = torch.zeros(1, 4, 4, dtype=torch.bool)
     >>> left_half[..., :2] = True
-    >>> crop_masks(left_half, torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([0]), 2)
+    >>> project_masks_on_boxes(left_half, torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([0]), 2)
     tensor([[[1., 0.],
              [1., 0.]]])
     """

@@ -206,7 +206,7 @@ def _other_network(names: Collection[str]) -> str:
         return "one of torchvision's v2 models (…_fpn_v2), which are built in another way"
     if some("roi_heads.keypoint_"):
         return "a Keypoint R-CNN"
-    if some("fc.", "classifier.", "heads.head.") and not some("trunk.", "rpn."):
+    if some("fc.", "classifier.", "heads.head.") and not some("backbone.", "rpn."):
         return "an image classifier, such as those for ImageNet"
     return ""
 
@@ -215,7 +215,7 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our names for the tensors of torchvision's detectors. Counters of batches, which nothing needs, go.
 
     >>> list(rename_keys({"rpn.head.conv.bias": 0, "backbone.body.bn1.num_batches_tracked": 0, "backbone.fpn.x": 0}))
-    ['rpn.head.conv.0.0.bias', 'trunk.fpn.x']
+    ['rpn.head.conv.0.0.bias', 'backbone.fpn.x']
     """
     renamed = {}
     for key, value in state.items():
@@ -224,5 +224,5 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for pattern, replacement in _OLDER_NAMES:
             key = re.sub(pattern, replacement, key)
         key = re.sub(r"\.mask_head\.mask_fcn(\d+)\.", lambda found: f".mask_head.{int(found[1]) - 1}.0.", key)
-        renamed[re.sub(r"^backbone\.", "trunk.", key)] = value
+        renamed[key] = value
     return renamed

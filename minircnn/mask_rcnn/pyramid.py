@@ -24,9 +24,11 @@ HIDDEN = 1024  # of fc6 and fc7
 
 # One size of anchors for each level. Cells are centred on a corner of their pixels, so anchors are, too: shift 0.
 PYRAMID_RPN = RPNConfig(
-    anchor_sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)), before_nms=(2000, 1000), after_nms=(2000, 1000)
+    anchor_sizes=((32.0,), (64.0,), (128.0,), (256.0,), (512.0,)),
+    pre_nms_top_n=(2000, 1000),
+    post_nms_top_n=(2000, 1000),
 )
-_SHARED = {"pool_size": 7, "rois_per_image": 512, "smooth_l1_beta": 1 / 9, "nms_threshold": 0.5, "aligned": False}
+_SHARED = {"pool_size": 7, "batch_size_per_image": 512, "smooth_l1_beta": 1 / 9, "nms_threshold": 0.5, "aligned": False}
 PYRAMID_HEADS = AlignRoIConfig(**_SHARED)
 PYRAMID_MASK_HEADS = MaskRoIConfig(**_SHARED)
 PYRAMID_TRANSFORM = Transform(min_size=800, max_size=1333, divisor=32)
@@ -74,16 +76,16 @@ def faster_rcnn_fpn(
     """Faster R-CNN with a residual network and a feature pyramid.
 
     Args:
-        network: the trunk, or how large it is to be; then its weights are random.
+        network: the backbone, or how large it is to be; then its weights are random.
         classes: names; ``classes[0]`` is the background.
         rpn: the numbers of the proposals.
         heads: the numbers of what is done with them.
         transform: what happens to pictures.
     """
-    trunk = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
-    channels = trunk.config.channels
+    backbone = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
+    channels = backbone.config.channels
     roi_heads = PyramidRoIHeads(_two_layers(channels, heads.pool_size), HIDDEN, len(classes), FINEST_STRIDE, heads)
-    return FasterRCNN(trunk, RPN(channels, rpn), roi_heads, classes, transform)
+    return FasterRCNN(backbone, RPN(channels, rpn), roi_heads, classes, transform)
 
 
 def mask_rcnn_fpn(
@@ -94,11 +96,11 @@ def mask_rcnn_fpn(
     transform: Transform = PYRAMID_TRANSFORM,
 ) -> MaskRCNN:
     """Mask R-CNN with a residual network and a feature pyramid; for the arguments see :func:`faster_rcnn_fpn`."""
-    trunk = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
-    channels = trunk.config.channels
+    backbone = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
+    channels = backbone.config.channels
     box_head = _two_layers(channels, heads.pool_size)
     roi_heads = PyramidMaskRoIHeads(box_head, HIDDEN, len(classes), FINEST_STRIDE, channels, heads)
-    return MaskRCNN(trunk, RPN(channels, rpn), roi_heads, classes, transform)
+    return MaskRCNN(backbone, RPN(channels, rpn), roi_heads, classes, transform)
 
 
 def _two_layers(channels: int, side: int) -> nn.Sequential:

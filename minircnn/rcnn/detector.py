@@ -169,10 +169,10 @@ class RCNN(nn.Module):
             scores = self.network(self.network.normalize(crops))
             return {"classification": F.cross_entropy(scores, pool.labels[drawn].to(device))}
 
-        trunk = list(self.network.trunk.parameters())
+        backbone = list(self.network.backbone.parameters())
         rest = [*self.network.classifier.parameters(), *self.network.fc8.parameters()]
         result = optimise(
-            self.network, losses, groups=[{"params": trunk, "scale": 0.1}, {"params": rest, "scale": 1.0}]
+            self.network, losses, groups=[{"params": backbone, "scale": 0.1}, {"params": rest, "scale": 1.0}]
         )
         self.network.eval()
         return result

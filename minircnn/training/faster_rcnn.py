@@ -137,13 +137,13 @@ def train_alternating(
     settings = settings or FasterRCNNTrainingSettings()
     settings = replace(settings, iterations=max(settings.iterations // 4, 1))
     model, detector = (_fresh(copy.deepcopy(network), classes, settings, rpn, heads) for _ in range(2))
-    history = [_step(model, [model.rpn], samples, None, settings, trunk=True, quiet=quiet)]
+    history = [_step(model, [model.rpn], samples, None, settings, backbone=True, quiet=quiet)]
     proposals = proposals_of(model, samples)
-    history.append(_step(detector, [detector.roi_heads], samples, proposals, settings, trunk=True, quiet=quiet))
-    model.trunk, model.roi_heads = detector.trunk, detector.roi_heads
-    history.append(_step(model, [model.rpn], samples, None, settings, trunk=False, quiet=quiet))
+    history.append(_step(detector, [detector.roi_heads], samples, proposals, settings, backbone=True, quiet=quiet))
+    model.backbone, model.roi_heads = detector.backbone, detector.roi_heads
+    history.append(_step(model, [model.rpn], samples, None, settings, backbone=False, quiet=quiet))
     proposals = proposals_of(model, samples)
-    history.append(_step(detector, [detector.roi_heads], samples, proposals, settings, trunk=False, quiet=quiet))
+    history.append(_step(detector, [detector.roi_heads], samples, proposals, settings, backbone=False, quiet=quiet))
     return model.eval(), history
 
 
@@ -154,17 +154,17 @@ def _step(
     proposals: list[Tensor] | None,
     settings: FasterRCNNTrainingSettings,
     *,
-    trunk: bool,
+    backbone: bool,
     quiet: bool | None,
 ) -> list[dict[str, float]]:
-    """Trains some parts of a detector: the proposer, or the heads on given proposals; the trunk with them or not."""
+    """Trains some parts of a detector: the proposer, or the heads on given proposals; the backbone with them or not."""
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         if proposals is None:
             return model.rpn_losses(batch.images, batch.targets)
         return model.fast_rcnn_losses(batch.images, batch.proposals, batch.targets)
 
-    groups = trainable(model, settings.backbone_lr_mult, parts, trunk)
+    groups = trainable(model, settings.backbone_lr_mult, parts, backbone)
     of_iteration = batch_losses(model, samples, proposals, settings, losses)
     return fit(model, of_iteration, settings.loop(), groups=groups, quiet=quiet)
 

@@ -63,7 +63,7 @@ class JointTrainingSettings:
 
 
 def trainable(
-    model: FastRCNN, backbone_lr_mult: float, parts: Sequence[nn.Module], trunk: bool = True
+    model: FastRCNN, backbone_lr_mult: float, parts: Sequence[nn.Module], backbone: bool = True
 ) -> list[dict[str, Any]]:
     """Groups of parameters for :func:`minircnn.training.fit`; everything else is held fast.
 
@@ -71,19 +71,19 @@ def trainable(
         model: the detector.
         backbone_lr_mult: factor of the learning rate for the backbone.
         parts: of the detector, that learn.
-        trunk: whether the convolutions learn, too, but for the first: conv1 knows edges and colours already. Which of
+        backbone: whether the convolutions learn, too, but for the first: conv1 knows edges already. Which of
             a residual network's layers learn, it knows itself.
     """
     model.requires_grad_(False)
     heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
-    if not trunk:
+    if not backbone:
         return [{"params": heads, "scale": 1.0}]
-    model.trunk.requires_grad_(True)
-    if isinstance(model.trunk, ResNetFPN):
-        model.trunk.freeze(model.trunk.trainable_layers)
+    model.backbone.requires_grad_(True)
+    if isinstance(model.backbone, ResNetFPN):
+        model.backbone.freeze(model.backbone.trainable_layers)
     else:
-        model.trunk.conv1.requires_grad_(False)
-    convolutions = [parameter for parameter in model.trunk.parameters() if parameter.requires_grad]
+        model.backbone.conv1.requires_grad_(False)
+    convolutions = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     return [{"params": convolutions, "scale": backbone_lr_mult}, {"params": heads, "scale": 1.0}]
 
 

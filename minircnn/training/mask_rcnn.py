@@ -98,6 +98,6 @@ def fine_tune(
     record = {**(about or {}), "settings": asdict(settings)}
     return learn_everything(
         *(model, samples, settings, start),
-        save=lambda path: save_mask_rcnn(model, model.trunk.config, path, record),
+        save=lambda path: save_mask_rcnn(model, model.backbone.config, path, record),
         **options,
     )

@@ -24,7 +24,7 @@ class RCNNTrainingSettings:
 
     Attributes:
         iterations: of fine-tuning, a batch of 128 proposals each; 0 leaves it out.
-        learning_rate: of fine-tuning, for the fully connected layers; the trunk learns at a tenth of it.
+        learning_rate: of fine-tuning, for the fully connected layers; the backbone learns at a tenth of it.
         max_proposals: of each picture.
         seed: of everything that is drawn at random.
     """

@@ -202,7 +202,7 @@ def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: st
         module: changed in place.
         tensors: by the module's own names.
         source: where they come from, for messages.
-        only: load and demand only the names that begin so, such as ``"trunk."``; others keep what they have.
+        only: load and demand only the names that begin so, such as ``"backbone."``; others keep what they have.
 
     Raises:
         WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another

@@ -282,8 +282,8 @@ def test_seconds_go_to_the_stage_that_took_them(models, monkeypatch):
     monkeypatch.setattr(fast.roi_heads, "predict", taking(20, fast.roi_heads.predict))
     for model in alone:
         monkeypatch.setattr(model, "features", taking(100, model.features))
-        monkeypatch.setattr(model, "answers", taking(1000, model.answers))
-        monkeypatch.setattr(model.rpn, "propose", taking(2000, model.rpn.propose))
+        monkeypatch.setattr(model, "rpn_outputs", taking(1000, model.rpn_outputs))
+        monkeypatch.setattr(model.rpn, "filter_proposals", taking(2000, model.rpn.filter_proposals))
         monkeypatch.setattr(model.roi_heads, "predict", taking(10000, model.roi_heads.predict))
     monkeypatch.setattr(alone[1].roi_heads, "predict_masks", taking(50000, alone[1].roi_heads.predict_masks))
     looks = look_at(models, image)

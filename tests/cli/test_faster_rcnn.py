@@ -32,7 +32,7 @@ COUNT = 5
 def faster_detector(tmp_path_factory):
     """Random weights: no good, but sure of itself."""
     torch.manual_seed(1)
-    rpn = RPNConfig(anchor_sizes=((20.0, 50.0),), before_nms=(300, 300), after_nms=(80, 60))
+    rpn = RPNConfig(anchor_sizes=((20.0, 50.0),), pre_nms_top_n=(300, 300), post_nms_top_n=(80, 60))
     model = faster_rcnn_alexnet(AlexNet(TINY, 5), ToyTown("train").classes, rpn)
     torch.nn.init.normal_(model.rpn.head.cls_logits.weight, std=3)
     torch.nn.init.normal_(model.roi_heads.box_predictor["cls_score"].weight, std=4)

@@ -42,7 +42,7 @@ COUNT = 4
 def mask_detector(tmp_path_factory):
     """Random weights: no good, but sure of itself, also of pixels."""
     torch.manual_seed(1)
-    rpn = RPNConfig(anchor_sizes=((20.0, 50.0),), before_nms=(300, 300), after_nms=(80, 60))
+    rpn = RPNConfig(anchor_sizes=((20.0, 50.0),), pre_nms_top_n=(300, 300), post_nms_top_n=(80, 60))
     heads = MaskRoIConfig(pool_size=3, mask_channels=(8,))
     model = mask_rcnn_alexnet(AlexNet(TINY, 5), ToyTown("train").classes, rpn, heads)
     torch.nn.init.normal_(model.rpn.head.cls_logits.weight, std=3)

@@ -86,9 +86,9 @@ def changed(folder, name, change):
 def convolutions(tmp_path_factory):
     """A file as that of the 2012 network: convolutions alone, and the mean colour."""
     torch.manual_seed(0)
-    trunk = AlexNet(ALEXNET_2012, 1).trunk
+    backbone = AlexNet(ALEXNET_2012, 1).backbone
     path = tmp_path_factory.mktemp("convolutions") / "conv.npz"
-    arrays = {name: value.detach().half().numpy() for name, value in trunk.named_parameters()}
+    arrays = {name: value.detach().half().numpy() for name, value in backbone.named_parameters()}
     np.savez(path, mean=np.array([100.0, 110.0, 120.0], np.float32), **arrays)
     return path
 
@@ -157,10 +157,10 @@ class TestTrainRCNN:
         learned = load_alexnet_2012(convolutions)
         torch.manual_seed(5)
         random = AlexNet(learned.config, 1)
-        for name, value in random.trunk.state_dict().items():
-            assert torch.equal(found.trunk.state_dict()[name], value.half().float()), name
+        for name, value in random.backbone.state_dict().items():
+            assert torch.equal(found.backbone.state_dict()[name], value.half().float()), name
         assert found.config.mean == learned.config.mean
-        assert not torch.allclose(found.trunk.conv1.weight, learned.trunk.conv1.weight)
+        assert not torch.allclose(found.backbone.conv1.weight, learned.backbone.conv1.weight)
         about = json.loads(out.with_suffix(".json").read_text())
         assert about["pretrained"] == {"file": "none: random weights", "network_of": "conv.npz"}
         assert about["command"].endswith("--network conv.npz --features pool5 --from-scratch")
@@ -175,7 +175,7 @@ class TestTrainRCNN:
         file.unlink()  # 240 MB
         assert result.exit_code == 0, result.output
         network = load_rcnn(tmp_path / "x.safetensors").network
-        assert torch.equal(network.trunk.conv4.weight, reference.features[8].weight.half().float())
+        assert torch.equal(network.backbone.conv4.weight, reference.features[8].weight.half().float())
         assert network.config.input_size == 224 and network.config.hidden == 0
 
     def test_a_network_with_all_layers_is_fine_tuned_and_gives_fc7(self, call, folder, tmp_path):

@@ -98,7 +98,7 @@ def test_anchors_stay_on_their_cells():
     for height, width in ((191, 479), (153, 384), (188, 480)):
         model.transform = replace(model.transform, min_size=None)
         features, sizes = model.features([torch.zeros(3, height, width)])
-        anchors = model.answers(features, sizes).anchors
+        anchors = model.rpn_outputs(features, sizes).anchors
         middles = (anchors[:, :2] + anchors[:, 2:]) / 2
         rows, columns = features.shape[2:]
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
@@ -154,17 +154,17 @@ def test_starts_differ_in_what_they_have_learned():
     known, detector = load_alexnet().state_dict(), load_mask_rcnn()
     for name in known:
         assert torch.equal(networks["pretrained"].state_dict()[name], known[name])
-    for name, value in detector.trunk.state_dict().items():
-        assert torch.equal(networks["toy town"].trunk.state_dict()[name], value)
+    for name, value in detector.backbone.state_dict().items():
+        assert torch.equal(networks["toy town"].backbone.state_dict()[name], value)
     for name in ("fc6", "fc7"):
         taken, given = getattr(networks["toy town"].classifier, name), getattr(detector.roi_heads.box_head, name)
         assert torch.equal(taken.weight, given.weight) and torch.equal(taken.bias, given.bias)
     fresh, again = networks["random"], STARTS["random"]()
     assert fresh.config == load_alexnet().config
-    for layer in (fresh.trunk.conv1, fresh.trunk.conv5, fresh.classifier.fc6):
+    for layer in (fresh.backbone.conv1, fresh.backbone.conv5, fresh.classifier.fc6):
         assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
         assert not layer.bias.any()
-    assert torch.equal(fresh.trunk.conv3.weight, again.trunk.conv3.weight)
+    assert torch.equal(fresh.backbone.conv3.weight, again.backbone.conv3.weight)
     with pytest.raises(ValueError, match="start must be one of pretrained, toy town, random, but is 'imagenet'"):
         fine_tune("imagenet", [], [], ["background", "coin"], COINS)
 
@@ -264,7 +264,7 @@ def test_the_record_that_comes_with_the_project_is_of_these_settings():
         assert (settings["side"], settings["enlarged"]) == (task.side, task.enlarged)
         by_start = {row["start"]: row for row in record[name]["rows"]}
         assert tuple(by_start) == starts
-    # What notebook 12 says of them: coins are learned from any start, and a trunk that has seen something helps nuclei.
+    # What notebook 12 says of them: coins are learned from any start, and a trained backbone helps nuclei.
     assert all(row["objects"] == 12 and row["found"] >= 11 for row in record["coins"]["rows"])
     assert by_start["pretrained"]["box_ap"] > by_start["random"]["box_ap"] + 0.02
     assert by_start["pretrained"]["mask_ap"] > by_start["random"]["mask_ap"] + 0.02

@@ -62,7 +62,7 @@ def test_the_command_writes_its_rows(tmp_path, monkeypatch, data):
     def stand_in(networks, train, train_proposals, test, test_proposals, classes):
         assert (len(train), len(train_proposals), len(test), len(test_proposals)) == (5, 5, 3, 3)
         assert classes == data[2] and networks.keys() == {False, True}
-        assert not torch.equal(*(network.trunk.conv5.weight for network in networks.values())), "one is fine-tuned"
+        assert not torch.equal(*(network.backbone.conv5.weight for network in networks.values())), "one is fine-tuned"
         return [Row("fc7", True, True, 0.5, 0.75, 0.625)]
 
     monkeypatch.setattr(rcnn_ablation, "stored_proposals", proposals_of)

@@ -28,7 +28,7 @@ def test_one_pass_and_both_siblings_step_by_step(model, pictures):
     image, proposals = pictures[0][0], pictures[1][0]
     model.eval()
     with torch.no_grad():
-        features = model.trunk((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
+        features = model.backbone((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
         regions = roi_pool(features, [proposals], 3, 1 / 8).flatten(1)
         head, predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
         x = head.fc7(head.fc6(regions).relu()).relu()
@@ -55,7 +55,7 @@ def test_the_network_starts_where_alexnet_ended(pictures):
     image = pictures[0][0]
     whole = torch.tensor([[0.0, 0.0, 80.0, 64.0]])  # cells 0 … 10 and 0 … 8
     with torch.no_grad():
-        ours = model.roi_heads.represent(model.features([image])[0], [whole])
+        ours = model.roi_heads.box_features(model.features([image])[0], [whole])
         theirs = network.features(network.normalize(image[None]), ["fc7"])["fc7"]
     assert torch.allclose(ours, theirs, atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_pictures_of_different_sizes(model, pictures):
 
 
 def test_enlarged_pictures_are_found_as_if_they_had_been_enlarged_before(pictures):
-    """The trunk and the heads see large pictures and boxes; what comes out is in pixels of the small ones."""
+    """The backbone and the heads see large pictures and boxes; what comes out is in pixels of the small ones."""
     images, proposals, targets = pictures
     large = Transform(TINY.mean, TINY.std, min_size=144)
     torch.manual_seed(0)

@@ -59,7 +59,7 @@ def torchvision_heads(ours):
         Siblings(ours.box_predictor),
         config.foreground_iou,
         config.background_iou[1],
-        config.rois_per_image,
+        config.batch_size_per_image,
         config.positive_fraction,
         config.box_weights,
         config.score_threshold,
@@ -83,7 +83,7 @@ def data(counts=(60, 90, 20), objects=(3, 1, 0)):
         RoIConfig(
             pool_size=2,
             smooth_l1_beta=1 / 9,
-            rois_per_image=17,
+            batch_size_per_image=17,
             positive_fraction=0.5,
             foreground_iou=0.6,
             background_iou=(0.0, 0.3),
@@ -173,7 +173,7 @@ def test_background_has_a_band_of_overlaps():
     assert box_iou(proposals, target["boxes"]).flatten().tolist() == pytest.approx(overlaps.tolist())
 
     def drawn(**bands):
-        config = RoIConfig(pool_size=3, rois_per_image=100, **bands)
+        config = RoIConfig(pool_size=3, batch_size_per_image=100, **bands)
         rois = make_heads(config).sample([proposals], [target])[0]
         return [
             (round(float(iou), 2), int(label))

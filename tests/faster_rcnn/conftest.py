@@ -13,18 +13,18 @@ from tests.fast_rcnn.conftest import CLASSES, TINY
 
 RPN_CONFIG = RPNConfig(
     anchor_sizes=((12.0, 30.0),),
-    anchors_per_image=48,
-    before_nms=(300, 200),
-    after_nms=(60, 40),
+    batch_size_per_image=48,
+    pre_nms_top_n=(300, 200),
+    post_nms_top_n=(60, 40),
     nms_threshold=(0.6, 0.6),
 )
-HEADS = RoIConfig(pool_size=3, rois_per_image=24, smooth_l1_beta=1 / 9, max_detections=30, score_threshold=0.1)
+HEADS = RoIConfig(pool_size=3, batch_size_per_image=24, smooth_l1_beta=1 / 9, max_detections=30, score_threshold=0.1)
 PADDED = Transform((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), min_size=80, max_size=130, divisor=16)
 
 
 def random_answers(model):
     """Random weights, but large enough in all siblings for answers that differ from place to place."""
-    for layer in model.trunk:
+    for layer in model.backbone:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight)
     nn.init.normal_(model.rpn.head.conv[0][0].weight, std=0.3)

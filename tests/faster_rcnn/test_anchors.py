@@ -15,26 +15,26 @@ SETS = [
 ]
 
 
-@pytest.mark.parametrize(("sizes", "ratios"), SETS)
-def test_base_anchors_equal_torchvisions(sizes, ratios):
-    assert torch.equal(base_anchors(sizes, ratios), AnchorGenerator((sizes,), (ratios,)).cell_anchors[0])
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), SETS)
+def test_base_anchors_equal_torchvisions(sizes, aspect_ratios):
+    assert torch.equal(base_anchors(sizes, aspect_ratios), AnchorGenerator((sizes,), (aspect_ratios,)).cell_anchors[0])
 
 
-@pytest.mark.parametrize(("sizes", "ratios"), SETS)
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), SETS)
 @pytest.mark.parametrize(
     ("image", "grid"),
     [((128, 128), (16, 16)), ((130, 203), (16, 25)), ((600, 800), (37, 50)), ((7, 5), (7, 5)), ((9, 30), (1, 4))],
 )
-def test_grid_anchors_equal_torchvisions(sizes, ratios, image, grid):
+def test_grid_anchors_equal_torchvisions(sizes, aspect_ratios, image, grid):
     """Also where the picture is no multiple of the stride."""
     stride = (image[0] // grid[0], image[1] // grid[1])
     pictures = ImageList(torch.zeros(2, 3, *image), [image, image])
-    expected = AnchorGenerator((sizes,), (ratios,))(pictures, [torch.zeros(2, 4, *grid)])
-    assert torch.equal(grid_anchors(grid, stride, sizes, ratios), expected[0])
+    expected = AnchorGenerator((sizes,), (aspect_ratios,))(pictures, [torch.zeros(2, 4, *grid)])
+    assert torch.equal(grid_anchors(grid, stride, sizes, aspect_ratios), expected[0])
 
 
 def test_shifted_anchors_lie_around_the_middle_of_their_cells():
-    anchors = grid_anchors((2, 3), (8, 10), [12], [1.0], shift=0.5)
+    anchors = grid_anchors((2, 3), (8, 10), [12], [1.0], offset=0.5)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     assert centres.tolist() == [[5, 4], [15, 4], [25, 4], [5, 12], [15, 12], [25, 12]]
 
@@ -46,7 +46,7 @@ def test_ratios_are_heights_over_widths_and_areas_stay():
     assert (heights * widths).tolist() == [10_000] * 3
 
 
-@pytest.mark.parametrize(("sizes", "ratios"), [([], [1.0]), ([16], []), ([0], [1.0]), ([16], [-1.0])])
-def test_what_makes_no_anchor_is_refused(sizes, ratios):
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), [([], [1.0]), ([16], []), ([0], [1.0]), ([16], [-1.0])])
+def test_what_makes_no_anchor_is_refused(sizes, aspect_ratios):
     with pytest.raises(ValueError, match="must be positive numbers, at least one each"):
-        base_anchors(sizes, ratios)
+        base_anchors(sizes, aspect_ratios)

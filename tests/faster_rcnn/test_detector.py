@@ -35,18 +35,18 @@ def test_proposals_equal_torchvisions(model, reference, pictures, training):
     batch, _ = reference.transform(images)
     features = reference.backbone(batch.tensors)
     seen, sizes = model.features(images)
-    answers = model.answers(seen, sizes)
+    rpn_outputs = model.rpn_outputs(seen, sizes)
     with torch.no_grad():
         objectness, deltas = reference.rpn.head([features])
         anchors = reference.rpn.anchor_generator(batch, [features])
-        assert torch.equal(answers.anchors, anchors[0])
+        assert torch.equal(rpn_outputs.anchors, anchors[0])
         flat = deltas[0].view(4, -1, 4, *deltas[0].shape[2:]).permute(0, 3, 4, 1, 2).reshape(-1, 4)
         boxes = reference.rpn.box_coder.decode(flat, anchors).view(4, -1, 4)
         logits = objectness[0].permute(0, 2, 3, 1).flatten()
-        expected, scores = reference.rpn.filter_proposals(boxes, logits, batch.image_sizes, answers.counts)
-    found = model.rpn.propose(answers, sizes)
+        expected, scores = reference.rpn.filter_proposals(boxes, logits, batch.image_sizes, rpn_outputs.counts)
+    found = model.rpn.filter_proposals(rpn_outputs, sizes)
     for mine, box, score in zip(found, expected, scores, strict=True):
-        assert 0 < len(mine["boxes"]) <= model.rpn.config.after_nms[0 if training else 1]
+        assert 0 < len(mine["boxes"]) <= model.rpn.config.post_nms_top_n[0 if training else 1]
         assert torch.allclose(mine["boxes"], box, atol=1e-3)
         assert torch.allclose(mine["scores"], score, atol=1e-6)
 
@@ -56,10 +56,10 @@ def test_anchors_of_a_padded_batch(model, pictures):
     images, _ = pictures
     features, sizes = model.features(images)
     size = padded_size(sizes, 16)
-    answers = model.answers(features, sizes)
+    rpn_outputs = model.rpn_outputs(features, sizes)
     h, w = features.shape[2:]
-    assert answers.counts == [h * w * 6] == [len(answers.anchors)]
-    across = answers.anchors[6] - answers.anchors[0]
+    assert rpn_outputs.counts == [h * w * 6] == [len(rpn_outputs.anchors)]
+    across = rpn_outputs.anchors[6] - rpn_outputs.anchors[0]
     assert across.tolist() == [size[1] // w, 0, size[1] // w, 0]
 
 
@@ -69,11 +69,11 @@ def test_no_gradient_flows_through_the_coordinates_of_proposals(model, pictures)
     losses = model.train().losses(images, targets)
     (losses["loss_classifier"] + losses["loss_box_reg"]).backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in model.rpn.parameters())
-    assert model.trunk.conv1.weight.grad.abs().sum() > 0
+    assert model.backbone.conv1.weight.grad.abs().sum() > 0
     (losses["loss_objectness"] + losses["loss_rpn_box_reg"]).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.rpn.parameters())
     features, sizes = model.features(images)
-    for found in model.rpn.propose(model.answers(features, sizes), sizes):
+    for found in model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes):
         assert not found["boxes"].requires_grad and not found["scores"].requires_grad
 
 
@@ -187,7 +187,7 @@ def test_anchors_stay_on_their_cells_at_every_size(side):
     model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()
     with torch.no_grad():
         features, sizes = model.features([torch.rand(3, side, 100)])
-        anchors = model.answers(features, sizes).anchors
+        anchors = model.rpn_outputs(features, sizes).anchors
     rows, columns = features.shape[2:]
     centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
     assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
@@ -202,12 +202,12 @@ IMAGENET = replace(ALEXNET_2012, channels=(4, 4, 4, 4, 4), hidden=8, response_no
 @pytest.mark.parametrize("build", [fast_rcnn_alexnet, faster_rcnn_alexnet])
 @pytest.mark.parametrize("min_size", [None, 64])
 def test_slim_and_tiny_images_alone_and_together(network, build, min_size):
-    """What the trunk sees is bounded by the largest side, and is never too small for a cell of the map."""
+    """What the backbone sees is bounded by the largest side, and is never too small for a cell of the map."""
     torch.manual_seed(0)
     model = build(AlexNet(network, 5), CLASSES).eval()
     model.transform = replace(model.transform, min_size=min_size)
     seen = []
-    model.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
     images = [torch.rand(3, *size) for size in SLIM]
     alone = images if min_size else [images[0], images[3], images[4]]
     for batch in [*([image] for image in alone), images if min_size else images[3:]]:

@@ -11,9 +11,11 @@ from torchvision.models.detection.rpn import RPNHead as TorchvisionHead
 from minircnn.boxes import box_iou
 from minircnn.faster_rcnn import RPN, RPNConfig, RPNHead
 
-ONE = RPNConfig(anchor_sizes=((16.0, 40.0),), anchors_per_image=40, before_nms=(200, 150), after_nms=(50, 30))
+ONE = RPNConfig(
+    anchor_sizes=((16.0, 40.0),), batch_size_per_image=40, pre_nms_top_n=(200, 150), post_nms_top_n=(50, 30)
+)
 THREE = RPNConfig(
-    anchor_sizes=((10.0,), (24.0,), (60.0,)), anchors_per_image=64, before_nms=(90, 60), after_nms=(70, 40)
+    anchor_sizes=((10.0,), (24.0,), (60.0,)), batch_size_per_image=64, pre_nms_top_n=(90, 60), post_nms_top_n=(70, 40)
 )
 SIZES = [(90, 101), (75, 128)]  # of the pictures; the batch has (96, 128)
 
@@ -27,14 +29,14 @@ def pair(config, seed=0):
     head = TorchvisionHead(8, config.anchors_per_cell)
     head.load_state_dict(ours.head.state_dict())  # by name: they have the same
     theirs = RegionProposalNetwork(
-        AnchorGenerator(config.anchor_sizes, (config.anchor_ratios,) * len(config.anchor_sizes)),
+        AnchorGenerator(config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes)),
         head,
         config.foreground_iou,
         config.background_iou,
-        config.anchors_per_image,
+        config.batch_size_per_image,
         config.positive_fraction,
-        dict(zip(("training", "testing"), config.before_nms, strict=True)),
-        dict(zip(("training", "testing"), config.after_nms, strict=True)),
+        dict(zip(("training", "testing"), config.pre_nms_top_n, strict=True)),
+        dict(zip(("training", "testing"), config.post_nms_top_n, strict=True)),
         config.nms_threshold[0],
     )
     levels = [torch.randn(2, 8, 96 // s, 128 // s) for s in (8, 16, 32)[: len(config.anchor_sizes)]]
@@ -52,8 +54,8 @@ def test_proposals_and_losses_equal_torchvisions(config, training):
     images = ImageList(torch.zeros(2, 3, 96, 128), SIZES)
     torch.manual_seed(1)
     expected, losses = theirs(images, {str(i): level for i, level in enumerate(levels)}, targets)
-    answers = ours(levels, (96, 128))
-    found = ours.propose(answers, SIZES)
+    rpn_outputs = ours(levels, (96, 128))
+    found = ours.filter_proposals(rpn_outputs, SIZES)
     for mine, boxes, size in zip(found, expected, SIZES, strict=True):
         assert len(boxes) > 10
         assert torch.allclose(mine["boxes"], boxes, atol=1e-4)
@@ -61,10 +63,10 @@ def test_proposals_and_losses_equal_torchvisions(config, training):
         assert mine["boxes"].min() >= 0 and (mine["boxes"] <= torch.tensor([*size[::-1]] * 2)).all()
     if training:
         torch.manual_seed(1)
-        mine = ours.losses(answers, targets)
+        mine = ours.losses(rpn_outputs, targets)
         for name, value in losses.items():
             assert mine[name].item() == pytest.approx(value.item(), rel=1e-5)
-        assert mine.counts == dict.fromkeys(losses, 2 * config.anchors_per_image)
+        assert mine.counts == dict.fromkeys(losses, 2 * config.batch_size_per_image)
 
 
 def test_the_window_is_a_small_network_at_every_place():
@@ -99,28 +101,28 @@ def test_labels_by_hand():
 
 def test_levels_do_not_suppress_each_other():
     """The same box from two levels stays twice, as in torchvision: suppression is for each level on its own."""
-    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,), (16.0,)), anchor_ratios=(1.0,), after_nms=(50, 50))).eval()
+    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,), (16.0,)), aspect_ratios=(1.0,), post_nms_top_n=(50, 50))).eval()
     nn.init.zeros_(rpn.head.bbox_pred.weight)
-    answers = rpn([torch.randn(1, 8, 2, 2)] * 2, (64, 64))
-    found = rpn.propose(answers, [(64, 64)])[0]["boxes"]
+    rpn_outputs = rpn([torch.randn(1, 8, 2, 2)] * 2, (64, 64))
+    found = rpn.filter_proposals(rpn_outputs, [(64, 64)])[0]["boxes"]
     assert len(found) == 8 and len(found.unique(dim=0)) == 4
 
 
 def test_small_boxes_and_few_anchors():
     rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,),), min_size=17.0)).eval()
     nn.init.zeros_(rpn.head.bbox_pred.weight)
-    found = rpn.propose(rpn([torch.randn(1, 8, 3, 3)], (48, 48)), [(48, 48)])[0]
+    found = rpn.filter_proposals(rpn([torch.randn(1, 8, 3, 3)], (48, 48)), [(48, 48)])[0]
     assert found["boxes"].shape == (0, 4) and found["scores"].shape == (0,)
 
 
 def test_training_and_detection_have_numbers_of_their_own():
-    limits = {"nms_threshold": (0.9, 0.1), "before_nms": (300, 50), "after_nms": (200, 9)}
+    limits = {"nms_threshold": (0.9, 0.1), "pre_nms_top_n": (300, 50), "post_nms_top_n": (200, 9)}
     rpn = RPN(8, RPNConfig(anchor_sizes=((16.0, 40.0),), **limits))
     torch.manual_seed(0)
-    answers = rpn([torch.randn(1, 8, 12, 16)], (96, 128))
-    many, few = (len(rpn.train(mode).propose(answers, [(96, 128)])[0]["boxes"]) for mode in (True, False))
+    rpn_outputs = rpn([torch.randn(1, 8, 12, 16)], (96, 128))
+    many, few = (len(rpn.train(mode).filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]) for mode in (True, False))
     assert 100 < many <= 200 and few <= 9
-    found = rpn.eval().propose(answers, [(96, 128)])[0]["boxes"]
+    found = rpn.eval().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
     assert (box_iou(found, found).triu(1) <= 0.1).all()
-    more = rpn.train().propose(answers, [(96, 128)])[0]["boxes"]
+    more = rpn.train().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
     assert box_iou(more, more).triu(1).max() > 0.5

@@ -18,7 +18,7 @@ SMALL = PaperScale(
     proposals=40,
     crops=8,
     rounds=3,
-    rpn=RPNConfig(anchor_sizes=((16.0, 32.0),), before_nms=(200, 200), after_nms=(50, 30)),
+    rpn=RPNConfig(anchor_sizes=((16.0, 32.0),), pre_nms_top_n=(200, 200), post_nms_top_n=(50, 30)),
     mask_channels=(6,),
 )
 
@@ -27,7 +27,7 @@ def test_the_size_is_the_papers():
     scale = PaperScale()
     assert (scale.size, scale.proposals, scale.classes, scale.network) == ((600, 800), 2000, 21, ALEXNET_2012)
     assert scale.network.input_size == 227 and scale.network.hidden == 4096
-    assert scale.rpn.anchors_per_cell == 9 and scale.rpn.after_nms[1] == 300
+    assert scale.rpn.anchors_per_cell == 9 and scale.rpn.post_nms_top_n[1] == 300
     assert scale.mask_channels == (256,) * 4
 
 
@@ -94,8 +94,11 @@ def test_models_share_one_network_and_disturb_no_draws():
     torch.manual_seed(5)
     models = paper_models(SMALL)
     assert torch.equal(torch.rand(1), expected)
-    trunks = [models["rcnn"].network.trunk, *(models[k].trunk for k in ("fast_rcnn", "faster_rcnn", "mask_rcnn"))]
-    assert all(trunk is trunks[0] for trunk in trunks)
+    backbones = [
+        models["rcnn"].network.backbone,
+        *(models[k].backbone for k in ("fast_rcnn", "faster_rcnn", "mask_rcnn")),
+    ]
+    assert all(backbone is backbones[0] for backbone in backbones)
     assert not any(model.training for model in models.values())
     assert len(models["mask_rcnn"].classes) == 4
 

@@ -71,12 +71,12 @@ def test_proposals_are_those_that_were_given_or_made(models, samples):
 
 
 def test_convolutions_run_as_often_as_the_trace_says(models, samples):
-    """Counted in the trunk itself: pictures or squares that go through conv1."""
+    """Counted in the backbone itself: pictures or squares that go through conv1."""
     image, seen = samples[0][0], []
     found = search(image, 70)
     for key, model in models.items():
-        trunk = model.network.trunk if key == "rcnn" else model.trunk
-        hook = trunk.conv1.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+        backbone = model.network.backbone if key == "rcnn" else model.backbone
+        hook = backbone.conv1.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
         trace = by_stages(model, image, found if key in EXTERNAL else None)
         hook.remove()
         assert trace.passes == sum(seen), key
@@ -104,9 +104,11 @@ def test_every_call_is_timed_under_its_stage(key, models, samples, monkeypatch):
         places = [("features", model, "warp"), ("heads", model, "scores"), ("heads", model, "regress")]
     else:
         places = [("features", model.transform.__class__, "batch"), ("heads", model.roi_heads, "predict")]
-        places += [("proposals", model.rpn, "propose"), ("proposals", model, "answers")] if key in OWN else []
+        places += (
+            [("proposals", model.rpn, "filter_proposals"), ("proposals", model, "rpn_outputs")] if key in OWN else []
+        )
         last = "masks" if key == "mask_rcnn" else "selection"
-        places += [(last, model, "restored")]
+        places += [(last, model, "postprocess")]
         places += [("masks", model.roi_heads, "predict_masks")] if key == "mask_rcnn" else []
     for number, (stage, owner, name) in enumerate(places):
         slow(owner, name, 2.0**number)

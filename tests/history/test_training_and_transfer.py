@@ -127,7 +127,7 @@ def test_learned_features_name_what_a_classifier_by_hand_names(halves):
     def of(samples):
         crops = torch.cat([warp_regions(i, t["boxes"], 64, 64 * 16 / 227, fill=network.mean_color) for i, t in samples])
         with torch.no_grad():
-            values = network.pool5(network.trunk(network.normalize(crops))).flatten(1).double().numpy()
+            values = network.pool5(network.backbone(network.normalize(crops))).flatten(1).double().numpy()
         return values, np.concatenate([t["labels"].numpy() for _, t in samples])
 
     (x, labels), (y, wanted) = of(train), of(test)

@@ -49,7 +49,7 @@ def test_encoded_detections_are_the_detections(pictures, aligned):
 
 
 def test_keys_are_torchvisions(model, reference):
-    """What the two call their layers behind the trunk; fc6 and fc7 are AlexNet's own."""
+    """What the two call their layers behind the backbone; fc6 and fc7 are AlexNet's own."""
     ours = {key for key in model.state_dict() if key.startswith(("rpn", "roi_heads.mask", "roi_heads.box_predictor"))}
     assert ours == {
         key for key in reference.state_dict() if key.startswith(("rpn", "roi_heads.mask", "roi_heads.box_p"))
@@ -95,7 +95,7 @@ def test_mask_features_share_the_boxes_regions(model, pictures):
     """The masks of detections are those of their final boxes, not of the proposals."""
     images, _ = pictures
     features, sizes = model.eval().features(images[:1])
-    proposals = [one["boxes"] for one in model.rpn.propose(model.answers(features, sizes), sizes)]
+    proposals = [one["boxes"] for one in model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)]
     (found,) = model.roi_heads.detect(features, proposals, sizes)
     with torch.no_grad():
         logits = model.roi_heads.predict_masks(features, [found["boxes"]])

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import maskrcnn_loss, project_masks_on_boxes
+from torchvision.models.detection.roi_heads import maskrcnn_loss
+from torchvision.models.detection.roi_heads import project_masks_on_boxes as torchvision_projection
 
-from minircnn.mask_rcnn import crop_masks, mask_loss, mask_probabilities
+from minircnn.mask_rcnn import mask_loss, mask_probabilities, project_masks_on_boxes
 from tests.mask_rcnn.conftest import ellipses
 
 
@@ -20,21 +21,29 @@ def boxes_in(count, seed=0):
 def test_targets_equal_torchvisions():
     masks, boxes = ellipses(boxes_in(5), (70, 80)), boxes_in(200, seed=1)
     gt_index = torch.randint(0, 5, (200,), generator=torch.Generator().manual_seed(0))
-    found = crop_masks(masks, boxes, gt_index, 28, aligned=False)
-    assert torch.allclose(found, project_masks_on_boxes(masks, boxes, gt_index, 28), atol=1e-5)
+    found = project_masks_on_boxes(masks, boxes, gt_index, 28, aligned=False)
+    assert torch.allclose(found, torchvision_projection(masks, boxes, gt_index, 28), atol=1e-5)
 
 
 def test_aligned_targets_are_the_share_that_is_covered():
     """Boxes whose cells are two by two pixels: each cell's value is the mean of its four."""
     mask = torch.rand(1, 12, 16, generator=torch.Generator().manual_seed(0)) > 0.5
-    found = crop_masks(mask, torch.tensor([[4.0, 2.0, 12.0, 10.0]]), torch.tensor([0]), 4)
+    found = project_masks_on_boxes(mask, torch.tensor([[4.0, 2.0, 12.0, 10.0]]), torch.tensor([0]), 4)
     expected = F.avg_pool2d(mask[:, None, 2:10, 4:12].float(), 2)[:, 0]
     assert torch.equal(found, expected)
 
 
 def test_no_regions():
-    assert crop_masks(torch.ones(2, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (0, 28, 28)
-    assert crop_masks(torch.ones(0, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (0, 28, 28)
+    assert project_masks_on_boxes(torch.ones(2, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (
+        0,
+        28,
+        28,
+    )
+    assert project_masks_on_boxes(torch.ones(0, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (
+        0,
+        28,
+        28,
+    )
 
 
 def test_loss_equals_torchvisions():
@@ -43,7 +52,7 @@ def test_loss_equals_torchvisions():
     masks, boxes = ellipses(boxes_in(5), (70, 80)), boxes_in(20, seed=1)
     gt_index, labels = torch.arange(20) % 5, 1 + torch.arange(5) % 3
     expected = maskrcnn_loss(logits, [boxes], [masks.byte()], [labels], [gt_index])
-    found = mask_loss(logits, labels[gt_index], crop_masks(masks, boxes, gt_index, 14, aligned=False))
+    found = mask_loss(logits, labels[gt_index], project_masks_on_boxes(masks, boxes, gt_index, 14, aligned=False))
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (found, expected))
     assert torch.allclose(ours, theirs, atol=1e-7)

@@ -9,7 +9,7 @@ from pycocotools import mask as rle
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from minircnn.course.compare import peak_memory
-from minircnn.mask_rcnn import binary_masks, crop_masks, encode_pasted, paste_masks
+from minircnn.mask_rcnn import binary_masks, encode_pasted, paste_masks, project_masks_on_boxes
 from tests.mask_rcnn.conftest import ellipses
 
 
@@ -51,7 +51,7 @@ def test_what_was_cropped_comes_back(size):
     masks = ellipses(boxes, size)
 
     def again(aligned):
-        cropped = crop_masks(masks, boxes, torch.arange(2), 28, aligned)
+        cropped = project_masks_on_boxes(masks, boxes, torch.arange(2), 28, aligned)
         pasted = binary_masks({"masks": paste_masks(cropped, boxes, size, aligned)})["masks"]
         return ((pasted & masks).sum(dim=(1, 2)) / (pasted | masks).sum(dim=(1, 2))).min()
 

@@ -127,7 +127,7 @@ def test_a_photograph_of_natural_size_in_single_precision(photographs):
 
 @pytest.mark.parametrize("kind", ["mask", "faster"])
 def test_keys_and_shapes_are_torchvisions(kind):
-    """All 307 of Mask R-CNN (295 of Faster R-CNN), but for counters, and trunk where torchvision says backbone."""
+    """All 307 of Mask R-CNN (295 of Faster R-CNN), but for counters, and backbone where torchvision says backbone."""
     theirs = {"mask": maskrcnn_resnet50_fpn, "faster": fasterrcnn_resnet50_fpn}[kind](
         weights=None, weights_backbone=None
     ).state_dict()
@@ -142,9 +142,9 @@ def test_names_by_hand():
     names = {
         "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
         "rpn.head.conv.0.0.weight": "rpn.head.conv.0.0.weight",
-        "backbone.fpn.layer_blocks.3.bias": "trunk.fpn.layer_blocks.3.0.bias",
+        "backbone.fpn.layer_blocks.3.bias": "backbone.fpn.layer_blocks.3.0.bias",
         "roi_heads.mask_head.mask_fcn4.bias": "roi_heads.mask_head.3.0.bias",
-        "backbone.body.layer1.0.bn2.running_var": "trunk.body.layer1.0.bn2.running_var",
+        "backbone.body.layer1.0.bn2.running_var": "backbone.body.layer1.0.bn2.running_var",
         "backbone.body.bn1.num_batches_tracked": None,
     }
     found = rename_keys({name: torch.tensor(float(number)) for number, name in enumerate(names)})
@@ -383,13 +383,13 @@ def test_numbers_are_torchvisions():
     theirs, mine = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), ours.maskrcnn_resnet50_fpn()
     rpn, heads, config = theirs.rpn, theirs.roi_heads, mine.roi_heads.config
     assert mine.rpn.config.anchor_sizes == rpn.anchor_generator.sizes
-    assert {mine.rpn.config.anchor_ratios} == set(rpn.anchor_generator.aspect_ratios)
-    assert mine.rpn.config.before_nms == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
-    assert mine.rpn.config.after_nms == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
+    assert {mine.rpn.config.aspect_ratios} == set(rpn.anchor_generator.aspect_ratios)
+    assert mine.rpn.config.pre_nms_top_n == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
+    assert mine.rpn.config.post_nms_top_n == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
     assert mine.rpn.config.nms_threshold == (rpn.nms_thresh, rpn.nms_thresh)
     assert config.score_threshold == heads.score_thresh and config.nms_threshold == heads.nms_thresh
     assert config.max_detections == heads.detections_per_img
-    assert config.rois_per_image == heads.fg_bg_sampler.batch_size_per_image
+    assert config.batch_size_per_image == heads.fg_bg_sampler.batch_size_per_image
 
 
 @pytest.mark.parametrize("kind", ["mask", "faster"])

@@ -293,7 +293,7 @@ PROPOSALS = [
     Mutant(
         "anchors: the shift is forgotten",
         "faster_rcnn/anchors.py",
-        "(torch.arange(count) + shift) * step",
+        "(torch.arange(count) + offset) * step",
         "torch.arange(count) * step",
         ("faster_rcnn/test_anchors.py::test_shifted_anchors_lie_around_the_middle_of_their_cells",),
     ),
@@ -321,8 +321,8 @@ PROPOSALS = [
     Mutant(
         "RPN: a gradient flows through proposals",
         "faster_rcnn/rpn.py",
-        "    @torch.no_grad()\n    def propose(",
-        "    def propose(",
+        "    @torch.no_grad()\n    def filter_proposals(",
+        "    def filter_proposals(",
         ("faster_rcnn/test_detector.py::test_no_gradient_flows_through_the_coordinates_of_proposals",),
     ),
     Mutant(
@@ -351,8 +351,8 @@ PROPOSALS = [
     Mutant(
         "RPN: proposals reach beyond the picture",
         "faster_rcnn/rpn.py",
-        "boxes = clip_boxes(decode_boxes(answers.anchors[index], deltas[index]), size)",
-        "boxes = decode_boxes(answers.anchors[index], deltas[index])",
+        "boxes = clip_boxes(decode_boxes(rpn_outputs.anchors[index], deltas[index]), size)",
+        "boxes = decode_boxes(rpn_outputs.anchors[index], deltas[index])",
         ("faster_rcnn/test_rpn.py::test_proposals_and_losses_equal_torchvisions[True-one level]",),
     ),
     Mutant(
@@ -445,8 +445,8 @@ HEADS = [
     Mutant(
         "Fast R-CNN: objects have no limited share of the batch",
         "fast_rcnn/heads.py",
-        "config.rois_per_image, config.positive_fraction, generator",
-        "config.rois_per_image, 1.0, generator",
+        "config.batch_size_per_image, config.positive_fraction, generator",
+        "config.batch_size_per_image, 1.0, generator",
         ("fast_rcnn/test_heads.py::test_a_quarter_shows_objects_and_objects_take_part",),
     ),
     Mutant(
@@ -826,8 +826,8 @@ PYRAMID = [
     Mutant(
         "fine-tuning: layers that should stay learn",
         "training/joint.py",
-        "model.trunk.freeze(model.trunk.trainable_layers)",
-        "model.trunk.freeze(5)",
+        "model.backbone.freeze(model.backbone.trainable_layers)",
+        "model.backbone.freeze(5)",
         ("training/test_fine_tuning.py::test_what_learns",),
     ),
     Mutant(

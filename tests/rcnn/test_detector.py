@@ -85,7 +85,7 @@ def test_more_crops_than_fit_at_once(samples, random_boxes):
 def test_larger_crops_come_in_smaller_portions(samples, random_boxes, side, at_once):
     """So that a portion always holds about as many pixels, a million."""
     network, seen = AlexNet(replace(SMALL, channels=(2,) * 5, hidden=2, input_size=side), 2), []
-    network.trunk.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    network.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     count = 2 if at_once == 1 else at_once + 3
     RCNN(network, CLASSES).features(samples[0][0], random_boxes(count, 0), ["pool5"])
     assert seen == [(at_once, 3, side, side), (count - at_once, 3, side, side)]
@@ -229,7 +229,7 @@ def test_nan_is_refused_where_it_enters(fitted, samples, proposals):
         fitted.detect([image], [torch.tensor([[10.0, 10.0, 50.0, 50.0]])])
     broken = fresh_model()
     with torch.no_grad():
-        broken.network.trunk.conv3.bias[0] = torch.inf
+        broken.network.backbone.conv3.bias[0] = torch.inf
     with pytest.raises(ValueError, match="weights hold such"):
         broken.fit_svms(samples, proposals)
 

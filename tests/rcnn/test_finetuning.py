@@ -68,7 +68,7 @@ class ByColour(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config, self.trunk, self.classifier = SMALL, nn.Sequential(), nn.Sequential()
+        self.config, self.backbone, self.classifier = SMALL, nn.Sequential(), nn.Sequential()
         self.fc8 = nn.Linear(3, 4)
         self.mean_color, self.feature_sizes = (0.45, 0.45, 0.45), {"pool5": 3, "fc6": 3, "fc7": 3}
 

@@ -170,11 +170,11 @@ def test_all_learns_but_conv1(data):
     model, _ = run(data)
     after = model.state_dict()
     assert not model.training
-    assert torch.equal(after["trunk.conv1.weight"], before["trunk.conv1.weight"])
-    assert torch.equal(after["trunk.conv1.bias"], before["trunk.conv1.bias"])
+    assert torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
+    assert torch.equal(after["backbone.conv1.bias"], before["backbone.conv1.bias"])
     for layer in ("conv2", "conv3", "conv4", "conv5"):
         for kind in ("weight", "bias"):
-            assert not torch.equal(after[f"trunk.{layer}.{kind}"], before[f"trunk.{layer}.{kind}"]), layer
+            assert not torch.equal(after[f"backbone.{layer}.{kind}"], before[f"backbone.{layer}.{kind}"]), layer
     for layer in ("fc6", "fc7"):
         for kind in ("weight", "bias"):
             pair = after[f"roi_heads.box_head.{layer}.{kind}"], before[f"classifier.{layer}.{kind}"]
@@ -193,7 +193,7 @@ def test_the_convolutions_learn_at_their_own_rate(data, scale):
     after = run(data, settings)[0].state_dict()
     rate = 0.001 / 1.1  # the warm-up is a tenth of one iteration
     for names, wanted in (
-        (("trunk.conv{}.weight", "trunk.conv{}.weight", (2, 3, 4, 5)), scale * rate),
+        (("backbone.conv{}.weight", "backbone.conv{}.weight", (2, 3, 4, 5)), scale * rate),
         (("roi_heads.box_head.fc{}.weight", "classifier.fc{}.weight", (6, 7)), rate),
     ):
         new, old, layers = names
@@ -233,7 +233,7 @@ def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
 def test_the_file_holds_half_precision(data, tmp_path):
     """The returned detector itself is not rounded."""
     samples, proposals, classes = data
-    config = RoIConfig(pool_size=3, rois_per_image=32, score_threshold=0.1)
+    config = RoIConfig(pool_size=3, batch_size_per_image=32, score_threshold=0.1)
     model, _ = run(data, config=config, out=tmp_path / "x.safetensors", about={"command": "c"})
     loaded = load_fast_rcnn(tmp_path / "x.safetensors")
     assert (loaded.classes, loaded.roi_heads.config) == (tuple(classes), config)

@@ -22,7 +22,9 @@ from minircnn.training.faster_rcnn import (
 from minircnn.weights import WeightsError, load_weights, save_weights
 from tests.fast_rcnn.conftest import TINY
 
-RPN = RPNConfig(anchor_sizes=((20.0, 60.0),), anchors_per_image=32, before_nms=(200, 100), after_nms=(40, 20))
+RPN = RPNConfig(
+    anchor_sizes=((20.0, 60.0),), batch_size_per_image=32, pre_nms_top_n=(200, 100), post_nms_top_n=(40, 20)
+)
 SETTINGS = FasterRCNNTrainingSettings(iterations=6, learning_rate=0.002, min_size=128)
 
 
@@ -51,8 +53,8 @@ def test_all_learns_but_conv1(data):
     before = copy.deepcopy(faster_rcnn_alexnet(network(), data[1], RPN).state_dict())
     torch.manual_seed(SETTINGS.seed)
     model, history = run(data)
-    changed = differing({n: v for n, v in before.items() if n.startswith("trunk")}, model.state_dict())
-    assert changed == {name for name in before if name.startswith("trunk") and "conv1" not in name}
+    changed = differing({n: v for n, v in before.items() if n.startswith("backbone")}, model.state_dict())
+    assert changed == {name for name in before if name.startswith("backbone") and "conv1" not in name}
     assert not model.training and len(history) == 6
     names = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
     assert all(set(row) == names for row in history)
@@ -182,15 +184,15 @@ def test_each_step_has_its_losses_and_a_quarter_of_the_iterations(steps):
 
 def test_what_learns_in_each_step(steps):
     parts = [{name.split(".")[0] for name in differing(before, after)} for before, after, *_ in steps[0]]
-    assert parts == [{"trunk", "rpn"}, {"trunk", "roi_heads"}, {"rpn"}, {"roi_heads"}]
+    assert parts == [{"backbone", "rpn"}, {"backbone", "roi_heads"}, {"rpn"}, {"roi_heads"}]
     assert not any("conv1" in name for before, after, *_ in steps[0] for name in differing(before, after))
 
 
 def test_all_end_in_one_detector(steps, data):
-    """The trunk of the second step, the proposer of the third, the heads of the fourth."""
+    """The backbone of the second step, the proposer of the third, the heads of the fourth."""
     (_, _, *_), (_, second, *_), (_, third, *_), (_, fourth, *_) = steps[0]
     final = steps[1].state_dict()
-    for part, source in (("trunk", second), ("rpn", third), ("roi_heads", fourth)):
+    for part, source in (("backbone", second), ("rpn", third), ("roi_heads", fourth)):
         for name in (name for name in final if name.startswith(part)):
             assert torch.equal(final[name], source[name]), name
     assert not steps[1].training
@@ -201,6 +203,6 @@ def test_all_end_in_one_detector(steps, data):
 def test_proposals_are_as_many_as_in_training(data):
     model = faster_rcnn_alexnet(network(), data[1], RPN)
     found = proposals_of(model, data[0][:3])
-    assert [boxes.shape for boxes in found] == [(RPN.after_nms[0], 4)] * 3
+    assert [boxes.shape for boxes in found] == [(RPN.post_nms_top_n[0], 4)] * 3
     model.train()
     assert torch.equal(found[1], model.propose([data[0][1][0]])[0]["boxes"])

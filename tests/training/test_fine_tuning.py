@@ -34,8 +34,10 @@ def scenes(count=4):
 
 def tiny(trainable_layers=3):
     torch.manual_seed(0)
-    rpn = replace(PYRAMID_RPN, anchors_per_image=64, after_nms=(60, 30))
-    heads = replace(PYRAMID_MASK_HEADS, rois_per_image=32, mask_channels=(8,), mask_pool_size=7, max_detections=10)
+    rpn = replace(PYRAMID_RPN, batch_size_per_image=64, post_nms_top_n=(60, 30))
+    heads = replace(
+        PYRAMID_MASK_HEADS, batch_size_per_image=32, mask_channels=(8,), mask_pool_size=7, max_detections=10
+    )
     return mask_rcnn_fpn(ResNetFPN(TINY, trainable_layers), ["background", "ellipse"], rpn, heads)
 
 
@@ -46,8 +48,8 @@ def test_what_learns(layers):
     history = fine_tune(model, scenes(), SETTINGS, quiet=True)
     after = model.state_dict()
     still = {name for name, value in before.items() if torch.equal(value, after[name])}
-    learning = [f"trunk.body.layer{n}." for n in (4, 3, 2, 1)] + ["trunk.body.conv1."]
-    learning = [*learning[:layers], "trunk.fpn.", "rpn.", "roi_heads."]
+    learning = [f"backbone.body.layer{n}." for n in (4, 3, 2, 1)] + ["backbone.body.conv1."]
+    learning = [*learning[:layers], "backbone.fpn.", "rpn.", "roi_heads."]
     statistics = ("bn1.", "bn2.", "bn3.", "downsample.1.")
     for name in before:
         fixed = any(part in name for part in statistics) or not name.startswith(tuple(learning))
@@ -71,7 +73,7 @@ def test_what_is_written_is_read_again(tmp_path):
     next(m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)).running_var.fill_(1e-9)
     fine_tune(model, scenes(), SETTINGS, out=tmp_path / "own.safetensors", about={"data": "ellipses"}, quiet=True)
     again = load_mask_rcnn(tmp_path / "own.safetensors")
-    assert again.trunk.config == TINY and again.transform == model.transform
+    assert again.backbone.config == TINY and again.transform == model.transform
     assert again.classes == ("background", "ellipse") and again.roi_heads.config == model.roi_heads.config
     state = again.state_dict()
     for name, value in model.state_dict().items():

@@ -15,7 +15,9 @@ from minircnn.training import MaskRCNNTrainingSettings, draw_batch, joint, loop,
 from minircnn.weights import WeightsError
 from tests.fast_rcnn.conftest import TINY
 
-RPN = RPNConfig(anchor_sizes=((20.0, 60.0),), anchors_per_image=32, before_nms=(200, 100), after_nms=(40, 20))
+RPN = RPNConfig(
+    anchor_sizes=((20.0, 60.0),), batch_size_per_image=32, pre_nms_top_n=(200, 100), post_nms_top_n=(40, 20)
+)
 HEADS = MaskRoIConfig(pool_size=3, mask_pool_size=7, mask_channels=(8, 8))
 SETTINGS = MaskRCNNTrainingSettings(iterations=6, learning_rate=0.002, min_size=128)
 

@@ -357,7 +357,7 @@ def test_the_saved_network_is_the_folded_one_and_the_measured_one(painted, tmp_p
     noting("accuracy")
     train_alexnet(TINY, out=tmp_path / "a.safetensors", cache=painted, quiet=True)
     trained, found = given["fold_batch_norm"].eval(), load_alexnet(tmp_path / "a.safetensors")
-    assert trained.config.batch_norm and trained.trunk.bn1.running_mean.abs().sum() > 0
+    assert trained.config.batch_norm and trained.backbone.bn1.running_mean.abs().sum() > 0
     images = found.normalize(one_object_pictures("val", 24, painted)[0].float() / 255)
     with torch.no_grad():
         torch.testing.assert_close(found(images), trained(images), atol=2e-2, rtol=2e-2)

@@ -131,10 +131,10 @@ def test_without_fine_tuning_the_network_stays_as_it_was(data):
     samples, proposals, classes = data
     torch.manual_seed(0)
     network = AlexNet(SMALL, 18)
-    before = network.half().float().trunk.conv3.weight.clone()
+    before = network.half().float().backbone.conv3.weight.clone()
     settings = RCNNTrainingSettings(iterations=0, max_proposals=30)
     model = train_rcnn(network, samples, proposals, classes, settings, report=lambda _: None)
-    assert torch.equal(model.network.trunk.conv3.weight, before)
+    assert torch.equal(model.network.backbone.conv3.weight, before)
     assert model.network.fc8.out_features == 18
     assert model.svm.any() and model.box.any()
 
@@ -145,7 +145,7 @@ def test_on_pool5_only_the_convolutions_are_kept(data, folder, iterations):
     samples, proposals, classes = data
     torch.manual_seed(0)
     network, out = AlexNet(SMALL, 18), folder / "pool5.safetensors"
-    before = network.trunk.conv5.weight.detach().clone()
+    before = network.backbone.conv5.weight.detach().clone()
     model = train_rcnn(
         *(network, samples, proposals, classes, RCNNTrainingSettings(iterations, max_proposals=30)),
         config=RCNNConfig(svm_layer="pool5"),
@@ -153,7 +153,7 @@ def test_on_pool5_only_the_convolutions_are_kept(data, folder, iterations):
         report=lambda _: None,
     )
     assert model.network.config == replace(SMALL, hidden=0)
-    assert torch.equal(before.half().float(), model.network.trunk.conv5.weight) == (iterations == 0)
+    assert torch.equal(before.half().float(), model.network.backbone.conv5.weight) == (iterations == 0)
     assert model.svm.shape == (6, 128 * 6 * 6 + 1)
     assert not any("fc6" in name or "fc7" in name for name in load_weights(out)[0])
     loaded = load_rcnn(out)

@@ -17,7 +17,7 @@ from workshop.benchmarks.timing import Case
 
 torchvision = partial(Case, reference="torchvision")
 _CLASSES = ("background", *"abcdef")
-_RPN = replace(TOY_TOWN_RPN, anchor_shift=0.0, nms_threshold=(0.7, 0.7))  # torchvision has one threshold, and no shift
+_RPN = replace(TOY_TOWN_RPN, anchor_offset=0.0, nms_threshold=(0.7, 0.7))  # torchvision has one threshold, and no shift
 
 
 def cases() -> list[Case]:

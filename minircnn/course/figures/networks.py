@@ -52,7 +52,7 @@ def plot_filters(
     its largest weight, positive or negative, has full color.
 
     Args:
-        weight: (F, 3, h, w), red first: ``network.trunk.conv1.weight``.
+        weight: (F, 3, h, w), red first: ``network.backbone.conv1.weight``.
         columns: Filters in a row; by default about as many as rows.
         ax: Where to draw; by default a new figure.
         title: Title.
