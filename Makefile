@@ -7,6 +7,7 @@
 #   make coverage    the same, and which lines of the package no test runs; fails below 95 %
 #   make notebooks-check   the notebooks alone
 #   make lint        ruff: lint and format
+#   make nightly     what takes longer: average precision on the whole test split, and random bugs (make mutants)
 #   make notebooks   run every notebook and store its outputs
 #   make benchmark   our operations against their references (make benchmark ARGS="boxes pooling")
 #   make history     the four detectors side by side         (make history ARGS=--update)
@@ -31,7 +32,7 @@ INSTALLED := $(VENV)/installed
 # In the recipes `value` keeps it from expanding names and arguments.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 
-.PHONY: course demo test unit coverage notebooks-check lint notebooks benchmark history clean
+.PHONY: course demo test unit coverage notebooks-check lint nightly mutants notebooks benchmark history clean
 
 course: $(INSTALLED)
 	$(BIN)/jupyter lab $(value ARGS) notebooks/00_start_here.ipynb
@@ -59,6 +60,13 @@ notebooks-check: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+nightly: $(INSTALLED) mutants
+	$(BIN)/python -m pytest -m nightly tests $(value ARGS)
+
+# Operators of the core are exchanged at random, and its tests must notice. ARGS="--only boxes": a part of it.
+mutants: $(INSTALLED)
+	$(BIN)/python -m tests.mutation.random_operators $(value ARGS)
 
 notebooks: $(INSTALLED)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb

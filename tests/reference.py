@@ -1,7 +1,7 @@
 """What the shipped detectors computed on a day on which everything was proved: a record that later code must repeat.
 
 ``python -m tests.reference`` in the project's folder writes ``tests/reference.json`` anew. Do that only where a change
-is meant to change figures, and say so in its message.
+is meant to change figures, and say so in its message. It takes minutes, most of them for the average precision.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
@@ -22,22 +23,37 @@ SCENES, BATCHES, IMAGES_PER_BATCH, PROPOSALS = 20, 10, 2, 300
 LEAST_SCORE = 0.3  # a probability, of R-CNN a margin: what is seen on a scene
 
 
+def detect(images):
+    """What each detector finds: the name of it, and for each image all that it gives, masks as pixels."""
+    rcnn, fast, faster, mask = load_rcnn(), load_fast_rcnn(), load_faster_rcnn(), load_mask_rcnn()
+    found = {"rcnn": [], "fast_rcnn": [], "faster_rcnn": [], "mask_rcnn": []}
+    for image in images:
+        boxes = selective_search(image, max_proposals=PROPOSALS)
+        found["rcnn"] += rcnn.detect([image], [boxes])
+        found["fast_rcnn"] += fast.detect([image], [boxes])
+        found["faster_rcnn"] += faster.detect([image])
+        found["mask_rcnn"].append(binary_masks(mask.detect([image])[0]))
+    return found
+
+
 def detections():
     """What each detector finds on the first scenes of the test split: rows of scene, label, score, box (and pixels)."""
     test = ToyTown("test", masks=False)
-    images = [test[index][0] for index in range(SCENES)]
-    proposals = [selective_search(image, max_proposals=PROPOSALS) for image in images]
-    rcnn, fast, faster, mask = load_rcnn(), load_fast_rcnn(), load_faster_rcnn(), load_mask_rcnn()
-    found = {
-        "rcnn": [rcnn.detect([image], [boxes])[0] for image, boxes in zip(images, proposals, strict=True)],
-        "fast_rcnn": [fast.detect([image], [boxes])[0] for image, boxes in zip(images, proposals, strict=True)],
-        "faster_rcnn": [faster.detect([image])[0] for image in images],
-        "mask_rcnn": [binary_masks(mask.detect([image])[0]) for image in images],
-    }
+    found = detect(test[index][0] for index in range(SCENES))
     return {
         name: [row for scene, one in enumerate(of_scenes) for row in _rows(scene, one)]
         for name, of_scenes in found.items()
     }
+
+
+def averages():
+    """Average precision on the whole test split, and at IoU 0.5, by COCO's rules: of boxes, and of masks."""
+    test = ToyTown("test")
+    targets = [test[index][1] for index in range(len(test))]
+    found = detect(test[index][0] for index in range(len(test)))
+    results = {name: evaluate(of_images, targets, classes=test.classes) for name, of_images in found.items()}
+    results["mask_rcnn, masks"] = evaluate(found["mask_rcnn"], targets, classes=test.classes, kind="masks")
+    return {name: {"ap": round(result.ap, 5), "ap50": round(result.ap50, 5)} for name, result in results.items()}
 
 
 def _rows(scene, found):
@@ -74,7 +90,7 @@ def losses():
 
 
 if __name__ == "__main__":
-    record = {"detections": detections(), "losses": losses()}
+    record = {"averages": averages(), "detections": detections(), "losses": losses()}
     lines = ",\n ".join(
         f'"{part}": {{\n  '
         + ",\n  ".join(f'"{name}": {json.dumps(value)}' for name, value in record[part].items())

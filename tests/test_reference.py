@@ -1,4 +1,7 @@
-"""The shipped detectors compute what they computed before: losses of fixed batches, detections on fixed scenes."""
+"""The shipped detectors compute what they computed before: losses of fixed batches, detections on fixed scenes.
+
+And average precision on the whole test split, which takes minutes: ``make nightly`` runs it.
+"""
 
 import json
 
@@ -40,3 +43,11 @@ def test_losses_of_fixed_batches_are_the_same():
         assert len(before) == reference.BATCHES
         for losses, expected in zip(now[detector], before, strict=True):
             assert losses == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.nightly
+def test_average_precision_on_the_whole_test_split_is_the_same():
+    now = reference.averages()
+    assert now.keys() == RECORD["averages"].keys()
+    for name, before in RECORD["averages"].items():
+        assert now[name] == pytest.approx(before, abs=0.002), name
