@@ -16,16 +16,17 @@ from skimage.segmentation import relabel_sequential
 
 from minircnn.evaluation import mean_best_overlap, proposal_recall
 from minircnn.selective_search import (
-    COLOUR_SPACES,
+    COLOR_SPACES,
     FAST,
     QUALITY,
     SIMILARITIES,
     SINGLE,
     Pixels,
     Strategy,
+    color_bins,
     describe_regions,
     fill_similarity,
-    find_neighbours,
+    find_neighbors,
     hierarchical_grouping,
     histogram_intersection,
     merge_trees,
@@ -34,9 +35,9 @@ from minircnn.selective_search import (
     selective_search,
     shrink,
     size_similarity,
-    to_colour_space,
+    texture_bins,
+    to_color_space,
 )
-from minircnn.selective_search.regions import colour_bins, texture_bins
 
 label_maps = stn.arrays(np.int64, stn.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 5)).map(
     lambda labels: relabel_sequential(labels + 1)[0] - 1
@@ -78,10 +79,10 @@ def test_similarity_of_the_only_merge_is_the_sum_by_hand():
     labels = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 4, axis=0)
     regions = describe_regions(Pixels.of(rgb, "rgb"), labels)
     # Red: bins (24, 0, 0), green: bins (0, 24, 0): the blue third is shared.
-    expected = {"colour": 1 / 3, "size": 0.0, "fill": 1.0}
+    expected = {"color": 1 / 3, "size": 0.0, "fill": 1.0}
     for name, value in expected.items():
         assert hierarchical_grouping(regions, (name,)).similarity.tolist() == pytest.approx([value], abs=1e-6)
-    together = hierarchical_grouping(regions, ("colour", "size", "fill"))
+    together = hierarchical_grouping(regions, ("color", "size", "fill"))
     assert together.similarity.tolist() == pytest.approx([4 / 3], abs=1e-6)
     assert together.boxes.tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 8, 4]]
     assert together.sizes.tolist() == [16, 16, 32]
@@ -93,8 +94,8 @@ def test_similarity_of_the_only_merge_is_the_sum_by_hand():
 def test_hsv_against_the_standard_library():
     rgb = np.random.default_rng(0).random((4, 5, 3))
     slow = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in rgb])
-    np.testing.assert_allclose(to_colour_space(rgb, "hsv"), slow, atol=1e-9)
-    np.testing.assert_allclose(to_colour_space(rgb, "hue"), slow[..., :1], atol=1e-9)
+    np.testing.assert_allclose(to_color_space(rgb, "hsv"), slow, atol=1e-9)
+    np.testing.assert_allclose(to_color_space(rgb, "hue"), slow[..., :1], atol=1e-9)
 
 
 def test_lab_and_rgi_of_known_colours():
@@ -102,28 +103,28 @@ def test_lab_and_rgi_of_known_colours():
     neutral = 128 / 255
     # White is L = 100, a = b = 0; black is L = 0.
     np.testing.assert_allclose(
-        to_colour_space(rgb, "lab")[0, :2], [[1, neutral, neutral], [0, neutral, neutral]], atol=1e-3
+        to_color_space(rgb, "lab")[0, :2], [[1, neutral, neutral], [0, neutral, neutral]], atol=1e-3
     )
     luma = 0.2125 * 0.2 + 0.7154 * 0.3 + 0.0721 * 0.5
-    np.testing.assert_allclose(to_colour_space(rgb, "rgi")[0, 1:], [[0, 0, 0], [0.2, 0.3, luma]], atol=1e-6)
-    np.testing.assert_allclose(to_colour_space(rgb, "intensity")[0, 2], [luma], atol=1e-6)
-    assert to_colour_space(rgb, "rgb") is not None
-    np.testing.assert_array_equal(to_colour_space(rgb, "rgb"), rgb)
+    np.testing.assert_allclose(to_color_space(rgb, "rgi")[0, 1:], [[0, 0, 0], [0.2, 0.3, luma]], atol=1e-6)
+    np.testing.assert_allclose(to_color_space(rgb, "intensity")[0, 2], [luma], atol=1e-6)
+    assert to_color_space(rgb, "rgb") is not None
+    np.testing.assert_array_equal(to_color_space(rgb, "rgb"), rgb)
 
 
-@pytest.mark.parametrize("name", COLOUR_SPACES)
+@pytest.mark.parametrize("name", COLOR_SPACES)
 def test_every_colour_space_stays_in_zero_to_one(name):
     corners = np.stack(np.meshgrid([0, 0.5, 1], [0, 0.5, 1], [0, 0.5, 1]), axis=-1).reshape(1, -1, 3).astype(float)
     grey = np.repeat(np.linspace(0, 1, 256)[None, :, None], 3, axis=2)
     for rgb in (corners, grey):
-        channels = to_colour_space(rgb, name)
+        channels = to_color_space(rgb, name)
         assert channels.shape == (*rgb.shape[:2], 1 if name in ("hue", "intensity") else 3)
         assert channels.min() >= 0 and channels.max() <= 1  # nan fails both
 
 
-def test_colour_bins_by_hand():
+def test_color_bins_by_hand():
     channels = np.array([[[0.0], [0.039], [0.041], [0.5], [0.999], [1.0]]])
-    assert colour_bins(channels).tolist() == [[[0, 0, 1, 12, 24, 24]]]
+    assert color_bins(channels).tolist() == [[[0, 0, 1, 12, 24, 24]]]
 
 
 def test_texture_of_a_ramp_points_one_way():
@@ -181,7 +182,7 @@ def test_neighbours_against_a_loop(labels):
             for u in range(max(0, x - 1), min(width, x + 2)):
                 if labels[y, x] < labels[v, u]:
                     slow.add((labels[y, x], labels[v, u]))
-    found = find_neighbours(labels)
+    found = find_neighbors(labels)
     assert found.shape == (len(slow), 2)
     assert [tuple(pair) for pair in found] == sorted(slow)
 
@@ -270,7 +271,7 @@ def test_every_node_is_the_union_of_its_pixels(labels, similarities):
 def slow_similarity(regions, a, b, similarities):
     """Equations 1 and 3 to 5, one number at a time."""
     total, area = 0.0, regions.labels.size
-    for name in ("colour", "texture"):
+    for name in ("color", "texture"):
         if name in similarities:
             total += sum(min(p, q) for p, q in zip(getattr(regions, name)[a], getattr(regions, name)[b], strict=True))
     size = regions.sizes[a] + regions.sizes[b]
@@ -283,7 +284,7 @@ def slow_similarity(regions, a, b, similarities):
     return float(total)
 
 
-@pytest.mark.parametrize("similarities", [SIMILARITIES, ("texture", "size", "fill"), ("colour",), ("size",), ("fill",)])
+@pytest.mark.parametrize("similarities", [SIMILARITIES, ("texture", "size", "fill"), ("color",), ("size",), ("fill",)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_grouping_is_greedy(similarities, seed):
     """At every step the merged pair is the most similar of all that touch, recomputed from the pixels."""
@@ -296,7 +297,7 @@ def test_grouping_is_greedy(similarities, seed):
         nodes, from_zero = joined(tree.labels, tree, k).unique(return_inverse=True)
         fresh = describe_regions(pixels, from_zero.numpy())
         values = {
-            (nodes[a].item(), nodes[b].item()): slow_similarity(fresh, a, b, similarities) for a, b in fresh.neighbours
+            (nodes[a].item(), nodes[b].item()): slow_similarity(fresh, a, b, similarities) for a, b in fresh.neighbors
         }
         best = max(values.values())
         assert values[tuple(sorted(pair))] >= best - 1e-5  # rounding may decide between equals, and nothing else
@@ -308,7 +309,7 @@ def test_grouping_is_greedy(similarities, seed):
 def test_equals_merge_in_the_order_of_their_numbers():
     rgb = np.zeros((1, 6, 3))
     regions = describe_regions(Pixels.of(rgb, "rgb"), np.array([[0, 0, 1, 1, 2, 2]]))
-    assert hierarchical_grouping(regions, ("colour",)).children.tolist() == [[0, 1], [2, 3]]
+    assert hierarchical_grouping(regions, ("color",)).children.tolist() == [[0, 1], [2, 3]]
 
 
 def test_labels_after_refuses_what_never_happened():
@@ -325,8 +326,8 @@ def test_labels_after_refuses_what_never_happened():
 def test_presets_are_the_papers():
     """Table 5: HSV; HSV and Lab with k 50, 100; five colour spaces with four k and four kinds of similarity."""
     assert (len(SINGLE), len(FAST), len(QUALITY)) == (1, 8, 80)
-    assert SINGLE[0].colour_space == "hsv" and SINGLE[0].similarities == SIMILARITIES and SINGLE[0].scale == 100
-    assert {(s.colour_space, s.scale) for s in FAST} == {("hsv", 50), ("hsv", 100), ("lab", 50), ("lab", 100)}
+    assert SINGLE[0].color_space == "hsv" and SINGLE[0].similarities == SIMILARITIES and SINGLE[0].scale == 100
+    assert {(s.color_space, s.scale) for s in FAST} == {("hsv", 50), ("hsv", 100), ("lab", 50), ("lab", 100)}
     assert len(set(QUALITY)) == 80 and set(SINGLE) <= set(FAST) <= set(QUALITY)
 
 
@@ -428,7 +429,7 @@ def test_picture_of_one_colour_is_one_proposal(value):
 
 def test_grey_picture():
     grey = picture(60, 80)[:1].expand(3, -1, -1)
-    boxes = selective_search(grey, strategies=(*FAST, *(Strategy(name, 50) for name in COLOUR_SPACES)))
+    boxes = selective_search(grey, strategies=(*FAST, *(Strategy(name, 50) for name in COLOR_SPACES)))
     assert len(boxes) > 10
 
 
@@ -444,13 +445,13 @@ def test_other_float_types_and_layouts():
 @pytest.mark.parametrize(
     ("image", "error", "says"),
     [
-        (np.zeros((8, 8, 3), np.uint8), TypeError, "ndarray"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), TypeError, "divide bytes by 255"),
+        (np.zeros((8, 8, 3), np.uint8), ValueError, "ndarray"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), ValueError, "float tensor"),
         (torch.zeros(8, 8, 3), ValueError, r"\(8, 8, 3\)"),
         (torch.zeros(1, 3, 8, 8), ValueError, r"\(1, 3, 8, 8\)"),
-        (torch.zeros(3, 0, 8), ValueError, "at least 1"),
+        (torch.zeros(3, 0, 8), ValueError, r"\(3, 0, 8\)"),
         (torch.full((3, 8, 8), float("nan")), ValueError, "nan"),
-        (torch.full((3, 8, 8), float("inf")), ValueError, "infinity"),
+        (torch.full((3, 8, 8), float("inf")), ValueError, "inf"),
         (torch.full((3, 8, 8), 255.0), ValueError, "255"),
         (torch.full((3, 8, 8), -0.5), ValueError, "-0.5"),
     ],
@@ -473,8 +474,8 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="'cmyk'"):
         Strategy("cmyk")
     with pytest.raises(ValueError, match="'cmyk'"):
-        to_colour_space(np.zeros((2, 2, 3)), "cmyk")
-    for names in ((), ("taste",), "colour"):
+        to_color_space(np.zeros((2, 2, 3)), "cmyk")
+    for names in ((), ("taste",), "color"):
         with pytest.raises(ValueError, match="similarities"):
             Strategy(similarities=names)
         with pytest.raises(ValueError, match="similarities"):

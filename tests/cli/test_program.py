@@ -231,7 +231,7 @@ def test_a_worker_that_was_killed_is_one_line(tmp_path):
     """Selective search in processes of joblib, one of which ends as the kernel ends it for lack of memory."""
     code = (
         "import os, signal, sys, torch\n"
-        "from minircnn.cli import app\nfrom minircnn.selective_search import stored\n"
+        "from minircnn.cli import app\nimport minircnn.selective_search as stored\n"
         "stored._search = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "app(['train', 'rcnn', '--from-scratch', '--pictures', '4', '--iterations', '0', '--out', 'x.safetensors'])"
     )
