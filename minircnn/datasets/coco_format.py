@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path, PureWindowsPath
 from posixpath import normpath
 from types import UnionType
@@ -33,13 +34,13 @@ Record = dict[str, Any]
 OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out of its picture by this much
 LARGEST = 1e15  # beyond any picture, and far from what a float can hold
 MOST_PIXELS = 89_478_485  # of an image: Pillow's own limit; one that is larger could fill the memory
-MOST_DIGITS = 12  # of five bits, so that a run length fits into 63 bits
 MOST_LISTED = 10  # kinds of defects that an error names
 MOST_ALIKE = 3  # defects of one kind that are told one by one; of more, the first is told and the places of these
 DROP_THEM = "drop_invalid=True, on the command line --drop-invalid, leaves invalid annotations out"
 NEAR_FOLDERS = 200  # that are searched for images that do not lie where they should
 
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
+_RUN_LENGTHS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")  # numbers of up to seven characters, more than an image has pixels
 _DETAIL = re.compile(r"'[^']*'|\[[^\]]*\]|-?\d[\d.]*(e[+-]?\d+)?")  # what differs between defects of one kind
 
 
@@ -144,19 +145,6 @@ def _plain_number(value: Any) -> Any:  # noqa: ANN401 - what the JSON holds
     if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value):
         value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)  # ids may have 19 digits
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
-
-
-class RunLengthError(ValueError):
-    """A run-length string that cannot be decoded.
-
-    Attributes:
-        number: Which of the given strings.
-        what: What is wrong with it.
-    """
-
-    def __init__(self, number: int, what: str) -> None:
-        super().__init__(f"run-length string {number} {what}")
-        self.number, self.what = number, what
 
 
 def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM) -> None:
@@ -380,85 +368,69 @@ def segmentation_problems(segmentation: object, image: Record) -> Iterator[str]:
 
 
 def _rle_problems(rle: Record, image: Record) -> Iterator[str]:
-    """Defects of a run-length mask. Paper vs code: pycocotools decodes runs of any length without complaint."""
+    """Defects of a run-length mask."""
     size = [image["height"], image["width"]]
     if rle.get("size") != size:
         yield f"mask of size {rle.get('size')} for a picture of [height, width] = {size}: make the mask in that size"
-        return
-    counts = rle.get("counts")
-    try:
-        runs = decode_counts([counts])[0].tolist() if isinstance(counts, str) else counts
-    except RunLengthError as error:
-        yield f"its run-length string {error.what}: write the mask again"
-        return
-    if not isinstance(runs, list) or not all(_is(run, int) and run >= 0 for run in runs):
-        yield "the 'counts' of its run-length mask are neither a string nor a list of whole numbers ≥ 0: write it again"
-    elif sum(runs) != size[0] * size[1]:
-        yield (
-            f"mask of the wrong size: its runs cover {sum(runs)} pixels, the picture has {size[0] * size[1]}: "
-            "make the mask again in the picture's size"
-        )
+    elif found := first_bad_runs([rle]):
+        yield f"its mask: {found[1]}: make the mask again"
 
 
-def decode_counts(strings: Sequence[str | bytes]) -> list[NDArray[np.int64]]:
+def first_bad_runs(masks: Sequence[object]) -> tuple[int, str] | None:
+    """The first of some run-length masks that cannot be decoded, and why; None if all can.
+
+    Paper vs code: pycocotools does not look. It decodes runs of any length, and of some the overlap takes for ever.
+    """
+    strings = [_code_of(mask) for mask in masks]
+    decoded = iter(decode_counts([code for code in strings if code is not None]))
+    for number, (mask, code) in enumerate(zip(masks, strings, strict=True)):
+        if not isinstance(mask, Mapping) or not {"size", "counts"} <= set(mask):
+            return number, 'no run-length encoding with "size" and "counts"'
+        if code is not None:
+            runs = next(decoded).tolist()
+        elif isinstance(mask["counts"], list) and all(isinstance(run, Integral) for run in mask["counts"]):
+            runs = mask["counts"]
+        else:
+            return number, "its run-length 'counts' are no string in COCO's code, and no list of whole numbers"
+        if min(runs, default=0) < 0:
+            return number, "it has a run of negative length"
+        if sum(runs) != mask["size"][0] * mask["size"][1]:
+            height, width = mask["size"]
+            return number, f"its runs cover {sum(runs)} pixels, but its size is {height} × {width}"
+    return None
+
+
+def _code_of(mask: object) -> bytes | None:
+    """The string of a compressed run-length mask; None where there is none in COCO's code."""
+    counts = mask.get("counts") if isinstance(mask, Mapping) else None
+    counts = counts.encode(errors="surrogatepass") if isinstance(counts, str) else counts
+    return counts if isinstance(counts, bytes) and _RUN_LENGTHS.fullmatch(counts) else None
+
+
+def decode_counts(strings: Sequence[bytes]) -> list[NDArray[np.int64]]:
     """The run lengths that compressed ``counts`` strings hold, all strings in one go.
 
-    Each character carries ``ord(character) - 48``: five bits of a number, lowest first, and a sixth bit (32) which says
-    that the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
+    Each character carries ``character - 48``: five bits of a number, lowest first, and a sixth bit (32) which says that
+    the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
     number is the difference from the run two places before, which for the columns of a compact object is small.
-
-    Args:
-        strings: For example ``["04"]``, or the same as bytes.
 
     Returns:
         For each string the lengths of alternating runs of 0 and 1, column after column.
 
-    Raises:
-        RunLengthError: A string has a character outside the code, ends within a number, or holds a negative run.
-
     Example:
-        >>> [runs.tolist() for runs in decode_counts(["52203", "04"])]
+        >>> [runs.tolist() for runs in decode_counts([b"52203", b"04"])]
         [[5, 2, 2, 2, 5], [0, 4]]
     """
-    # JSON may hold halves of letters, which UTF-8 has no place for; like all letters they are refused below.
-    strings = [s.encode("utf-8", "surrogatepass") if isinstance(s, str) else s for s in strings]
-    lengths = np.array([len(s) for s in strings], dtype=np.int64)
-    owner = np.repeat(np.arange(len(strings)), lengths)  # the string of each character
     code = np.frombuffer(b"".join(strings), np.uint8).astype(np.int64) - 48
-    _refuse((code < 0) | (code > 63), owner, "has a character that is not in the code")
-    ends = (code & 32) == 0  # the last character of a number
-    last = np.cumsum(lengths)[lengths > 0] - 1  # the last character of a string
-    _refuse(~ends[last], owner[last], "ends in the middle of a number")
-    start = np.flatnonzero(np.append(True, ends[:-1])[: len(code)])
-    digits = np.diff(start, append=len(code))
-    owner = owner[start]  # from here on the string of each number
-    _refuse(digits > MOST_DIGITS, owner, "holds a number of too many characters")
-    if not len(start):
-        return [np.zeros(0, dtype=np.int64) for _ in strings]
-    place = np.arange(len(code)) - np.repeat(start, digits)
-    numbers = np.add.reduceat((code & 31) << (5 * place), start)
-    numbers -= ((code[ends] & 16) > 0).astype(np.int64) << (5 * digits)
-    runs = _add_up_differences(numbers, owner)
-    _refuse(runs < 0, owner, "holds a run of negative length")
-    return np.split(runs, np.searchsorted(owner, np.arange(1, len(strings))))
-
-
-def _add_up_differences(numbers: NDArray[np.int64], owner: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Runs from numbers: the odd ones and the even ones of each string are two chains of differences."""
-    index = np.arange(len(numbers)) - np.searchsorted(owner, owner)  # within the string
-    chain = 3 * owner + np.where(index > 0, 1 + index % 2, 0)  # the first run stands alone
-    order = np.argsort(chain, kind="stable")
-    sums, chain = np.cumsum(numbers[order]), chain[order]
-    first = np.searchsorted(chain, chain)  # where each one's chain begins
-    runs = np.empty_like(numbers)
-    runs[order] = sums - (sums - numbers[order])[first]
-    return runs
-
-
-def _refuse(wrong: NDArray[np.bool_], owner: NDArray[np.int64], what: str) -> None:
-    """Raises an error that names the first string with something wrong."""
-    if wrong.any():
-        raise RunLengthError(int(owner[wrong.argmax()]), what)
+    ends = np.flatnonzero(code < 32)  # the last character of each number
+    digits = np.diff(ends, prepend=-1)
+    place = np.arange(len(code)) - np.repeat(ends - digits + 1, digits)
+    numbers = np.add.reduceat((code & 31) << (5 * place), ends - digits + 1) if len(ends) else ends
+    numbers = numbers - (((code[ends] & 16) >> 4) << (5 * digits))
+    of_strings = np.split(numbers, np.searchsorted(ends, np.cumsum([len(string) for string in strings])[:-1]))
+    for runs in of_strings[: len(strings)]:
+        runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
+    return of_strings[: len(strings)]
 
 
 def is_id(value: object) -> bool:

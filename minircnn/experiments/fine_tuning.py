@@ -272,8 +272,8 @@ def measure(model: MaskRCNN, test: Sequence[Sample]) -> tuple[float, ...]:
     counts = evaluate(sure, targets, classes=model.classes, kind="masks", iou_thresholds=[0.5]).rankings.values()
     return (
         *(value for result in results for value in (result.ap, result.ap50, result.ap75)),
-        sum(ranking.num_objects for ranking in counts),
-        *(int(sum(getattr(ranking, name).sum() for ranking in counts)) for name in ("right", "wrong")),
+        int(sum(ranking.num_objects[0] for ranking in counts)),
+        *(int(sum(getattr(ranking, name)[0].sum() for ranking in counts)) for name in ("tp", "fp")),
     )
 
 
