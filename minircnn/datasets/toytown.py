@@ -1,17 +1,30 @@
-"""Toy Town as a data set of `(image, target)` pairs."""
+"""Toy Town as a data set of ``(image, target)`` pairs; ``data/README.md`` describes it, ``workshop/`` paints it."""
 
 from pathlib import Path
 
 from minircnn.datasets.coco import CocoDataset
-from minircnn.datasets.toytown.build import SPLITS
+from minircnn.files import sha256
 from minircnn.shipped import TOYTOWN_FOLDER as DATA_FOLDER
+
+CLASSES = ("background", "person", "car", "cat", "tree", "house", "balloon")
+"""Names by label, as every data set of this package has them: ``CLASSES[0]`` is the background."""
+
+SUBTYPES = (
+    *("person/trousers", "person/dress", "person/coat", "person/shorts"),
+    *("car/saloon", "car/hatchback", "car/van", "car/pickup"),
+    *("cat/sitting", "cat/walking", "cat/lying"),
+    *("tree/broadleaf", "tree/conifer", "tree/poplar", "tree/palm"),
+    *("house/cottage", "house/tower", "house/shop"),
+    *("balloon/gored", "balloon/banded", "balloon/party"),
+)
+"""Finer kinds, each "class/kind"; a sub-type is an index into this tuple."""
+
+SPLITS = ("train", "val", "test")
+CHECKSUMS = "SHA256SUMS"
 
 
 class ToyTown(CocoDataset):
-    """One split of the fixed set: "train" (1000 pictures), "val" (200) or "test" (200), each 128 × 128.
-
-    Labels are 1 person, 2 car, 3 cat, 4 tree, 5 house, 6 balloon. See `CocoDataset` for the pairs, and data/README.md
-    for the data.
+    """One split of the fixed set: "train" (1000 images), "val" (200) or "test" (200), each 128 × 128.
 
     Args:
         split: "train", "val" or "test".
@@ -32,6 +45,38 @@ class ToyTown(CocoDataset):
             raise FileNotFoundError(
                 f"{annotations}: not found. Toy Town lies in data/toytown of the project's clone: install the package "
                 "from a clone (pip install -e .), pass folder=, or paint the set with "
-                "`python -m minircnn.datasets.toytown --out FOLDER`"
+                "`python -m workshop.toytown --out FOLDER`"
             )
         super().__init__(root, annotations, masks=masks)
+
+
+def check_checksums(folder: Path) -> list[str]:
+    """Compare the files below `folder` with its SHA256SUMS: one line for each fault, none when all is well.
+
+    Raises:
+        FileNotFoundError: if there is no SHA256SUMS.
+    """
+    listing = folder / CHECKSUMS
+    if not listing.is_file():
+        raise FileNotFoundError(f"{listing}: not found; is this the folder of Toy Town?")
+    faults, listed = [], set()
+    for line_number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64:
+            faults.append(f"{listing}: line {line_number} is not 'checksum, two spaces, name': {line!r}")
+            continue
+        listed.add(name)
+        if not (folder / name).is_file():
+            faults.append(f"{folder / name}: missing")
+        elif sha256(folder / name) != digest:
+            faults.append(f"{folder / name}: its content has changed")
+    unlisted = (name for name in listable_files(folder) if name not in listed)
+    return faults + [f"{folder / name}: not listed in {CHECKSUMS}: delete it" for name in unlisted]
+
+
+def listable_files(folder: Path) -> list[str]:
+    """Every file but the listing itself and what hides behind a dot (.DS_Store, .ipynb_checkpoints/…)."""
+    names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return sorted(
+        n.as_posix() for n in names if n.as_posix() != CHECKSUMS and not any(p.startswith(".") for p in n.parts)
+    )

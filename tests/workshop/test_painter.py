@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 import skimage
 
-from minircnn.datasets.toytown import CLASSES, SUBTYPES, paint_scene, paint_single
-from minircnn.datasets.toytown.backdrop import paint_backdrop
-from minircnn.datasets.toytown.distractors import DISTRACTORS
-from minircnn.datasets.toytown.landscape import MOODS, paint_landscape
-from minircnn.datasets.toytown.layout import Thing, arrange, visible_masks, without_hidden
-from minircnn.datasets.toytown.objects import sketch_object
-from minircnn.datasets.toytown.pattern import PATTERNS, Paint
-from minircnn.datasets.toytown.photographs import (
+from workshop.toytown import CLASSES, SUBTYPES, paint_scene, paint_single
+from workshop.toytown.backdrop import paint_backdrop
+from workshop.toytown.distractors import DISTRACTORS
+from workshop.toytown.landscape import MOODS, paint_landscape
+from workshop.toytown.layout import Thing, arrange, visible_masks, without_hidden
+from workshop.toytown.objects import sketch_object
+from workshop.toytown.pattern import PATTERNS, Paint
+from workshop.toytown.photographs import (
     HELD_OUT_PHOTOGRAPHS,
     PHOTOGRAPHS,
     TRAIN_PHOTOGRAPHS,
     crop_photograph,
     load_photograph,
 )
-from minircnn.datasets.toytown.render import Light, Sprite, render
-from minircnn.datasets.toytown.scene import _ground_shadow, compose
-from minircnn.datasets.toytown.single import paint_framed
-from minircnn.datasets.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
+from workshop.toytown.render import Light, Sprite, render
+from workshop.toytown.scene import _ground_shadow, compose
+from workshop.toytown.single import paint_framed
+from workshop.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
 
 LEFT, RIGHT = Light(-0.8, -0.6), Light(0.8, -0.6)
 
@@ -311,7 +311,7 @@ def test_a_seed_gives_one_picture_whatever_the_global_generator_does():
 
 def test_the_order_of_hashes_does_not_matter():
     code = (
-        "import hashlib; from minircnn.datasets.toytown import paint_scene; "
+        "import hashlib; from workshop.toytown import paint_scene; "
         "print(hashlib.sha256(b''.join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest())"
     )
     expected = hashlib.sha256(b"".join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest()

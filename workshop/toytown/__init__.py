@@ -11,22 +11,8 @@ pictures small enough to train on without a GPU. A scene is painted from nothing
 `single` paints one object in the middle, for learning to classify; `build` writes the fixed set of data/toytown.
 """
 
-from minircnn.datasets.toytown.build import SPLITS, build
-from minircnn.datasets.toytown.checksums import check_checksums
-from minircnn.datasets.toytown.dataset import DATA_FOLDER, ToyTown
-from minircnn.datasets.toytown.objects import CLASSES, SUBTYPES
-from minircnn.datasets.toytown.scene import Scene, paint_scene
-from minircnn.datasets.toytown.single import paint_single
+from workshop.toytown.build import SPLITS, build
+from workshop.toytown.scene import Scene, paint_scene
+from workshop.toytown.single import paint_single
 
-__all__ = [
-    "CLASSES",
-    "DATA_FOLDER",
-    "SPLITS",
-    "SUBTYPES",
-    "Scene",
-    "ToyTown",
-    "build",
-    "check_checksums",
-    "paint_scene",
-    "paint_single",
-]
+__all__ = ["SPLITS", "Scene", "build", "paint_scene", "paint_single"]

@@ -1,20 +1,17 @@
-"""`python -m minircnn.datasets.toytown`: build the fixed set, check it, or renew the tables of its data card."""
+"""`python -m workshop.toytown`: build the fixed set, check it, or renew the tables of its data card."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from minircnn.datasets.toytown.build import build
-from minircnn.datasets.toytown.card import write_card
-from minircnn.datasets.toytown.checksums import check_checksums
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER, check_checksums
+from workshop.toytown.build import build
+from workshop.toytown.card import write_card
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m minircnn.datasets.toytown", description="Paint Toy Town, or check it."
-    )
+    parser = argparse.ArgumentParser(prog="python -m workshop.toytown", description="Paint Toy Town, or check it.")
     parser.add_argument(
         "--out", type=Path, default=DATA_FOLDER, help="folder of the set (default: data/toytown of the clone)"
     )

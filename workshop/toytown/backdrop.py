@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.landscape import MOODS, paint_landscape
-from minircnn.datasets.toytown.palette import WHITE, chance, choose
-from minircnn.datasets.toytown.photographs import crop_photograph
-from minircnn.datasets.toytown.render import Light
+from workshop.toytown.landscape import MOODS, paint_landscape
+from workshop.toytown.palette import WHITE, chance, choose
+from workshop.toytown.photographs import crop_photograph
+from workshop.toytown.render import Light
 
 _LANDSCAPE_SHARE = 0.45
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import BRIGHT, WHITE, Colour, chance, choose, mixed, pick, scaled
-from minircnn.datasets.toytown.pattern import Paint
-from minircnn.datasets.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth, star
+from workshop.toytown.palette import BRIGHT, WHITE, Colour, chance, choose, mixed, pick, scaled
+from workshop.toytown.pattern import Paint
+from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth, star
 
 SUBTYPES = ("gored", "banded", "party")
 

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from minircnn.datasets.toytown.checksums import write_checksums
-from minircnn.datasets.toytown.objects import CLASSES, SUBTYPES
-from minircnn.datasets.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from minircnn.datasets.toytown.scene import SIZE, Scene, paint_scene
-from minircnn.files import write_atomically
+from minircnn.datasets.toytown import CHECKSUMS, CLASSES, SUBTYPES, listable_files
+from minircnn.files import sha256, write_atomically
+from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from workshop.toytown.scene import SIZE, Scene, paint_scene
 
 _QUALITY: dict[str, Any] = {
     "quality": 92,
@@ -119,6 +118,12 @@ def _describe(content: dict[str, Any], scene: Scene, number: int, file: str, see
                 "full_area": int(scene.full_areas[i]),
             }
         )
+
+
+def write_checksums(folder: Path) -> None:
+    """List the SHA-256 of every file below `folder` in its SHA256SUMS, as `sha256sum --check` reads it."""
+    lines = [f"{sha256(folder / name)}  {name}\n" for name in listable_files(folder)]
+    write_atomically(folder / CHECKSUMS, "".join(lines).encode())
 
 
 def jpeg(image: np.ndarray) -> bytes:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import (
+from workshop.toytown.palette import (
     BRIGHT,
     CAR,
     CREAM,
@@ -17,8 +17,8 @@ from minircnn.datasets.toytown.palette import (
     pick,
     scaled,
 )
-from minircnn.datasets.toytown.pattern import Paint
-from minircnn.datasets.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth, star
+from workshop.toytown.pattern import Paint
+from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth, star
 
 SUBTYPES = ("saloon", "hatchback", "van", "pickup")
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from minircnn.datasets.toytown.build import SPLITS
-from minircnn.datasets.toytown.layout import MIN_VISIBLE_SHARE
-from minircnn.datasets.toytown.objects import CLASSES
-from minircnn.datasets.toytown.photographs import PHOTOGRAPHS
+from minircnn.datasets.toytown import CLASSES
 from minircnn.files import write_atomically
+from workshop.toytown.build import SPLITS
+from workshop.toytown.layout import MIN_VISIBLE_SHARE
+from workshop.toytown.photographs import PHOTOGRAPHS
 
-BEGIN = "<!-- tables: written by `python -m minircnn.datasets.toytown --card` -->"
+BEGIN = "<!-- tables: written by `python -m workshop.toytown --card` -->"
 END = "<!-- end of tables -->"
 
 

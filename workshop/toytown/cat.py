@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import (
+from workshop.toytown.palette import (
     BRIGHT,
     FUR,
     INK,
@@ -18,7 +18,7 @@ from minircnn.datasets.toytown.palette import (
     pick,
     scaled,
 )
-from minircnn.datasets.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth
+from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth
 
 SUBTYPES = ("sitting", "walking", "lying")
 _EYES = [(150, 190, 70), (232, 186, 60), (96, 168, 196), (110, 160, 90)]

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import BRIGHT, CREAM, LAMP, WHITE, chance, choose, mixed, pick, scaled
-from minircnn.datasets.toytown.pattern import TEXTILES, Paint
-from minircnn.datasets.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
+from workshop.toytown.palette import BRIGHT, CREAM, LAMP, WHITE, chance, choose, mixed, pick, scaled
+from workshop.toytown.pattern import TEXTILES, Paint
+from workshop.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
 
 
 def _ball(sketch: Sketch, rng: np.random.Generator) -> None:

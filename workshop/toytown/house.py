@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import (
+from workshop.toytown.palette import (
     BRIGHT,
     CREAM,
     GLASS,
@@ -21,8 +21,8 @@ from minircnn.datasets.toytown.palette import (
     pick,
     scaled,
 )
-from minircnn.datasets.toytown.pattern import Paint
-from minircnn.datasets.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth
+from workshop.toytown.pattern import Paint
+from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth
 
 SUBTYPES = ("cottage", "tower", "shop")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from minircnn.datasets.toytown.palette import WHITE, Colour, chance, choose, jitter, mixed, scaled
-from minircnn.datasets.toytown.photographs import load_photograph
-from minircnn.datasets.toytown.render import SUPERSAMPLE, Light
+from workshop.toytown.palette import WHITE, Colour, chance, choose, jitter, mixed, scaled
+from workshop.toytown.photographs import load_photograph
+from workshop.toytown.render import SUPERSAMPLE, Light
 
 
 @dataclass(frozen=True)

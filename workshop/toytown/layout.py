@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.backdrop import Backdrop
-from minircnn.datasets.toytown.distractors import sketch_distractor
-from minircnn.datasets.toytown.objects import CLASSES, sketch_object
-from minircnn.datasets.toytown.palette import chance
-from minircnn.datasets.toytown.render import Light, Sprite, render
+from minircnn.datasets.toytown import CLASSES
+from workshop.toytown.backdrop import Backdrop
+from workshop.toytown.distractors import sketch_distractor
+from workshop.toytown.objects import sketch_object
+from workshop.toytown.palette import chance
+from workshop.toytown.render import Light, Sprite, render
 
 MIN_VISIBLE_SHARE = 0.35
 """An object must show at least this share of its pixels, counted with those outside the picture …"""

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown import balloon, car, cat, house, person, tree
-from minircnn.datasets.toytown.palette import choose
-from minircnn.datasets.toytown.sketch import Sketch
-
-CLASSES = ("background", "person", "car", "cat", "tree", "house", "balloon")
-"""Names by label, as every data set of this package has them: `CLASSES[0]` is the background."""
+from minircnn.datasets.toytown import CLASSES, SUBTYPES
+from workshop.toytown import balloon, car, cat, house, person, tree
+from workshop.toytown.palette import choose
+from workshop.toytown.sketch import Sketch
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,6 @@ _PAINTERS = {
     "house": _Painter(house.SUBTYPES, house.sketch_house),
     "balloon": _Painter(balloon.SUBTYPES, balloon.sketch_balloon),
 }
-
-SUBTYPES = tuple(f"{name}/{subtype}" for name in CLASSES[1:] for subtype in _PAINTERS[name].subtypes)
-"""Names of the finer kinds, such as "car/van"; a sub-type is an index into this tuple."""
 
 
 def sketch_object(rng: np.random.Generator, label: int) -> tuple[Sketch, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import Colour
+from workshop.toytown.palette import Colour
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import (
+from workshop.toytown.palette import (
     FABRIC,
     HAIR,
     INK,
@@ -19,8 +19,8 @@ from minircnn.datasets.toytown.palette import (
     pick,
     scaled,
 )
-from minircnn.datasets.toytown.pattern import TEXTILES, Paint
-from minircnn.datasets.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
+from workshop.toytown.pattern import TEXTILES, Paint
+from workshop.toytown.sketch import Sketch, box, ellipse, limb, polygon, smooth, star
 
 SUBTYPES = ("trousers", "dress", "coat", "shorts")
 

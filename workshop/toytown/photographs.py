@@ -13,7 +13,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from minircnn.datasets.toytown.palette import any_colour, mixed
+from workshop.toytown.palette import any_colour, mixed
 
 _LARGEST = 720  # longer side in memory; the retina is stored at 1411 pixels, far more than a crop can show
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from minircnn.datasets.toytown.palette import Colour
-from minircnn.datasets.toytown.sketch import Outline, Shape, Sketch
+from workshop.toytown.palette import Colour
+from workshop.toytown.sketch import Outline, Shape, Sketch
 
 SUPERSAMPLE = 4
 Window = tuple[int, int, int, int]  # left, top, width, height in canvas pixels

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from minircnn.datasets.toytown.backdrop import Backdrop, paint_backdrop
-from minircnn.datasets.toytown.layout import Thing, arrange, overlap, visible_masks
-from minircnn.datasets.toytown.palette import chance
-from minircnn.datasets.toytown.photographs import PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from minircnn.datasets.toytown.render import Light
+from workshop.toytown.backdrop import Backdrop, paint_backdrop
+from workshop.toytown.layout import Thing, arrange, overlap, visible_masks
+from workshop.toytown.palette import chance
+from workshop.toytown.photographs import PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from workshop.toytown.render import Light
 
 SIZE = 128
 _SIZES = (32, 1024)

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minircnn.datasets.toytown.backdrop import paint_backdrop
-from minircnn.datasets.toytown.distractors import sketch_distractor
-from minircnn.datasets.toytown.layout import Thing
-from minircnn.datasets.toytown.objects import CLASSES, sketch_object
-from minircnn.datasets.toytown.palette import chance
-from minircnn.datasets.toytown.photographs import TRAIN_PHOTOGRAPHS
-from minircnn.datasets.toytown.render import Light, render
-from minircnn.datasets.toytown.scene import SIZE, check_request, compose
+from minircnn.datasets.toytown import CLASSES
+from workshop.toytown.backdrop import paint_backdrop
+from workshop.toytown.distractors import sketch_distractor
+from workshop.toytown.layout import Thing
+from workshop.toytown.objects import sketch_object
+from workshop.toytown.palette import chance
+from workshop.toytown.photographs import TRAIN_PHOTOGRAPHS
+from workshop.toytown.render import Light, render
+from workshop.toytown.scene import SIZE, check_request, compose
 
 FRAME = (0.6, 0.9)
 """The longer side of the object as a share of the picture's."""

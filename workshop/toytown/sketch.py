@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import Colour
-from minircnn.datasets.toytown.pattern import Paint
+from workshop.toytown.palette import Colour
+from workshop.toytown.pattern import Paint
 
 Point = tuple[float, float]
 Outline = np.ndarray  # (N, 2) corners of a closed polygon

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minircnn.datasets.toytown.palette import (
+from workshop.toytown.palette import (
     BARK,
     BRIGHT,
     LEAF,
@@ -16,7 +16,7 @@ from minircnn.datasets.toytown.palette import (
     pick,
     scaled,
 )
-from minircnn.datasets.toytown.sketch import Sketch, ellipse, limb, polygon, smooth, star
+from workshop.toytown.sketch import Sketch, ellipse, limb, polygon, smooth, star
 
 SUBTYPES = ("broadleaf", "conifer", "poplar", "palm")
 
