@@ -6,10 +6,11 @@ PROJECT_FOLDER = Path(__file__).resolve().parent.parent
 """The clone; an installed wheel lies in site-packages, where there is no ``data``."""
 WEIGHTS_FOLDER = PROJECT_FOLDER / "data" / "weights"
 TOYTOWN_FOLDER = PROJECT_FOLDER / "data" / "toytown"
+ONE_OBJECT_FOLDER = PROJECT_FOLDER / "data" / "one_object"
 RESULTS_FOLDER = PROJECT_FOLDER / "data" / "results"
 
 SMALL_WEIGHTS = WEIGHTS_FOLDER / "alexnet.safetensors"
-"""The small AlexNet at stride 8, trained on images of one object by ``minircnn train alexnet``."""
+"""The small AlexNet at stride 8, trained on images of one object by ``python -m workshop.pretraining``."""
 SMALL_STRIDE_16_WEIGHTS = WEIGHTS_FOLDER / "alexnet_stride16.safetensors"
 """The same at stride 16."""
 RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"

@@ -297,7 +297,6 @@ def test_training_and_detecting_by_command(tmp_path):
         f"train mask_rcnn --pictures 4 --iterations 2 --device cuda --mixed-precision --out {weights}",
         f"detect mask_rcnn data/toytown/test/000001.jpg --weights {weights} --device cuda "
         f"--out {tmp_path / 'found.png'}",
-        f"train alexnet --pictures 300 --val-pictures 50 --epochs 1 --device cuda --out {tmp_path / 'a.safetensors'}",
     ):
         result = run.invoke(app, command.split(), catch_exceptions=False)
         assert result.exit_code == 0, result.output

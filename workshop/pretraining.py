@@ -1,26 +1,27 @@
-"""Supervised pre-training: AlexNet learns to name one well-framed object, before anybody asks where objects are.
+"""Supervised pre-training: AlexNet learns to classify one well-framed object, before anybody asks where objects are.
 
-R-CNN's authors took a network that had learned ImageNet (section 2.3). Ours learns the 21 sub-types of Toy Town's six
-classes, from pictures of one object that the painter makes from seeds. The finer question makes the better features.
+R-CNN's authors took a network that had been trained on ImageNet (section 2.3). Ours learns the 21 sub-types of Toy
+Town's six classes, from images of one object that the painter makes from seeds. The finer question makes the better
+features. `python -m workshop.pretraining --help` says how data/weights/alexnet and alexnet_stride16 were made.
 """
 
-from dataclasses import asdict, dataclass, replace
+import argparse
+import sys
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from joblib import Parallel, delayed
 from torch import Tensor
 
 from minircnn.alexnet import SMALL, SMALL_STRIDE_16, AlexNet, fold_batch_norm, save_alexnet
 from minircnn.cache import Cache, code_fingerprint
-from minircnn.datasets import toytown
-from minircnn.datasets.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
-from minircnn.training.loop import LoopSettings, fit
-
-_FIRST_SEED = {"train": 10_000_000, "val": 20_000_000}
-_CHUNK = 1000
+from minircnn.course.one_object import Accuracy, accuracy, reframe
+from minircnn.datasets.toytown import SUBTYPES
+from minircnn.shipped import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS
+from minircnn.training import LoopSettings, fit
+from workshop import toytown
+from workshop.toytown.single import paint_many
 
 
 @dataclass(frozen=True)
@@ -28,19 +29,19 @@ class PretrainingSettings:
     """What the shipped weights were trained with.
 
     Attributes:
-        pictures: how many are painted to learn from.
-        val_pictures: how many to measure with; half of the photographs behind them are never seen in training.
-        epochs: how often each picture is seen, every time framed a little differently.
-        batch: pictures in a batch.
+        images: how many are painted to learn from.
+        val_images: how many to measure with; half of the photographs behind them are never seen in training.
+        epochs: how often each image is seen, every time framed a little differently.
+        batch: images in a batch.
         learning_rate: at its highest.
         weight_decay: of AdamW.
         label_smoothing: share of the wanted probability that is spread over all sub-types.
-        stride: of conv5's map in pixels, 8 or 16.
+        stride: of conv5's feature map in pixels, 8 or 16.
         seed: of weights, order and framing.
     """
 
-    pictures: int = 40_000
-    val_pictures: int = 2_000
+    images: int = 40_000
+    val_images: int = 2_000
     epochs: int = 12
     batch: int = 128
     learning_rate: float = 2e-3
@@ -50,104 +51,27 @@ class PretrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses numbers that mean nothing."""
+        """Validate the settings."""
         if self.stride not in (8, 16):
             raise ValueError(f"stride must be 8 or 16, not {self.stride}")
-        if min(self.pictures, self.val_pictures, self.epochs, self.batch) < 1 or self.pictures < self.batch:
-            raise ValueError(f"pictures, epochs and batch must be at least 1, a batch at most all pictures: {self}")
+        if min(self.images, self.val_images, self.epochs, self.batch) < 1 or self.images < self.batch:
+            raise ValueError(f"images, epochs and batch must be at least 1, a batch at most all images: {self}")
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares of pictures that were named rightly, in [0, 1]."""
+def painted(split: str, count: int, cache: Cache) -> tuple[Tensor, Tensor]:
+    """Paint images, (N, 3, 64, 64) uint8, and their sub-types, (N,) int64, or find them in the cache."""
 
-    subtypes: float
-    classes: float
+    def paint() -> dict[str, Tensor]:
+        images, subtypes = paint_many(split, count)
+        return {"images": torch.from_numpy(images).permute(0, 3, 1, 2), "subtypes": torch.from_numpy(subtypes)}
 
-
-def one_object_pictures(split: str, count: int, cache: Cache | None = None) -> tuple[Tensor, Tensor]:
-    """Pictures of one object, painted when they are first asked for.
-
-    Args:
-        split: "train" or "val"; they share no seed.
-        count: how many.
-        cache: where painted pictures are kept.
-
-    Returns:
-        (N, 3, S, S) uint8, with a side S of 64 pixels, and (N,) int64 sub-types, indices into ``toytown.SUBTYPES``.
-
-    Raises:
-        ValueError: another split, or no pictures.
-    """
-    if split not in _FIRST_SEED or count < 1:
-        raise ValueError(f'split must be "train" or "val" and count at least 1, but are {split!r} and {count}')
-    size, first = SMALL.input_size, _FIRST_SEED[split]
-    held_out = HELD_OUT_PHOTOGRAPHS if split == "val" else ()
-    photographs = TRAIN_PHOTOGRAPHS[: len(held_out) or None] + held_out
-    key = (_painter(), split, size)
-    starts = range(0, count, _CHUNK)
-    chunks = Parallel(n_jobs=-1 if len(starts) > 1 else 1)(
-        delayed(_paint_chunk)(cache or Cache(), key, first + start, min(_CHUNK, count - start), size, photographs)
-        for start in starts
-    )
-    images, subtypes = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "subtypes"))
-    return images, subtypes
+    found = cache.get("one_object", (_painter(), split, count), paint)
+    return found["images"], found["subtypes"]
 
 
 def _painter() -> str:
-    """A name for all that decides about the pixels of a picture, but for its seed."""
+    """A name for all that decides about the pixels of an image, but for its seed."""
     return code_fingerprint(toytown, packages=("numpy", "pillow", "scikit-image"))
-
-
-def _paint_chunk(
-    cache: Cache, key: tuple[str, str, int], first: int, count: int, size: int, photographs: tuple[str, ...]
-) -> dict[str, Tensor]:
-    def paint() -> dict[str, Tensor]:
-        painted = [toytown.paint_single(seed, size, photographs) for seed in range(first, first + count)]
-        images = torch.from_numpy(np.stack([image for image, _, _ in painted])).permute(0, 3, 1, 2)
-        return {"images": images, "subtypes": torch.tensor([subtype for _, _, subtype in painted])}
-
-    return cache.get("single_objects", (*key, first, count, *photographs), paint)
-
-
-def reframe(images: Tensor, amount: float = 0.2) -> Tensor:
-    """The same objects, mirrored or not, moved, and stretched or shrunk in each direction on its own.
-
-    A proposal never frames its object as the painter did, and R-CNN warps every proposal to a square.
-
-    Args:
-        images: (B, 3, S, S) floats.
-        amount: the largest change of a side, and twice the largest shift, as a share of the picture.
-
-    Returns:
-        A new tensor of the same shape. What lies outside of a picture takes the colour of its edge.
-    """
-    random = torch.rand(4, len(images), device=images.device) * 2 - 1
-    mirror = torch.where(torch.rand(len(images), device=images.device) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0] = (1 + amount * random[0]) * mirror
-    theta[:, 1, 1] = 1 + amount * random[1]
-    theta[:, :, 2] = amount * random[2:].T
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-@torch.no_grad()
-def accuracy(network: AlexNet, images: Tensor, subtypes: Tensor) -> Accuracy:
-    """How often a network of 21 outputs names the sub-type, and the class, of (N, 3, S, S) uint8 pictures."""
-    device = network.fc8.weight.device
-    network.eval()
-    scores = [network(network.normalize(part.to(device).float() / 255)).cpu() for part in images.split(500)]
-    guess = torch.cat(scores).argmax(dim=1)  # (N,)
-    return Accuracy(
-        subtypes=(guess == subtypes).double().mean().item(),
-        classes=(_classes_of(guess) == _classes_of(subtypes)).double().mean().item(),
-    )
-
-
-def _classes_of(subtypes: Tensor) -> Tensor:
-    names = [name.split("/")[0] for name in toytown.SUBTYPES]
-    return torch.tensor([toytown.CLASSES.index(name) for name in names])[subtypes]
 
 
 def train_alexnet(
@@ -160,7 +84,7 @@ def train_alexnet(
     command: str = "",
     quiet: bool | None = None,
 ) -> Accuracy:
-    """Paints the pictures, trains the small network, folds its batch normalisation, measures and saves it.
+    """Paint the images, train the small network, fold its batch normalization, measure and save it.
 
     Args:
         settings: see there.
@@ -168,12 +92,12 @@ def train_alexnet(
             stays if the training ended no better than it began.
         resume: go on with an unfinished run of the same settings.
         device: "cpu", "cuda", "mps".
-        cache: where painted pictures are kept.
+        cache: where painted images are kept.
         command: noted in the JSON file.
         quiet: no progress bar; see :func:`minircnn.training.fit`.
 
     Returns:
-        The accuracy on held-out pictures.
+        The accuracy on held-out images.
 
     Raises:
         ValueError: ``out`` has another ending.
@@ -181,12 +105,11 @@ def train_alexnet(
     """
     if out.suffix != ".safetensors":
         raise ValueError(f"{out}: weights are written as .safetensors; give the file that ending")
-    images, subtypes = one_object_pictures("train", settings.pictures, cache)
+    cache = cache or Cache()
+    images, subtypes = painted("train", settings.images, cache)
     per_epoch = len(images) // settings.batch
     torch.manual_seed(settings.seed)
-    network = AlexNet(
-        replace(SMALL if settings.stride == 8 else SMALL_STRIDE_16, batch_norm=True), len(toytown.SUBTYPES)
-    )
+    network = AlexNet(replace(SMALL if settings.stride == 8 else SMALL_STRIDE_16, batch_norm=True), len(SUBTYPES))
     network.to(device, memory_format=torch.channels_last)
 
     def losses(iteration: int) -> dict[str, Tensor]:
@@ -208,8 +131,33 @@ def train_alexnet(
     run = {**asdict(settings), "painter": _painter()}
     fit(network, losses, loop, checkpoint=unfinished, resume=resume, replaces=out, about=run, quiet=quiet)
     folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
-    reached = accuracy(folded, *one_object_pictures("val", settings.val_pictures, cache))
-    about = {"what": "AlexNet, small, trained on one-object pictures of Toy Town", "command": command}
+    reached = accuracy(folded, *painted("val", settings.val_images, cache))
+    about = {"what": "AlexNet, small, trained on one-object images of Toy Town", "command": command}
     save_alexnet(folded, out, {**about, "settings": asdict(settings), "held_out_accuracy": asdict(reached)})
     unfinished.unlink(missing_ok=True)
     return reached
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m workshop.pretraining", description="Pre-train the small AlexNet.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: the file of data/weights of this stride")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run of the same settings")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default: cpu)")
+    for field in fields(PretrainingSettings):
+        option = "--" + field.name.replace("_", "-")
+        parser.add_argument(option, type=type(field.default), default=field.default, help=f"default: {field.default}")
+    options = vars(parser.parse_args(arguments))
+    chosen = {field.name: options[field.name] for field in fields(PretrainingSettings)}
+    try:
+        settings = PretrainingSettings(**chosen)
+    except ValueError as error:
+        parser.error(str(error))
+    out = options["out"] or (SMALL_WEIGHTS if settings.stride == 8 else SMALL_STRIDE_16_WEIGHTS)
+    command = " ".join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
+    reached = train_alexnet(settings, out=out, resume=options["resume"], device=options["device"], command=command)
+    print(f"accuracy on {settings.val_images} held-out images: {asdict(reached)}; written to {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -77,7 +77,7 @@ def load_pretrained(path: str | Path) -> tuple[AlexNet, str]:
         return load_alexnet_2012(path), "pool5"
     some = ", ".join(sorted(tensors)[:3]) or "nothing"
     raise WeightsError(
-        f"{path}: no AlexNet, it holds {some} …; give a file that `minircnn train alexnet` wrote (.safetensors), "
+        f"{path}: no AlexNet, it holds {some} …; give a file of `python -m workshop.pretraining` (.safetensors), "
         "torchvision's weights (.pth, with features.0.weight), or the convolutions of 2012 (.npz, with conv1.weight)"
     )
 

@@ -55,8 +55,8 @@ def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - of whatever type 
 def as_command(command: str, options: Mapping[str, Any]) -> str:
     """How to ask for these options in a shell, to be noted beside what comes out.
 
-    >>> as_command("train alexnet", {"learning_rate": 0.002, "out": "my file", "resume": True})
-    "minircnn train alexnet --learning-rate 0.002 --out 'my file' --resume"
+    >>> as_command("train rcnn", {"learning_rate": 0.002, "out": "my file", "resume": True})
+    "minircnn train rcnn --learning-rate 0.002 --out 'my file' --resume"
     """
     words = [
         f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")

@@ -33,7 +33,7 @@ Network = Annotated[
         "--network",
         "--weights",
         metavar="FILE",
-        help="The pre-trained AlexNet, by default that of data/weights: a file of `minircnn train alexnet`, "
+        help="The pre-trained AlexNet, by default that of data/weights: a file of `python -m workshop.pretraining`, "
         "torchvision's (.pth), or the convolutions of 2012 (.npz).",
     ),
 ]
@@ -95,7 +95,7 @@ def starting_weights(network: Path | None, from_scratch: bool) -> Start:
     """What was asked for, after a look whether the file is there."""
     if from_scratch and network is None:
         return Start(None, from_scratch)
-    return Start(find_weights("--network", network, SMALL_WEIGHTS, "`minircnn train alexnet`"), from_scratch)
+    return Start(find_weights("--network", network, SMALL_WEIGHTS, "`python -m workshop.pretraining`"), from_scratch)
 
 
 def check_training(detector: str, options: dict[str, Any]) -> tuple[Path, Start]:

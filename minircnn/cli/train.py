@@ -26,11 +26,9 @@ from minircnn.cli.options import (
     Seed,
     as_command,
     given,
-    new_weights,
     positive,
     ready_device,
 )
-from minircnn.cli.outputs import check_outputs, of_weights
 from minircnn.cli.starting import (
     FromScratch,
     Network,
@@ -45,7 +43,6 @@ from minircnn.cli.starting import (
     tell_of_unfinished,
 )
 from minircnn.cli.train_jointly import fast_rcnn, faster_rcnn, mask_rcnn
-from minircnn.shipped import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS
 
 if TYPE_CHECKING:
     from minircnn.rcnn import RCNNConfig
@@ -62,67 +59,6 @@ Features = Annotated[
         show_default="fc7",
     ),
 ]
-
-
-@app.command()
-def alexnet(
-    out: OutFile = None,
-    pictures: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Painted, to learn from.", show_default="40000")
-    ] = None,
-    val_pictures: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Painted, to measure with.", show_default="2000")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How often each picture is seen.", show_default="12")
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Pictures in a batch.", show_default="128")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(metavar="X", callback=positive, help="At its highest.", show_default="0.002")
-    ] = None,
-    stride: Annotated[
-        int | None, typer.Option(metavar="8|16", help="Of conv5's map, in pixels.", show_default="8")
-    ] = None,
-    seed: Seed = None,
-    device: Device = "cpu",
-    resume: Resume = False,
-) -> None:
-    """Teach the small AlexNet to name single objects, as R-CNN's had learned ImageNet.
-
-    The pictures are painted when they are first needed, and kept in the cache.
-    """
-    if stride not in (None, 8, 16):
-        raise RefusedError(f"--stride {stride}: choose 8 or 16")
-    out = new_weights(out, SMALL_STRIDE_16_WEIGHTS if stride == 16 else SMALL_WEIGHTS)
-    check_outputs(of_weights(out))
-    from minircnn.training import PretrainingSettings, train_alexnet
-
-    options = given(
-        pictures=pictures,
-        val_pictures=val_pictures,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        stride=stride,
-        seed=seed,
-    )
-    settings = PretrainingSettings(**options)
-    tell_of_unfinished(out, resume)
-    used = {name: value for name, value in asdict(settings).items() if name not in ("weight_decay", "label_smoothing")}
-    reached = train_alexnet(
-        settings,
-        out=out,
-        resume=resume,
-        device=str(ready_device(device)),
-        command=as_command("train alexnet", {**used, "out": named(out)}),
-    )
-    echo(
-        f"accuracy on {settings.val_pictures} held-out pictures: {100 * reached.subtypes:.1f} % of the sub-types, "
-        f"{100 * reached.classes:.1f} % of the classes"
-    )
-    echo(f"written to {out}")
 
 
 @app.command()

@@ -43,7 +43,7 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature that Python gives it
-    """Import a data set only when it is asked for: PyTorch and Toy Town's painter take seconds."""
+    """Import a data set only when it is asked for: PyTorch takes seconds."""
     if name in _PLACES:
         return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from skimage import data
 from torch import Tensor, nn
 
 from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
 from minircnn.course.compare import limit_threads
-from minircnn.datasets.toytown.photographs import load_photograph
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.history.detectors import keep_from
@@ -81,7 +81,7 @@ def paper_picture(size: Size) -> Tensor:
 
     Selective search would find too much in noise, and too little in a painted scene.
     """
-    photograph, (height, width) = load_photograph("coffee"), size
+    photograph, (height, width) = Image.fromarray(data.coffee()), size
     share = min(photograph.width / width, photograph.height / height)
     part = (0, 0, round(width * share), round(height * share))
     enlarged = photograph.resize((width, height), Image.Resampling.BICUBIC, box=part)

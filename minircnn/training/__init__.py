@@ -13,11 +13,9 @@ from minircnn.training.log import Log
 from minircnn.training.loop import LoopSettings, fit
 from minircnn.training.mask_rcnn import FineTuningSettings, MaskRCNNTrainingSettings, fine_tune, train_mask_rcnn
 from minircnn.training.parallel import is_main, main_first, processes, rank, share, world_size
-from minircnn.training.pretraining import Accuracy, PretrainingSettings, accuracy, one_object_pictures, train_alexnet
 from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
 __all__ = [
-    "Accuracy",
     "Augmentation",
     "Batch",
     "FastRCNNTrainingSettings",
@@ -27,21 +25,17 @@ __all__ = [
     "Log",
     "LoopSettings",
     "MaskRCNNTrainingSettings",
-    "PretrainingSettings",
     "RCNNTrainingSettings",
-    "accuracy",
     "draw_batch",
     "fine_tune",
     "fit",
     "is_main",
     "joint_losses",
     "main_first",
-    "one_object_pictures",
     "processes",
     "proposals_of",
     "rank",
     "share",
-    "train_alexnet",
     "train_alternating",
     "train_fast_rcnn",
     "train_faster_rcnn",

@@ -24,7 +24,7 @@ from minircnn.cli.demo import MAX_PROPOSALS, MOST_PICTURES, SCENE, load_detector
 from minircnn.cli.demo_page import DETECTORS
 from minircnn.cli.page import picture_page
 from minircnn.datasets import ToyTown
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.history import GENERATIONS
 from minircnn.mask_rcnn import binary_masks
 from minircnn.plotting import render_png

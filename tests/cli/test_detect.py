@@ -20,7 +20,7 @@ from minircnn.cli.detect import detect_all
 from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing, titles_of
 from minircnn.cli.pictures import make_plan
 from minircnn.datasets.images import read_image
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search

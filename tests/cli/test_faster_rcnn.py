@@ -17,7 +17,7 @@ from minircnn.alexnet import SMALL, AlexNet, load_alexnet, save_alexnet
 from minircnn.cli import app
 from minircnn.datasets import ToyTown
 from minircnn.datasets.images import read_image
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
 from minircnn.shipped import DETECTOR_WEIGHTS

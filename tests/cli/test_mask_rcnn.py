@@ -19,7 +19,7 @@ from minircnn.cli import app
 from minircnn.cli.drawing import make_drawing
 from minircnn.datasets import ToyTown
 from minircnn.datasets.images import read_image
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.evaluation import encode_masks, evaluate
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.mask_rcnn import (

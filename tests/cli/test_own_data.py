@@ -21,7 +21,7 @@ from minircnn.cli.data_options import DataOptions, how_to_measure, pictures_to_l
 from minircnn.cli.errors import INTERRUPTED
 from minircnn.datasets import ToyTown
 from minircnn.datasets.named import DATA_NAMES, open_data
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.evaluation import evaluate
 from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.faster_rcnn import load_faster_rcnn

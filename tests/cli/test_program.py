@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from minircnn.cli import app
 from minircnn.cli.errors import OneLineErrors, RefusedError
 from minircnn.cli.options import as_command, given, ready_device
-from minircnn.datasets.toytown.dataset import DATA_FOLDER
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.files import write_json
 from minircnn.rcnn import load_rcnn
 
@@ -103,8 +103,7 @@ EARLY = [
     (["data", "check", "voc", "--root", "none"], 1, "there is no such folder"),
     (["data", "check", "toytown", "--out", "x.jpg"], 2, "let the name end in .png"),
     (["data", "check", "toytown", "--min-size", "100000"], 2, "Invalid value for "),
-    (["train", "alexnet", "--out", "none/x.safetensors"], 2, "the folder none does not exist"),
-    (["train", "alexnet", "--stride", "7"], 2, "choose 8 or 16"),
+    (["train", "rcnn", "--out", "none/x.safetensors"], 2, "the folder none does not exist"),
     (["train", "rcnn", "--features", "fc9"], 2, "there is no such layer"),
     *[
         ([*command, *arguments], status, message)
@@ -173,7 +172,7 @@ def test_commands():
     result = CliRunner().invoke(app, ["--help"])
     for name in ("benchmark", "demo", "detect", "evaluate", "history", "train"):
         assert f"\n  {name} " in result.output
-    for group, commands in {"train": ["alexnet", "rcnn"], "evaluate": ["rcnn"], "detect": ["rcnn"]}.items():
+    for group, commands in {"train": ["rcnn"], "evaluate": ["rcnn"], "detect": ["rcnn"]}.items():
         result = CliRunner().invoke(app, [group])
         assert "Usage" in result.output
         assert all(f"\n  {name} " in result.output for name in commands)

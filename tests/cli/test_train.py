@@ -12,7 +12,6 @@ import joblib
 import pytest
 import torch
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from minircnn.alexnet import SMALL, AlexNet, load_alexnet, save_alexnet
 from minircnn.cache import Cache
@@ -24,16 +23,13 @@ from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.training import (
-    PretrainingSettings,
     RCNNTrainingSettings,
-    accuracy,
     loop,
-    one_object_pictures,
     parallel,
     train_rcnn,
 )
 from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
-from minircnn.weights import WEIGHTS_FOLDER, load_weights
+from minircnn.weights import WEIGHTS_FOLDER
 from tests.training.test_parallel import needs_torchrun
 
 FEW = 6  # training pictures that show all classes
@@ -59,7 +55,6 @@ def defaults(name, settings):
 @pytest.mark.parametrize(
     ("name", "settings", "without_option"),
     [
-        ("alexnet", PretrainingSettings(), {"weight_decay", "label_smoothing"}),
         ("rcnn", RCNNTrainingSettings(), set()),
         ("fast_rcnn", FastRCNNTrainingSettings(), {"backbone_lr_mult", "color_jitter", "scale_jitter"}),
     ],
@@ -73,18 +68,6 @@ def test_defaults_are_those_of_the_settings(name, settings, without_option):
 # So little work that a test ends soon also where something is not refused that should be.
 FEW_SCENES = ("--pictures", 1, "--iterations", 0)
 FEW_BATCHES = ("--pictures", 2, "--iterations", 1, "--images-per-batch", 2)
-FEW_SINGLE = ("--pictures", 32, "--val-pictures", 40, "--epochs", 2, "--batch", 16)
-
-
-@pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory):
-    """One run of `train alexnet`, for several tests: its file and what it printed."""
-    out = tmp_path_factory.mktemp("trained") / "a b.safetensors"
-    options = (*FEW_SINGLE, "--learning-rate", 0.003, "--stride", 16, "--seed", 5, "--out", out)
-    with joblib.parallel_backend("threading"):
-        result = CliRunner(env={"MINIRCNN_CACHE": str(cache)}).invoke(app, ["train", "alexnet", *map(str, options)])
-    assert result.exit_code == 0, result.output
-    return out, result
 
 
 @pytest.fixture(scope="module")
@@ -94,65 +77,6 @@ def network(tmp_path_factory):
     path = tmp_path_factory.mktemp("network") / "small.safetensors"
     save_alexnet(AlexNet(SMALL, 18), path, {})
     return path
-
-
-class TestAlexNet:
-    def test_file_holds_the_network_and_how_it_was_made(self, trained):
-        out, _ = trained
-        assert load_alexnet(out).config.total_stride == 16
-        _, about = load_weights(out)
-        wanted = PretrainingSettings(32, 40, 2, 16, learning_rate=0.003, stride=16, seed=5)
-        assert about["settings"] == vars(wanted)
-        assert about["command"] == (
-            "minircnn train alexnet --pictures 32 --val-pictures 40 --epochs 2 --batch 16 --learning-rate 0.003 "
-            "--stride 16 --seed 5 --out 'a b.safetensors'"
-        )
-        assert sorted(path.name for path in out.parent.iterdir()) == ["a b.json", "a b.safetensors"]
-
-    def test_accuracy_is_that_of_the_saved_network(self, trained):
-        out, result = trained
-        reached = accuracy(load_alexnet(out), *one_object_pictures("val", 40))
-        *_, line, last = result.stdout.splitlines()
-        assert line == (
-            f"accuracy on 40 held-out pictures: {100 * reached.subtypes:.1f} % of the sub-types, "
-            f"{100 * reached.classes:.1f} % of the classes"
-        )
-        assert last == f"written to {out}"
-
-    def test_unfinished_run(self, call, tmp_path):
-        """--resume reads the state of it; without, the user is told that it goes."""
-        out, unfinished = tmp_path / "x.safetensors", tmp_path / "x.checkpoint"
-        unfinished.write_bytes(b"no checkpoint")
-        result = call("train", "alexnet", *FEW_SINGLE, "--out", out, "--resume")
-        assert result.exit_code == 1
-        assert result.stderr.startswith(f"Error: {unfinished}: damaged")
-        assert not out.exists()
-        result = call("train", "alexnet", *FEW_SINGLE, "--out", out)
-        assert result.exit_code == 0
-        assert result.stdout.startswith(f"{unfinished}: the state of an unfinished run will be replaced")
-        assert not unfinished.exists()
-        out.unlink()  # two batches may end no better than they began, and then replace nothing
-        result = call("train", "alexnet", *FEW_SINGLE, "--out", out, "--resume")
-        assert result.exit_code == 0
-        assert result.stdout.startswith(f"no unfinished run at {unfinished}: beginning at the beginning\n")
-
-    @pytest.mark.parametrize(
-        ("arguments", "status", "message"),
-        [
-            (["--stride", 12], 2, "Error: --stride 12: choose 8 or 16"),
-            (["--pictures", 5, "--batch", 6], 1, "a batch at most all pictures"),
-            (["--learning-rate", 0], 2, "0.0 is no positive number"),
-            (["--learning-rate", "nan"], 2, "nan is no positive number"),
-            (["--learning-rate", "inf"], 2, "inf is no positive number"),
-            (["--epochs", 0], 2, "epochs"),
-            (["--device", "cuda:77"], 2, "Error: --device cuda:77: not on this machine"),
-        ],
-    )
-    def test_what_is_refused(self, call, tmp_path, arguments, status, message):
-        result = call("train", "alexnet", *FEW_SINGLE, "--out", tmp_path / "x.safetensors", *arguments)
-        assert (result.exit_code, result.stdout) == (status, "")
-        assert message in " ".join(result.stderr.split())
-        assert not list(tmp_path.iterdir())
 
 
 class TestRCNN:
@@ -267,7 +191,7 @@ class TestRCNN:
         monkeypatch.setattr("minircnn.cli.starting.SMALL_WEIGHTS", tmp_path / "none.safetensors")
         result = call("train", "rcnn", "--pictures", FEW, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-        assert "none.safetensors: not there; train it with `minircnn train alexnet`" in result.stderr
+        assert "none.safetensors: not there; train it with `python -m workshop.pretraining`" in result.stderr
 
 
 class TestFastRCNN:
@@ -452,7 +376,7 @@ class TestFastRCNN:
         assert all(value.isfinite().all() for value in load_fast_rcnn(two).state_dict().values())
 
 
-@pytest.mark.parametrize("command", ["alexnet", "rcnn", "fast_rcnn"])
+@pytest.mark.parametrize("command", ["rcnn", "fast_rcnn"])
 @pytest.mark.parametrize(
     ("out", "message"),
     [
@@ -463,7 +387,7 @@ class TestFastRCNN:
 )
 def test_out_is_checked_before_any_work(call, tmp_path, monkeypatch, command, out, message):
     monkeypatch.chdir(tmp_path)
-    few = {"alexnet": FEW_SINGLE, "rcnn": FEW_SCENES, "fast_rcnn": FEW_BATCHES}[command]
+    few = {"rcnn": FEW_SCENES, "fast_rcnn": FEW_BATCHES}[command]
     result = call("train", command, *few, "--out", out)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.rstrip().endswith(message)
@@ -473,23 +397,3 @@ def test_out_is_checked_before_any_work(call, tmp_path, monkeypatch, command, ou
 def test_commands_name_files_of_the_project_by_their_place_in_it():
     assert named(WEIGHTS_FOLDER / "rcnn.safetensors") == "data/weights/rcnn.safetensors"
     assert named(WEIGHTS_FOLDER.parent.parent.parent / "rcnn.safetensors") == "rcnn.safetensors"
-
-
-@pytest.mark.parametrize(
-    ("command", "options", "constant"),
-    [
-        ("alexnet", ["--pictures", 16, "--val-pictures", 8, "--epochs", 1, "--batch", 16], "SMALL_WEIGHTS"),
-        (
-            "alexnet",
-            ["--pictures", 16, "--val-pictures", 8, "--epochs", 1, "--batch", 16, "--stride", 16],
-            "SMALL_STRIDE_16_WEIGHTS",
-        ),
-    ],
-)
-def test_where_networks_are_written_by_default(call, tmp_path, monkeypatch, command, options, constant):
-    (tmp_path / "weights").mkdir()
-    for name in ("SMALL_WEIGHTS", "SMALL_STRIDE_16_WEIGHTS"):
-        monkeypatch.setattr(f"minircnn.cli.train.{name}", tmp_path / "weights" / f"{name}.safetensors")
-    assert call("train", command, *options).exit_code == 0
-    names = sorted(path.name for path in (tmp_path / "weights").iterdir())
-    assert names == [f"{constant}.json", f"{constant}.safetensors"]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import skimage
 
-from workshop.toytown import CLASSES, SUBTYPES, paint_scene, paint_single
+from minircnn.datasets.toytown import CLASSES, SUBTYPES
+from workshop.toytown import paint_scene, paint_single
 from workshop.toytown.backdrop import paint_backdrop
 from workshop.toytown.distractors import DISTRACTORS
 from workshop.toytown.landscape import MOODS, paint_landscape

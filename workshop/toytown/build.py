@@ -16,11 +16,12 @@ from minircnn.files import sha256, write_atomically
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.scene import SIZE, Scene, paint_scene
 
-_QUALITY: dict[str, Any] = {
+JPEG = {
+    "format": "JPEG",
     "quality": 92,
     "subsampling": 0,
     "optimize": True,
-}  # 4:4:4: thin coloured things keep their colour
+}  # 4:4:4: thin things keep their color
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def build(folder: Path, counts: dict[str, int] | None = None, progress: Callable
         for number in range(1, count + 1):
             scene = repaint(name, number)
             file = f"{name}/{number:06d}.jpg"
-            write_atomically(folder / file, jpeg(scene.image))
+            write_atomically(folder / file, encoded(scene.image, **JPEG))
             _describe(content, scene, number, file, split.seed(number))
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
         write_atomically(folder / f"instances_{name}.json", text.encode() + b"\n")
@@ -126,8 +127,8 @@ def write_checksums(folder: Path) -> None:
     write_atomically(folder / CHECKSUMS, "".join(lines).encode())
 
 
-def jpeg(image: np.ndarray) -> bytes:
-    """A picture, (S, S, 3) uint8, as the JPEG file that the set holds."""
+def encoded(image: np.ndarray, **options: Any) -> bytes:  # noqa: ANN401 - Pillow's
+    """An image, (H, W, 3) uint8, as the bytes of a file; options as of `PIL.Image.save`."""
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", **_QUALITY)
+    Image.fromarray(image).save(buffer, **options)
     return buffer.getvalue()

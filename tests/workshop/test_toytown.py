@@ -1,0 +1,120 @@
+"""The sets that the painter writes: repaintable from their seeds, and as the data card says."""
+
+import json
+import re
+import shutil
+import sys
+from importlib.metadata import version
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_utils
+
+from minircnn.course.one_object import one_object_images
+from minircnn.datasets.toytown import CLASSES, SPLITS, ToyTown, check_checksums
+from minircnn.files import sha256
+from minircnn.shipped import ONE_OBJECT_FOLDER, PROJECT_FOLDER, TOYTOWN_FOLDER
+from workshop.toytown import build, paint_single
+from workshop.toytown.__main__ import main
+from workshop.toytown.build import JPEG, encoded, repaint
+from workshop.toytown.card import BEGIN, END, card_tables, write_card
+from workshop.toytown.landscape import MOODS
+from workshop.toytown.layout import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, SCALE
+from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from workshop.toytown.render import SUPERSAMPLE
+from workshop.toytown.single import SHEETS
+
+# pycocotools 2.0.x decodes through an interface that NumPy 2 warns about.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SMALL = {"train": 2, "val": 1, "test": 1}
+CARD = (TOYTOWN_FOLDER.parent / "README.md").read_text(encoding="utf-8")
+
+
+def as_painted():
+    """Whether the packages that decide about pixels are those that the sets were painted with."""
+    pins = dict(re.findall(r"^([a-z-]+)==([0-9.]+)", (PROJECT_FOLDER / "constraints.txt").read_text(), re.MULTILINE))
+    return sys.platform == "linux" and all(version(name) == pins[name] for name in ("pillow", "scikit-image"))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_repainting_gives_the_stored_scenes(split):
+    """To the byte with the tested versions; others may differ a little at edges."""
+    content = json.loads((TOYTOWN_FOLDER / f"instances_{split}.json").read_text(encoding="utf-8"))
+    for number in (1, 2, 3, 57, 101, len(content["images"])):
+        scene = repaint(split, number)
+        record = content["images"][number - 1]
+        assert (record["id"], record["background"]) == (number, scene.background)
+        stored, painted = (TOYTOWN_FOLDER / record["file_name"]).read_bytes(), encoded(scene.image, **JPEG)
+        if as_painted():
+            assert stored == painted
+        one, other = (np.asarray(Image.open(BytesIO(file)), np.float32) for file in (stored, painted))
+        assert np.abs(one - other).mean() < 1.5
+        objects = [a for a in content["annotations"] if a["image_id"] == number]
+        assert [a["category_id"] for a in objects] == scene.labels.tolist()
+        for annotation, mask in zip(objects, scene.masks, strict=True):
+            known = mask_utils.decode(annotation["segmentation"]).astype(bool)
+            assert (known & mask).sum() >= 0.93 * (known | mask).sum()
+
+
+@pytest.mark.parametrize("split, first", [("train", 10_000_000), ("val", 20_000_000)])
+def test_repainting_gives_the_stored_images_of_one_object(split, first):
+    images, subtypes = one_object_images(split)
+    photographs = TRAIN_PHOTOGRAPHS if split == "train" else TRAIN_PHOTOGRAPHS[:4] + HELD_OUT_PHOTOGRAPHS
+    _, file, options = SHEETS[split]
+    for index in (0, 7, 49, 50, 313, len(images) - 1):
+        image, _, subtype = paint_single(first + index, 64, photographs)
+        kept = np.asarray(Image.open(BytesIO(encoded(image, **options))).convert("RGB"), int)
+        difference = np.abs(kept - images[index].permute(1, 2, 0).numpy())
+        assert subtypes[index] == subtype
+        assert difference.max() == 0 if as_painted() else difference.mean() < 1.5
+    about = json.loads((ONE_OBJECT_FOLDER / "about.json").read_text(encoding="utf-8"))
+    assert about[split]["sha256"] == sha256(ONE_OBJECT_FOLDER / file)
+
+
+def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
+    lines = []
+    for name in ("one", "two"):
+        build(tmp_path / name, SMALL, lines.append)
+    assert [line.split(",")[0] for line in lines[:3]] == ["train: 2 pictures", "val: 1 pictures", "test: 1 pictures"]
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
+    assert len(files) == sum(SMALL.values()) + 3 + 1, "and nothing temporary"
+    assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
+    assert check_checksums(tmp_path / "one") == []
+    assert [len(ToyTown(split, tmp_path / "one")) for split in SPLITS] == [2, 1, 1]
+    assert main(["--check", "--out", str(tmp_path / "one")]) == 0
+    assert "as listed" in capsys.readouterr().out
+    assert main(["--check", "--out", str(tmp_path)]) == 1
+    assert "not found" in capsys.readouterr().err
+
+
+def test_the_card_holds_the_tables_of_the_data():
+    tables = card_tables(TOYTOWN_FOLDER)
+    assert CARD.split(BEGIN)[1].split(END)[0].strip() == tables
+    labels = ToyTown("val", masks=False)
+    counts = np.bincount([label for i in range(len(labels)) for label in labels.load_target(i)["labels"].tolist()])
+    for label, name in enumerate(CLASSES[1:], start=1):
+        row = next(line for line in tables.splitlines() if line.startswith(f"| {label} {name} |"))
+        assert int(row.split("|")[3]) == counts[label]
+
+
+def test_the_numbers_in_the_words_of_the_card_are_those_of_the_code():
+    card = " ".join(CARD.split())
+    assert f"at least {MIN_VISIBLE_SHARE:.0%} of its pixels and at least {MIN_VISIBLE_PIXELS} pixels" in card
+    assert f"its longer side is {SCALE[0]:.0f} to {SCALE[1]:.0f} pixels" in card
+    assert f"drawn at {({4: 'four'})[SUPERSAMPLE]} times that size" in card
+    assert f"painted landscapes in {({10: 'ten'})[len(MOODS)]} moods" in card
+
+
+def test_the_command_renews_the_card(tmp_path):
+    shutil.copytree(TOYTOWN_FOLDER, tmp_path / "toytown", ignore=shutil.ignore_patterns("*.jpg"))
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(["--card", "--out", str(tmp_path / "toytown")]) == 0
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert "| 1 person |" in text
+    (tmp_path / "README.md").write_text("no marks")
+    with pytest.raises(ValueError, match=r"README\.md"):
+        write_card(tmp_path / "toytown", tmp_path / "README.md")
