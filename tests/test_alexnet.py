@@ -15,6 +15,7 @@ from sklearn.svm import LinearSVC
 from torch import nn
 from torchvision.models import AlexNet_Weights
 
+from minircnn import alexnet
 from minircnn.alexnet import (
     ALEXNET_2012,
     IMAGENET_URL,
@@ -29,7 +30,6 @@ from minircnn.alexnet import (
     load_alexnet,
     load_alexnet_2012,
     load_imagenet_weights,
-    pretrained,
     rename_keys,
     save_alexnet,
 )
@@ -120,11 +120,11 @@ def test_normalises_as_torchvision_does(ours):
 
 def test_imagenet_weights_are_downloaded_once(ours, published, tmp_path, monkeypatch):
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
-    monkeypatch.setattr(pretrained, "IMAGENET_URL", published.as_uri())
-    monkeypatch.setattr(pretrained, "_IMAGENET_SHA256", sha256(published)[:8])
+    monkeypatch.setattr(alexnet, "IMAGENET_URL", published.as_uri())
+    monkeypatch.setattr(alexnet, "_IMAGENET_SHA256", sha256(published)[:8])
     assert torch.equal(load_imagenet_weights().fc8.weight, ours.fc8.weight)
     (tmp_path / "downloads" / "alexnet.pth").unlink()
-    monkeypatch.setattr(pretrained, "_IMAGENET_SHA256", "0" * 8)
+    monkeypatch.setattr(alexnet, "_IMAGENET_SHA256", "0" * 8)
     with pytest.raises(WeightsError, match=r"could not fetch .*\(233 MB\)"):
         load_imagenet_weights()
 

@@ -8,8 +8,16 @@ import torch
 import torchvision
 from torch import nn
 
-from minircnn.alexnet import ALEXNET_2012, SMALL, TORCHVISION, AlexNet, load_pretrained, save_alexnet, up_to_pool5
-from minircnn.alexnet.network import ResponseNorm
+from minircnn.alexnet import (
+    ALEXNET_2012,
+    SMALL,
+    TORCHVISION,
+    AlexNet,
+    ResponseNorm,
+    load_pretrained,
+    save_alexnet,
+    up_to_pool5,
+)
 from minircnn.weights import WeightsError
 
 THIN_2012 = replace(ALEXNET_2012, channels=(8, 12, 8, 8, 12), hidden=16)
