@@ -11,12 +11,10 @@ import skimage
 
 from minircnn.datasets.toytown import CLASSES, SUBTYPES
 from workshop.toytown import paint_scene, paint_single
-from workshop.toytown.backdrop import paint_backdrop
+from workshop.toytown.background import MOODS, paint_backdrop, paint_landscape
 from workshop.toytown.distractors import DISTRACTORS
-from workshop.toytown.landscape import MOODS, paint_landscape
-from workshop.toytown.layout import Thing, arrange, visible_masks, without_hidden
-from workshop.toytown.objects import sketch_object
-from workshop.toytown.pattern import PATTERNS, Paint
+from workshop.toytown.layout import Thing, arrange, sketch_object, visible_masks, without_hidden
+from workshop.toytown.paint import PATTERNS, Paint
 from workshop.toytown.photographs import (
     HELD_OUT_PHOTOGRAPHS,
     PHOTOGRAPHS,
@@ -99,12 +97,12 @@ def test_edges_are_smooth():
     np.testing.assert_allclose(alpha, alpha[:, ::-1], atol=0.25)
 
 
-def test_colour_is_multiplied_by_alpha():
+def test_color_is_multiplied_by_alpha():
     sprite = render(sketch_of(box(0, 0, 1, 1), fill=(200.0, 100.0, 50.0)), 30, Light(0, 0))
-    middle = sprite.colour[10:20, 10:20]
+    middle = sprite.color[10:20, 10:20]
     np.testing.assert_allclose(middle.mean(axis=(0, 1)), (200, 100, 50), atol=3)
     edge = (sprite.alpha > 0.02) & (sprite.alpha < 0.98)
-    np.testing.assert_allclose(sprite.colour[edge][:, 0], 200 * sprite.alpha[edge], atol=16)
+    np.testing.assert_allclose(sprite.color[edge][:, 0], 200 * sprite.alpha[edge], atol=16)
 
 
 def test_mirror_and_tilt_turn_the_object_but_not_the_light():
@@ -114,7 +112,7 @@ def test_mirror_and_tilt_turn_the_object_but_not_the_light():
     ball = sketch_of(ellipse(0, 0, 1, 1), shade=0.5, ball=True)
     for light, brighter in ((LEFT, 0), (RIGHT, 1)):
         for mirror in (False, True):
-            brightness = np.array_split(render(ball, 40, light, mirror, 0.2).colour.sum(axis=2), 2, axis=1)
+            brightness = np.array_split(render(ball, 40, light, mirror, 0.2).color.sum(axis=2), 2, axis=1)
             assert np.argmax([half.sum() for half in brightness]) == brighter
     upright, turned = render(flag, 60, LEFT), render(flag, 60, LEFT, tilt=np.pi / 2)
     assert upright.size == turned.size[::-1]
@@ -129,8 +127,8 @@ def test_clip_and_opacity():
     sketch.add(Paint((255.0, 0.0, 0.0), opacity=0.5), box(0, 0, 1, 2))
     sprite = render(sketch, 40, Light(0, 0))
     assert sprite.size == (44, 44)  # what is clipped away takes no room
-    np.testing.assert_allclose(sprite.colour[22, 32], (255, 255, 255), atol=2)
-    np.testing.assert_allclose(sprite.colour[22, 12], (128, 0, 0), atol=3)
+    np.testing.assert_allclose(sprite.color[22, 32], (255, 255, 255), atol=2)
+    np.testing.assert_allclose(sprite.color[22, 12], (128, 0, 0), atol=3)
 
 
 @pytest.mark.parametrize("name", list(PATTERNS))
@@ -149,10 +147,10 @@ def test_a_plain_paint_has_no_weight():
         Paint((0.0, 0.0, 0.0)).weight(np.zeros((1, 1)), np.zeros((1, 1)))
 
 
-def test_striped_square_is_half_of_each_colour():
+def test_striped_square_is_half_of_each_color():
     fill = Paint((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "stripes", pitch=0.25)
     sprite = render(sketch_of(box(0, 0, 1, 1), fill=fill), 64, Light(0, 0))
-    row = sprite.colour[30, 3:-3, 0]
+    row = sprite.color[30, 3:-3, 0]
     assert row.mean() == pytest.approx(127.5, abs=12)
     assert np.abs(np.diff((row > 127).astype(int))).sum() == 7  # eight bands
 
@@ -172,7 +170,7 @@ def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
         height, width = sprite.size
         assert longest <= max(height, width) <= longest + 5
         assert (sprite.alpha >= 0.5).sum() > 0.06 * longest**2
-        assert sprite.colour.min() >= 0 and sprite.alpha.max() <= 1
+        assert sprite.color.min() >= 0 and sprite.alpha.max() <= 1
     assert seen == set(range(len(SUBTYPES)))
 
 
@@ -181,7 +179,7 @@ def test_objects_of_one_subtype_vary():
     for seed in range(8):
         generator = rng(seed)
         sketch, _ = sketch_object(generator, 2)
-        images.append(render(sketch, 40, LEFT).colour.sum())
+        images.append(render(sketch, 40, LEFT).color.sum())
     assert np.std(images) / np.mean(images) > 0.1
 
 
@@ -201,7 +199,7 @@ def test_photographs_are_free_of_our_classes_and_apart():
     assert set(TRAIN_PHOTOGRAPHS) | set(HELD_OUT_PHOTOGRAPHS) == set(PHOTOGRAPHS)
     files = {p.file for p in PHOTOGRAPHS.values()}
     assert not files & {"astronaut.png", "camera.png", "chelsea.png", "lfw_subset.npy"}
-    assert all(p.licence in ("CC0", "public domain", "no known copyright restrictions") for p in PHOTOGRAPHS.values())
+    assert all(p.license in ("CC0", "public domain", "no known copyright restrictions") for p in PHOTOGRAPHS.values())
 
 
 @pytest.mark.parametrize("name", list(PHOTOGRAPHS))

@@ -18,9 +18,9 @@ from minircnn.files import sha256
 from minircnn.shipped import ONE_OBJECT_FOLDER, PROJECT_FOLDER, TOYTOWN_FOLDER
 from workshop.toytown import build, paint_single
 from workshop.toytown.__main__ import main
+from workshop.toytown.background import MOODS
 from workshop.toytown.build import JPEG, encoded, repaint
 from workshop.toytown.card import BEGIN, END, card_tables, write_card
-from workshop.toytown.landscape import MOODS
 from workshop.toytown.layout import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, SCALE
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import SUPERSAMPLE
@@ -78,7 +78,7 @@ def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
     lines = []
     for name in ("one", "two"):
         build(tmp_path / name, SMALL, lines.append)
-    assert [line.split(",")[0] for line in lines[:3]] == ["train: 2 pictures", "val: 1 pictures", "test: 1 pictures"]
+    assert [line.split(",")[0] for line in lines[:3]] == ["train: 2 images", "val: 1 images", "test: 1 images"]
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
     assert len(files) == sum(SMALL.values()) + 3 + 1, "and nothing temporary"
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)

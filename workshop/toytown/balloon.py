@@ -4,17 +4,18 @@ from typing import Any
 
 import numpy as np
 
-from workshop.toytown.palette import BRIGHT, WHITE, Colour, chance, choose, mixed, pick, scaled
-from workshop.toytown.pattern import Paint
+from workshop.toytown.paint import Paint, chance, choose, mixed, pick, scaled
+from workshop.toytown.palette import BRIGHT, WHITE, Color
 from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth, star
 
-SUBTYPES = ("gored", "banded", "party")
+# fmt: off
+# Outlines are rows of points: with a point a line nobody would see them.
 
 _LIT: Any = {"shade": 0.5, "ball": True}  # every part of an envelope is lit as one ball
 
 
 def sketch_balloon(rng: np.random.Generator, subtype: str) -> Sketch:
-    """One balloon; `subtype` is one of `SUBTYPES`. It hangs about x = 0, its top is y = 0."""
+    """One balloon. It hangs about x = 0, its top is y = 0."""
     sketch = Sketch()
     if subtype == "party":
         _party(sketch, rng)
@@ -25,13 +26,8 @@ def sketch_balloon(rng: np.random.Generator, subtype: str) -> Sketch:
 
 def _envelope(half: float, low: float, mouth: float, shoulder: float) -> Outline:
     """The outline of a hot-air balloon, `half` wide on each side, from y = 0 down to `low`."""
-    right = [
-        (0.55 * half, 0.045),
-        (0.93 * half, 0.2),
-        (half, shoulder),
-        (0.78 * half, 0.5 * (shoulder + low) + 0.05),
-        (mouth, low),
-    ]
+    right = [(0.55 * half, 0.045), (0.93 * half, 0.2), (half, shoulder), (0.78 * half, 0.5 * (shoulder + low) + 0.05),
+        (mouth, low)]
     return smooth((0, 0), *right, *[(-x, y) for x, y in reversed(right)])
 
 
@@ -44,25 +40,22 @@ def _hot_air(sketch: Sketch, rng: np.random.Generator, subtype: str) -> None:
         sketch.add(rope, *limb([(side * mouth * 0.9, low - 0.02), (side * wide * 0.85, basket)], 0.01))
         sketch.add(rope, *limb([(side * mouth * 0.35, low - 0.02), (side * wide * 0.3, basket)], 0.008))
     if chance(rng, 0.5):
-        sketch.add(
-            (255, 190, 70),
-            smooth((0, low - 0.02), (0.025, low + 0.04), (0, low + 0.065), (-0.025, low + 0.04), steps=3),
-        )
+        sketch.add((255, 190, 70), smooth((0, low - 0.02), (0.025, low + 0.04), (0, low + 0.065), (-0.025, low + 0.04),
+            steps=3))
     weave = Paint((176, 124, 74), (142, 94, 54), "checks", 0.035)
     sketch.add(weave, box(-wide, basket, wide, 1.0, 0.015), shade=0.35)
     sketch.add((120, 78, 48), box(-wide - 0.008, basket - 0.012, wide + 0.008, basket + 0.014, 0.01))
-    colours = [pick(rng, BRIGHT) for _ in range(int(rng.integers(2, 4)))]
-    shape = sketch.add(colours[0], _envelope(half, low, mouth, rng.uniform(0.3, 0.38)), **_LIT)
+    colors = [pick(rng, BRIGHT) for _ in range(int(rng.integers(2, 4)))]
+    shape = sketch.add(colors[0], _envelope(half, low, mouth, rng.uniform(0.3, 0.38)), **_LIT)
     if subtype == "gored":
-        _gores(sketch, rng, shape, half, low, colours)
+        _gores(sketch, rng, shape, half, low, colors)
     else:
-        _bands(sketch, rng, shape, half, low, colours)
+        _bands(sketch, rng, shape, half, low, colors)
     sketch.add(Paint((40, 30, 50), opacity=0.35), box(-0.2, low - 0.012, 0.2, low + 0.03), clip=shape)
 
 
-def _gores(
-    sketch: Sketch, rng: np.random.Generator, shape: tuple[Outline, ...], half: float, low: float, colours: list[Colour]
-) -> None:
+def _gores(sketch: Sketch, rng: np.random.Generator, shape: tuple[Outline, ...], half: float, low: float,
+        colors: list[Color] ) -> None:
     """Strips from top to mouth, narrower towards the edge as on a ball."""
     count = int(rng.integers(5, 10))
     offset = rng.uniform(0, 1)
@@ -72,50 +65,40 @@ def _gores(
     for k in range(count + 1):
         left, right = edges[k] * profile, edges[k + 1] * profile
         strip = np.concatenate([np.stack([left, y], axis=1), np.stack([right, y], axis=1)[::-1]])
-        sketch.add(colours[k % len(colours)], strip, clip=shape, **_LIT)
+        sketch.add(colors[k % len(colors)], strip, clip=shape, **_LIT)
 
 
-def _bands(
-    sketch: Sketch, rng: np.random.Generator, shape: tuple[Outline, ...], half: float, low: float, colours: list[Colour]
-) -> None:
+def _bands(sketch: Sketch, rng: np.random.Generator, shape: tuple[Outline, ...], half: float, low: float,
+        colors: list[Color] ) -> None:
     kind = choose(rng, ["bands", "bands", "zigzag", "dots", "checks", "star"])
-    second = colours[1]
+    second = colors[1]
     if kind == "bands":
         for k, y in enumerate(np.arange(rng.uniform(0.05, 0.15), low, rng.uniform(0.1, 0.18))):
             sag = rng.uniform(0.0, 0.06)
             band = smooth((-half, y), (0, y + sag), (half, y), (half, y + 0.07), (0, y + sag + 0.07), (-half, y + 0.07))
-            sketch.add(colours[1 + k % (len(colours) - 1)], band, clip=shape, **_LIT)
+            sketch.add(colors[1 + k % (len(colors) - 1)], band, clip=shape, **_LIT)
     elif kind == "star":
         sketch.add(second, box(-half, 0.52, half, 0.62), clip=shape, **_LIT)
         sketch.add(mixed(second, WHITE, 0.15), star(0, 0.3, 0.5 * half), clip=shape, **_LIT)
     else:
         top, bottom = (0.0, low + 0.05) if kind != "zigzag" else (rng.uniform(0.1, 0.3), rng.uniform(0.45, 0.7))
         pitch = rng.uniform(0.11, 0.18)
-        sketch.add(Paint(colours[0], second, kind, pitch), box(-half, top, half, bottom), clip=shape, **_LIT)
+        sketch.add(Paint(colors[0], second, kind, pitch), box(-half, top, half, bottom), clip=shape, **_LIT)
 
 
 def _party(sketch: Sketch, rng: np.random.Generator) -> None:
     half = rng.uniform(0.22, 0.29)
     low = half * rng.uniform(2.2, 2.6)
-    colour = pick(rng, BRIGHT)
+    color = pick(rng, BRIGHT)
     end = rng.uniform(low + 0.15, 1.0)
     bends = [(0.035 * (-1) ** k * rng.uniform(0.3, 1.0), low + (end - low) * k / 4) for k in range(1, 5)]
     string = smooth((0, low), *bends, closed=False)
     sketch.add(choose(rng, [WHITE, (110, 100, 104)]), *limb(string, 0.013))
-    sketch.add(scaled(colour, 0.8), polygon((0, low - 0.02), (0.035, low + 0.03), (-0.035, low + 0.03)))
-    body = smooth(
-        (0, 0),
-        (0.72 * half, 0.16 * low),
-        (half, 0.42 * low),
-        (0.7 * half, 0.78 * low),
-        (0.03, low),
-        (-0.03, low),
-        (-0.7 * half, 0.78 * low),
-        (-half, 0.42 * low),
-        (-0.72 * half, 0.16 * low),
-    )
+    sketch.add(scaled(color, 0.8), polygon((0, low - 0.02), (0.035, low + 0.03), (-0.035, low + 0.03)))
+    body = smooth((0, 0), (0.72 * half, 0.16 * low), (half, 0.42 * low), (0.7 * half, 0.78 * low), (0.03, low),
+        (-0.03, low), (-0.7 * half, 0.78 * low), (-half, 0.42 * low), (-0.72 * half, 0.16 * low))
     pattern = choose(rng, [None, None, None, "dots", "stripes", "zigzag"])
-    fill = Paint(colour, choose(rng, [WHITE, pick(rng, BRIGHT)]), pattern, rng.uniform(0.08, 0.14), rng.uniform(0, 1.6))
+    fill = Paint(color, choose(rng, [WHITE, pick(rng, BRIGHT)]), pattern, rng.uniform(0.08, 0.14), rng.uniform(0, 1.6))
     shape = sketch.add(fill, body, shade=0.5, ball=True)
     if pattern is None and chance(rng, 0.25):
         _smile(sketch, half, low)

@@ -1,4 +1,4 @@
-"""The fixed set: paints the pictures of the three splits and writes them with their annotations in COCO format."""
+"""The fixed set: paints the images of the three splits and writes them with their annotations in COCO format."""
 
 import json
 from collections.abc import Callable
@@ -29,8 +29,8 @@ class Split:
     """One part of the set.
 
     Attributes:
-        first_seed: picture number i (from 1) is painted from seed `first_seed + i`.
-        count: number of pictures.
+        first_seed: image number i (from 1) is painted from seed `first_seed + i`.
+        count: number of images.
         photographs: what may be seen behind the objects.
     """
 
@@ -39,7 +39,7 @@ class Split:
     photographs: tuple[str, ...]
 
     def seed(self, number: int) -> int:
-        """The seed of picture `number` (from 1)."""
+        """The seed of image `number` (from 1)."""
         return self.first_seed + number
 
 
@@ -52,17 +52,17 @@ SPLITS = {
 
 
 def repaint(split: str, number: int) -> Scene:
-    """The scene of picture `number` (from 1) of a split, painted anew."""
+    """The scene of image `number` (from 1) of a split, painted anew."""
     part = SPLITS[split]
     return paint_scene(part.seed(number), SIZE, part.photographs)
 
 
 def build(folder: Path, counts: dict[str, int] | None = None, progress: Callable[[str], None] = print) -> None:
-    """Write pictures, annotations and checksums of all splits into `folder`.
+    """Write images, annotations and checksums of all splits into `folder`.
 
     Args:
         folder: made if missing. Files of an earlier build are replaced.
-        counts: pictures of each split, where fewer than the fixed set's are wanted.
+        counts: images of each split, where fewer than the fixed set's are wanted.
         progress: is told, in words, what has been done.
     """
     for name, split in SPLITS.items():
@@ -75,23 +75,23 @@ def build(folder: Path, counts: dict[str, int] | None = None, progress: Callable
             _describe(content, scene, number, file, split.seed(number))
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=True)
         write_atomically(folder / f"instances_{name}.json", text.encode() + b"\n")
-        progress(f"{name}: {count} pictures, {len(content['annotations'])} objects")
+        progress(f"{name}: {count} images, {len(content['annotations'])} objects")
     write_checksums(folder)
 
 
 def _empty_annotations(split: str) -> dict[str, Any]:
     categories = [{"id": i, "name": name, "supercategory": "toy town"} for i, name in enumerate(CLASSES[1:], start=1)]
     info = {"description": f"Toy Town, {split}: painted scenes with instance masks", "version": "1.0"}
-    licence = {
+    license = {
         "id": 1,
         "name": "MIT; photographs in the backgrounds: see data/README.md",
         "url": "https://opensource.org/license/mit",
     }
-    return {"info": info, "licenses": [licence], "categories": categories, "images": [], "annotations": []}
+    return {"info": info, "licenses": [license], "categories": categories, "images": [], "annotations": []}
 
 
 def _describe(content: dict[str, Any], scene: Scene, number: int, file: str, seed: int) -> None:
-    """Add one picture and its objects to the annotations."""
+    """Add one image and its objects to the annotations."""
     height, width = scene.image.shape[:2]
     content["images"].append(
         {

@@ -53,8 +53,8 @@ def _counts(splits: dict[str, Any]) -> str:
         counts = [sum(a["category_id"] == label for a in content["annotations"]) for content in splits.values()]
         rows.append([f"{label} {name}", *counts, sum(counts)])
     objects = [len(content["annotations"]) for content in splits.values()]
-    pictures = [len(content["images"]) for content in splits.values()]
-    rows += [["objects", *objects, sum(objects)], ["pictures", *pictures, sum(pictures)]]
+    images = [len(content["images"]) for content in splits.values()]
+    rows += [["objects", *objects, sum(objects)], ["images", *images, sum(images)]]
     for number in range(1, 7):
         shown = []
         for content in splits.values():
@@ -62,7 +62,7 @@ def _counts(splits: dict[str, Any]) -> str:
                 [a["image_id"] for a in content["annotations"]], minlength=len(content["images"]) + 1
             )[1:]
             shown.append(int((per_image == number).sum()))
-        rows.append([f"pictures with {number} object{'s' if number > 1 else ''}", *shown, sum(shown)])
+        rows.append([f"images with {number} object{'s' if number > 1 else ''}", *shown, sum(shown)])
     return "**How many**\n\n" + _table(["class", *splits, "together"], rows)
 
 
@@ -96,9 +96,9 @@ def _hidden(splits: dict[str, Any]) -> str:
         "75–99% visible",
         "50–75%",
         f"{100 * MIN_VISIBLE_SHARE:.0f}–50%",
-        "touches the picture's edge",
+        "touches the image's edge",
     ]
-    return "**How much can be seen** of an object, counted with its part outside the picture\n\n" + _table(header, rows)
+    return "**How much can be seen** of an object, counted with its part outside the image\n\n" + _table(header, rows)
 
 
 def _touches_edge(bbox: list[float], size: list[int]) -> bool:
@@ -112,7 +112,7 @@ def _backgrounds(splits: dict[str, Any]) -> str:
         [name, *(sum(i["background"] == name for i in content["images"]) for content in splits.values())]
         for name in names
     ]
-    return "**Backgrounds** (pictures)\n\n" + _table(["background", *splits], rows)
+    return "**Backgrounds** (images)\n\n" + _table(["background", *splits], rows)
 
 
 def _photographs() -> str:
@@ -121,13 +121,13 @@ def _photographs() -> str:
             name,
             f"{p.title} (`{p.file}`)",
             p.source,
-            p.licence,
+            p.license,
             ", ".join(split for split, part in SPLITS.items() if name in part.photographs),
         ]
         for name, p in PHOTOGRAPHS.items()
     ]
-    table = _table(["photograph", "shows", "source", "licence", "used in"], rows)
+    table = _table(["photograph", "shows", "source", "license", "used in"], rows)
     return (
-        "**Photographs**, all from inside scikit-image's wheel, licences as its documentation states them\n\n"
+        "**Photographs**, all from inside scikit-image's wheel, licenses as its documentation states them\n\n"
         + table.replace("--:", "---")
     )

@@ -1,30 +1,15 @@
 """Houses: cottage, tower and shop, with doors, windows, roofs and chimneys."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from workshop.toytown.palette import (
-    BRIGHT,
-    CREAM,
-    GLASS,
-    LAMP,
-    LEAF,
-    ROOF,
-    WALL,
-    WHITE,
-    Colour,
-    chance,
-    choose,
-    mixed,
-    pick,
-    scaled,
-)
-from workshop.toytown.pattern import Paint
+from workshop.toytown.paint import Paint, chance, choose, mixed, pick, scaled
+from workshop.toytown.palette import BRIGHT, CREAM, GLASS, LAMP, LEAF, ROOF, WALL, WHITE, Color
 from workshop.toytown.sketch import Outline, Sketch, box, ellipse, limb, polygon, smooth
 
-SUBTYPES = ("cottage", "tower", "shop")
+# fmt: off
+# Outlines are rows of points: with a point a line nobody would see them.
 
 
 @dataclass(frozen=True)
@@ -33,31 +18,23 @@ class _Style:
 
     wall: Paint
     roof: Paint
-    trim: Colour
-    door: Colour
-    glass: Colour
+    trim: Color
+    door: Color
+    glass: Color
 
 
 def sketch_house(rng: np.random.Generator, subtype: str) -> Sketch:
-    """One house; `subtype` is one of `SUBTYPES`. The ground is y = 1, the left wall x = 0."""
+    """One house. The ground is y = 1, the left wall x = 0."""
     wall = pick(rng, WALL)
     material = choose(rng, [None, None, "bricks", "planks"])
     pitch = {"bricks": 0.1, "planks": 0.06}.get(material or "", 0.1)
     roof = pick(rng, ROOF)
-    style = _Style(
-        Paint(wall, mixed(wall, (90, 70, 64), 0.28), material, pitch * rng.uniform(0.85, 1.25)),
-        Paint(roof, scaled(roof, 0.75), choose(rng, ["tiles", "tiles", "planks", None]), rng.uniform(0.05, 0.08)),
-        choose(rng, [WHITE, CREAM, scaled(wall, 0.6), pick(rng, BRIGHT)]),
-        pick(rng, BRIGHT),
-        LAMP if chance(rng, 0.25) else pick(rng, GLASS),
-    )
+    style = _Style(Paint(wall, mixed(wall, (90, 70, 64), 0.28), material, pitch * rng.uniform(0.85, 1.25)), Paint(roof,
+        scaled(roof, 0.75), choose(rng, ["tiles", "tiles", "planks", None]), rng.uniform(0.05, 0.08)), choose(rng,
+        [WHITE, CREAM, scaled(wall, 0.6), pick(rng, BRIGHT)]), pick(rng, BRIGHT),
+        LAMP if chance(rng, 0.25) else pick(rng, GLASS))
     sketch = Sketch()
-    draw: dict[str, Callable[[Sketch, np.random.Generator, _Style], None]] = {
-        "cottage": _cottage,
-        "tower": _tower,
-        "shop": _shop,
-    }
-    draw[subtype](sketch, rng, style)
+    {"cottage": _cottage, "tower": _tower, "shop": _shop}[subtype](sketch, rng, style)
     return sketch
 
 
@@ -71,9 +48,8 @@ def _cottage(sketch: Sketch, rng: np.random.Generator, style: _Style) -> None:
     _chimney(sketch, rng, chimney_x, ridge + (0.0 if side else 0.12), style)
     if side:
         _long_wall(sketch, rng, style, front, side, eaves)
-    wall = sketch.add(
-        style.wall, polygon((0, eaves), (front / 2, ridge), (front, eaves), (front, 1.0), (0, 1.0)), shade=0.2
-    )
+    wall = sketch.add(style.wall, polygon((0, eaves), (front / 2, ridge), (front, eaves), (front, 1.0), (0, 1.0)),
+        shade=0.2)
     over = 0.05  # the roof reaches beyond the walls
     if side:
         near, far = (front + over, eaves + 0.03), (front + side + over, eaves + 0.03)
@@ -95,9 +71,8 @@ def _cottage(sketch: Sketch, rng: np.random.Generator, style: _Style) -> None:
     _garden(sketch, rng, 0, front + side)
 
 
-def _long_wall(
-    sketch: Sketch, rng: np.random.Generator, style: _Style, front: float, side: float, eaves: float
-) -> None:
+def _long_wall(sketch: Sketch, rng: np.random.Generator, style: _Style, front: float, side: float,
+        eaves: float ) -> None:
     """The wall that runs back from the gable: a little darker, with one or two windows."""
     sketch.add(_darker(style.wall, 0.82), box(front, eaves, front + side, 1.0), shade=0.15)
     shares = [0.5] if side < 0.5 else [0.3, 0.72]
@@ -113,17 +88,11 @@ def _tower(sketch: Sketch, rng: np.random.Generator, style: _Style) -> None:
     sketch.add(style.wall, box(0, eaves, width, 1.0), shade=0.3)
     over = 0.04
     if kind == "point":
-        sketch.add(
-            style.roof, polygon((-over, eaves + 0.03), (width / 2, 0.0), (width + over, eaves + 0.03)), shade=0.4
-        )
+        sketch.add(style.roof, polygon((-over, eaves + 0.03), (width / 2, 0.0), (width + over, eaves + 0.03)),
+            shade=0.4)
     elif kind == "mansard":
-        sketch.add(
-            style.roof,
-            smooth(
-                (-over, eaves + 0.03), (0.1 * width, 0.1), (0.9 * width, 0.1), (width + over, eaves + 0.03), steps=2
-            ),
-            shade=0.4,
-        )
+        sketch.add(style.roof, smooth((-over, eaves + 0.03), (0.1 * width, 0.1), (0.9 * width, 0.1),
+            (width + over, eaves + 0.03), steps=2), shade=0.4)
     else:
         steps = [box(width * 0.1 * k, eaves - 0.075 * (k + 1), width * (1 - 0.1 * k), eaves + 0.01) for k in range(4)]
         sketch.add(style.wall, *steps, shade=0.3)
@@ -148,11 +117,8 @@ def _shop(sketch: Sketch, rng: np.random.Generator, style: _Style) -> None:
     sketch.add(style.wall, box(0, eaves, width, 1.0), shade=0.3)
     if hipped:
         inset = rng.uniform(0.12, 0.25)
-        sketch.add(
-            style.roof,
-            polygon((-0.05, eaves + 0.03), (inset, 0.06), (width - inset, 0.06), (width + 0.05, eaves + 0.03)),
-            shade=0.35,
-        )
+        sketch.add(style.roof, polygon((-0.05, eaves + 0.03), (inset, 0.06), (width - inset, 0.06),
+            (width + 0.05, eaves + 0.03)), shade=0.35)
     else:
         sketch.add(_trim(style), box(-0.03, eaves - 0.05, width + 0.03, eaves + 0.05), shade=0.2)
     columns = np.linspace(width * 0.16, width * 0.84, 3 if width < 1.15 else 4).tolist()
@@ -175,11 +141,11 @@ def _shop(sketch: Sketch, rng: np.random.Generator, style: _Style) -> None:
 
 def _darker(paint: Paint, factor: float) -> Paint:
     accent = None if paint.accent is None else scaled(paint.accent, factor)
-    return Paint(scaled(paint.colour, factor), accent, paint.pattern, paint.pitch, paint.angle)
+    return Paint(scaled(paint.color, factor), accent, paint.pattern, paint.pitch, paint.angle)
 
 
-def _trim(style: _Style) -> Colour:
-    return scaled(style.roof.colour, 0.82)
+def _trim(style: _Style) -> Color:
+    return scaled(style.roof.color, 0.82)
 
 
 def _chimney(sketch: Sketch, rng: np.random.Generator, x: float, y: float, style: _Style) -> None:
@@ -203,33 +169,21 @@ def _door(sketch: Sketch, rng: np.random.Generator, style: _Style, x: float, wid
     sketch.add((168, 162, 158), box(x - 1.3 * half, 0.975, x + 1.3 * half, 1.0))
 
 
-def _windows(
-    sketch: Sketch,
-    rng: np.random.Generator,
-    style: _Style,
-    columns: list[float],
-    rows: list[float],
-    width: float,
-    height: float,
-) -> None:
-    """Windows centred at every crossing of `columns` and `rows`, all alike."""
+def _windows(sketch: Sketch, rng: np.random.Generator, style: _Style, columns: list[float], rows: list[float],
+        width: float, height: float) -> None:
+    """Windows centered at every crossing of `columns` and `rows`, all alike."""
     shutters, flowers, cross = chance(rng, 0.3), chance(rng, 0.3), chance(rng, 0.75)
     w, h = width / 2, height / 2
     for x in columns:
         for y in rows:
             if shutters:
-                sketch.add(
-                    style.door,
-                    box(x - 1.75 * w, y - h, x - w, y + h),
-                    box(x + w, y - h, x + 1.75 * w, y + h),
-                    shade=0.15,
-                )
+                sketch.add(style.door, box(x - 1.75 * w, y - h, x - w, y + h), box(x + w, y - h, x + 1.75 * w, y + h),
+                    shade=0.15)
             sketch.add(style.trim, box(x - 1.2 * w, y - 1.18 * h, x + 1.2 * w, y + 1.18 * h))
             sketch.add(style.glass, box(x - w, y - h, x + w, y + h), shade=0.35)
             if cross:
-                sketch.add(
-                    style.trim, box(x - 0.1 * w, y - h, x + 0.1 * w, y + h), box(x - w, y - 0.1 * h, x + w, y + 0.1 * h)
-                )
+                sketch.add(style.trim, box(x - 0.1 * w, y - h, x + 0.1 * w, y + h),
+                    box(x - w, y - 0.1 * h, x + w, y + 0.1 * h))
             if flowers:
                 sketch.add((134, 92, 64), box(x - 1.25 * w, y + h, x + 1.25 * w, y + 1.45 * h))
                 blooms = [ellipse(x + k * 0.5 * w, y + 0.95 * h, 0.3 * w, 0.28 * h) for k in (-2, -1, 0, 1, 2)]
@@ -241,9 +195,5 @@ def _garden(sketch: Sketch, rng: np.random.Generator, left: float, right: float)
     if chance(rng, 0.4):
         leaf = pick(rng, LEAF[:5])
         x = left + 0.05 if chance(rng, 0.5) else right - 0.05
-        sketch.add(
-            leaf,
-            *(ellipse(x + dx, 0.95, 0.06, 0.05) for dx in (-0.06, 0.0, 0.06)),
-            ellipse(x, 0.91, 0.06, 0.05),
-            shade=0.4,
-        )
+        sketch.add(leaf, *(ellipse(x + dx, 0.95, 0.06, 0.05) for dx in (-0.06, 0.0, 0.06)),
+            ellipse(x, 0.91, 0.06, 0.05), shade=0.4)

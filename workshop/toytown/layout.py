@@ -1,23 +1,32 @@
-"""Where the things of a picture stand, and which of them can still be seen."""
+"""Where the things of an image stand, and which of them can still be seen."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from minircnn.datasets.toytown import CLASSES
-from workshop.toytown.backdrop import Backdrop
+from minircnn.datasets.toytown import CLASSES, SUBTYPES
+from workshop.toytown import balloon, car, cat, house, person, tree
+from workshop.toytown.background import Backdrop
 from workshop.toytown.distractors import sketch_distractor
-from workshop.toytown.objects import sketch_object
-from workshop.toytown.palette import chance
+from workshop.toytown.paint import chance, choose
 from workshop.toytown.render import Light, Sprite, render
+from workshop.toytown.sketch import Sketch
 
 MIN_VISIBLE_SHARE = 0.35
-"""An object must show at least this share of its pixels, counted with those outside the picture …"""
+"""An object must show at least this share of its pixels, counted with those outside the image …"""
 MIN_VISIBLE_PIXELS = 40
-"""… and at least this many of them in a picture of 128 × 128; else it is taken out before anything is painted."""
+"""… and at least this many of them in an image of 128 × 128; else it is taken out before anything is painted."""
 SCALE = (20.0, 90.0)
-"""Length of the longer side of a whole object in a picture of 128 × 128."""
+"""Length of the longer side of a whole object in an image of 128 × 128."""
 _BALLOON = CLASSES.index("balloon")
+_SKETCHES = {
+    "person": person.sketch_person,
+    "car": car.sketch_car,
+    "cat": cat.sketch_cat,
+    "tree": tree.sketch_tree,
+    "house": house.sketch_house,
+    "balloon": balloon.sketch_balloon,
+}
 _COUNT_ODDS = (0.1, 0.16, 0.22, 0.22, 0.17, 0.13)  # of 1 … 6 objects
 
 
@@ -27,7 +36,7 @@ class Thing:
 
     Attributes:
         sprite: what it looks like.
-        x, y: column and row of the sprite's upper left corner; may lie outside the picture.
+        x, y: column and row of the sprite's upper left corner; may lie outside the image.
         depth: 0 is far, 1 is near; near things cover far ones.
         label: 1..6, or 0 for a thing of no class.
         subtype: index into `objects.SUBTYPES`; -1 for a thing of no class.
@@ -44,27 +53,34 @@ class Thing:
 
     @property
     def full_area(self) -> int:
-        """Pixels of the whole object, were nothing in front of it and the picture large enough."""
+        """Pixels of the whole object, were nothing in front of it and the image large enough."""
         return int((self.sprite.alpha >= 0.5).sum())
 
     def mask(self, size: int) -> np.ndarray:
-        """The pixels that belong to it in a picture of (size, size), bool, as if it were alone."""
+        """The pixels that belong to it in an image of (size, size), bool, as if it were alone."""
         mask = np.zeros((size, size), bool)
         window, part = self.overlap(size)
         mask[window] = self.sprite.alpha[part] >= 0.5
         return mask
 
     def overlap(self, size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the picture that it lies on, and the part of its sprite that lies there."""
+        """The part of the image that it lies on, and the part of its sprite that lies there."""
         return overlap(self.x, self.y, self.sprite.size, size)
 
 
 def overlap(x: int, y: int, sprite: tuple[int, int], size: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a sprite of (height, width) at (x, y) meets a picture of (size, size): (rows, columns) of each."""
+    """Where a sprite of (height, width) at (x, y) meets an image of (size, size): (rows, columns) of each."""
     height, width = sprite
     top, bottom = min(max(y, 0), size), min(max(y + height, 0), size)
     left, right = min(max(x, 0), size), min(max(x + width, 0), size)
     return (slice(top, bottom), slice(left, right)), (slice(top - y, bottom - y), slice(left - x, right - x))
+
+
+def sketch_object(rng: np.random.Generator, label: int) -> tuple[Sketch, int]:
+    """One object of class `label` (1..6) and its sub-type, an index into `SUBTYPES`."""
+    name = CLASSES[label]
+    subtype = choose(rng, [one for one in SUBTYPES if one.startswith(f"{name}/")])
+    return _SKETCHES[name](rng, subtype.split("/")[1]), SUBTYPES.index(subtype)
 
 
 def arrange(rng: np.random.Generator, backdrop: Backdrop, size: int, light: Light) -> list[Thing]:
@@ -146,7 +162,7 @@ def without_hidden(things: list[Thing], size: int) -> list[Thing]:
     """Take out the object that can be seen least, until each that is left can be seen well enough to be asked for.
 
     One at a time, for with each that goes, more is seen of those behind it. What is taken out is never painted: no
-    picture holds an object that its annotations do not name.
+    image holds an object that its annotations do not name.
     """
     least_pixels = MIN_VISIBLE_PIXELS * (size / 128) ** 2
     while True:

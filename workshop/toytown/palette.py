@@ -1,21 +1,14 @@
-"""The colours of Toy Town.
+"""The colors of Toy Town.
 
-Colours are `(red, green, blue)` with floats in 0..255. The lists are chosen by eye so that pictures stay cheerful
-whatever is drawn from them; every pick is jittered, so no two objects share a colour exactly.
+Colors are `(red, green, blue)` with floats in 0..255. The lists are chosen by eye so that images stay cheerful
+whatever is drawn from them; every pick is jittered, so no two objects share a color exactly.
 """
 
-import colorsys
-from collections.abc import Sequence
-from typing import TypeVar
+Color = tuple[float, float, float]
 
-import numpy as np
-
-Colour = tuple[float, float, float]
-T = TypeVar("T")
-
-INK: Colour = (38.0, 34.0, 44.0)
-WHITE: Colour = (248.0, 246.0, 240.0)
-CREAM: Colour = (247.0, 233.0, 205.0)
+INK: Color = (38.0, 34.0, 44.0)
+WHITE: Color = (248.0, 246.0, 240.0)
+CREAM: Color = (247.0, 233.0, 205.0)
 
 SKIN = [(255, 222, 190), (246, 200, 158), (230, 176, 128), (198, 138, 92), (148, 94, 60), (98, 63, 42)]
 HAIR = [(42, 32, 30), (84, 52, 32), (136, 84, 42), (224, 182, 96), (178, 74, 36), (190, 188, 186), (242, 236, 224)]
@@ -53,44 +46,4 @@ BRIGHT = [
     (128, 84, 178), (234, 104, 156), (250, 244, 230), (52, 64, 116),
 ]  # fmt: skip
 GLASS = [(176, 212, 226), (150, 190, 212), (120, 152, 176), (96, 116, 140)]
-LAMP: Colour = (255.0, 224.0, 140.0)
-
-
-def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """One of `options`, all equally likely."""
-    return options[int(rng.integers(len(options)))]
-
-
-def chance(rng: np.random.Generator, probability: float) -> bool:
-    """True with the given probability."""
-    return bool(rng.random() < probability)
-
-
-def pick(rng: np.random.Generator, colours: Sequence[Colour], amount: float = 12.0) -> Colour:
-    """One of `colours`, each channel moved by up to `amount`."""
-    return jitter(rng, choose(rng, colours), amount)
-
-
-def jitter(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
-    """`colour` with brightness and each channel moved by up to about `amount`."""
-    together = rng.uniform(-amount, amount)
-    red, green, blue = (min(255.0, max(0.0, c + together + rng.uniform(-amount, amount) / 2)) for c in colour)
-    return red, green, blue
-
-
-def any_colour(rng: np.random.Generator) -> Colour:
-    """A colour of any hue, neither black nor glaring."""
-    red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.85), rng.uniform(0.4, 1.0))
-    return 255.0 * red, 255.0 * green, 255.0 * blue
-
-
-def scaled(colour: Colour, factor: float) -> Colour:
-    """`colour` made darker (`factor` < 1) or lighter (`factor` > 1), kept in 0..255."""
-    red, green, blue = (min(255.0, max(0.0, c * factor)) for c in colour)
-    return red, green, blue
-
-
-def mixed(one: Colour, other: Colour, share: float) -> Colour:
-    """`one` with `share` (0..1) of it replaced by `other`."""
-    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
-    return red, green, blue
+LAMP: Color = (255.0, 224.0, 140.0)

@@ -1,7 +1,7 @@
 """Photographs for backgrounds: those in scikit-image's wheel that may be used freely and show no object of our classes.
 
 Left out: astronaut, camera (a person), chelsea (a cat), because an unlabelled person or cat would be punished as a
-wrong detection; moon, page and the motorcycles, because no licence is stated for them; drawings, and pictures too small
+wrong detection; moon, page and the motorcycles, because no license is stated for them; drawings, and images too small
 to crop.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from workshop.toytown.palette import any_colour, mixed
+from workshop.toytown.paint import any_color, mixed
 
 _LARGEST = 720  # longer side in memory; the retina is stored at 1411 pixels, far more than a crop can show
 
@@ -26,14 +26,14 @@ class Photograph:
         file: its name in the folder `data` of scikit-image.
         title: what it shows.
         source: who made it or where scikit-image has it from.
-        licence: as scikit-image's documentation states it.
+        license: as scikit-image's documentation states it.
         held_out: never shown in train, only in val and test, so that they ask for more than memory.
     """
 
     file: str
     title: str
     source: str
-    licence: str
+    license: str
     held_out: bool = False
 
 
@@ -59,7 +59,7 @@ HELD_OUT_PHOTOGRAPHS = tuple(name for name, p in PHOTOGRAPHS.items() if p.held_o
 
 @cache
 def load_photograph(name: str) -> Image.Image:
-    """The photograph called `name` as an RGB picture. Read from scikit-image's wheel; nothing is ever downloaded.
+    """The photograph called `name` as an RGB image. Read from scikit-image's wheel; nothing is ever downloaded.
 
     Raises:
         FileNotFoundError: if the installed scikit-image does not carry the file.
@@ -68,15 +68,15 @@ def load_photograph(name: str) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: this scikit-image does not carry it; install scikit-image from its wheel")
     with Image.open(path) as image:
-        picture = image.convert("RGB")
-    picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
-    return picture
+        photograph = image.convert("RGB")
+    photograph.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    return photograph
 
 
 def crop_photograph(rng: np.random.Generator, name: str, size: int, tint: bool = True) -> np.ndarray:
     """A random square crop of a photograph, (size, size, 3) float32 in 0..255; half of them are mirrored.
 
-    With `tint`, grey photographs take on a random, quiet colour.
+    With `tint`, gray photographs take on a random, quiet color.
     """
     photograph = load_photograph(name)
     shorter = min(photograph.size)
@@ -87,6 +87,6 @@ def crop_photograph(rng: np.random.Generator, name: str, size: int, tint: bool =
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
     if tint and np.array_equal(pixels[..., 0], pixels[..., 2]):
-        colour = np.asarray(mixed((235.0, 225.0, 210.0), any_colour(rng), rng.uniform(0.1, 0.8)), np.float32)
-        pixels = pixels * (colour / colour.mean())
+        color = np.asarray(mixed((235.0, 225.0, 210.0), any_color(rng), rng.uniform(0.1, 0.8)), np.float32)
+        pixels = pixels * (color / color.mean())
     return pixels

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from workshop.toytown.palette import Colour
+from workshop.toytown.palette import Color
 from workshop.toytown.sketch import Outline, Shape, Sketch
 
 SUPERSAMPLE = 4
@@ -16,7 +16,7 @@ _MARGIN = 2  # transparent pixels around the object, so that the filter has some
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from: the same for every object of a picture.
+    """Where the light comes from: the same for every object of an image.
 
     Attributes:
         x: -1 (from the left) to 1 (from the right).
@@ -39,11 +39,11 @@ class Sprite:
     """A painted object.
 
     Attributes:
-        colour: (h, w, 3) float32 in 0..255, already multiplied by alpha.
+        color: (h, w, 3) float32 in 0..255, already multiplied by alpha.
         alpha: (h, w) float32 in 0..1.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray
 
     @property
@@ -63,7 +63,7 @@ class _Frame:
         return [o @ self.matrix + self.offset for o in outlines]
 
     def sketch_grid(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
-        """The sketch coordinates of the pixel centres of a window, each (h, w)."""
+        """The sketch coordinates of the pixel centers of a window, each (h, w)."""
         inverse = np.linalg.inv(self.matrix).astype(np.float32)
         x = (np.arange(window[2]) + (window[0] + 0.5 - self.offset[0])).astype(np.float32)[None, :]
         y = (np.arange(window[3]) + (window[1] + 0.5 - self.offset[1])).astype(np.float32)[:, None]
@@ -76,7 +76,7 @@ def render(sketch: Sketch, longest: float, light: Light, mirror: bool = False, t
     Args:
         sketch: the object.
         longest: length of the longer side of its box in pixels.
-        light: the light of the picture. It does not turn with the object.
+        light: the light of the image. It does not turn with the object.
         mirror: exchange left and right.
         tilt: clockwise rotation in radians.
     """
@@ -85,14 +85,14 @@ def render(sketch: Sketch, longest: float, light: Light, mirror: bool = False, t
     pen = ImageDraw.Draw(canvas)
     for shape in sketch.shapes:
         if shape.paint.pattern is None and not shape.shade and shape.clip is None and shape.paint.opacity == 1:
-            _draw_flat(pen, frame.pixels(shape.outlines), shape.paint.colour)
+            _draw_flat(pen, frame.pixels(shape.outlines), shape.paint.color)
         else:
             _fill(canvas, shape, frame, light)
-    # RGBa is multiplied by alpha: colours of transparent pixels must not bleed into the edge.
+    # RGBa is multiplied by alpha: colors of transparent pixels must not bleed into the edge.
     small = canvas.convert("RGBa").resize((width // SUPERSAMPLE, height // SUPERSAMPLE), Image.Resampling.HAMMING)
     pixels = np.asarray(small, np.float32)
-    colour, alpha = pixels[..., :3], pixels[..., 3] / 255
-    return Sprite(colour * _relief(alpha, light)[..., None], alpha)
+    color, alpha = pixels[..., :3], pixels[..., 3] / 255
+    return Sprite(color * _relief(alpha, light)[..., None], alpha)
 
 
 def _fit(sketch: Sketch, longest: float, mirror: bool, tilt: float) -> tuple[_Frame, tuple[int, int]]:
@@ -121,7 +121,7 @@ def _fill(canvas: Image.Image, shape: Shape, frame: _Frame, light: Light) -> Non
         return
     flat = shape.paint.pattern is None and shape.clip is None and shape.paint.opacity == 1
     if flat and min(size) < 3 * SUPERSAMPLE:  # too small for anyone to see the light on it
-        _draw_flat(ImageDraw.Draw(canvas), outlines, shape.paint.colour)
+        _draw_flat(ImageDraw.Draw(canvas), outlines, shape.paint.color)
         return
     window = (left, top, *size)
     mask = _mask(outlines, window, round(255 * shape.paint.opacity))
@@ -130,15 +130,15 @@ def _fill(canvas: Image.Image, shape: Shape, frame: _Frame, light: Light) -> Non
         mask = ImageChops.multiply(mask, _mask(clip, window, 255))
         bounds = _bounds(clip)
     lighting = _lighting(window, bounds, shape, light) if shape.shade else None
-    _paste(canvas, shape.paint.colour, lighting, window, mask)
+    _paste(canvas, shape.paint.color, lighting, window, mask)
     if shape.paint.pattern is not None and shape.paint.accent is not None:
         weight = shape.paint.weight(*frame.sketch_grid(window))  # (h, w) in 0..1
         accent = Image.fromarray((weight * np.float32(255)).astype(np.uint8))
         _paste(canvas, shape.paint.accent, lighting, window, ImageChops.multiply(mask, accent))
 
 
-def _draw_flat(pen: ImageDraw.ImageDraw, outlines: list[np.ndarray], colour: Colour) -> None:
-    fill = (*(round(c) for c in colour), 255)
+def _draw_flat(pen: ImageDraw.ImageDraw, outlines: list[np.ndarray], color: Color) -> None:
+    fill = (*(round(c) for c in color), 255)
     for outline in outlines:
         pen.polygon(outline.ravel().tolist(), fill=fill)
 
@@ -152,16 +152,16 @@ def _bounds(outlines: list[np.ndarray]) -> tuple[float, float, float, float]:
 
 def _paste(
     canvas: Image.Image,
-    colour: Colour,
+    color: Color,
     lighting: np.ndarray | None,
     window: Window,
     mask: Image.Image,
 ) -> None:
-    """Lay a colour, lit by `lighting`, on the canvas where the mask is white."""
+    """Lay a color, lit by `lighting`, on the canvas where the mask is white."""
     if lighting is None:
-        canvas.paste((*(round(c) for c in colour), 255), window[:2], mask)
+        canvas.paste((*(round(c) for c in color), 255), window[:2], mask)
         return
-    lit = np.minimum(lighting[..., None] * np.asarray(colour, np.float32), 255).astype(np.uint8)
+    lit = np.minimum(lighting[..., None] * np.asarray(color, np.float32), 255).astype(np.uint8)
     canvas.paste(Image.fromarray(lit).resize(window[2:], Image.Resampling.NEAREST), window[:2], mask)
 
 

@@ -1,4 +1,4 @@
-"""Whole pictures: background, objects with their shadows, and what a camera adds."""
+"""Whole images: background, objects with their shadows, and what a camera adds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from workshop.toytown.backdrop import Backdrop, paint_backdrop
+from workshop.toytown.background import Backdrop, paint_backdrop
 from workshop.toytown.layout import Thing, arrange, overlap, visible_masks
-from workshop.toytown.palette import chance
+from workshop.toytown.paint import chance
 from workshop.toytown.photographs import PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import Light
 
@@ -18,14 +18,14 @@ _SIZES = (32, 1024)
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it; G objects, far ones first.
+    """A image and what is in it; G objects, far ones first.
 
     Attributes:
         image: (S, S, 3) uint8.
         labels: (G,) int64, 1..6.
         subtypes: (G,) int64, indices into `SUBTYPES`.
         masks: (G, S, S) bool: the visible pixels. They do not overlap.
-        full_areas: (G,) int64: pixels of each whole object, hidden ones and those outside the picture included.
+        full_areas: (G,) int64: pixels of each whole object, hidden ones and those outside the image included.
         background: name of the background, such as "photograph/coffee" or "landscape/sunset".
     """
 
@@ -41,8 +41,8 @@ def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_
     """Paint the scene that belongs to a seed.
 
     Args:
-        seed: a whole number from 0; the same seed gives the same picture.
-        size: side of the picture in pixels, 32 to 1024; everything in it grows alike.
+        seed: a whole number from 0; the same seed gives the same image.
+        size: side of the image in pixels, 32 to 1024; everything in it grows alike.
         photographs: names of the photographs that may serve as background, keys of `PHOTOGRAPHS`; empty for
             landscapes only.
 
@@ -90,11 +90,11 @@ def compose(rng: np.random.Generator, backdrop: Backdrop, things: list[Thing], l
             _drop_shadow(image, thing, light, strength)
         window, part = thing.overlap(len(image))
         alpha = thing.sprite.alpha[part][..., None]
-        colour = thing.sprite.colour[part] * backdrop.tint
+        color = thing.sprite.color[part] * backdrop.tint
         if backdrop.haze is not None:
             haze = 0.32 * (1 - thing.depth) ** 2
-            colour = colour * (1 - haze) + backdrop.haze * (haze * alpha)
-        image[window] = image[window] * (1 - alpha) + colour
+            color = color * (1 - haze) + backdrop.haze * (haze * alpha)
+        image[window] = image[window] * (1 - alpha) + color
     return develop(rng, image)
 
 
@@ -122,7 +122,7 @@ def _ground_shadow(image: np.ndarray, thing: Thing, light: Light, strength: floa
 
 
 def _drop_shadow(image: np.ndarray, thing: Thing, light: Light, strength: float) -> None:
-    """The shadow that a paper figure throws on the picture it is glued to."""
+    """The shadow that a paper figure throws on the image it is glued to."""
     margin = 6
     alpha = np.pad(np.round(thing.sprite.alpha * 255).astype(np.uint8), margin)
     reach = 0.03 * max(thing.sprite.size) + 1
@@ -143,7 +143,7 @@ def _darken(image: np.ndarray, shadow: np.ndarray, x: int, y: int, strength: flo
 
 
 def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What a camera adds: exposure, colour cast, vignette, blur and noise. (S, S, 3) floats to uint8."""
+    """What a camera adds: exposure, color cast, vignette, blur and noise. (S, S, 3) floats to uint8."""
     size = len(image)
     gain = rng.uniform(0.88, 1.12) * (1 + rng.uniform(-0.08, 0.08, 3))
     image = image * gain.astype(np.float32)
@@ -157,6 +157,6 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         image = np.asarray(blurred, np.float32)
     noise = rng.standard_normal((size, size, 3), dtype=np.float32)
     if chance(rng, 0.5):
-        noise = noise[..., :1]  # grain, as of film, without colour
+        noise = noise[..., :1]  # grain, as of film, without color
     image = image + noise * np.float32(rng.uniform(0.5, 4.5))
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

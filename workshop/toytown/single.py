@@ -10,18 +10,17 @@ from joblib import Parallel, delayed
 from minircnn.course.one_object import SIDE
 from minircnn.datasets.toytown import CLASSES
 from minircnn.files import sha256, write_atomically
-from workshop.toytown.backdrop import paint_backdrop
+from workshop.toytown.background import paint_backdrop
 from workshop.toytown.build import encoded
 from workshop.toytown.distractors import sketch_distractor
-from workshop.toytown.layout import Thing
-from workshop.toytown.objects import sketch_object
-from workshop.toytown.palette import chance
+from workshop.toytown.layout import Thing, sketch_object
+from workshop.toytown.paint import chance
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import Light, render
 from workshop.toytown.scene import SIZE, check_request, compose
 
 FRAME = (0.6, 0.9)
-"""The longer side of the object as a share of the picture's."""
+"""The longer side of the object as a share of the image's."""
 FIRST_SEED = {"train": 10_000_000, "val": 20_000_000}
 SHEETS = {  # file and encoding: 64 is a multiple of 8, so no tile of the JPEG depends on another; val is lossless
     "train": (2000, "train.jpg", {"format": "JPEG", "quality": 88, "subsampling": 0, "optimize": True}),
@@ -34,11 +33,11 @@ CAT = 12
 def paint_single(
     seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_PHOTOGRAPHS
 ) -> tuple[np.ndarray, int, int]:
-    """Paint the one-object picture that belongs to a seed.
+    """Paint the one-object image that belongs to a seed.
 
     Args:
-        seed: a whole number from 0; the same seed gives the same picture.
-        size: side of the picture in pixels, 32 to 1024.
+        seed: a whole number from 0; the same seed gives the same image.
+        size: side of the image in pixels, 32 to 1024.
         photographs: names of the photographs that may serve as background.
 
     Returns:
@@ -53,13 +52,13 @@ def paint_single(
 
 
 def paint_framed(rng: np.random.Generator, size: int, photographs: Sequence[str]) -> tuple[Thing, np.ndarray]:
-    """The object in its place, and the finished picture."""
+    """The object in its place, and the finished image."""
     light = Light.random(rng)
     backdrop = paint_backdrop(rng, size, light, photographs)
     things = []
     if chance(rng, 0.4):
         sprite = render(sketch_distractor(rng)[0], size * rng.uniform(0.15, 0.35), light, chance(rng, 0.5))
-        side = rng.choice([-0.1, 0.85]) * size  # beside the object, partly outside the picture
+        side = rng.choice([-0.1, 0.85]) * size  # beside the object, partly outside the image
         things.append(
             Thing(sprite, round(side - sprite.size[1] / 3), int(rng.integers(0, size // 2)), 0.5, 0, -1, False)
         )

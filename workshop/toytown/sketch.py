@@ -1,7 +1,7 @@
 """A sketch: the list of shapes that make one object, back to front, in units of its own.
 
 Nothing is drawn here. Because the whole object is known before the first pixel, `render` can turn, mirror and scale it
-exactly and give the canvas just the room it needs. x grows to the right, y downwards, as in pictures.
+exactly and give the canvas just the room it needs. x grows to the right, y downwards, as in images.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from workshop.toytown.palette import Colour
-from workshop.toytown.pattern import Paint
+from workshop.toytown.paint import Paint
+from workshop.toytown.palette import Color
 
 Point = tuple[float, float]
 Outline = np.ndarray  # (N, 2) corners of a closed polygon
@@ -46,7 +46,7 @@ class Sketch:
 
     def add(
         self,
-        fill: Paint | Colour,
+        fill: Paint | Color,
         *outlines: Outline,
         shade: float = 0.0,
         ball: bool = False,

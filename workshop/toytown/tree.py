@@ -1,49 +1,26 @@
 """Trees: broadleaf, conifer, poplar and palm, through the seasons."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from workshop.toytown.palette import (
-    BARK,
-    BRIGHT,
-    LEAF,
-    NEEDLE,
-    WHITE,
-    chance,
-    choose,
-    mixed,
-    pick,
-    scaled,
-)
+from workshop.toytown.paint import chance, choose, mixed, pick, scaled
+from workshop.toytown.palette import BARK, BRIGHT, LEAF, NEEDLE, WHITE
 from workshop.toytown.sketch import Sketch, ellipse, limb, polygon, smooth, star
 
-SUBTYPES = ("broadleaf", "conifer", "poplar", "palm")
+# fmt: off
+# Outlines are rows of points: with a point a line nobody would see them.
 
 
 def sketch_tree(rng: np.random.Generator, subtype: str) -> Sketch:
-    """One tree; `subtype` is one of `SUBTYPES`. The ground is y = 1, the top about y = 0, the trunk at x = 0."""
+    """One tree. The ground is y = 1, the top about y = 0, the trunk at x = 0."""
     sketch = Sketch()
-    draw: dict[str, Callable[[Sketch, np.random.Generator], None]] = {
-        "broadleaf": _broadleaf,
-        "conifer": _conifer,
-        "poplar": _poplar,
-        "palm": _palm,
-    }
-    draw[subtype](sketch, rng)
+    {"broadleaf": _broadleaf, "conifer": _conifer, "poplar": _poplar, "palm": _palm}[subtype](sketch, rng)
     return sketch
 
 
 def _trunk(sketch: Sketch, rng: np.random.Generator, top: float, width: float) -> None:
     lean = rng.uniform(-0.03, 0.03)
-    outline = smooth(
-        (-0.8 * width, 1.0),
-        (-0.5 * width, 0.93),
-        (lean - 0.35 * width, top),
-        (lean + 0.35 * width, top),
-        (0.5 * width, 0.93),
-        (0.8 * width, 1.0),
-    )
+    outline = smooth((-0.8 * width, 1.0), (-0.5 * width, 0.93), (lean - 0.35 * width, top), (lean + 0.35 * width, top),
+        (0.5 * width, 0.93), (0.8 * width, 1.0))
     sketch.add(pick(rng, BARK), outline, shade=0.5)
 
 
@@ -51,7 +28,7 @@ def _broadleaf(sketch: Sketch, rng: np.random.Generator) -> None:
     half, low = rng.uniform(0.27, 0.42), rng.uniform(0.58, 0.72)
     width = rng.uniform(0.07, 0.12)
     _trunk(sketch, rng, 0.4, width)
-    bark = sketch.shapes[0].paint.colour
+    bark = sketch.shapes[0].paint.color
     for side in (-1, 1):
         sketch.add(scaled(bark, 0.9), *limb([(0, low + 0.08), (side * half * 0.5, low - 0.12)], 0.05, 0.025))
     leaf = pick(rng, LEAF)
@@ -64,19 +41,16 @@ def _broadleaf(sketch: Sketch, rng: np.random.Generator) -> None:
     blobs = [ellipse(x, y, size * half, size * tall * rng.uniform(0.9, 1.15)) for x, y in ring]
     crown = sketch.add(leaf, ellipse(0, middle, 0.75 * half, 0.75 * tall), *blobs, shade=0.5)
     tint = mixed(leaf, (255, 244, 170), 0.3)
-    for x, y in ring:  # tufts: a crescent of light on each, by laying the leaf colour over a lighter blob
+    for x, y in ring:  # tufts: a crescent of light on each, by laying the leaf color over a lighter blob
         x, y = 0.8 * x, middle + 0.8 * (y - middle)
         sketch.add(tint, ellipse(x, y, 0.32 * half, 0.3 * tall), clip=crown, shade=0.5)
         sketch.add(leaf, ellipse(x, y + 0.07 * tall, 0.33 * half, 0.3 * tall), clip=crown, shade=0.5)
     speck = choose(rng, ["leaves", "leaves", "fruit", "blossom"])
-    colour = {
-        "leaves": scaled(leaf, 0.86),
-        "fruit": pick(rng, BRIGHT),
-        "blossom": mixed(WHITE, (240, 170, 190), rng.uniform(0, 0.7)),
-    }[speck]
+    color = {"leaves": scaled(leaf, 0.86), "fruit": pick(rng, BRIGHT),
+        "blossom": mixed(WHITE, (240, 170, 190), rng.uniform(0, 0.7))}[speck]
     radius = {"leaves": 0.013, "fruit": 0.024, "blossom": 0.017}[speck]
     spots = rng.uniform(-0.85, 0.85, (int(rng.integers(8, 22)), 2)) * (half, tall) + (0, middle)
-    sketch.add(colour, *(ellipse(x, y, radius, radius) for x, y in spots), clip=crown, shade=0.15)
+    sketch.add(color, *(ellipse(x, y, radius, radius) for x, y in spots), clip=crown, shade=0.15)
 
 
 def _conifer(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -100,8 +74,8 @@ def _conifer(sketch: Sketch, rng: np.random.Generator) -> None:
             cap = [(0.0, top - 0.01), *edge]
             sketch.add(WHITE, polygon(*cap), clip=layer, shade=0.15)
         if lights:
-            colours = [pick(rng, BRIGHT) for _ in range(3)]
-            for i, c in enumerate(colours):
+            colors = [pick(rng, BRIGHT) for _ in range(3)]
+            for i, c in enumerate(colors):
                 sketch.add(c, ellipse(wide * (i - 1) * 0.55, y - 0.05, 0.02, 0.02))
     if lights:
         sketch.add((250, 208, 80), star(0, 0.0, 0.06))
@@ -113,21 +87,17 @@ def _poplar(sketch: Sketch, rng: np.random.Generator) -> None:
     leaf = pick(rng, LEAF[:8])
     widest = rng.uniform(0.4, 0.65)
     heights = np.linspace(0.08, low - 0.1, 8)
-    reach = half * np.where(
-        heights < widest, (heights / widest) ** 0.7, 1 - 0.5 * ((heights - widest) / (low - widest)) ** 2
-    )
-    tufts = [
-        ellipse(rng.uniform(-0.12, 0.12) * half, y, r * rng.uniform(0.9, 1.08), 0.11)
-        for y, r in zip(heights, reach, strict=True)
-    ]
+    reach = half * np.where(heights < widest, (heights / widest) ** 0.7,
+        1 - 0.5 * ((heights - widest) / (low - widest)) ** 2)
+    tufts = [ellipse(rng.uniform(-0.12, 0.12) * half, y, r * rng.uniform(0.9, 1.08), 0.11) for y,
+        r in zip(heights, reach, strict=True)]
     crown = sketch.add(leaf, *tufts, polygon((0, 0), (0.4 * half, 0.16), (-0.4 * half, 0.16)), shade=0.6)
     for _ in range(int(rng.integers(6, 12))):
         y = rng.uniform(0.12, low - 0.08)
         x = rng.uniform(-0.7, 0.7) * half
-        colour = scaled(leaf, choose(rng, [0.82, 1.15]))
-        sketch.add(
-            colour, smooth((x, y), (x + 0.025, y + 0.04), (x, y + 0.11), (x - 0.025, y + 0.04), steps=3), clip=crown
-        )
+        color = scaled(leaf, choose(rng, [0.82, 1.15]))
+        sketch.add(color, smooth((x, y), (x + 0.025, y + 0.04), (x, y + 0.11), (x - 0.025, y + 0.04), steps=3),
+            clip=crown)
 
 
 def _palm(sketch: Sketch, rng: np.random.Generator) -> None:
@@ -137,11 +107,8 @@ def _palm(sketch: Sketch, rng: np.random.Generator) -> None:
     bark = pick(rng, BARK[:4])
     trunk = sketch.add(bark, *limb(stem, 0.1, 0.075, 0.06), shade=0.4)
     for y in np.arange(0.36, 0.98, 0.075):
-        sketch.add(
-            scaled(bark, 0.8),
-            smooth((-0.3, y), (lean / 2, y + 0.02), (0.3, y), (lean / 2, y + 0.035), steps=3),
-            clip=trunk,
-        )
+        sketch.add(scaled(bark, 0.8), smooth((-0.3, y), (lean / 2, y + 0.02), (0.3, y), (lean / 2, y + 0.035), steps=3),
+            clip=trunk)
     leaf = pick(rng, [LEAF[0], LEAF[1], LEAF[2], LEAF[3], LEAF[9]])
     sketch.add(scaled(leaf, 0.85), ellipse(top[0], top[1] - 0.03, 0.1, 0.06))
     count = int(rng.integers(7, 10))

@@ -1,15 +1,59 @@
-"""What a shape is filled with: a colour, or two colours in a pattern.
+"""Random choices, colors mixed from others, and what a shape is filled with: a color, or two in a pattern.
 
 A pattern is a function of the sketch's own coordinates `u` (right) and `v` (down), so it turns and shrinks with its
-object. Each returns a weight in 0..1: the share of the second colour.
+object. Each returns a weight in 0..1: the share of the second color.
 """
 
-from collections.abc import Callable
+import colorsys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from workshop.toytown.palette import Colour
+from workshop.toytown.palette import Color
+
+T = TypeVar("T")
+
+
+def choose(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of `options`, all equally likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def chance(rng: np.random.Generator, probability: float) -> bool:
+    """True with the given probability."""
+    return bool(rng.random() < probability)
+
+
+def pick(rng: np.random.Generator, colors: Sequence[Color], amount: float = 12.0) -> Color:
+    """One of `colors`, each channel moved by up to `amount`."""
+    return jitter(rng, choose(rng, colors), amount)
+
+
+def jitter(rng: np.random.Generator, color: Color, amount: float) -> Color:
+    """`color` with brightness and each channel moved by up to about `amount`."""
+    together = rng.uniform(-amount, amount)
+    red, green, blue = (min(255.0, max(0.0, c + together + rng.uniform(-amount, amount) / 2)) for c in color)
+    return red, green, blue
+
+
+def any_color(rng: np.random.Generator) -> Color:
+    """A color of any hue, neither black nor glaring."""
+    red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.85), rng.uniform(0.4, 1.0))
+    return 255.0 * red, 255.0 * green, 255.0 * blue
+
+
+def scaled(color: Color, factor: float) -> Color:
+    """`color` made darker (`factor` < 1) or lighter (`factor` > 1), kept in 0..255."""
+    red, green, blue = (min(255.0, max(0.0, c * factor)) for c in color)
+    return red, green, blue
+
+
+def mixed(one: Color, other: Color, share: float) -> Color:
+    """`one` with `share` (0..1) of it replaced by `other`."""
+    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
+    return red, green, blue
 
 
 @dataclass(frozen=True)
@@ -17,16 +61,16 @@ class Paint:
     """A fill.
 
     Attributes:
-        colour: the colour, or the pattern's ground.
-        accent: the pattern's second colour.
+        color: the color, or the pattern's ground.
+        accent: the pattern's second color.
         pattern: a key of `PATTERNS`, or None for a plain fill.
         pitch: distance between repeats, in sketch units.
         angle: turn of the pattern in radians.
         opacity: 1 covers what lies below, 0 is invisible.
     """
 
-    colour: Colour
-    accent: Colour | None = None
+    color: Color
+    accent: Color | None = None
     pattern: str | None = None
     pitch: float = 0.1
     angle: float = 0.0

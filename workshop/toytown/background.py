@@ -1,34 +1,79 @@
-"""Painted landscapes: a sky, hills and a ground that is textured with a photograph of grass or gravel."""
+"""What lies behind the objects of an image: a crop of a photograph, or a painted landscape.
 
+A landscape has a sky, hills and a ground that is textured with a photograph of grass or gravel.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from workshop.toytown.palette import WHITE, Colour, chance, choose, jitter, mixed, scaled
-from workshop.toytown.photographs import load_photograph
+from workshop.toytown.paint import chance, choose, jitter, mixed, scaled
+from workshop.toytown.palette import WHITE, Color
+from workshop.toytown.photographs import crop_photograph, load_photograph
 from workshop.toytown.render import SUPERSAMPLE, Light
+
+_LANDSCAPE_SHARE = 0.45
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """A background.
+
+    Attributes:
+        image: (size, size, 3) float32 in 0..255.
+        name: "photograph/…" or "landscape/…".
+        horizon: where the ground begins, in pixels from the top; None where there is no ground.
+        tint: what the light of the place does to white, (3,) in 0..1; objects are multiplied by it.
+        haze: color of the air between the eye and distant objects, or None.
+    """
+
+    image: np.ndarray
+    name: str
+    horizon: float | None
+    tint: np.ndarray
+    haze: np.ndarray | None
+
+
+def paint_backdrop(rng: np.random.Generator, size: int, light: Light, photographs: Sequence[str]) -> Backdrop:
+    """A background of `size` pixels; a photograph, if it is one, comes from those named."""
+    if not photographs or chance(rng, _LANDSCAPE_SHARE):
+        name = choose(rng, list(MOODS))
+        mood = MOODS[name]
+        image, horizon = paint_landscape(rng, mood, size, light)
+        return Backdrop(
+            image, f"landscape/{name}", horizon, np.asarray(mood.tint, np.float32), np.asarray(mood.bottom, np.float32)
+        )
+    name = choose(rng, photographs)
+    image = crop_photograph(rng, name, size)
+    image = np.clip(image * rng.uniform(0.8, 1.15) + rng.uniform(-12, 24), 0, 255)
+    # A little of the photograph's own color falls on the objects, so that they belong to it.
+    mean = image.mean(axis=(0, 1))
+    tint = 1 - 0.16 * (1 - mean / np.asarray(WHITE, np.float32))
+    ground = rng.uniform(0.1, 0.5) * size if chance(rng, 0.5) else None
+    return Backdrop(image, f"photograph/{name}", ground, tint.astype(np.float32), None)
 
 
 @dataclass(frozen=True)
 class Mood:
-    """The colours of a time of day or a place.
+    """The colors of a time of day or a place.
 
     Attributes:
         top, bottom: the sky, from above to the horizon.
         hills: the furthest range; nearer ones turn towards `ground`.
         ground: what the objects stand on.
         tint: what white looks like in this light, 0..1 for each channel.
-        disc: colour of the sun or the moon.
+        disc: color of the sun or the moon.
         stars: whether they are out.
     """
 
-    top: Colour
-    bottom: Colour
-    hills: Colour
-    ground: Colour
-    tint: Colour
-    disc: Colour
+    top: Color
+    bottom: Color
+    hills: Color
+    ground: Color
+    tint: Color
+    disc: Color
     stars: bool = False
 
 
@@ -88,12 +133,12 @@ def _sky(rng: np.random.Generator, mood: Mood, large: int, horizon: float) -> Im
     return Image.fromarray(column.astype(np.uint8)[:, None, :]).resize((large, large), Image.Resampling.NEAREST)
 
 
-def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour) -> None:
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_rgb(colour))
+def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, color: Color) -> None:
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_rgb(color))
 
 
-def _rgb(colour: Colour) -> tuple[int, int, int]:
-    red, green, blue = (round(c) for c in colour)
+def _rgb(color: Color) -> tuple[int, int, int]:
+    red, green, blue = (round(c) for c in color)
     return red, green, blue
 
 
@@ -102,9 +147,9 @@ def _cloud(pen: ImageDraw.ImageDraw, rng: np.random.Generator, mood: Mood, large
     width = large * rng.uniform(0.06, 0.14)
     radii = width * np.array([0.2, 0.32, 0.45, 0.34, 0.22]) * rng.uniform(0.8, 1.2, 5)
     puffs = [(x + width * 0.5 * k, y - 0.7 * float(r), float(r)) for k, r in zip((-2, -1, 0, 1, 2), radii, strict=True)]
-    for lower, colour in ((0.1, mixed(mood.bottom, mood.top, 0.12)), (0.0, mixed(mood.bottom, WHITE, 0.75))):
+    for lower, color in ((0.1, mixed(mood.bottom, mood.top, 0.12)), (0.0, mixed(mood.bottom, WHITE, 0.75))):
         for px, py, radius in puffs:
-            _disc(pen, px, py + lower * width, radius, colour)
+            _disc(pen, px, py + lower * width, radius, color)
 
 
 def _hills(pen: ImageDraw.ImageDraw, rng: np.random.Generator, mood: Mood, large: int, horizon: float) -> None:
@@ -112,11 +157,11 @@ def _hills(pen: ImageDraw.ImageDraw, rng: np.random.Generator, mood: Mood, large
     x = np.linspace(0, large, 33)
     for k in range(count):
         near = (k + 1) / (count + 1)
-        colour = jitter(rng, mixed(mixed(mood.hills, mood.bottom, 0.35 * (1 - near)), mood.ground, 0.5 * near), 6)
+        color = jitter(rng, mixed(mixed(mood.hills, mood.bottom, 0.35 * (1 - near)), mood.ground, 0.5 * near), 6)
         height = large * rng.uniform(0.04, 0.16) * (1.2 - near)
         waves = sum(np.sin(x / large * f + rng.uniform(0, 6.3)) / f**0.5 for f in rng.uniform(2, 16, 3))
         ridge = horizon - height * (1 + 0.45 * np.asarray(waves))
-        pen.polygon([*zip(x.tolist(), ridge.tolist(), strict=True), (large, large), (0, large)], fill=_rgb(colour))
+        pen.polygon([*zip(x.tolist(), ridge.tolist(), strict=True), (large, large), (0, large)], fill=_rgb(color))
 
 
 def _ground(rng: np.random.Generator, mood: Mood, size: int, horizon: float) -> np.ndarray:
@@ -141,7 +186,7 @@ def _receding(rng: np.random.Generator, name: str, size: int, horizon: float) ->
     """A photograph of a texture, laid down on the ground and seen in perspective: (size, size, 1), 0..255."""
     photograph = load_photograph(name)
     eye = 0.2 * size  # how quickly the ground recedes: at the horizon all is 1 + (size - horizon) / eye times smaller
-    far = rng.uniform(0.75, 0.98) * photograph.width / size  # photograph pixels for one picture pixel, at the horizon
+    far = rng.uniform(0.75, 0.98) * photograph.width / size  # photograph pixels for one image pixel, at the horizon
     length = rng.uniform(0.55, 0.98) * photograph.height
     middle = photograph.width / 2
     # PERSPECTIVE: source x = (a X + b Y + c) / (g X + h Y + 1), source y = (d X + e Y + f) / (g X + h Y + 1).
@@ -157,7 +202,7 @@ def _receding(rng: np.random.Generator, name: str, size: int, horizon: float) ->
     return np.asarray(seen, np.float32)[..., None]
 
 
-def _path(rng: np.random.Generator, image: np.ndarray, colour: Colour, horizon: float) -> None:
+def _path(rng: np.random.Generator, image: np.ndarray, color: Color, horizon: float) -> None:
     """A winding path from the lower edge to the horizon, painted into `image`."""
     size = len(image)
     y = np.arange(size, dtype=np.float32)
@@ -171,4 +216,4 @@ def _path(rng: np.random.Generator, image: np.ndarray, colour: Colour, horizon: 
     inside = (
         np.clip(half[:, None] - np.abs(np.arange(size)[None, :] - middle[:, None]) + 0.5, 0, 1) * (depth > 0)[:, None]
     )
-    image += (np.asarray(colour, np.float32) - image) * (0.8 * inside[..., None])
+    image += (np.asarray(color, np.float32) - image) * (0.8 * inside[..., None])
