@@ -42,7 +42,9 @@ def project(tmp_path_factory):
     project.close()
 
 
+@pytest.mark.nightly
 def test_without_a_bug_all_are_green(project):
+    """Here, too. In the project itself every run of the tests says so."""
     tests = sorted({test for mutant in PLANTED for test in mutant.tests})
     result = run(project, tests)
     assert result["failures"] == {} and result["status"] == pytest.ExitCode.OK

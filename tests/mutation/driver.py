@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 SLOW = ("torchvision.transforms.v2", "torchvision.models.detection", "sklearn.svm", "nbformat", "hypothesis")
+SLOW += ("torch._dynamo", "scipy.ndimage", "skimage.segmentation", "matplotlib.pyplot", "typer.testing")
 FORKS = sys.platform == "linux"
 OUTPUT = "output.txt"  # what pytest printed last, in the folder
 PATIENCE = 300  # seconds for the tests of one line; a mutant may loop for ever
@@ -46,7 +47,9 @@ def run_tests(tests: list[str], answer: Path) -> None:
             else the exception, and ``package`` where minircnn was imported from.
     """
     listener = Listener()
-    options = ["-q", "-x", "-p", "no:cacheprovider", "--rootdir", "."]
+    # Nothing but what the tests need, for each line starts pytest anew.
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--rootdir", "."]
+    options += ["-o", "addopts=--doctest-modules --import-mode=importlib"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # hypothesis, a plugin, is there before pytest
     status = pytest.main([*options, *tests], plugins=[listener])
     package = getattr(sys.modules.get("minircnn"), "__file__", "")
@@ -71,7 +74,7 @@ def fork(tests: list[str], answer: Path) -> None:
 
 def start_afresh(tests: list[str], answer: Path) -> None:
     """Calls :func:`run_tests` in a new interpreter."""
-    command = [sys.executable, "-B", __file__, ".", json.dumps(tests)]
+    command = [sys.executable, __file__, ".", json.dumps(tests)]
     with Path(OUTPUT).open("wb") as output, contextlib.suppress(subprocess.TimeoutExpired):
         subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
 
@@ -80,7 +83,7 @@ def main() -> None:
     """Answers lines, or, with tests as a second argument, runs them here."""
     os.chdir(sys.argv[1])
     answer = Path("answer.json").absolute()
-    sys.dont_write_bytecode = True
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if len(sys.argv) > 2:
         run_tests(json.loads(sys.argv[2]), answer)
         return
@@ -92,6 +95,7 @@ def main() -> None:
         answer.unlink(missing_ok=True)
         (fork if FORKS else start_afresh)(json.loads(line), answer)
         print(answer.read_text() if answer.exists() else "null", flush=True)
+    os._exit(0)  # without what libraries that were never used say in the end
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """A copy of the project in which bugs may be planted, and a process that runs its tests (driver.py)."""
 
+import compileall
 import json
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,8 @@ class Project:
         for name in ("minircnn", "workshop", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
+        # Bytecode that is checked by a hash: by time and size, a file that changes twice in a second seems the same.
+        compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         # What this very run of pytest, or of coverage, tells its own processes must not reach the other one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
         self.process = subprocess.Popen(
