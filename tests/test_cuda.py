@@ -27,8 +27,7 @@ from minircnn.pooling import roi_align, roi_pool, warp_regions
 from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
 from tests.fast_rcnn.conftest import CLASSES, TINY
 from tests.mask_rcnn import conftest as small_mask_rcnn
-from tests.training import test_faster_rcnn as faster
-from tests.training import test_mask_rcnn as mask
+from tests.training import test_recipes as recipes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 GPU = "cuda"
@@ -196,9 +195,9 @@ def train_on(device, options, **changes):
     """A training of six batches."""
     train = ToyTown("train", masks=False)
     samples = [(image.to(torch.get_default_dtype()), target) for image, target in (train[i] for i in range(8))]
-    settings = replace(faster.SETTINGS, iterations=6, **changes)
-    network = faster.network().to(device)
-    return train_faster_rcnn(network, samples, train.classes, settings, rpn=faster.RPN, quiet=True, **options)
+    settings = replace(recipes.SETTINGS, iterations=6, **changes)
+    network = recipes.network().to(device)
+    return train_faster_rcnn(network, samples, train.classes, settings, rpn=recipes.RPN, quiet=True, **options)
 
 
 @pytest.mark.usefixtures("double_precision")
@@ -243,15 +242,15 @@ def stopped_and_taken_up_again(tmp_path, monkeypatch, **changes):
 def test_mixed_precision_learns_nearly_the_same():
     train = ToyTown("train")
     samples = [train[index] for index in range(8)]
-    settings = replace(mask.SETTINGS, iterations=40)
+    settings = replace(recipes.SETTINGS, iterations=40)
     exact, mixed = (
         train_mask_rcnn(
-            mask.network().to(GPU),
+            recipes.network().to(GPU),
             samples,
             train.classes,
             replace(settings, mixed_precision=half),
-            rpn=mask.RPN,
-            heads=mask.HEADS,
+            rpn=recipes.RPN,
+            heads=recipes.MASK_HEADS,
             quiet=True,
         )[1]
         for half in (False, True)

@@ -155,7 +155,10 @@ def test_names_as_long_as_a_file_system_takes(tmp_path, name):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a limit of the size of files")
 def test_a_full_disk_names_the_file(tmp_path):
-    for write in (lambda path: write_atomically(path, b"x"), lambda path: Log(path).write(1, 0.1, {"a": 1.0})):
+    for write in (
+        lambda path: write_atomically(path, b"x"),
+        lambda path: Log(path).write({"iteration": 1}, {}, {}),
+    ):
         with pytest.raises(OSError) as caught:
             write(Path("/dev/full"))
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")

@@ -228,7 +228,7 @@ def rcnn_losses(one):
 
 
 def batch_of(one):
-    batch = draw_batch(0, [(IMAGE, target()), (IMAGE, one)], None, pictures=2, seed=0)
+    batch = draw_batch(0, [(IMAGE, target()), (IMAGE, one)], None, images_per_batch=2, seed=0)
     read = sorted(batch.targets, key=lambda t: len(t["labels"]))[-1]
     return {name: read[name].float().sum() for name in ("boxes", "labels", "masks", "iscrowd")}
 
@@ -272,7 +272,7 @@ def test_fractions_are_found_before_a_mirrored_image_hides_them():
     samples = [(IMAGE, target(boxes=torch.tensor(BOXES) / W))]
     for iteration in range(4):  # mirrored or not
         with pytest.raises(ValueError, match=r"samples\[0\] \(image_id 7\): boxes\[0\] .* fractions"):
-            draw_batch(iteration, samples, None, pictures=1, seed=0)
+            draw_batch(iteration, samples, None, images_per_batch=1, seed=0)
 
 
 def test_checked_samples_read_when_asked():

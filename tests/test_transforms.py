@@ -177,7 +177,7 @@ def test_what_is_no_image_is_refused(image, message):
         Transform().batch([torch.zeros(3, 4, 4), image])
     target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     with pytest.raises(ValueError, match=r"^the image of samples\[0\] must " + message):
-        draw_batch(0, [(image, target)], None, pictures=1, seed=0, augmentation=Augmentation(color_jitter=0.1))
+        draw_batch(0, [(image, target)], None, images_per_batch=1, seed=0, augmentation=Augmentation(color_jitter=0.1))
 
 
 def test_no_image_at_all_is_refused():

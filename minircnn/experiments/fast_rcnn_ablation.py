@@ -111,7 +111,7 @@ def learn_boxes_alone(model: FastRCNN, train: Data, settings: FastRCNNTrainingSe
     model.requires_grad_(False)
     box_layer = model.roi_heads.box_predictor["bbox_pred"].requires_grad_(True)
     model.roi_heads.config = RoIConfig()
-    joint = joint_losses(model, train.samples, train.proposals, settings)
+    joint = joint_losses(model, train.samples, settings, train.proposals)
     fit(
         model,
         lambda iteration: {"loss_box_reg": joint(iteration)["loss_box_reg"]},

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
-from minircnn.cache import module_fingerprint
 from minircnn.datasets import open_data
 from minircnn.datasets.coins import Coins
 from minircnn.datasets.squares import RandomSquares
@@ -38,8 +37,7 @@ from minircnn.mask_rcnn import (
     mask_rcnn_alexnet,
 )
 from minircnn.targets import Sample
-from minircnn.training import MaskRCNNTrainingSettings
-from minircnn.training.faster_rcnn import learn_everything
+from minircnn.training import MaskRCNNTrainingSettings, train_jointly
 
 RESULTS = RESULTS_FOLDER / "fine_tuning.json"
 SURE = 0.5  # a detection that is more probable than this counts as found
@@ -200,8 +198,7 @@ def fine_tune(
     heads = replace(task.heads, pool_size=network.config.pool5_size)
     torch.manual_seed(settings.seed)
     model = mask_rcnn_alexnet(network, classes, replace(task.rpn, anchor_sizes=(sizes,)), heads)
-    model.transform = replace(model.transform, min_size=settings.min_size)
-    history = learn_everything(model, squares, settings, module_fingerprint(network), save=lambda _: None, quiet=quiet)
+    history = train_jointly(model, squares, settings, quiet=quiet)
     seconds = process_time() - before
     shorter = min(min(image.shape[1:]) for image, _ in test)
     model.transform = replace(model.transform, min_size=round(shorter * task.enlarged))

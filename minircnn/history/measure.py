@@ -17,7 +17,7 @@ from minircnn.history.detectors import Generation, count_parameters
 from minircnn.history.stages import STAGES, Trace, all_by_stages
 from minircnn.mask_rcnn import binary_masks
 from minircnn.pooling import roi_align, roi_pool
-from minircnn.training.batches import Samples
+from minircnn.training import Samples
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 

@@ -22,12 +22,12 @@ from minircnn.training import (
     FastRCNNTrainingSettings,
     LoopSettings,
     MaskRCNNTrainingSettings,
+    Samples,
     fit,
     train_fast_rcnn,
     train_faster_rcnn,
     train_mask_rcnn,
 )
-from minircnn.training.batches import Samples
 
 _JOINT = {
     "fast_rcnn": (train_fast_rcnn, FastRCNNTrainingSettings),

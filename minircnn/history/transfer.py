@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.pooling import warp_regions
-from minircnn.training.batches import Samples
+from minircnn.training import Samples
 
 
 def naming_accuracy(train: Samples, test: Samples, classes: Sequence[str]) -> dict[str, float]:

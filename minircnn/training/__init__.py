@@ -1,19 +1,25 @@
-"""How the networks of this course learn: the loop that all share, and what each of them is taught."""
+"""How the networks of this course are trained: the loop that all share, and a recipe for each detector."""
 
-from minircnn.training.batches import Augmentation, Batch, draw_batch
-from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, joint_losses, train_fast_rcnn
-from minircnn.training.faster_rcnn import (
+from minircnn.training.batches import Augmentation, Batch, Samples, draw_batch
+from minircnn.training.checkpoints import Log
+from minircnn.training.loop import LoopSettings, fit, is_main, main_first, processes, rank, share, world_size
+from minircnn.training.recipes import (
     FasterRCNNTrainingSettings,
+    FastRCNNTrainingSettings,
+    FineTuningSettings,
+    JointTrainingSettings,
+    MaskRCNNTrainingSettings,
+    RCNNTrainingSettings,
+    fine_tune,
+    joint_losses,
     proposals_of,
     train_alternating,
+    train_fast_rcnn,
     train_faster_rcnn,
+    train_jointly,
+    train_mask_rcnn,
+    train_rcnn,
 )
-from minircnn.training.joint import JointTrainingSettings, train_jointly
-from minircnn.training.log import Log
-from minircnn.training.loop import LoopSettings, fit
-from minircnn.training.mask_rcnn import FineTuningSettings, MaskRCNNTrainingSettings, fine_tune, train_mask_rcnn
-from minircnn.training.parallel import is_main, main_first, processes, rank, share, world_size
-from minircnn.training.rcnn import RCNNTrainingSettings, train_rcnn
 
 __all__ = [
     "Augmentation",
@@ -26,6 +32,7 @@ __all__ = [
     "LoopSettings",
     "MaskRCNNTrainingSettings",
     "RCNNTrainingSettings",
+    "Samples",
     "draw_batch",
     "fine_tune",
     "fit",

@@ -1,5 +1,6 @@
-"""The state of an unfinished run in a file, from which it goes on as if it had not been interrupted."""
+"""What a training leaves in files: its state, from which an interrupted run goes on, and a log of its losses."""
 
+import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.utils.data import Subset
 from minircnn import cache
 from minircnn.cache import fingerprint
 from minircnn.datasets import Part
-from minircnn.files import sha256, write_atomically
+from minircnn.files import naming, sha256, write_atomically
 from minircnn.weights import WeightsError, load_into, read_torch
 
 
@@ -27,7 +28,7 @@ def describe_data(
         proposals: of each image, where they are given.
     """
     annotations = [fingerprint(*_annotation(samples, index)) for index in range(len(samples))]
-    about = {"pictures": len(samples), "classes": tuple(classes), "annotations": fingerprint(*annotations)}
+    about = {"images": len(samples), "classes": tuple(classes), "annotations": fingerprint(*annotations)}
     return {**about, "proposals": fingerprint(*proposals)} if len(proposals) else about
 
 
@@ -58,7 +59,7 @@ class Checkpoint:
     Args:
         path: of the file.
         model: what learns.
-        optimiser: its optimiser, which remembers the gradients of iterations before.
+        optimizer: its optimizer, which remembers the gradients of iterations before.
         scaler: of the gradients, with what it has learned about them; empty without mixed precision.
         run: what the run depends on: numbers and words by name. A run with another one does not go on from the file.
 
@@ -70,13 +71,13 @@ class Checkpoint:
         self,
         path: Path,
         model: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer,
         scaler: "torch.amp.GradScaler",  # in quotes: its name only since PyTorch 2.3
         run: dict[str, Any],
     ) -> None:
         self.path, self.run = path, run
         self.totals: list[float] = []
-        self._model, self._optimiser, self._scaler = model, optimiser, scaler
+        self._model, self._optimizer, self._scaler = model, optimizer, scaler
 
     def save(self, iteration: int) -> None:
         """Replaces the file, in one step, by the state after so many iterations."""
@@ -85,7 +86,7 @@ class Checkpoint:
             "settings": self.run,
             "totals": self.totals,
             "model": self._model.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
         }
         buffer = io.BytesIO()
@@ -93,7 +94,7 @@ class Checkpoint:
         write_atomically(self.path, buffer.getvalue())
 
     def load(self) -> int:
-        """Puts the file's state into model, optimiser and scaler, if it is of this run.
+        """Puts the file's state into model, optimizer and scaler, if it is of this run.
 
         Returns:
             The iteration to go on with, counted from 0.
@@ -109,7 +110,7 @@ class Checkpoint:
                 if fingerprint(*_parts(state)) != stated:
                     raise ValueError("not as it was written")
                 self._scaler.load_state_dict(state["scaler"])
-                self._optimiser.load_state_dict(state["optimiser"])
+                self._optimizer.load_state_dict(state["optimizer"])
                 load_into(self._model, state["model"], path)  # last, and all or nothing
                 self.totals = state["totals"]
                 return state["iteration"]
@@ -121,3 +122,67 @@ class Checkpoint:
         texts = (f"{name!s:.80} {before.get(name)!s:.200} → {self.run.get(name)!s:.200}" for name in names[:5])
         changed = ", ".join([*texts, *([f"{len(names) - 5} more"] if len(names) > 5 else [])])
         raise WeightsError(f"{path}: begun with other settings ({changed}); give the same, or start without resume")
+
+
+class Log:
+    """A CSV file of a training, one row for each iteration: ``tail -F`` shows each as soon as it is written.
+
+    Numbers have nine digits, enough for a 32-bit float. What a row lacks, such as the numbers of an evaluation, is
+    empty.
+
+    Args:
+        path: of the file. It is not touched before the first row.
+        start: iterations that a resumed run has behind it: rows of later ones are dropped, and the new ones follow.
+            With 0 the file is replaced.
+    """
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        self.path, self._start = path, start
+        self._columns: list[str] = []  # as in the file, once it is ours
+
+    def write(self, row: Mapping[str, float], losses: Mapping[str, float], evaluation: Mapping[str, float]) -> None:
+        """Add a row.
+
+        Args:
+            row: the first columns: ``"iteration"``, counted from 1, and whatever else each row has.
+            losses: by name, the same names in each row.
+            evaluation: numbers by name, or none.
+
+        Raises:
+            ValueError: the file that a resumed run goes on with has other columns, or is damaged.
+        """
+        cells = {name: f"{value:.9g}" for name, value in {**row, **losses, **evaluation}.items()}
+        ours = bool(self._columns)
+        before, rows = (self._columns, []) if ours else self._resumed([*row, *losses])
+        columns = list(dict.fromkeys([*before, *evaluation]))
+        if ours and columns == before:
+            with naming(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, columns, lineterminator="\n").writerow(cells)
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*(self._read()[1] if ours else rows), cells])
+        write_atomically(self.path, text.getvalue().encode())
+        self._columns = columns
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        if not self.path.is_file():  # a pipe or a device keeps nothing
+            return [], []
+        with self.path.open(encoding="utf-8", errors="replace", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            return list(reader.fieldnames or []), list(reader)
+
+    def _resumed(self, names: list[str]) -> tuple[list[str], list[dict[str, str]]]:
+        """Columns and rows of a file that is gone on with. Its last row may have been cut short: it does not count."""
+        header, rows = self._read() if self._start else ([], [])
+        kept, advice = [], "give the log another name, or start without resume"
+        if header and header[: len(names)] != names:
+            has, wanted = ",".join(header), ",".join(names)
+            raise ValueError(f"{self.path}: has the columns {has}, but this run writes {wanted}; {advice}")
+        for row in rows:
+            if not row["iteration"].isdecimal():
+                raise ValueError(f"{self.path}: damaged at {','.join(row.values())!r:.40}; {advice}")
+            if len(kept) < int(row["iteration"]) <= self._start:
+                kept.append(row)
+        return header or names, kept

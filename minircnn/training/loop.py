@@ -1,28 +1,38 @@
-"""The training loop: draw a batch, compute losses, step, and be able to go on after an interruption.
+"""The training loop, in one process or several: draw a batch, compute losses, step, and go on after an interruption.
 
-What an iteration does depends on the seed and on the number of the iteration alone: the loop seeds torch anew before
-each. So a run that was interrupted and taken up again gives the same losses as one that was not.
+What an iteration does depends on the seed, the iteration and the process alone, since the loop seeds torch before each.
+So a run that was interrupted and resumed gives the same losses as one that was not.
+
+``torchrun --nproc-per-node 2 -m minircnn …`` starts several processes, each with a part of every batch. This is
+DistributedDataParallel in its ordinary sense: each process averages its losses over its own images, and the gradients
+are averaged over the processes.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from minircnn.training.checkpoints import Checkpoint
-from minircnn.training.log import Log
-from minircnn.training.parallel import averages, is_main, rank, wait_for_all, with_average_gradients
+from minircnn.training.checkpoints import Checkpoint, Log
 from minircnn.weights import WeightsError
 
+T = TypeVar("T")
+Losses = Callable[[int], dict[str, Tensor]]  # of an iteration, by name
 _OVERFLOWS = 20  # steps in a row that mixed precision may skip; while it finds its scale it skips a few
-
 _GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # the second until PyTorch 2.2
+# How long a process waits for another. The main one may compute proposals for hours meanwhile, and nobody needs this
+# limit to learn of a failure: torchrun ends all processes when one has failed.
+_PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -34,12 +44,14 @@ class LoopSettings:
         learning_rate: at its highest.
         warmup: share of the iterations in which the learning rate rises from 0.
         weight_decay: of AdamW.
-        clip: the longest gradient, over all parameters together; longer ones are shortened to it.
+        clip: gradients are clipped to this norm, over all parameters together.
         seed: of everything that is drawn at random.
-        schedule: how the learning rate falls after the warm-up: "cosine", to 0 in the end, or "step", at the
-            milestones. Fast R-CNN (section 2.3) takes 30k iterations at 0.001 and then 10k at 0.0001: a step at 0.75.
-        milestones: shares of the iterations after each of which the "step" schedule divides the rate by 10.
-        mixed_precision: compute the losses in 16 bits where that does no harm, which an NVIDIA GPU does faster.
+        schedule: how the learning rate falls after the warm-up: "cosine", to 0 in the end, or "step", to a tenth after
+            three quarters: Fast R-CNN (section 2.3) takes 30k iterations at 0.001 and then 10k at 0.0001.
+        mixed_precision: compute the losses in 16 bits where that is safe, which an NVIDIA GPU does faster.
+
+    Raises:
+        ValueError: a value is out of its range.
     """
 
     iterations: int
@@ -49,23 +61,16 @@ class LoopSettings:
     clip: float = 5.0
     seed: int = 0
     schedule: str = "cosine"
-    milestones: tuple[float, ...] = (0.75,)
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses numbers that mean nothing."""
+        """Validate the settings."""
         if self.iterations < 1 or not 0 <= self.warmup < 1 or not self.learning_rate > 0:
             raise ValueError(
                 f"iterations must be at least 1, warmup in [0, 1), learning_rate positive, but this is {self}"
             )
         if self.schedule not in ("cosine", "step"):
             raise ValueError(f'schedule must be "cosine" or "step", not {self.schedule!r}')
-        ascending = list(self.milestones) == sorted(set(self.milestones))
-        if not ascending or not all(0 < share < 1 for share in self.milestones):
-            raise ValueError(
-                f"milestones must be shares of the iterations in (0, 1), each larger than the one before, "
-                f"such as (0.5, 0.75), not {self.milestones}"
-            )
 
     def rate(self, iteration: int) -> float:
         """The learning rate of an iteration, counted from 0, as a share of the highest."""
@@ -73,13 +78,13 @@ class LoopSettings:
         if iteration < rising:
             return (iteration + 1) / (rising + 1)
         if self.schedule == "step":
-            return 0.1 ** sum(iteration >= round(share * self.iterations) for share in self.milestones)
+            return 0.1 if iteration >= 0.75 * self.iterations else 1.0
         return 0.5 * (1 + math.cos(math.pi * (iteration - rising) / (self.iterations - rising)))
 
 
 def fit(
     model: nn.Module,
-    losses: Callable[[int], dict[str, Tensor]],
+    losses: Losses,
     settings: LoopSettings,
     *,
     groups: Sequence[dict[str, Any]] | None = None,
@@ -89,32 +94,28 @@ def fit(
     replaces: Path | None = None,
     about: Mapping[str, Any] | None = None,
     log: Path | None = None,
-    evaluate: Callable[[], dict[str, float]] | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
     quiet: bool | None = None,
 ) -> list[dict[str, float]]:
-    """Trains a model, alone or in each of several processes (see :mod:`minircnn.training.parallel`).
-
-    Under several processes ``losses`` is called in each of them, on images of its own, and the gradients are averaged,
-    as DistributedDataParallel does. torch's global generator is seeded by seed, iteration and process.
+    """Train a model with AdamW.
 
     Args:
-        model: is put into training mode and changed.
-        losses: gives the losses of iteration i by name, from a batch that it draws with torch's global generator (or
-            from i); their sum is made smaller.
+        model: is changed, and in training mode afterwards.
+        losses: gives the losses of iteration i by name; their sum is minimized. It draws with torch's global generator,
+            or from i. Each process calls it, for images of its own.
         settings: how long and how fast.
         groups: of parameters, each with a factor ``"scale"`` of the learning rate; by default all with 1.
-        checkpoint: a file in which the state is kept from time to time, and at the end. None: none is kept.
+        checkpoint: a file for the state of the run, written every ``checkpoint_every`` iterations and at the end.
         checkpoint_every: iterations between two.
         resume: go on where ``checkpoint`` stands, if there is such a file.
-        replaces: a file that the caller is going to replace by what was learned. If it is there, it is worth more than
-            a training that ended no better than it began: whose sum of losses, as a mean over the last tenth of the
-            iterations (at least one), is not below that over the first tenth.
-        about: what else the run depends on, such as its data: numbers and words by name. It is kept in the checkpoint,
-            and a run with another one does not go on from there.
-        log: a CSV file that gets a row for each iteration; see :class:`minircnn.training.log.Log`.
-        evaluate: measures the model, which is in evaluation mode then, without gradients, and gives numbers by name.
-            Of several processes the main one calls it.
+        replaces: a file that the caller is going to replace. If it is there, a training that ended no better than it
+            began raises: the mean of its total loss over the last tenth of the iterations must be below that over the
+            first tenth.
+        about: what else the run depends on, such as its data, by name. A checkpoint of another run is refused.
+        log: a CSV file that gets a row for each iteration; see :class:`minircnn.training.Log`.
+        evaluate: measures the model, in evaluation mode and without gradients, and gives numbers by name. Of several
+            processes the main one calls it.
         evaluate_every: iterations between two evaluations; the last is at the end. None: no other.
         quiet: no progress bar. None: none where the output is not a terminal.
 
@@ -124,59 +125,105 @@ def fit(
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
-        WeightsError: the checkpoint is damaged or of a run with other settings; or what would be replaced is to stay.
+        WeightsError: the checkpoint is damaged or of another run, or what would be replaced is kept.
         FloatingPointError: a loss or its gradient is not finite. The parameters are as before that iteration.
     """
     if checkpoint_every < 1 or (evaluate_every is not None and evaluate_every < 1):
         raise ValueError(f"must be at least 1: checkpoint_every {checkpoint_every}, evaluate_every {evaluate_every}")
-    optimiser = _optimiser(model, groups, settings)
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    precision, scaler = _precision(settings.mixed_precision, parameters[0].device)
+    step = _Step(model, losses, settings, groups or [{"params": list(model.parameters()), "scale": 1.0}])
     run = {**asdict(settings), **(about or {})}
-    state = Checkpoint(checkpoint, model, optimiser, scaler, run) if checkpoint else None
-    replaced = replaces is not None and replaces.exists()  # asked now: in the end another process may have written it
+    state = Checkpoint(checkpoint, model, step.optimizer, step.scaler, run) if checkpoint else None
     start = state.load() if state and resume and checkpoint.is_file() else 0
-    losses = with_average_gradients(model, losses)
-    record = _Record(
-        model=model,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every or settings.iterations,
-        log=Log(log, start, evaluated=evaluate is not None) if log else None,
-        checkpoint=state,
-        checkpoint_every=checkpoint_every,
-        totals=state.totals if state else [],
-        bar=tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch"),
-    )
-    overflows, patience = 0, _OVERFLOWS if settings.mixed_precision else 1
+    replaced = replaces is not None and replaces.exists()  # asked now: later another process may have written it
+    totals, table, history, shown = state.totals if state else [], Log(log, start) if log else None, [], {}
+    bar = tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch")
     model.train()
-    with record.bar:
+    with bar:
         for iteration in range(start, settings.iterations):
-            torch.manual_seed(seed_of(settings.seed, iteration))
-            rate = settings.learning_rate * settings.rate(iteration)
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["scale"]
-            with precision:
-                found = averages(own := losses(iteration))
-            optimiser.zero_grad()
-            scaler.scale(sum(own.values())).backward()
-            scaler.unscale_(optimiser)
-            length = float(nn.utils.clip_grad_norm_(parameters, settings.clip))
-            overflows = 0 if math.isfinite(length) else overflows + 1
-            if not math.isfinite(sum(found.values())) or overflows >= patience:
-                what = f"{found}, gradient of length {length:.3g}"
-                raise FloatingPointError(f"iteration {iteration}: {what}: try a lower learning rate")
-            scaler.step(optimiser)  # without mixed precision: optimiser.step()
-            scaler.update()
-            record.add(iteration + 1, rate, found)
+            rate, found = step(iteration)
+            done, last, numbers = iteration + 1, iteration + 1 == settings.iterations, {}
+            if evaluate and is_main() and (last or (evaluate_every and done % evaluate_every == 0)):
+                numbers = _evaluated(model, evaluate, found)
+            history.append({**found, **numbers})
+            totals.append(sum(found.values()))
+            bar.update()
+            shown |= {name: f"{value:.3f}" for name, value in history[-1].items()}
+            bar.set_postfix(shown, refresh=False)
+            if table and is_main():  # before the checkpoint, so that the log has all that a checkpoint has behind it
+                table.write({"iteration": done, "learning_rate": rate, "total": totals[-1]}, found, numbers)
+            if state and is_main() and (last or done % checkpoint_every == 0):
+                state.save(done)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
     if replaced:
-        _check_better(record.totals, replaces)
-    return record.history
+        _check_better(totals, replaces)
+    return history
 
 
-def seed_of(seed: int, iteration: int) -> int:
-    """The seed of torch's global generator in an iteration in this process."""
-    return seed * 1_000_003 + iteration + rank() * 1_000_000_007
+class _Step:
+    """One iteration: losses, backward pass, clipped gradients, AdamW; the scaler does nothing in 32 bits."""
+
+    def __init__(
+        self, model: nn.Module, losses: Losses, settings: LoopSettings, groups: Sequence[dict[str, Any]]
+    ) -> None:
+        self.settings, self.overflows = settings, 0
+        groups = [{**group, "lr": settings.learning_rate * group["scale"]} for group in groups]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.precision, self.scaler = _precision(settings.mixed_precision, self.parameters[0].device)
+        self.losses = losses if world_size() == 1 else DistributedDataParallel(_Module(model, losses))
+
+    def __call__(self, iteration: int) -> tuple[float, dict[str, float]]:
+        """The learning rate, and the losses before the step."""
+        settings = self.settings
+        torch.manual_seed(settings.seed * 1_000_003 + iteration + rank() * 1_000_000_007)
+        rate = settings.learning_rate * settings.rate(iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        with self.precision:
+            own = self.losses(iteration)
+        found = averages(own)
+        self.optimizer.zero_grad()
+        self.scaler.scale(sum(own.values())).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip))
+        self.overflows = 0 if math.isfinite(norm) else self.overflows + 1
+        if not math.isfinite(sum(found.values())) or self.overflows >= (_OVERFLOWS if settings.mixed_precision else 1):
+            what = f"{found}, gradient of norm {norm:.3g}"
+            raise FloatingPointError(f"iteration {iteration}: {what}: try a lower learning rate")
+        self.scaler.step(self.optimizer)  # without mixed precision: optimizer.step()
+        self.scaler.update()
+        return rate, found
+
+
+class _Module(nn.Module):
+    """The losses as a module that holds the model, as DistributedDataParallel needs them."""
+
+    def __init__(self, model: nn.Module, losses: Losses) -> None:
+        super().__init__()
+        self.model, self.forward = model, losses
+
+
+def _precision(mixed: bool, device: torch.device) -> tuple[AbstractContextManager, "torch.amp.GradScaler"]:
+    """Where losses are computed, and what keeps gradients in the range of 16 bits; both do nothing unless ``mixed``."""
+    if mixed and device.type != "cuda":
+        raise ValueError(
+            f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; move it to cuda, or leave it out"
+        )
+    return torch.autocast("cuda", torch.float16) if mixed else nullcontext(), _GradScaler(enabled=mixed)
+
+
+def _evaluated(
+    model: nn.Module, evaluate: Callable[[Any], dict[str, float]], losses: dict[str, float]
+) -> dict[str, float]:
+    model.eval()
+    try:
+        with torch.no_grad():
+            numbers = {name: float(value) for name, value in evaluate(model).items()}
+    finally:
+        model.train()
+    if twice := losses.keys() & numbers.keys():
+        raise ValueError(f"evaluate gives a number of the name of a loss: {', '.join(twice)}; rename one")
+    return numbers
 
 
 def _check_better(totals: list[float], path: Path) -> None:
@@ -190,70 +237,119 @@ def _check_better(totals: list[float], path: Path) -> None:
         )
 
 
-def _optimiser(
-    model: nn.Module, groups: Sequence[dict[str, Any]] | None, settings: LoopSettings
-) -> torch.optim.Optimizer:
-    groups = groups or [{"params": list(model.parameters()), "scale": 1.0}]
-    return torch.optim.AdamW(
-        [{**group, "lr": settings.learning_rate * group["scale"]} for group in groups],
-        weight_decay=settings.weight_decay,
-    )
+# --------------------------------------------------------------------------------------------------- several processes
 
 
-def _precision(mixed: bool, device: torch.device) -> tuple[AbstractContextManager, "torch.amp.GradScaler"]:
-    """In what to compute losses, and what keeps gradients in the range of 16 bits; both do nothing unless ``mixed``."""
-    if mixed and device.type != "cuda":
+@contextmanager
+def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
+    """Join the processes that torchrun has started, if it has, and leave them at the end.
+
+    Args:
+        device: where the model is to be: "cpu", or "cuda", of which each process takes a GPU of its own. One process
+            takes any.
+
+    Yields:
+        The device of this process.
+
+    Raises:
+        ValueError: several processes on another device, or more of them than GPUs.
+        ConnectionAbortedError: another process has ended.
+    """
+    device = torch.device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield device
+        return
+    device = _own_device(device)
+    # DistributedDataParallel imports this module, whose functions keep the group that there is at that moment; a group
+    # that outlives its destruction can abort the process at its end (seen with gloo).
+    from torch.distributed.nn import functional  # noqa: F401
+
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    failed = True
+    try:
+        yield device
+        failed = False
+    except RuntimeError as error:
+        if "gloo" not in str(error) and not isinstance(error, dist.DistBackendError):
+            raise
+        raise ConnectionAbortedError(
+            f"process {os.environ['RANK']}: another process has ended; its own message says why, unless it was killed, "
+            "perhaps for lack of memory; --resume goes on from the last checkpoint"
+        ) from error
+    finally:
+        # NCCL closes the group together: after an error here the others would not answer. The end of the process will.
+        if not (failed and device.type == "cuda"):
+            dist.destroy_process_group()
+
+
+def _own_device(device: torch.device) -> torch.device:
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise ValueError(f'several processes train on the device "cpu" or "cuda", not on "{device}"; start only one')
+    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if number >= gpus:
         raise ValueError(
-            f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; move it to cuda, or leave it out"
+            f"each process needs a GPU of its own, but there are {gpus} for process {number}; "
+            f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
         )
-    precision = torch.autocast("cuda", torch.float16) if mixed else nullcontext()
-    return precision, _GradScaler(enabled=mixed)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
-@dataclass
-class _Record:
-    """What a run tells of itself, and leaves in files, after each iteration."""
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
-    model: nn.Module
-    evaluate: Callable[[], dict[str, float]] | None
-    evaluate_every: int
-    log: Log | None
-    checkpoint: Checkpoint | None
-    checkpoint_every: int
-    totals: list[float]
-    bar: tqdm
 
-    def __post_init__(self) -> None:
-        """Nothing is told yet."""
-        self.history: list[dict[str, float]] = []
-        self._shown: dict[str, float] = {}
+def rank() -> int:
+    """The number of this process, counted from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
-    def add(self, iteration: int, rate: float, losses: dict[str, float]) -> None:
-        """After so many iterations, the last with this learning rate and these losses."""
-        numbers = {}
-        if self.evaluate and is_main() and self._due(iteration, self.evaluate_every):
-            numbers = self._evaluation()
-            if twice := losses.keys() & numbers.keys():
-                raise ValueError(f"evaluate gives a number of the name of a loss: {', '.join(twice)}; rename one")
-        self.history.append({**losses, **numbers})
-        self.totals.append(sum(losses.values()))
-        self._shown.update(self.history[-1])
-        self.bar.update()
-        self.bar.set_postfix({name: f"{value:.3f}" for name, value in self._shown.items()}, refresh=False)
-        if not is_main():
-            return
-        if self.log:  # before the checkpoint: what the checkpoint has behind it is in the log
-            self.log.write(iteration, rate, losses, numbers)
-        if self.checkpoint and self._due(iteration, self.checkpoint_every):
-            self.checkpoint.save(iteration)
 
-    def _due(self, iteration: int, every: int) -> bool:
-        return iteration % every == 0 or iteration == self.bar.total
+def is_main() -> bool:
+    """Whether this is the process that writes files, evaluates and talks to people."""
+    return rank() == 0
 
-    def _evaluation(self) -> dict[str, float]:
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                return {name: float(value) for name, value in self.evaluate().items()}
-        finally:
-            self.model.train()
+
+def share(items: Sequence[T]) -> list[T]:
+    """This process's part of a batch that all processes know: the first has the first part, and so on.
+
+    >>> share([3, 1, 4])  # one process has it all
+    [3, 1, 4]
+
+    Raises:
+        ValueError: it does not divide into equal parts.
+    """
+    each, left = divmod(len(items), world_size())
+    if left:
+        raise ValueError(
+            f"a batch of {len(items)} does not divide into equal parts for {world_size()} processes; "
+            f"choose a batch size that is a multiple of {world_size()}, or another number of processes"
+        )
+    return list(items[rank() * each : (rank() + 1) * each])
+
+
+def averages(losses: dict[str, Tensor]) -> dict[str, float]:
+    """Each loss averaged over the processes, the same numbers in all of them."""
+    means = torch.stack(list(losses.values())).detach()  # (L,)
+    if world_size() > 1:
+        means = means.double() / world_size()
+        dist.all_reduce(means)
+    return dict(zip(losses, means.tolist(), strict=True))
+
+
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process does the work first; then the others do it, and find what it has left in the cache."""
+    if not is_main():
+        wait_for_all()
+    yield
+    if is_main():
+        wait_for_all()

@@ -30,15 +30,16 @@ from minircnn.rcnn import RCNNConfig, far_from_class, load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.training import (
     FasterRCNNTrainingSettings,
+    FastRCNNTrainingSettings,
     MaskRCNNTrainingSettings,
     RCNNTrainingSettings,
     loop,
+    train_fast_rcnn,
     train_faster_rcnn,
     train_mask_rcnn,
     train_rcnn,
 )
 from minircnn.training.checkpoints import Checkpoint
-from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
 from minircnn.weights import WEIGHTS_FOLDER
 from tests.datasets import conftest as small
 

@@ -23,12 +23,12 @@ from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.training import (
+    FastRCNNTrainingSettings,
     RCNNTrainingSettings,
     loop,
-    parallel,
+    train_fast_rcnn,
     train_rcnn,
 )
-from minircnn.training.fast_rcnn import FastRCNNTrainingSettings, train_fast_rcnn
 from minircnn.weights import WEIGHTS_FOLDER
 from tests.training.test_parallel import needs_torchrun
 
@@ -342,8 +342,8 @@ class TestFastRCNN:
         assert not list(tmp_path.iterdir())
 
     def test_a_batch_that_processes_cannot_share_is_refused_before_any_work(self, call, tmp_path, monkeypatch):
-        monkeypatch.setattr(parallel, "world_size", lambda: 2)
-        monkeypatch.setattr(parallel, "rank", lambda: 0)
+        monkeypatch.setattr(loop, "world_size", lambda: 2)
+        monkeypatch.setattr(loop, "rank", lambda: 0)
         few = ("--pictures", 3, "--images-per-batch", 3, "--iterations", 1, "--from-scratch")
         result = call("train", "fast_rcnn", *few, "--out", tmp_path / "x.safetensors")
         assert (result.exit_code, result.stdout) == (1, "")

@@ -73,7 +73,7 @@ def test_what_is_timed_is_the_shipped_training(key, few, monkeypatch):
         seen.append((settings.iterations, settings.learning_rate, sorted(found)))
         return []
 
-    target = "minircnn.history.training.fit" if key == "rcnn" else "minircnn.training.joint.fit"
+    target = "minircnn.history.training.fit" if key == "rcnn" else "minircnn.training.recipes.fit"
     monkeypatch.setattr(target, fit)
     costs = training_costs(*few, milliseconds=MILLISECONDS, pictures=1000, iterations=2, generations=[BY_KEY[key]])
     assert list(costs) == [key]
@@ -96,7 +96,7 @@ def test_settings_are_read_and_not_assumed(key, few, monkeypatch, tmp_path):
         seen.append((settings.learning_rate, settings.seed))
         return []
 
-    monkeypatch.setattr("minircnn.history.training.fit" if key == "rcnn" else "minircnn.training.joint.fit", fit)
+    monkeypatch.setattr("minircnn.history.training.fit" if key == "rcnn" else "minircnn.training.recipes.fit", fit)
     monkeypatch.setattr(module, "seconds_of_an_iteration", lambda run, iterations: run(1) and 60.0)
     about = json.loads(BY_KEY[key].weights.with_suffix(".json").read_text(encoding="utf-8"))
     about["settings"] |= {"learning_rate": 0.03, "seed": 11, "iterations": 77}

@@ -821,14 +821,14 @@ PYRAMID = [
         "weights/tensors.py",
         'value.half() if value.is_floating_point() and not name.endswith("running_var") else value',
         "value.half() if value.is_floating_point() else value",
-        ("training/test_fine_tuning.py::test_what_is_written_is_read_again",),
+        ("training/test_recipes.py::test_what_is_written_is_read_again",),
     ),
     Mutant(
         "fine-tuning: layers that should stay learn",
-        "training/joint.py",
+        "training/recipes.py",
         "model.backbone.freeze(model.backbone.trainable_layers)",
         "model.backbone.freeze(5)",
-        ("training/test_fine_tuning.py::test_what_learns",),
+        ("training/test_recipes.py::test_what_learns_in_fine_tuning",),
     ),
     Mutant(
         "VOC: pixels counted from 1",

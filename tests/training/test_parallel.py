@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from minircnn.datasets import ToyTown
-from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.training import (
     Augmentation,
     LoopSettings,
@@ -25,14 +24,14 @@ from minircnn.training import (
     draw_batch,
     fit,
     is_main,
+    loop,
     main_first,
-    parallel,
     processes,
     rank,
     share,
     world_size,
 )
-from tests.training import test_mask_rcnn
+from tests.training import test_recipes
 
 SETTINGS = LoopSettings(8, 0.02, seed=2, clip=2.0)
 ONE_BATCH = MaskRCNNTrainingSettings(iterations=1, min_size=128, seed=4)
@@ -105,7 +104,7 @@ def first_gradients(samples, classes):
 
     torch.optim.AdamW.step = watched
     try:
-        _, history = test_mask_rcnn.run((samples, classes), ONE_BATCH)
+        _, history = test_recipes.run("mask_rcnn", (samples, None, classes), ONE_BATCH)
     finally:
         torch.optim.AdamW.step = step
     return {"gradients": gradients, "losses": history[0]}
@@ -123,7 +122,7 @@ def in_each_process(folder):
             share(range(7))
         except ValueError as error:
             found["odd"] = str(error)
-        options = {"evaluate": lambda: {"two": 2.0}, "evaluate_every": 3}
+        options = {"evaluate": lambda _: {"two": 2.0}, "evaluate_every": 3}
         found["whole"] = train(
             checkpoint=folder / f"own-{rank()}.checkpoint", log=folder / f"own-{rank()}.csv", **options
         )
@@ -212,16 +211,14 @@ def test_gradients_are_averaged_over_the_processes(two):
 def test_so_are_those_of_a_detector(two, monkeypatch):
     """Each half of the first batch alone in this process: its own draws, losses and gradients; then their mean."""
     samples, classes = toy_town()
-    start = test_mask_rcnn.network()
-    torch.manual_seed(ONE_BATCH.seed)
-    model = mask_rcnn_alexnet(start, classes, test_mask_rcnn.RPN, test_mask_rcnn.HEADS).train()
+    model = test_recipes.untrained("mask_rcnn", classes, ONE_BATCH.seed)
     parameters = [p for part in (model.rpn, model.roi_heads) for p in part.parameters()]
     losses, gradients = [], []
     augmentation = Augmentation(color_jitter=ONE_BATCH.color_jitter, scale_jitter=ONE_BATCH.scale_jitter)
-    monkeypatch.setattr(parallel, "world_size", lambda: 2)
+    monkeypatch.setattr(loop, "world_size", lambda: 2)
     for number in range(2):
-        monkeypatch.setattr(parallel, "rank", lambda number=number: number)
-        batch = draw_batch(0, samples, None, pictures=4, seed=4, augmentation=augmentation)
+        monkeypatch.setattr(loop, "rank", lambda number=number: number)
+        batch = draw_batch(0, samples, None, images_per_batch=4, seed=4, augmentation=augmentation)
         size = int(128 * batch.scale)
         model.transform = type(model.transform)(**{**vars(model.transform), "min_size": size})
         torch.manual_seed(4 * 1_000_003 + number * 1_000_000_007)
@@ -304,8 +301,8 @@ def test_alone_there_is_nothing_to_share(monkeypatch):
 
 @pytest.mark.parametrize("number", range(3))
 def test_shares_are_equal_and_in_order(monkeypatch, number):
-    monkeypatch.setattr(parallel, "world_size", lambda: 3)
-    monkeypatch.setattr(parallel, "rank", lambda: number)
+    monkeypatch.setattr(loop, "world_size", lambda: 3)
+    monkeypatch.setattr(loop, "rank", lambda: number)
     assert share(range(6)) == [2 * number, 2 * number + 1]
     with pytest.raises(ValueError, match=r"a batch of 7 does not divide .* 3 processes; .* a multiple of 3"):
         share(range(7))

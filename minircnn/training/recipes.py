@@ -1,0 +1,439 @@
+"""How each detector is trained: R-CNN in three steps; Fast, Faster and Mask R-CNN jointly, or alternating."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minircnn.alexnet import AlexNet, up_to_pool5
+from minircnn.cache import Cache, module_fingerprint
+from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet, save_fast_rcnn
+from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet, save_faster_rcnn
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
+from minircnn.rcnn import RCNN, RCNNConfig, save_rcnn
+from minircnn.resnet_fpn import ResNetFPN
+from minircnn.targets import check_any_object
+from minircnn.training.batches import Augmentation, Samples, draw_batch
+from minircnn.training.checkpoints import describe_data
+from minircnn.training.loop import LoopSettings, fit, is_main
+from minircnn.transforms import Transform
+
+History = list[dict[str, float]]  # the losses of each iteration
+
+
+@dataclass(frozen=True)
+class JointTrainingSettings:
+    """How to train a detector. Defaults are what the shipped weights were trained with.
+
+    Attributes:
+        iterations: batches to learn from.
+        images_per_batch: the papers take 1 or 2; more, and smaller, suits a processor.
+        learning_rate: at its highest, for the fully connected and the new layers.
+        backbone_lr_mult: factor of the learning rate for the backbone, whose conv1 is frozen (Fast R-CNN, section 4.5).
+        min_size: of the transform, in training and in detection. The papers enlarge images of 375 pixels to 600, so
+            that small objects cover more cells.
+        color_jitter: see :class:`Augmentation`.
+        scale_jitter: see there.
+        schedule: see :class:`minircnn.training.LoopSettings`.
+        mixed_precision: see there.
+        seed: of everything that is drawn at random.
+    """
+
+    iterations: int = 6000
+    images_per_batch: int = 4
+    learning_rate: float = 1e-3
+    backbone_lr_mult: float = 0.5
+    min_size: int = 192
+    color_jitter: float = 0.3
+    scale_jitter: float = 0.25
+    schedule: str = "cosine"
+    mixed_precision: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Validate the settings, before any work is done with them."""
+        self.loop()
+
+    def loop(self) -> LoopSettings:
+        """Those that are for the loop."""
+        names = ("iterations", "learning_rate", "schedule", "mixed_precision", "seed")
+        return LoopSettings(**{name: getattr(self, name) for name in names})
+
+
+def joint_losses(
+    model: FastRCNN,
+    samples: Samples,
+    settings: JointTrainingSettings,
+    proposals: Sequence[Tensor] | None = None,
+    losses: Callable[..., dict[str, Tensor]] | None = None,
+) -> Callable[[int], dict[str, Tensor]]:
+    """The losses of iteration i, for :func:`minircnn.training.fit`: of a batch of augmented images.
+
+    Args:
+        model: the detector; the images go where it is.
+        samples: ``(image, target)`` pairs.
+        settings: how batches are drawn.
+        proposals: for each image, if the losses are computed from given ones.
+        losses: of ``(images, targets)`` or ``(images, proposals, targets)``; by default the model's.
+    """
+    losses, device = losses or model.losses, next(model.parameters()).device
+    augmentation = Augmentation(color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter)
+    options = {"images_per_batch": settings.images_per_batch, "seed": settings.seed, "device": device}
+
+    def of_iteration(iteration: int) -> dict[str, Tensor]:
+        batch = draw_batch(iteration, samples, proposals, augmentation=augmentation, **options)
+        transform, given = model.transform, () if proposals is None else (batch.proposals,)
+        model.transform = _resized(transform, batch.scale)
+        try:
+            return losses(batch.images, *given, batch.targets)
+        finally:
+            model.transform = transform
+
+    return of_iteration
+
+
+def _resized(transform: Transform, scale: float) -> Transform:
+    """A transform to so many times the size."""
+    sides = {"min_size": transform.min_size, "max_size": transform.max_size}
+    return replace(transform, **{name: side and max(int(scale * side), 1) for name, side in sides.items()})
+
+
+def trainable(
+    model: FastRCNN, backbone_lr_mult: float, parts: Sequence[nn.Module], backbone: bool = True
+) -> list[dict[str, Any]]:
+    """Groups of parameters for :func:`minircnn.training.fit`; everything else is frozen.
+
+    ``parts`` of the detector learn, and the backbone, if it is to: all but AlexNet's conv1, which knows edges already,
+    or the layers that a residual network names itself.
+    """
+    model.requires_grad_(False)
+    heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
+    if not backbone:
+        return [{"params": heads, "scale": 1.0}]
+    model.backbone.requires_grad_(True)
+    if isinstance(model.backbone, ResNetFPN):
+        model.backbone.freeze(model.backbone.trainable_layers)
+    else:
+        model.backbone.conv1.requires_grad_(False)
+    convolutions = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
+    return [{"params": convolutions, "scale": backbone_lr_mult}, {"params": heads, "scale": 1.0}]
+
+
+def train_jointly(
+    model: FastRCNN,
+    samples: Samples,
+    settings: JointTrainingSettings,
+    proposals: Sequence[Tensor] | None = None,
+    *,
+    save: Callable[[Path, dict[str, Any]], None] | None = None,
+    about: dict[str, Any] | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate_every: int | None = None,
+    quiet: bool | None = None,
+) -> History:
+    """Train all parts of a detector at once, and save it.
+
+    Args:
+        model: the detector; afterwards in evaluation mode.
+        samples: ``(image, target)`` pairs of the training images.
+        settings: how long and how fast.
+        proposals: for each image, if the detector does not make its own.
+        save: writes the detector into a file, with what is known about it.
+        about: noted in the JSON file, beside the settings.
+        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it. A file that is
+            there stays if the training ended no better than it began.
+        resume: go on with an unfinished run of the same settings, weights and data.
+        log: a CSV file for the losses of each iteration.
+        evaluate: measures the detector from time to time, see :func:`minircnn.training.fit`.
+        evaluate_every: iterations between two measurements.
+        quiet: no progress bar.
+
+    Returns:
+        The losses of each iteration.
+
+    Raises:
+        ValueError: no image shows an object that is no crowd, or what :func:`minircnn.training.fit` refuses.
+    """
+    model.transform = replace(model.transform, min_size=settings.min_size)
+    check_any_object((samples[index][1] for index in range(len(samples))), "samples")
+    unfinished = out.with_suffix(".checkpoint") if out else None
+    parts = [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]
+    run = {**asdict(settings), **{f"{type(part).__name__}": repr(part.config) for part in parts}}
+    if out:
+        run |= {"network": module_fingerprint(model), **describe_data(samples, model.classes, proposals or ())}
+    history = fit(
+        model,
+        joint_losses(model, samples, settings, proposals),
+        settings.loop(),
+        groups=trainable(model, settings.backbone_lr_mult, parts),
+        checkpoint=unfinished,
+        resume=resume,
+        replaces=out,
+        about=run,
+        log=log,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        quiet=quiet,
+    )
+    model.eval()
+    if out and is_main():
+        save(out, {**(about or {}), "settings": asdict(settings)})
+        unfinished.unlink(missing_ok=True)
+    return history
+
+
+@dataclass(frozen=True)
+class RCNNTrainingSettings:
+    """How to train R-CNN. Defaults are what the shipped weights were trained with.
+
+    Attributes:
+        iterations: of fine-tuning, a batch of 128 proposals each; 0 leaves it out.
+        learning_rate: of fine-tuning, for the fully connected layers; the backbone learns at a tenth of it.
+        max_proposals: of each image.
+        seed: of everything that is drawn at random.
+    """
+
+    iterations: int = 2000
+    learning_rate: float = 1e-3
+    max_proposals: int = 300
+    seed: int = 0
+
+
+def train_rcnn(
+    network: AlexNet,
+    samples: Samples,
+    proposals: Sequence[Tensor],
+    classes: Sequence[str],
+    settings: RCNNTrainingSettings | None = None,
+    *,
+    config: RCNNConfig | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    cache: Cache | None = None,
+    about: dict[str, Any] | None = None,
+    report: Callable[[str], None] = print,
+    quiet: bool | None = None,
+) -> RCNN:
+    """Fine-tune the network, fit the SVMs, fit the box regressors, and save all three.
+
+    Args:
+        network: pre-trained; it is changed. Where neither SVMs nor box regressors read fc6 or fc7, the detector keeps
+            its convolutions only.
+        samples: ``(image, target)`` pairs of the training images.
+        proposals: ``(P, 4)`` for each of them.
+        classes: names; ``classes[0]`` is the background.
+        settings: how long and how fast.
+        config: of the detector.
+        out: the file to write; see :func:`train_jointly`, also for ``resume``.
+        resume: go on with an unfinished fine-tuning.
+        cache: where features are kept.
+        about: noted in the JSON file.
+        report: is told, in words, what has been done.
+        quiet: no progress bar.
+    """
+    settings = settings or RCNNTrainingSettings()
+    proposals = [found[: settings.max_proposals] for found in proposals]
+    model = RCNN(network, classes, config).to(network.fc8.weight.device)
+    unfinished = out.with_suffix(".checkpoint") if out else None
+    if settings.iterations:
+        report("1 of 3: fine-tuning the network")
+        torch.manual_seed(settings.seed)  # for the fresh last layer; the loop seeds every batch
+        loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
+        data = describe_data(samples, classes, proposals) if out else {}
+        run = {**asdict(settings), **data, "network": module_fingerprint(network)}
+        files = {"checkpoint": unfinished, "resume": resume, "replaces": out}
+        model.finetune(samples, proposals, partial(fit, settings=loop, **files, about=run, quiet=quiet))
+    if model.config.svm_layer == model.config.box_layer == "pool5":
+        model.network = up_to_pool5(model.network)
+    # The file will hold half precision; so let the other two models see what it will hold.
+    model.network.half().float()
+    report("2 of 3: features of every proposal, then support vector machines")
+    records = model.fit_svms(samples, proposals, cache=cache)
+    for name, record in zip(model.classes[1:], records, strict=True):
+        report(f"  {name}: {record.positives} objects; hard negatives, each time it learned: {record.found}")
+    report("3 of 3: box regression")
+    counts = model.fit_box_regressors(samples, proposals, cache=cache)
+    report(
+        "  proposals near an object: " + ", ".join(f"{n} {c}" for n, c in zip(model.classes[1:], counts, strict=True))
+    )
+    if out:
+        save_rcnn(model, out, {**(about or {}), "settings": asdict(settings)})
+        unfinished.unlink(missing_ok=True)
+    return model
+
+
+@dataclass(frozen=True)
+class FastRCNNTrainingSettings(JointTrainingSettings):
+    """As there; and ``max_proposals`` of each image."""
+
+    max_proposals: int = 300
+
+
+def train_fast_rcnn(
+    network: AlexNet,
+    samples: Samples,
+    proposals: Sequence[Tensor],
+    classes: Sequence[str],
+    settings: FastRCNNTrainingSettings | None = None,
+    *,
+    config: RoIConfig | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> tuple[FastRCNN, History]:
+    """Train backbone, classifier and box regression at once, and save the detector.
+
+    Args:
+        network: pre-trained; it is taken apart and changed.
+        samples: ``(image, target)`` pairs of the training images.
+        proposals: ``(P, 4)`` for each of them.
+        classes: names; ``classes[0]`` is the background.
+        settings: how long and how fast.
+        config: of the heads.
+        options: of :func:`train_jointly`: ``about``, ``out``, ``resume``, ``log``, ``evaluate``, ``evaluate_every``,
+            ``quiet``.
+
+    Returns:
+        The detector, in evaluation mode, and the losses of each iteration.
+    """
+    settings = settings or FastRCNNTrainingSettings()
+    proposals = [found[: settings.max_proposals] for found in proposals]
+    torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
+    model = fast_rcnn_alexnet(network, classes, config)
+    save = partial(save_fast_rcnn, model, network.config)
+    return model, train_jointly(model, samples, settings, proposals, save=save, **options)
+
+
+@dataclass(frozen=True)
+class FasterRCNNTrainingSettings(JointTrainingSettings):
+    """As there, for more iterations, which need more augmentation."""
+
+    iterations: int = 20_000
+    color_jitter: float = 0.4
+    scale_jitter: float = 0.35
+
+
+def train_faster_rcnn(
+    network: AlexNet,
+    samples: Samples,
+    classes: Sequence[str],
+    settings: FasterRCNNTrainingSettings | None = None,
+    *,
+    rpn: RPNConfig = TOY_TOWN_RPN,
+    heads: RoIConfig | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> tuple[FasterRCNN, History]:
+    """Train backbone, RPN and heads at once (section 3.2, "approximate joint training"), and save the detector.
+
+    As :func:`train_fast_rcnn`, but the RPN makes the proposals; ``rpn`` and ``heads`` are configurations.
+    """
+    settings = settings or FasterRCNNTrainingSettings()
+    torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
+    model = faster_rcnn_alexnet(network, classes, rpn, heads)
+    save = partial(save_faster_rcnn, model, network.config)
+    return model, train_jointly(model, samples, settings, save=save, **options)
+
+
+def train_alternating(
+    network: AlexNet,
+    samples: Samples,
+    classes: Sequence[str],
+    settings: FasterRCNNTrainingSettings | None = None,
+    *,
+    rpn: RPNConfig = TOY_TOWN_RPN,
+    heads: RoIConfig | None = None,
+    quiet: bool | None = None,
+) -> tuple[FasterRCNN, list[History]]:
+    """Train Faster R-CNN in four steps (section 3.2, "4-step alternating training"), a quarter of the iterations each.
+
+    1. The RPN learns, with a backbone of its own.
+    2. A Fast R-CNN learns from its proposals, with a backbone of its own.
+    3. The RPN learns again, on the backbone of the second step, which is frozen.
+    4. The heads learn again, from the new proposals; backbone and RPN are frozen.
+
+    Returns:
+        The detector, in evaluation mode, and the losses of each step. ``network`` is not changed.
+    """
+    settings = settings or FasterRCNNTrainingSettings()
+    settings = replace(settings, iterations=max(settings.iterations // 4, 1))
+    torch.manual_seed(settings.seed)
+    model = faster_rcnn_alexnet(copy.deepcopy(network), classes, rpn, heads)
+    model.transform = replace(model.transform, min_size=settings.min_size)
+    detector, history = copy.deepcopy(model), []
+
+    def step(learner: FasterRCNN, part: nn.Module, backbone: bool, *inputs: Any) -> None:  # noqa: ANN401
+        losses = joint_losses(learner, samples, settings, *inputs)
+        groups = trainable(learner, settings.backbone_lr_mult, [part], backbone)
+        history.append(fit(learner, losses, settings.loop(), groups=groups, quiet=quiet))
+
+    for backbone in (True, False):
+        step(model, model.rpn, backbone, None, model.rpn_losses)
+        step(detector, detector.roi_heads, backbone, proposals_of(model, samples), detector.fast_rcnn_losses)
+        model.backbone, model.roi_heads = detector.backbone, detector.roi_heads
+    return model.eval(), history
+
+
+def proposals_of(model: FasterRCNN, samples: Samples) -> list[Tensor]:
+    """The proposals of a network for each image of a data set, as many as in training: ``(P, 4)`` each."""
+    model.train()
+    device = next(model.parameters()).device
+    return [model.propose([samples[i][0].to(device)])[0]["boxes"].cpu() for i in range(len(samples))]
+
+
+@dataclass(frozen=True)
+class MaskRCNNTrainingSettings(FasterRCNNTrainingSettings):
+    """As there, for fewer iterations."""
+
+    iterations: int = 15_000
+
+
+def train_mask_rcnn(
+    network: AlexNet,
+    samples: Samples,
+    classes: Sequence[str],
+    settings: MaskRCNNTrainingSettings | None = None,
+    *,
+    rpn: RPNConfig = TOY_TOWN_MASK_RPN,
+    heads: MaskRoIConfig | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> tuple[MaskRCNN, History]:
+    """Train backbone, RPN and all heads at once (Mask R-CNN, section 3.1); see :func:`train_faster_rcnn`.
+
+    The targets of ``samples`` need masks.
+    """
+    settings = settings or MaskRCNNTrainingSettings()
+    torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
+    model = mask_rcnn_alexnet(network, classes, rpn, heads)
+    save = partial(save_mask_rcnn, model, network.config)
+    return model, train_jointly(model, samples, settings, save=save, **options)
+
+
+@dataclass(frozen=True)
+class FineTuningSettings(JointTrainingSettings):
+    """For a detector that is trained already: few iterations, small steps, images as large as it knows them."""
+
+    iterations: int = 1000
+    images_per_batch: int = 2
+    learning_rate: float = 1e-4
+    min_size: int = 800
+
+
+def fine_tune(
+    model: MaskRCNN,
+    samples: Samples,
+    settings: FineTuningSettings | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
+) -> History:
+    """Fine-tune a Mask R-CNN on a feature pyramid, such as the published one with last layers for other classes.
+
+    ``samples`` need masks; their labels count the model's classes. ``options`` are those of :func:`train_jointly`. The
+    model is changed, and in evaluation mode afterwards.
+    """
+    save = partial(save_mask_rcnn, model, model.backbone.config)
+    return train_jointly(model, samples, settings or FineTuningSettings(), save=save, **options)

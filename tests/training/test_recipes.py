@@ -1,0 +1,487 @@
+"""The trainings of the four detectors: what learns, what is written, broken and unbroken runs."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minircnn.alexnet import SMALL, AlexNet
+from minircnn.cache import Cache
+from minircnn.datasets import ToyTown
+from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
+from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
+from minircnn.mask_rcnn import (
+    PYRAMID_MASK_HEADS,
+    PYRAMID_RPN,
+    MaskRoIConfig,
+    load_mask_rcnn,
+    mask_rcnn_alexnet,
+    mask_rcnn_fpn,
+)
+from minircnn.rcnn import RCNNConfig, load_rcnn
+from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
+from minircnn.selective_search import stored_proposals
+from minircnn.training import (
+    Augmentation,
+    FasterRCNNTrainingSettings,
+    FastRCNNTrainingSettings,
+    FineTuningSettings,
+    MaskRCNNTrainingSettings,
+    RCNNTrainingSettings,
+    draw_batch,
+    fine_tune,
+    loop,
+    proposals_of,
+    recipes,
+    train_alternating,
+    train_fast_rcnn,
+    train_faster_rcnn,
+    train_mask_rcnn,
+    train_rcnn,
+)
+from minircnn.weights import WeightsError, load_weights
+from tests.fast_rcnn.conftest import TINY, boxes_in
+from tests.mask_rcnn.conftest import ellipses
+
+RPN = RPNConfig(
+    anchor_sizes=((20.0, 60.0),), batch_size_per_image=32, pre_nms_top_n=(200, 100), post_nms_top_n=(40, 20)
+)
+MASK_HEADS = MaskRoIConfig(pool_size=3, mask_pool_size=7, mask_channels=(8, 8))
+SETTINGS = MaskRCNNTrainingSettings(iterations=6, learning_rate=0.002, min_size=128)
+FAST = FastRCNNTrainingSettings(iterations=6, learning_rate=0.002, min_size=128)
+BOX_LOSSES = {"loss_classifier", "loss_box_reg"}
+LOSSES = {
+    "fast_rcnn": BOX_LOSSES,
+    "faster_rcnn": BOX_LOSSES | {"loss_objectness", "loss_rpn_box_reg"},
+    "mask_rcnn": BOX_LOSSES | {"loss_objectness", "loss_rpn_box_reg", "loss_mask"},
+}
+LOAD = {"fast_rcnn": load_fast_rcnn, "faster_rcnn": load_faster_rcnn, "mask_rcnn": load_mask_rcnn}
+every_detector = pytest.mark.parametrize("kind", LOSSES)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """The first images of Toy Town, proposals near their objects and anywhere, and the names of the classes."""
+    train = ToyTown("train")
+    samples, proposals = [train[index] for index in range(8)], []
+    for index, (_, target) in enumerate(samples):
+        anywhere = boxes_in((100, 9, 60, 30, 120, 9, 40, 80)[index], 128, 128, seed=index)
+        proposals.append(torch.cat([target["boxes"] + torch.tensor([2.0, -1.0, 3.0, 1.0]), anywhere]))
+    return samples, proposals, train.classes
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return AlexNet(TINY, 5)
+
+
+def run(kind, data, settings=None, start=None, heads=None, **options):
+    """A training, always from the same network."""
+    (samples, proposals, classes), start = data, start or network()
+    if kind == "fast_rcnn":
+        return train_fast_rcnn(
+            start, samples, proposals, classes, settings or FAST, config=heads, quiet=True, **options
+        )
+    train = train_faster_rcnn if kind == "faster_rcnn" else train_mask_rcnn
+    heads = heads or (MASK_HEADS if kind == "mask_rcnn" else None)
+    return train(
+        start, samples, classes, settings or SETTINGS, **{"rpn": RPN, "heads": heads, "quiet": True, **options}
+    )
+
+
+def untrained(kind, classes, seed=0):
+    start = network()
+    torch.manual_seed(seed)
+    if kind == "fast_rcnn":
+        model = fast_rcnn_alexnet(start, classes)
+    elif kind == "faster_rcnn":
+        model = faster_rcnn_alexnet(start, classes, RPN)
+    else:
+        model = mask_rcnn_alexnet(start, classes, RPN, MASK_HEADS)
+    model.transform = replace(model.transform, min_size=128)
+    return model.train()
+
+
+def differing(before, after):
+    """The names of the tensors that are not the same."""
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+@every_detector
+def test_all_learns_but_conv1(kind, data):
+    before = untrained(kind, data[2]).state_dict()
+    model, history = run(kind, data)
+    assert differing(before, model.state_dict()) == {name for name in before if "conv1." not in name}
+    assert not model.training and [set(row) for row in history] == [LOSSES[kind]] * 6
+
+
+@every_detector
+def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data):
+    """Images, boxes and masks changed together, and shown at the size that the batch has drawn."""
+    samples, proposals, classes = data
+    settings = {"iterations": 1, "min_size": 128, "color_jitter": 0.2, "scale_jitter": 0.25, "seed": 5}
+    settings = FastRCNNTrainingSettings(**settings) if kind == "fast_rcnn" else MaskRCNNTrainingSettings(**settings)
+    model, history = run(kind, data, settings)
+    assert model.transform.min_size == 128
+    model = untrained(kind, classes, seed=5)
+    batch = draw_batch(
+        *(0, samples, proposals),
+        images_per_batch=4,
+        seed=5,
+        augmentation=Augmentation(color_jitter=0.2, scale_jitter=0.25),
+    )
+    given = (batch.proposals,) if kind == "fast_rcnn" else ()
+    model.transform = replace(model.transform, min_size=int(128 * batch.scale))
+    assert model.transform.min_size != 128
+    torch.manual_seed(5 * 1_000_003)
+    expected = model.losses(batch.images, *given, batch.targets)
+    assert history[0] == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-6)
+
+
+def test_losses_fall(data):
+    """All five, on two images."""
+    settings = MaskRCNNTrainingSettings(
+        iterations=100, images_per_batch=2, learning_rate=0.01, backbone_lr_mult=1.0, min_size=96
+    )
+    settings = replace(settings, color_jitter=0, scale_jitter=0)
+    _, history = run(
+        "mask_rcnn", (data[0][:2], None, data[2]), settings, heads=replace(MASK_HEADS, mask_channels=(16,))
+    )
+    for name in LOSSES["mask_rcnn"] - {"loss_box_reg"}:
+        values = torch.tensor([row[name] for row in history])
+        assert values[-10:].mean() < 0.85 * values[:10].mean(), name
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.05])
+def test_the_backbone_learns_at_its_own_rate(data, factor):
+    """The first step of Adam is as long as the learning rate, in every direction that has a gradient."""
+    before = network().state_dict()
+    settings = replace(FAST, iterations=1, learning_rate=0.001, backbone_lr_mult=factor)
+    after = run("fast_rcnn", data, settings)[0].state_dict()
+    rate = 0.001 / 1.1  # the warm-up is a tenth of one iteration
+    for names, wanted in (
+        (("backbone.conv{}.weight", "backbone.conv{}.weight", (2, 3, 4, 5)), factor * rate),
+        (("roi_heads.box_head.fc{}.weight", "classifier.fc{}.weight", (6, 7)), rate),
+    ):
+        new, old, layers = names
+        for layer in layers:
+            steps = (after[new.format(layer)] - before[old.format(layer)]).abs()
+            assert steps[steps > 0.5 * wanted].median().item() == pytest.approx(wanted, rel=0.02)
+            assert steps.max() < 1.05 * wanted
+
+
+def test_only_the_first_proposals_count(data):
+    samples, proposals, classes = data
+    settings = replace(FAST, iterations=2, max_proposals=25)
+    cut, history = run("fast_rcnn", (samples, [found[:25] for found in proposals], classes), settings)
+    whole, same = run("fast_rcnn", data, settings)
+    assert same == history and not differing(whole.state_dict(), cut.state_dict())
+    assert run("fast_rcnn", data, replace(settings, max_proposals=90))[1] != history
+
+
+def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
+    found = []
+    for drawn_before, seed in ((1, 0), (2, 0), (2, 5)):
+        start = network()
+        torch.manual_seed(drawn_before)
+        found.append(run("faster_rcnn", data, replace(SETTINGS, iterations=2, seed=seed), start))
+    (model, history), (again, same), (_, other) = found
+    assert history == same and not differing(model.state_dict(), again.state_dict())
+    assert all(a != b for a, b in zip(history, other, strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+@pytest.fixture
+def broken(data, tmp_path, monkeypatch):
+    """Interrupts a run in its fourth iteration, and gives the file that it was to write."""
+    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+
+    def interrupt(kind, **options):
+        calls = []
+
+        def stop(*arguments, **options):
+            calls.append(arguments)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return draw_batch(*arguments, **options)
+
+        out = tmp_path / "broken.safetensors"
+        with monkeypatch.context() as patch:
+            patch.setattr(recipes, "draw_batch", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(kind, data, out=out, **options)
+        assert out.with_suffix(".checkpoint").exists() and not out.exists()
+        return out
+
+    return interrupt
+
+
+@every_detector
+def test_an_interrupted_run_goes_on_to_the_same_file(kind, data, tmp_path, broken):
+    whole, history = run(kind, data, out=tmp_path / "whole.safetensors", log=tmp_path / "whole.csv", about={"a": "b"})
+    out = broken(kind, log=tmp_path / "broken.csv", about={"a": "b"})
+    resumed, rest = run(kind, data, out=out, resume=True, log=tmp_path / "broken.csv", about={"a": "b"})
+    assert rest == history[3:] and not differing(whole.state_dict(), resumed.state_dict())
+    for ending in ("safetensors", "json", "csv"):
+        assert (tmp_path / f"whole.{ending}").read_bytes() == (tmp_path / f"broken.{ending}").read_bytes()
+    assert not list(tmp_path.glob("*.checkpoint"))
+    about = json.loads((tmp_path / "whole.json").read_text())
+    assert (about["a"], about["settings"]) == ("b", vars(FAST if kind == "fast_rcnn" else SETTINGS))
+
+
+def test_without_resume_it_begins_at_the_beginning(data, broken):
+    assert len(run("fast_rcnn", data, out=broken("fast_rcnn"))[1]) == 6
+
+
+def test_another_run_is_not_taken_up(data, broken):
+    out = broken("mask_rcnn")
+    samples, proposals, classes = data
+    for change, message in (
+        ({"settings": replace(SETTINGS, backbone_lr_mult=0.4)}, "backbone_lr_mult 0.5 → 0.4"),
+        ({"settings": replace(SETTINGS, images_per_batch=2)}, "images_per_batch 4 → 2"),
+        ({"start": network(seed=1)}, r"settings \(network [0-9a-f]{32} → [0-9a-f]{32}\)"),
+        ({"heads": replace(MASK_HEADS, pooling="pool")}, "RoIHeads MaskRoIConfig"),
+        ({"rpn": replace(RPN, anchor_sizes=((20.0, 50.0),))}, "RPN RPNConfig"),
+        ({"data": (samples[:7], proposals[:7], classes)}, "images 8 → 7"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            run("mask_rcnn", **{"data": data, "out": out, "resume": True, **change})
+    out = broken("fast_rcnn")
+    with pytest.raises(WeightsError, match="max_proposals 300 → 20"):
+        run("fast_rcnn", data, replace(FAST, max_proposals=20), out=out, resume=True)
+
+
+@every_detector
+def test_the_file_detects_what_the_model_in_half_precision_does(kind, data, tmp_path):
+    heads = MASK_HEADS if kind == "mask_rcnn" else RoIConfig(pool_size=3)
+    model, _ = run(kind, data, heads=replace(heads, score_threshold=0.01), out=tmp_path / "x.safetensors")
+    loaded, halved = LOAD[kind](tmp_path / "x.safetensors"), copy.deepcopy(model).half().float()
+    assert not differing(halved.state_dict(), loaded.state_dict())
+    assert differing(model.state_dict(), loaded.state_dict()), "the returned detector itself is not rounded"
+    assert (loaded.roi_heads.config, loaded.transform) == (model.roi_heads.config, model.transform)
+    assert loaded.classes == tuple(data[2])
+    pairs = zip(*data[:2], strict=True)
+    given = [([image], [boxes]) if kind == "fast_rcnn" else ([image],) for (image, _), boxes in pairs]
+    for arguments in given[:3]:
+        (found,), (wanted,) = loaded.detect(*arguments), halved.detect(*arguments)
+        assert len(found["scores"])
+        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+
+
+def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    options = {"evaluate": lambda model: {"AP": seen.append(model) or 0.5}, "evaluate_every": 1}
+    model, history = run("fast_rcnn", data, replace(FAST, iterations=1), **options)
+    assert seen == [model] and history[0]["AP"] == 0.5
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_refused(data, tmp_path):
+    samples, proposals, classes = data
+    out = tmp_path / "x.safetensors"
+    with pytest.raises(ValueError, match="there are 8 images but proposals for 7: give one tensor each"):
+        run("fast_rcnn", (samples, proposals[:7], classes), out=out)
+    with pytest.raises(ValueError, match="images_per_batch is 9, but there are 8 images"):
+        run("fast_rcnn", data, replace(FAST, images_per_batch=9), out=out)
+    with pytest.raises(ValueError, match='schedule must be "cosine" or "step"'):
+        FastRCNNTrainingSettings(schedule="linear")
+    with pytest.raises(ValueError, match="iterations must be at least 1"):
+        FastRCNNTrainingSettings(iterations=0)
+    with pytest.raises(ValueError, match="mixed_precision needs an NVIDIA GPU"):
+        run("fast_rcnn", data, replace(FAST, mixed_precision=True), out=out)
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------------------------- alternating
+
+
+def test_alternating_training(data, monkeypatch):
+    """What each of the four steps changes, and that all end in one detector."""
+    seen, fit = [], recipes.fit
+
+    def record(model, *arguments, **options):
+        before = copy.deepcopy(model.state_dict())
+        history = fit(model, *arguments, **options)
+        seen.append((before, copy.deepcopy(model.state_dict()), set(history[0]), len(history)))
+        return history
+
+    monkeypatch.setattr(recipes, "fit", record)
+    start = network()
+    original = copy.deepcopy(start.state_dict())
+    settings = FasterRCNNTrainingSettings(iterations=12, min_size=128)
+    model, history = train_alternating(start, data[0], data[2], settings, rpn=RPN, quiet=True)
+    assert not differing(original, start.state_dict()), "what is given is not changed"
+    rpn = {"loss_objectness", "loss_rpn_box_reg"}
+    assert [names for _, _, names, _ in seen] == [rpn, BOX_LOSSES] * 2
+    assert [count for *_, count in seen] == [3] * 4 == [len(step) for step in history]
+    parts = [{name.split(".")[0] for name in differing(before, after)} for before, after, *_ in seen]
+    assert parts == [{"backbone", "rpn"}, {"backbone", "roi_heads"}, {"rpn"}, {"roi_heads"}]
+    assert not any("conv1." in name for before, after, *_ in seen for name in differing(before, after))
+    assert not differing(seen[0][0], seen[1][0]), "both begin with the same weights"
+    final = model.state_dict()
+    for part, (_, after, *_) in zip(("backbone", "rpn", "roi_heads"), seen[1:], strict=True):
+        assert not {name for name in differing(final, after) if name.startswith(part)}
+    assert not model.training and model.detect([data[0][0][0]])[0]["boxes"].isfinite().all()
+
+
+def test_proposals_are_as_many_as_in_training(data):
+    model = untrained("faster_rcnn", data[2]).eval()
+    found = proposals_of(model, data[0][:3])
+    assert [boxes.shape for boxes in found] == [(RPN.post_nms_top_n[0], 4)] * 3
+    model.train()
+    assert torch.equal(found[1], model.propose([data[0][1][0]])[0]["boxes"])
+
+
+# --------------------------------------------------------------------------------------------------------- fine-tuning
+
+
+FINE = FineTuningSettings(iterations=3, images_per_batch=2, min_size=96, seed=5)
+
+
+def scenes(count=4):
+    """Images of noise with an ellipse of another color, sizes all different."""
+    generator, samples = torch.Generator().manual_seed(0), []
+    for number in range(count):
+        image = 0.3 * torch.rand(3, 90 + 7 * number, 120 - 5 * number, generator=generator)
+        boxes = torch.tensor([[20.0 + number, 15, 70, 60 + number]])
+        masks = ellipses(boxes, image.shape[1:])
+        image[0, masks[0]] += 0.6
+        samples.append((image, {"boxes": boxes, "labels": torch.ones(1).long(), "masks": masks}))
+    return samples
+
+
+def pyramid(trainable_layers=3):
+    torch.manual_seed(0)
+    rpn = replace(PYRAMID_RPN, batch_size_per_image=64, post_nms_top_n=(60, 30))
+    heads = replace(
+        PYRAMID_MASK_HEADS, batch_size_per_image=32, mask_channels=(8,), mask_pool_size=7, max_detections=10
+    )
+    backbone = ResNetFPN(ResNetFPNConfig(blocks=(1, 1, 1, 1), width=8, channels=16), trainable_layers)
+    return mask_rcnn_fpn(backbone, ["background", "ellipse"], rpn, heads)
+
+
+@pytest.mark.parametrize("layers", [0, 3, 5])
+def test_what_learns_in_fine_tuning(layers):
+    model = pyramid(layers)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    history = fine_tune(model, scenes(), FINE, quiet=True)
+    learning = [f"backbone.body.layer{n}." for n in (4, 3, 2, 1)] + ["backbone.body.conv1."]
+    learning = [*learning[:layers], "backbone.fpn.", "rpn.", "roi_heads."]
+    statistics = ("bn1.", "bn2.", "bn3.", "downsample.1.")
+    assert differing(before, model.state_dict()) == {
+        name for name in before if name.startswith(tuple(learning)) and not any(part in name for part in statistics)
+    }
+    assert len(history) == 3 and set(history[0]) == LOSSES["mask_rcnn"] and not model.training
+    assert model.transform.min_size == 96 and model.transform.max_size == 1333
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    """Also variances that half precision would turn into 0."""
+    model = pyramid()
+    next(m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)).running_var.fill_(1e-9)
+    fine_tune(model, scenes(), FINE, out=tmp_path / "own.safetensors", about={"data": "ellipses"}, quiet=True)
+    again = load_mask_rcnn(tmp_path / "own.safetensors")
+    assert again.backbone.config == model.backbone.config and again.transform == model.transform
+    assert again.classes == ("background", "ellipse") and again.roi_heads.config == model.roi_heads.config
+    state = again.state_dict()
+    for name, value in model.state_dict().items():
+        assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-4), name
+        assert not name.endswith("running_var") or torch.equal(state[name], value), name
+    record = json.loads((tmp_path / "own.json").read_text())
+    assert record["data"] == "ellipses" and record["settings"]["learning_rate"] == FINE.learning_rate
+
+
+# --------------------------------------------------------------------------------------------------------------- R-CNN
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("rcnn")
+
+
+@pytest.fixture(scope="module")
+def searched(data, folder):
+    """Four images and their proposals of selective search."""
+    return data[0][:4], stored_proposals(data[0][:4], cache=Cache(folder)), data[2]
+
+
+def run_rcnn(searched, iterations=4, max_proposals=30, seed=0, start=0, **options):
+    torch.manual_seed(start)
+    settings = RCNNTrainingSettings(iterations, max_proposals=max_proposals, seed=seed)
+    return train_rcnn(AlexNet(SMALL, 18), *searched, settings, **{"report": lambda _: None, **options})
+
+
+@pytest.fixture(scope="module")
+def whole(searched, folder):
+    lines = []
+    model = run_rcnn(searched, out=folder / "whole.safetensors", about={"command": "c"}, report=lines.append)
+    return model, lines
+
+
+def test_rcnn_saves_what_it_returns_and_says_what_it_did(whole, searched, folder):
+    model, lines = whole
+    loaded = load_rcnn(folder / "whole.safetensors")
+    assert not differing(model.state_dict(), loaded.state_dict())
+    about = json.loads((folder / "whole.json").read_text())
+    assert about["settings"]["iterations"] == 4 and about["command"] == "c"
+    assert [line[:6] for line in lines if line[0] in "123"] == ["1 of 3", "2 of 3", "3 of 3"]
+    counts = [int(line.split(":")[1].split()[0]) for line in lines if "hard negatives" in line]
+    labels = torch.cat([target["labels"] for _, target in searched[0]])
+    assert counts == labels.bincount(minlength=7)[1:].tolist()
+    assert max(map(len, searched[1])) > 30
+    cut = run_rcnn((searched[0], [found[:30] for found in searched[1]], searched[2]))
+    assert not differing(model.state_dict(), cut.state_dict()), "only the first proposals count"
+    assert differing(run_rcnn(searched, 1).state_dict(), run_rcnn(searched, 1, seed=5).state_dict())
+
+
+def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, searched, folder, monkeypatch):
+    out, fit = folder / "broken.safetensors", recipes.fit
+
+    def interrupted(network, losses, **options):
+        def or_stop(iteration):
+            if iteration == 3:
+                raise KeyboardInterrupt
+            return losses(iteration)
+
+        return fit(network, or_stop, **options)
+
+    # A checkpoint after each iteration, so that the interruption is after one.
+    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_rcnn(searched, out=out)
+    assert not out.exists()
+    with pytest.raises(WeightsError, match=r"network [0-9a-f]{32} → "):
+        run_rcnn(searched, start=1, out=out, resume=True)
+    resumed = run_rcnn(searched, out=out, resume=True)
+    assert not differing(whole[0].state_dict(), resumed.state_dict())
+    assert not out.with_suffix(".checkpoint").exists()
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_on_pool5_only_the_convolutions_are_kept(searched, folder, iterations):
+    """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
+    out = folder / "pool5.safetensors"
+    torch.manual_seed(0)
+    before = AlexNet(SMALL, 18).backbone.conv5.weight.half().float()
+    model = run_rcnn(searched, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)
+    assert model.network.config == replace(SMALL, hidden=0)
+    assert torch.equal(before, model.network.backbone.conv5.weight) == (iterations == 0)
+    assert model.svm.shape == (6, 128 * 6 * 6 + 1) and model.svm.any() and model.box.any()
+    assert not any("fc6" in name or "fc7" in name for name in load_weights(out)[0])
+    (a,), (b,) = (m.detect([searched[0][0][0]], [searched[1][0][:30]]) for m in (model, load_rcnn(out)))
+    assert len(a["scores"]) and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_where_box_regression_reads_fc7_it_stays(searched):
+    model = run_rcnn(searched, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
+    assert model.network.config == SMALL and model.network.fc8.out_features == 18 and model.box.any()
