@@ -1,13 +1,13 @@
-"""ResNet-50 and the feature pyramid: what stands in AlexNet's place in the detectors that people use.
+"""ResNet-50 and the feature pyramid: the backbone of the detectors that people use.
 
 He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
 Lin et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv 1612.03144.
 
-    picture → conv1 → layer1 ──→ layer2 ──→ layer3 ──→ layer4      C2 … C5: twice as coarse each, and twice as wide
+    image   → conv1 → layer1 ──→ layer2 ──→ layer3 ──→ layer4      C2 … C5: twice as coarse each, and twice as wide
                         │          │          │          │
-                       "0"  ←──── "1"  ←──── "2"  ←──── "3" → "pool"   P2 … P6: each knows what the coarser ones know
+                       "0"  ←──── "1"  ←──── "2"  ←──── "3" → "pool"   P2 … P6: each is told what the coarser ones know
 
-Names of layers are torchvision's. Shape comments: B images, C channels, H W size of the pictures.
+Names of layers are torchvision's. Shape comments: B images, C channels, H W size of the images.
 """
 
 from collections.abc import Sequence
@@ -22,37 +22,25 @@ EXPANSION = 4  # a block's last convolution has so many times the channels of it
 
 @dataclass(frozen=True)
 class ResNetFPNConfig:
-    """How large the network is.
+    """Size of the network."""
 
-    Attributes:
-        blocks: of each of the four stages. ResNet-50: 3, 4, 6, 3 blocks of three convolutions, conv1, and in the
-            network that names pictures a last layer, which detectors do not have.
-        width: channels of the first stage's convolutions; each stage has twice as many as the one before.
-        channels: C of all levels of the pyramid.
-        norm_eps: see :class:`FrozenBatchNorm2d`.
-    """
-
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    width: int = 64
-    channels: int = 256
-    norm_eps: float = 1e-5
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # of three convolutions, in each of the four stages
+    width: int = 64  # channels of the first stage's convolutions; each stage has twice as many as the one before
+    channels: int = 256  # C of all levels of the pyramid
+    norm_eps: float = 1e-5  # see FrozenBatchNorm2d
 
     def __post_init__(self) -> None:
-        """Refuses a network without layers."""
+        """Validate the settings."""
         if min(*self.blocks, self.width, self.channels) < 1 or self.norm_eps < 0:
             raise ValueError(f"blocks, width and channels must be at least 1, norm_eps at least 0, but this is {self}")
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation that has learned: ``(x - mean) / sqrt(variance + eps) * weight + bias``, numbers all fixed.
+    """Batch normalization with fixed statistics: ``(x - mean) / sqrt(variance + eps) * weight + bias``.
 
-    A detector learns from one or two large pictures at a time, too few for statistics. So those of the pre-training
-    stay, and the layer is a factor and a summand for each channel. Such a layer need not be computed at all: see
-    :func:`convolve`.
-
-    Args:
-        channels: C.
-        eps: keeps a variance of 0 from being divided by. The published Mask R-CNN was trained with 0.
+    A detector learns from one or two large images at a time, too few for statistics. So those of the pre-training
+    stay, and the layer is a factor and a summand for each channel, which :func:`convolve` folds into the convolution.
+    ``eps`` keeps a variance of 0 from being divided by; the published Mask R-CNN was trained with 0.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -75,27 +63,22 @@ class FrozenBatchNorm2d(nn.Module):
 def convolve(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
     """``norm(conv(x))`` in one step: weights times the factor are convolved, and the summand is their bias.
 
-    Both are linear, so the order does not matter; and there are far fewer weights than there are numbers in a map. The
+    Both are linear, so the order does not matter; and there are far fewer weights than values in a feature map. The
     gradient reaches ``conv.weight`` all the same.
-
-    >>> conv, norm, x = nn.Conv2d(3, 4, 3, bias=False), FrozenBatchNorm2d(4), torch.rand(1, 3, 8, 8)
-    >>> norm.weight, norm.running_var = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([4.0, 3.0, 2.0, 1.0])
-    >>> torch.allclose(convolve(x, conv, norm), norm(conv(x)), atol=1e-6)
-    True
     """
     factor, summand = norm.line()
     return F.conv2d(x, conv.weight * factor[:, None, None, None], summand, conv.stride, conv.padding)
 
 
 class Bottleneck(nn.Module):
-    """Three convolutions that say what to add to their input (He et al. 2015, figure 5, right).
+    """Three convolutions whose output is added to their input (He et al. 2015, figure 5, right).
 
     1 × 1 makes it narrow, 3 × 3 looks around, 1 × 1 makes it wide again. Paper vs code: the stride is in the 3 × 3
-    convolution, as in torchvision and all newer programs; the paper has it in the first.
+    convolution, as in torchvision and all newer code; the paper has it in the first.
 
     Args:
         before: channels of the input.
-        width: of the first two convolutions; the output has four times as many.
+        width: channels of the first two convolutions; the output has four times as many.
         stride: 2 halves the map.
         eps: see :class:`FrozenBatchNorm2d`.
     """
@@ -122,11 +105,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Five times coarser by half; four stages of blocks.
-
-    Args:
-        config: how large.
-    """
+    """conv1, a max pooling and four stages of blocks: ``(B, 3, H, W)`` to C2 … C5, of stride 4, 8, 16 and 32."""
 
     def __init__(self, config: ResNetFPNConfig) -> None:
         super().__init__()
@@ -145,7 +124,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(B, 3, H, W)`` to C2 … C5, of stride 4, 8, 16 and 32."""
+        """See the class."""
         x = F.max_pool2d(convolve(images, self.conv1, self.bn1).relu_(), 3, stride=2, padding=1)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -155,11 +134,9 @@ class ResNet(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """Fine maps know where, coarse maps know what; from the top down, what is handed on (Lin et al., figure 3).
+    """Coarse maps know what, fine maps know where; the top-down pathway adds the former (Lin et al., figure 3).
 
-    Args:
-        channels_of_maps: of C2 … C5.
-        channels: C of every level.
+    ``channels_of_maps`` are those of C2 … C5; every level of the pyramid has ``channels``.
     """
 
     def __init__(self, channels_of_maps: Sequence[int], channels: int) -> None:
@@ -190,10 +167,8 @@ class FeaturePyramid(nn.Module):
 class ResNetFPN(nn.Module):
     """A backbone for detectors: ``(B, 3, H, W)`` to a dict of maps ``(B, C, h, w)``, from fine to coarse.
 
-    Args:
-        config: how large.
-        trainable_layers: how many of layer4, layer3, layer2, layer1, conv1, in this order, learn; the pyramid always
-            does. The early ones know edges and textures, which are the same everywhere.
+    ``trainable_layers`` is how many of layer4, layer3, layer2, layer1, conv1, in this order, learn; the pyramid always
+    does. The early ones know edges and textures, which are the same everywhere, and stay frozen.
     """
 
     def __init__(self, config: ResNetFPNConfig | None = None, trainable_layers: int = 3) -> None:
@@ -204,7 +179,7 @@ class ResNetFPN(nn.Module):
         self.freeze(trainable_layers)
 
     def freeze(self, trainable_layers: int) -> None:
-        """Says which layers learn; see the class."""
+        """Freeze all layers but ``trainable_layers``; see the class."""
         order = [self.body.layer4, self.body.layer3, self.body.layer2, self.body.layer1, self.body.conv1]
         if not 0 <= trainable_layers <= len(order):
             raise ValueError(f"trainable_layers must be from 0 to {len(order)}, but is {trainable_layers}")

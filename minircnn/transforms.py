@@ -1,9 +1,9 @@
-"""What happens to pictures on their way into a network, and to boxes on the way in and out. Nothing given is changed.
+"""What happens to images on their way into a network, and to boxes on the way in and out. Nothing given is changed.
 
-Other programs hide these steps in the model; here a :class:`Transform` is an argument of every detector that reads
-whole pictures, and says what it does to them.
+Other libraries hide these steps in the model; here a :class:`Transform` is an argument of every detector that reads
+whole images, and says what it does to them.
 
-Shape comments: B pictures, H W the size of a picture, G objects.
+Shape comments: B images, H W the size of an image, G objects.
 """
 
 from collections.abc import Sequence
@@ -15,48 +15,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Size = tuple[int, int]  # (height, width)
-_BRIGHTEST = 10  # far above 1, even of images that somebody has normalised before, and far below 255
+_BRIGHTEST = 10  # far above 1, even of images that somebody has normalized before, and far below 255
 _SLIMMEST = 4  # longer side / shorter side of images that a transform without a max_size enlarges like all others
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Normalise, resize, pad.
+    """Normalize, resize, pad."""
 
-    Attributes:
-        mean: of each channel, in the network's order of channels.
-        std: what values are divided by.
-        blue_first: the network's order of channels; pictures have red first.
-        min_size: to how many pixels the shorter side is resized; None leaves pictures as they are. Fast R-CNN: 600.
-        max_size: the longer side gets at most so many. Fast R-CNN: 1000. None: four times ``min_size``, so that a slim
-            image, say 1 × 20000, takes no more time and memory than others.
-        divisor: batches are padded to a multiple of so many pixels.
-    """
-
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of each channel, in the network's order of channels
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    blue_first: bool = False
-    min_size: int | None = None
+    blue_first: bool = False  # the network's order of channels; images have red first
+    min_size: int | None = None  # what the shorter side is resized to; None: not at all. Fast R-CNN: 600
+    # The longer side gets at most so many pixels. Fast R-CNN: 1000. None: four times min_size, so that a slim image,
+    # say 1 × 20000, takes no more time and memory than others.
     max_size: int | None = None
-    divisor: int = 1
+    divisor: int = 1  # batches are padded to a multiple of so many pixels
 
     def __post_init__(self) -> None:
-        """Refuses sizes that no picture has."""
+        """Validate the settings."""
         if any(size is not None and size < 1 for size in (self.min_size, self.max_size, self.divisor)):
             raise ValueError(f"min_size, max_size and divisor must be at least 1, but this is {self}")
 
     def batch(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
-        """Pictures as the network's input.
-
-        Args:
-            images: each ``(3, H, W)`` floats in [0, 1].
-            scale: see :meth:`new_size`.
+        """Images, each ``(3, H, W)`` floats in [0, 1], as the network's input.
 
         Returns:
-            ``(B, 3, H, W)``, and the size that each picture has in it.
+            ``(B, 3, H, W)``, and the size that each image has in it.
 
         Raises:
-            ValueError: there is no picture, or one is none; see :func:`check_image`.
+            ValueError: there is no image, or one is none; see :func:`check_image`.
         """
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
@@ -64,17 +52,13 @@ class Transform:
         return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
 
     def normalize(self, image: Tensor) -> Tensor:
-        """A picture ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
+        """An image ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
         image = image.flip(0) if self.blue_first else image
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (image - mean).div_(std)  # in place: of 24 megapixels each copy takes 0.3 GB
 
     def new_size(self, size: Size, scale: float = 1.0) -> Size:
         """What a size becomes, sides keeping their ratio up to a pixel.
-
-        Args:
-            size: ``(height, width)``.
-            scale: how much larger or smaller than usual. Training varies it, so that objects come in more sizes.
 
         >>> Transform(min_size=600, max_size=1000).new_size((375, 500)), Transform().new_size((375, 500))
         ((600, 800), (375, 500))
@@ -88,20 +72,14 @@ class Transform:
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
-    """A picture ``(C, H, W)`` in another size, each pixel interpolated bilinearly, without anti-aliasing."""
+    """Resize an image ``(C, H, W)`` with bilinear interpolation, without anti-aliasing."""
     if size_of(image) == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def resize_target(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any]:
-    """A picture's objects after a picture of size ``old`` became one of size ``new``.
-
-    Args:
-        target: ``boxes`` ``(G, 4)`` and, if it has them, ``masks`` ``(G, H, W)`` change; the rest stays.
-        old: ``(height, width)`` before.
-        new: ``(height, width)`` after.
-    """
+    """An image's objects after it was resized: ``boxes`` and, if there are any, ``masks`` change; the rest stays."""
     if new == old:
         return target
     changed = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
@@ -111,12 +89,12 @@ def resize_target(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any
 
 
 def resize_masks(masks: Tensor, size: Size) -> Tensor:
-    """Masks ``(G, H, W)`` bool in another size: each pixel has the value of the nearest one."""
+    """Resize masks ``(G, H, W)`` bool: each pixel has the value of the nearest one."""
     return F.interpolate(masks[:, None].bool().view(torch.uint8), size=size)[:, 0].view(torch.bool)
 
 
 def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
-    """Boxes ``(N, 4)`` after a picture of size ``old`` became one of size ``new``.
+    """Boxes ``(N, 4)`` after an image of size ``old`` became one of size ``new``.
 
     Law: ``resize_boxes(resize_boxes(boxes, a, b), b, a) == boxes``.
 
@@ -131,31 +109,24 @@ def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
 
 
 def pad_batch(images: Sequence[Tensor], divisor: int = 1) -> Tensor:
-    """Pictures of different sizes as one batch: zeros to the right and below fill the smaller ones up.
+    """Images of different sizes, each ``(C, H, W)``, as one batch ``(B, C, H, W)``: zeros to the right and below.
 
-    Coordinates keep their meaning. For a network 0 is the mean colour, if the pictures are normalised before. Near the
-    filled edge a network sees something else than at the picture's own edge, so results differ a little from those of
-    the picture alone, here as in other programs.
-
-    Args:
-        images: each ``(C, H, W)``; at least one.
-        divisor: height and width of the batch are the next multiples of it.
-
-    Returns:
-        ``(B, C, H, W)``.
+    Coordinates keep their meaning. For a network 0 is the mean color, if images are normalized before. Near the filled
+    edge a network sees something else than at the image's own edge, so results differ a little from those of the image
+    alone, here as in other libraries. Height and width are the next multiples of ``divisor``.
 
     >>> pad_batch([torch.ones(1, 1, 2), torch.ones(1, 2, 1)]).flatten(1)
     tensor([[1., 1., 0., 0.],
             [1., 0., 1., 0.]])
     """
     if not len(images):
-        raise ValueError("images must hold at least one picture")
+        raise ValueError("images must hold at least one image")
     height, width = padded_size([size_of(image) for image in images], divisor)
     return torch.stack([F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images])
 
 
 def padded_size(sizes: Sequence[Size], divisor: int = 1) -> Size:
-    """The size of a batch of pictures of these sizes.
+    """The size of a batch of images of these sizes.
 
     >>> padded_size([(30, 50), (40, 20)], divisor=32)
     (64, 64)
@@ -165,58 +136,17 @@ def padded_size(sizes: Sequence[Size], divisor: int = 1) -> Size:
 
 
 def hflip(image: Tensor, target: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-    """A picture and its objects with left and right exchanged.
-
-    Args:
-        image: ``(C, H, W)``.
-        target: ``boxes`` ``(G, 4)`` and, if it has them, ``masks`` ``(G, H, W)`` are mirrored; the rest stays.
-
-    Returns:
-        A new picture and a new target.
-    """
-    mirrored = {**target, "boxes": hflip_boxes(target["boxes"], image.shape[-1])}
+    """Flip an image ``(C, H, W)`` and its objects, ``boxes`` and ``masks`` if there are any, horizontally."""
+    flipped = {**target, "boxes": hflip_boxes(target["boxes"], image.shape[-1])}
     if "masks" in target:
-        mirrored["masks"] = target["masks"].flip(-1)
-    return image.flip(-1), mirrored
-
-
-def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """The same scene in another light: other contrast, brightness and tint, each up to ``amount`` more or less.
-
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        amount: in [0, 1]; 0 changes nothing. Tints take half of it.
-        generator: draws.
-
-    Returns:
-        A new picture in [0, 1].
-    """
-    contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
-    gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
-    return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
-
-
-def random_scale(amount: float, generator: torch.Generator) -> float:
-    """A factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow.
-
-    Args:
-        amount: 0 always gives 1.
-        generator: draws.
-    """
-    return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
+        flipped["masks"] = target["masks"].flip(-1)
+    return image.flip(-1), flipped
 
 
 def hflip_boxes(boxes: Tensor, width: int) -> Tensor:
-    """Boxes in the mirrored picture, ``image.flip(-1)``: left and right change places.
+    """Boxes ``(N, 4)`` in the flipped image, ``image.flip(-1)``, of some width.
 
-    Args:
-        boxes: ``(N, 4)``.
-        width: of the picture.
-
-    Returns:
-        ``(N, 4)``, in the same order.
-
-    Law: mirrored twice, boxes are where they were.
+    Law: flipped twice, boxes are where they were.
 
     >>> hflip_boxes(torch.tensor([[1.0, 2.0, 4.0, 8.0]]), width=10)
     tensor([[6., 2., 9., 8.]])
@@ -225,20 +155,36 @@ def hflip_boxes(boxes: Tensor, width: int) -> Tensor:
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)
 
 
+def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Vary contrast, brightness and tint of an image, each by up to ``amount`` more or less; tint by half of it.
+
+    Args:
+        image: ``(3, H, W)`` in [0, 1].
+        amount: in [0, 1]; 0 changes nothing.
+        generator: draws.
+
+    Returns:
+        A new image in [0, 1].
+    """
+    contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
+    gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
+    return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
+
+
+def random_scale(amount: float, generator: torch.Generator) -> float:
+    """Draw a factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow."""
+    return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
+
+
 def size_of(image: Tensor) -> Size:
-    """``(height, width)`` of a picture ``(…, H, W)``."""
+    """``(height, width)`` of an image ``(…, H, W)``."""
     return (image.shape[-2], image.shape[-1])
 
 
 def check_image(image: Tensor, where: str) -> None:
-    """Refuse what is no image.
+    """Raise ValueError unless this is ``(3, H, W)`` floats in [0, 1], or a little beyond, as interpolation makes them.
 
-    Args:
-        image: ``(3, H, W)`` floats in [0, 1], or a little beyond, as noise and interpolation make them.
-        where: what the message calls it, such as "image 3".
-
-    Raises:
-        ValueError: it has another shape or type, or holds values up to 255, or nan.
+    ``where`` is what the message calls it, such as "image 3".
 
     >>> check_image(torch.full((3, 4, 5), 255.0), "image 0")
     Traceback (most recent call last):

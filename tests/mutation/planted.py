@@ -591,17 +591,17 @@ PICTURES = [
         ("test_transforms.py::test_equals_torchvisions_transform",),
     ),
     Mutant(
-        "mirror: width - 1",
+        "hflip: width - 1",
         "transforms.py",
         "torch.stack([width - x2, y1, width - x1, y2], dim=1)",
         "torch.stack([width - 1 - x2, y1, width - 1 - x1, y2], dim=1)",
         ("test_transforms.py::test_mirrored_boxes_equal_torchvisions",),
     ),
     Mutant(
-        "mirror: masks stay as they are",
+        "hflip: masks stay as they are",
         "transforms.py",
-        'mirrored["masks"] = target["masks"].flip(-1)',
-        'mirrored["masks"] = target["masks"]',
+        'flipped["masks"] = target["masks"].flip(-1)',
+        'flipped["masks"] = target["masks"]',
         ("test_transforms.py::test_the_mirrored_box_shows_the_mirrored_object",),
     ),
     Mutant(
