@@ -5,14 +5,13 @@ import math
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.roi_heads import RoIHeads
 
 from minircnn import boxes as B
-from minircnn import kernels
 
 NAN = float("nan")
 
@@ -48,7 +47,7 @@ def nms_by_hand(boxes, scores, groups, threshold):
 
 
 # Whole coordinates on a small grid: equal scores, equal boxes, touching edges and no area all come up.
-grid_boxes = st.lists(st.tuples(*[st.integers(0, 6)] * 4), max_size=40).map(
+grid_boxes = st.lists(st.tuples(*[st.integers(0, 6)] * 4), max_size=25).map(
     lambda rows: torch.tensor([[x, y, x + w, y + h] for x, y, w, h in rows], dtype=torch.float32).reshape(-1, 4)
 )
 
@@ -75,12 +74,6 @@ class TestAreaAndIoU:
         box = torch.tensor([[0, 0, 400, 400]]).to(dtype)  # its area is beyond half precision
         assert B.box_area(box).tolist() == [160000.0]
         assert B.box_iou(box, box).item() == 1.0
-
-    def test_empty(self):
-        none, some = torch.zeros(0, 4), random_boxes(3)
-        assert B.box_iou(none, some).shape == (0, 3)
-        assert B.box_iou(some, none).shape == (3, 0)
-        assert B.box_area(none).shape == (0,)
 
     @given(grid_boxes, grid_boxes)
     def test_against_slow_loop(self, a, b):
@@ -153,17 +146,6 @@ class TestEncodeDecode:
         grown = B.decode_boxes(src, torch.tensor([[0.0, 0.0, 500.0, 500.0]]))
         assert (grown[:, 2:] - grown[:, :2])[0].tolist() == pytest.approx([1000.0, 1000.0])
 
-    def test_zero_deltas_for_each_class_change_nothing(self):
-        src = random_boxes(5)
-        moved = B.decode_boxes(src, torch.zeros(5, 7, 4))
-        assert moved.shape == (5, 7, 4)
-        torch.testing.assert_close(moved, src[:, None].expand(5, 7, 4))
-
-    def test_empty(self):
-        none = torch.zeros(0, 4)
-        assert B.encode_boxes(none, none).shape == (0, 4)
-        assert B.decode_boxes(none, torch.zeros(0, 3, 4)).shape == (0, 3, 4)
-
     def test_unpaired_is_an_error(self):
         with pytest.raises(ValueError, match="pair up"):
             B.encode_boxes(random_boxes(2), random_boxes(3))
@@ -186,20 +168,16 @@ class TestClip:
         clipped = B.clip_boxes(torch.tensor([[-9.0, -9.0, -1.0, -1.0], [50.0, 50.0, 60.0, 60.0]]), (20, 20))
         assert B.box_area(clipped).tolist() == [0.0, 0.0]
 
-    def test_shape_for_each_class(self):
-        assert B.clip_boxes(torch.zeros(5, 3, 4), (4, 4)).shape == (5, 3, 4)
-        assert B.clip_boxes(torch.zeros(0, 4), (4, 4)).shape == (0, 4)
-
 
 class TestNMS:
-    @pytest.mark.parametrize("n", [1, 2, 100, 255, 256, 257, 1500])
-    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 0.7, 1.0])
+    @pytest.mark.parametrize("n", [1, 256, 257, 1500])
+    @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
     def test_equals_torchvision(self, n, threshold):
         boxes = random_boxes(n, n)
         scores = torch.rand(n, generator=torch.Generator().manual_seed(n))
         assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
 
-    @pytest.mark.parametrize("seed", range(20))
+    @pytest.mark.parametrize("seed", range(5))
     def test_ties_in_scores_and_overlaps_equal_torchvision(self, seed):
         g = torch.Generator().manual_seed(seed)
         corner = torch.randint(0, 12, (600, 2), generator=g).float()
@@ -236,12 +214,6 @@ class TestNMS:
         boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [4.0, 0.0, 14.0, 10.0], [8.0, 0.0, 18.0, 10.0]])
         assert B.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.3).tolist() == [0, 2]
 
-    def test_long_chain(self):
-        """Each box overlaps its neighbours only, so that every decision hangs on the one before it."""
-        x = torch.arange(700.0)
-        boxes = torch.stack([x * 4, x * 0, x * 4 + 10, x * 0 + 10], dim=1)
-        assert B.nms(boxes, -x, 0.3).tolist() == list(range(0, 700, 2))
-
     def test_empty(self):
         keep = B.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)
         assert keep.shape == (0,) and keep.dtype == torch.int64
@@ -255,24 +227,9 @@ class TestNMS:
         with pytest.raises(ValueError, match=r"groups \(3,\)"):
             B.batched_nms(random_boxes(2), torch.zeros(2), torch.zeros(3), 0.5)
 
-    @settings(max_examples=200)
-    @given(
-        *(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256])),
-        st.none() | st.integers(0, 6),
-    )
-    def test_against_slow_loop_for_any_block_size_and_limit(self, data, boxes, threshold, block, limit):
-        n = len(boxes)
-        scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
-        groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, "NMS_BLOCK", block)
-            scored = torch.tensor(scores).float(), torch.tensor(groups).long()
-            kept = B.batched_nms(boxes.double(), *scored, threshold, limit)
-        assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)[:limit]
-
 
 class TestBatchedNMS:
-    @pytest.mark.parametrize("n, classes", [(50, 3), (900, 1), (900, 6), (3000, 2), (3000, 80), (3000, 2000)])
+    @pytest.mark.parametrize("n, classes", [(50, 3), (900, 1), (3000, 2), (3000, 80), (3000, 2000)])
     def test_equals_torchvision_class_by_class(self, n, classes):
         g = torch.Generator().manual_seed(n)
         boxes, scores = random_boxes(n, n), torch.rand(n, generator=g)
@@ -287,28 +244,6 @@ class TestBatchedNMS:
         expected = keep[scores[keep].argsort(descending=True, stable=True)]
         assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4), expected)
         assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4, max_keep=60), expected[:60])
-
-    @pytest.mark.parametrize("block", [1, 3, 7, 256])
-    @pytest.mark.parametrize("classes", [1, 3])
-    def test_a_limit_loses_nothing_but_what_comes_after(self, monkeypatch, block, classes):
-        monkeypatch.setattr(kernels, "NMS_BLOCK", block)
-        g = torch.Generator().manual_seed(0)
-        boxes, scores, groups = (
-            random_boxes(40),
-            torch.rand(40, generator=g),
-            torch.randint(0, classes, (40,), generator=g),
-        )
-        expected = nms_by_hand(boxes.tolist(), scores.tolist(), groups.tolist(), 0.3)
-        for limit in range(len(expected) + 2):
-            assert B.batched_nms(boxes, scores, groups, 0.3, limit).tolist() == expected[:limit]
-
-    @pytest.mark.parametrize("n", [100, 900, 2000])
-    def test_equals_torchvision_where_its_offsets_are_exact(self, n):
-        g = torch.Generator().manual_seed(n)
-        boxes, groups = random_boxes(n, n).round(), torch.randint(0, 5, (n,), generator=g)
-        scores = torch.rand(n, generator=g)
-        expected = torchvision.ops.batched_nms(boxes, scores, groups, 0.5)
-        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.5), expected)
 
     def test_negative_coordinates_do_not_reach_into_another_group(self):
         """The case of the docstring: offsets push one group onto another, comparing groups does not."""

@@ -3,13 +3,12 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet50
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops import FrozenBatchNorm2d as Reference
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from minircnn.resnet_fpn import FeaturePyramid, FrozenBatchNorm2d, ResNet, ResNetFPN, ResNetFPNConfig, convolve
+from minircnn.resnet_fpn import FeaturePyramid, FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig, convolve
 
 TINY = ResNetFPNConfig(blocks=(1, 2, 1, 1), width=4, channels=6)
 
@@ -35,7 +34,7 @@ def pair():
     return ours.double(), theirs.double()
 
 
-@pytest.mark.parametrize("size", [(64, 96), (33, 71), (1, 1), (7, 40)])
+@pytest.mark.parametrize("size", [(64, 96), (33, 71), (1, 1)])
 def test_maps_equal_torchvisions(pair, size):
     """In double precision, where fifty layers do not add up to a visible error."""
     images = torch.rand(2, 3, *size, dtype=torch.float64)
@@ -48,7 +47,7 @@ def test_maps_equal_torchvisions(pair, size):
 
 
 def test_gradients_equal_torchvisions(pair):
-    images, gradients = torch.rand(1, 3, 64, 64, dtype=torch.float64), []
+    images, gradients = torch.rand(1, 3, 32, 32, dtype=torch.float64), []
     for backbone in pair:
         backbone.zero_grad()
         sum(level.sin().sum() for level in backbone(images).values()).backward()
@@ -60,30 +59,20 @@ def test_gradients_equal_torchvisions(pair):
         assert torch.allclose(ours[name], gradient, rtol=1e-6, atol=1e-9 * float(gradient.abs().max())), name
 
 
-@pytest.mark.parametrize("layers", range(6))
-def test_the_same_layers_learn(layers):
-    ours = ResNetFPN(trainable_layers=layers)
-    theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=layers)
+def test_a_fresh_network_is_torchvisions():
+    """The same layers learn, from weights of the same spread; what is drawn for a layer depends on the order."""
+    torch.manual_seed(0)
+    theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=4)
+    ours = ResNetFPN(trainable_layers=4)
     learn = {name for name, p in ours.named_parameters() if p.requires_grad}
     assert learn == {name for name, p in theirs.named_parameters() if p.requires_grad}
-
-
-def test_state_is_that_of_the_network_that_names_pictures():
-    """So weights learned on ImageNet fit, but for the last layer and the counters of batches."""
-    wanted = {name: tuple(value.shape) for name, value in resnet50(weights=None).state_dict().items()}
-    ours = {name: tuple(value.shape) for name, value in ResNet(ResNetFPNConfig()).state_dict().items()}
-    assert ours == {
-        n: s for n, s in wanted.items() if not n.startswith("fc.") and not n.endswith("num_batches_tracked")
-    }
-
-
-def test_first_weights_are_drawn_as_torchvisions():
-    """Of the same spread; what is drawn for a layer depends on the order, which is nobody's business."""
-    torch.manual_seed(0)
-    theirs, ours = resnet_fpn_backbone(backbone_name="resnet50", weights=None), ResNetFPN()
     for name, value in theirs.state_dict().items():
         if "conv" in name or name.endswith("blocks.0.0.weight"):
             assert ours.state_dict()[name].std() == pytest.approx(float(value.std()), rel=0.1), name
+    for layers in (0, 5):
+        ours.freeze(layers)
+        assert {p.requires_grad for p in ours.body.parameters()} == {layers == 5}
+        assert all(p.requires_grad for p in ours.fpn.parameters())
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 0.1])
@@ -141,17 +130,6 @@ def test_coarse_maps_reach_fine_ones_and_not_the_other_way():
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in to_fine)
     from_coarse = torch.autograd.grad(levels["3"].sum(), maps, allow_unused=True)
     assert [gradient is None for gradient in from_coarse] == [True, True, True, False]
-
-
-def test_memory_formats_and_sizes():
-    backbone = ResNetFPN(TINY).eval()
-    images = torch.rand(2, 3, 50, 70)
-    with torch.no_grad():
-        plain, last = backbone(images), backbone(images.contiguous(memory_format=torch.channels_last))
-    assert [tuple(level.shape) for level in plain.values()] == [
-        *[(2, 6, 13, 18), (2, 6, 7, 9), (2, 6, 4, 5), (2, 6, 2, 3), (2, 6, 1, 2)]
-    ]
-    assert all(torch.allclose(plain[name], last[name], atol=1e-4) for name in plain)
 
 
 @pytest.mark.parametrize("change", [{"blocks": (1, 0, 1, 1)}, {"width": 0}, {"channels": 0}, {"norm_eps": -1.0}])

@@ -1,0 +1,95 @@
+"""The fast forms equal the plain ones, and are not slow or wasteful where they could be."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
+from torchvision import ops
+
+from minircnn import kernels
+from minircnn.boxes import batched_nms, nms, nms_loop
+from minircnn.course.compare import peak_memory
+from minircnn.pooling import roi_align, roi_align_separable, roi_pool, roi_pool_loop
+from tests.test_boxes import grid_boxes, nms_by_hand, random_boxes
+from tests.test_pooling import SCALE, anywhere, gradient, maps, regions
+
+
+class TestNMS:
+    @settings(max_examples=100)
+    @given(
+        *(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256])),
+        st.none() | st.integers(0, 6),
+    )
+    def test_against_slow_loop_for_any_block_size_and_max_keep(self, data, boxes, threshold, block, max_keep):
+        n = len(boxes)
+        scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
+        groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "NMS_BLOCK", block)
+            scored = torch.tensor(scores).float(), torch.tensor(groups).long()
+            kept = batched_nms(boxes.double(), *scored, threshold, max_keep)
+        assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)[:max_keep]
+
+    @pytest.mark.parametrize("n", [0, 1, 256, 257, 1500])
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7])
+    def test_equals_the_plain_form(self, n, threshold):
+        boxes, scores = random_boxes(n, n), torch.rand(n, generator=torch.Generator().manual_seed(n))
+        assert torch.equal(nms(boxes, scores, threshold), nms_loop(boxes, scores, threshold))
+
+    def test_long_chain(self):
+        """Each box overlaps its neighbors only, so that every decision hangs on the one before it."""
+        x = torch.arange(700.0)
+        boxes = torch.stack([x * 4, x * 0, x * 4 + 10, x * 0 + 10], dim=1)
+        assert nms(boxes, -x, 0.3).tolist() == list(range(0, 700, 2))
+
+
+class TestRoIPool:
+    @pytest.mark.parametrize("make", [regions, anywhere])
+    def test_equals_the_plain_form_with_its_gradient(self, make):
+        features, rois = maps() - 0.3, make(120, seed=2)
+        assert torch.equal(roi_pool(features, rois, (3, 4), SCALE), roi_pool_loop(features, rois, (3, 4), SCALE))
+        fast, plain = (gradient(pool, features, rois, (3, 4), SCALE) for pool in (roi_pool, roi_pool_loop))
+        assert torch.equal(fast, plain)
+
+    @pytest.mark.parametrize("shape", [(1, 700), (700, 1), (40, 90)], ids=str)
+    def test_bins_of_any_length_on_long_maps(self, shape):
+        """Bins much longer than the windows of which each length exists."""
+        features, rois = maps(2, 3, *shape) - 0.3, anywhere(300, 2, 8, *shape)
+        # And a bin of every length there is.
+        ends = 8 * torch.arange(max(shape), dtype=torch.float32)[:, None]
+        rois = torch.cat([rois, torch.cat([ends * 0, ends * 0, ends * 0, ends, ends], dim=1)])
+        for size in ((1, 1), (2, 3)):
+            assert torch.equal(roi_pool(features, rois, size, SCALE), ops.roi_pool(features, rois, size, SCALE))
+
+    def test_long_maps_are_compared_few_times(self):
+        """Of windows as long as the map there are a few dozen, not one for each length: work grows with the area."""
+        compared = 0
+
+        class Count(TorchFunctionMode):
+            def __torch_function__(self, function, types, args=(), kwargs=None):
+                nonlocal compared
+                compared += function is torch.maximum
+                return function(*args, **(kwargs or {}))
+
+        features, rois = maps(1, 1, 24, 3000), anywhere(500, 1, 8, 24, 3000)
+        with Count():
+            roi_pool(features, rois, 6, SCALE)
+        assert 10 < compared < 300
+
+
+class TestRoIAlign:
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize("count", [1, 8, 300])
+    def test_few_regions_on_large_maps(self, count, layout):
+        """Only the cells that they need are copied; the values are the same, and so is where the gradients go."""
+        features = (maps(3, 16, 40, 60) - 0.3).contiguous(memory_format=layout)
+        rois = anywhere(count, 3, 8, 40, 60, seed=count)
+        for arguments in ((7, SCALE, 2, True), (7, SCALE, -1, False)):
+            fast, plain = (align(features, rois, *arguments) for align in (roi_align, roi_align_separable))
+            assert torch.allclose(fast, plain, atol=1e-5)
+            ours, theirs = (gradient(one, features, rois, *arguments) for one in (roi_align, ops.roi_align))
+            assert torch.allclose(ours, theirs, atol=1e-5 * theirs.abs().max().item())
+        if count == 1:
+            held = peak_memory(lambda: roi_align(features, rois, 2, SCALE, 2, True))
+            assert held < features.numel() * features.element_size() / 2
