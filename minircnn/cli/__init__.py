@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from minircnn import __version__
-from minircnn.cli import data, demo, detect, evaluate, history, train
+from minircnn.cli import data, demo, detect, evaluate, train
 from minircnn.cli.errors import OneLineErrors
 
 app = typer.Typer(
@@ -24,7 +24,6 @@ app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(detect.app, name="detect")
 app.add_typer(data.app, name="data")
-app.command()(history.history)
 app.command()(demo.demo)
 
 

@@ -111,7 +111,7 @@ def load_detectors() -> dict[str, nn.Module]:
     Raises:
         FileNotFoundError: the weights of one are missing.
     """
-    from minircnn.history import GENERATIONS, keep_from, load_all
+    from minircnn.course.history import GENERATIONS, keep_from, load_all
 
     models = load_all()
     for one in GENERATIONS:
@@ -124,7 +124,7 @@ def look_at(models: Mapping[str, nn.Module], image: Tensor) -> list[Look]:
 
     Selective search runs once: the first two are given the same proposals.
     """
-    from minircnn.history import all_by_stages
+    from minircnn.course.history import all_by_stages
     from minircnn.mask_rcnn import binary_masks
 
     looks = []

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,13 @@ from minircnn.cli import app
 from minircnn.cli.demo import MAX_PROPOSALS, MOST_PICTURES, SCENE, load_detectors, look_at
 from minircnn.cli.demo_page import DETECTORS
 from minircnn.cli.page import picture_page
+from minircnn.course.history import GENERATIONS
 from minircnn.datasets import ToyTown
 from minircnn.datasets.toytown import DATA_FOLDER
-from minircnn.history import GENERATIONS
 from minircnn.mask_rcnn import binary_masks
 from minircnn.plotting import render_png
 from minircnn.selective_search import selective_search
+from minircnn.shipped import DETECTOR_WEIGHTS
 from tests.plotting.conftest import Reader
 
 ROOT = Path(__file__).parent.parent.parent
@@ -276,8 +276,8 @@ def test_seconds_go_to_the_stage_that_took_them(models, monkeypatch):
         return wrapped
 
     rcnn, fast, *alone = models.values()
-    monkeypatch.setattr("minircnn.history.stages.perf_counter", lambda: now[0])
-    monkeypatch.setattr("minircnn.history.stages.selective_search", taking(1, selective_search))
+    monkeypatch.setattr("minircnn.course.history.perf_counter", lambda: now[0])
+    monkeypatch.setattr("minircnn.course.history.selective_search", taking(1, selective_search))
     monkeypatch.setattr(rcnn, "scores", taking(10, rcnn.scores))
     monkeypatch.setattr(fast.roi_heads, "predict", taking(20, fast.roi_heads.predict))
     for model in alone:
@@ -421,8 +421,7 @@ def test_what_is_refused_before_any_work(call, tmp_path, monkeypatch, prepare, a
 
 
 def test_weights_that_are_missing_are_named(monkeypatch, tmp_path, call):
-    moved = [replace(one, weights=tmp_path / one.weights.name) for one in GENERATIONS]
-    monkeypatch.setattr("minircnn.history.detectors.GENERATIONS", moved)
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "rcnn", tmp_path / "rcnn.safetensors")
     result = call("demo", "--out", tmp_path / "x")
     assert result.exit_code == 1 and not (tmp_path / "x").exists()
     assert f"{tmp_path / 'rcnn.safetensors'}: not there; it comes with a clone" in result.stderr

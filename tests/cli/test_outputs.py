@@ -78,9 +78,6 @@ TRAIN = ["train", "faster_rcnn", *OWN]
         (["train", "rcnn", *OWN, "--out", "net.safetensors", "--network", "net.safetensors"], "which is read"),
         (["train", "alexnet", "--out", "mine.safetensors"], "mine.json is there"),
         (["demo", "image.jpg"], "four_detectors.png is there, was not written by this program"),
-        (["history", "--read", "record.json", "--out", "figures"], "history.png is there, was not written by"),
-        (["history", "--read", "record.json", "--readme", "record.json"], "record.json, which is read"),
-        (["history", "--json", str(DETECTOR_WEIGHTS["rcnn"].with_suffix(".json"))], "rcnn.json, which is read"),
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else "",
 )

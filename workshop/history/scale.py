@@ -1,11 +1,11 @@
-"""The same stages at the size of the papers, for time only: a large picture, 2000 proposals, the network of 2012.
+"""The same stages at the size of the papers, for time only: a large image, 2000 proposals, the network of 2012.
 
 Weights are random, which costs a processor as much time as any others. Where time depends on what the network says, it
 is told what to say: as many pairs of a proposal and a class pass the score threshold as there are proposals.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,9 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
 from minircnn.course.compare import limit_threads
+from minircnn.course.history import Search, Trace, by_stages, keep_from, medians, search
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
-from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
-from minircnn.history.detectors import keep_from
-from minircnn.history.measure import Progress, medians
-from minircnn.history.stages import Search, Trace, by_stages, needs_proposals, search
+from minircnn.faster_rcnn import FasterRCNN, RPNConfig, faster_rcnn_alexnet
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN
 from minircnn.transforms import Size
@@ -33,7 +31,7 @@ class PaperScale:
     Attributes:
         network: the AlexNet.
         classes: with background; PASCAL VOC has 20.
-        size: ``(height, width)`` of the picture.
+        size: ``(height, width)`` of the image.
         proposals: of R-CNN and Fast R-CNN.
         crops: proposals that R-CNN is timed on; its times behind the search are multiplied by ``proposals / crops``.
         rounds: times that every detector is run; one more warms up.
@@ -49,11 +47,6 @@ class PaperScale:
     rounds: int = 3
     rpn: RPNConfig = field(default_factory=RPNConfig)
     mask_channels: tuple[int, ...] = (256, 256, 256, 256)
-
-    def __post_init__(self) -> None:
-        """Refuses numbers that nothing can be measured with."""
-        if not 1 <= self.crops <= self.proposals or self.rounds < 1:
-            raise ValueError(f"crops must be from 1 to proposals, and rounds at least 1, but this is {self}")
 
 
 def paper_models(scale: PaperScale) -> dict[str, nn.Module]:
@@ -76,7 +69,7 @@ def paper_models(scale: PaperScale) -> dict[str, nn.Module]:
     return {key: model.eval() for key, model in models.items()}
 
 
-def paper_picture(size: Size) -> Tensor:
+def paper_image(size: Size) -> Tensor:
     """A photograph that comes with scikit-image, a cup of coffee, cut and enlarged to a size: ``(3, H, W)`` in [0, 1].
 
     Selective search would find too much in noise, and too little in a painted scene.
@@ -89,16 +82,9 @@ def paper_picture(size: Size) -> Tensor:
 
 
 def filled_up(boxes: Tensor, count: int, size: Size) -> Tensor:
-    """The first ``count`` boxes; where there are fewer, random ones follow.
+    """The first ``count`` boxes; where there are fewer, random ones inside of the image follow: ``(count, 4)``.
 
-    Args:
-        boxes: ``(P, 4)``.
-        count: how many there shall be.
-        size: ``(height, width)`` of the picture, in which random boxes lie, with sides of a twentieth of its sides up
-            to a half.
-
-    Returns:
-        ``(count, 4)``.
+    Their sides are from a twentieth of the image's up to a half.
     """
     generator = torch.Generator().manual_seed(0)
     sides = torch.tensor([size[1], size[0]], dtype=boxes.dtype)
@@ -108,61 +94,51 @@ def filled_up(boxes: Tensor, count: int, size: Size) -> Tensor:
     return torch.cat([boxes[:count], torch.cat([corner, corner + long], dim=1).to(boxes)])
 
 
+@torch.no_grad()
 def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None:
-    """Sets the score threshold so that as many pairs of a proposal and a class pass as there are proposals.
-
-    Args:
-        model: is changed.
-        image: the picture.
-        found: proposals, for detectors that need them.
-    """
-    scores = _scores(model, image, found)[:, 1:]  # (P, K - 1), without background
+    """Set the score threshold so that as many pairs of a proposal and a class pass as there are proposals."""
+    if isinstance(model, RCNN):
+        layer = model.config.svm_layer
+        scores = model.scores(model.features(image, found.boxes, {layer})[layer])
+    else:
+        features, sizes = model.features([image])
+        boxes = (
+            model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)[0]["boxes"]
+            if found is None
+            else found.boxes
+        )
+        scores = model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
+    scores = scores[:, 1:]  # (P, K - 1), without background
     keep_from(model, float(scores.flatten().topk(len(scores) + 1).values[-1]))
 
 
-@torch.no_grad()
-def _scores(model: nn.Module, image: Tensor, found: Search | None) -> Tensor:
-    """Of all proposals for all classes: (P, K)."""
-    if isinstance(model, RCNN):
-        layer = model.config.svm_layer
-        return model.scores(model.features(image, found.boxes, {layer})[layer])
-    features, sizes = model.features([image])
-    boxes = (
-        model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)[0]["boxes"]
-        if found is None
-        else found.boxes
-    )
-    return model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
-
-
-def measure_at_scale(scale: PaperScale, *, progress: Progress = iter) -> dict[str, Any]:
-    """Times every detector in turn, round by round, on one thread.
-
-    Args:
-        scale: what to run.
-        progress: is given the numbers of the rounds and hands them on, like ``tqdm``.
+def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> dict[str, Any]:
+    """Time every detector in turn, round by round, on one thread.
 
     Returns:
         ``size``, ``proposals``, ``crops`` and ``rounds`` as asked for; ``found``, how many proposals selective search
         gives, which random boxes fill up; ``own``, how many the region proposal network makes; ``outlined``, how many
         detections get a mask; and ``milliseconds``: by detector, then by stage and of ``"all"``, medians.
     """
-    image, models = paper_picture(scale.size), paper_models(scale)
-    rows: dict[str, list[dict[str, float]]] = {key: [] for key in models}
+    image, models = paper_image(scale.size), paper_models(scale)
+    rows: dict[str, list[Mapping[str, float]]] = {key: [] for key in models}
     with limit_threads(1):
         for number in progress(range(scale.rounds + 1)):
-            first = search(image, scale.proposals)
-            boxes = filled_up(first.boxes, scale.proposals, scale.size)
-            given = {"rcnn": boxes[: scale.crops], "fast_rcnn": boxes}
+            searched = search(image, scale.proposals)
+            boxes = filled_up(searched.boxes, scale.proposals, scale.size)
             for key, model in models.items():
-                found = Search(given[key], first.seconds) if needs_proposals(model) else None
+                given = boxes[: scale.crops] if key == "rcnn" else boxes
+                found = None if isinstance(model, FasterRCNN) else Search(given, searched.seconds)
                 if not number:
                     let_some_pass(model, image, found)
                 trace = by_stages(model, image, found)
                 rows[key].append(_extrapolated(trace, scale) if key == "rcnn" else trace.seconds)
     return {
-        **{name: value for name, value in asdict(scale).items() if name in ("size", "proposals", "crops", "rounds")},
-        "found": len(first.boxes),
+        "size": scale.size,
+        "proposals": scale.proposals,
+        "crops": scale.crops,
+        "rounds": scale.rounds,
+        "found": len(searched.boxes),
         "own": len(trace.proposals),  # of the last detector, Mask R-CNN
         "outlined": len(trace.detections["labels"]),
         "milliseconds": {key: medians(seconds[1:]) for key, seconds in rows.items()},

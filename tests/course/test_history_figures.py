@@ -1,30 +1,14 @@
-"""What the figures show, read back from the axes, and whether the project's PNGs belong to its record."""
+"""What the figures of the history show, read back from the axes."""
 
-import io
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from minircnn.course.figures.history import STAGE_COLORS, Row, plot_generations, plot_history
-from minircnn.history import draw_history, draw_pictures, read_record, views_of
-from minircnn.history import figures as module
-from minircnn.history.figures import (
-    fingerprint_of_record,
-    fingerprint_of_weights,
-    rows_of,
-    titles_of,
-)
-from minircnn.mask_rcnn import binary_masks
-from tests.history.conftest import stored_fingerprint
-
-DOCS = Path(__file__).parents[2] / "docs"
+from minircnn.course.record import rows_of, titles_of
 
 
 @pytest.fixture(autouse=True)
@@ -96,24 +80,6 @@ class TestAccuracyAndTime:
             "masks",
         ]
 
-    def test_rows_of_a_record(self, record):
-        first, second, third, fourth = rows_of(record)
-        assert first.name == "R-CNN\n2014" and (first.box, first.mask) == (0.78, None)
-        assert (fourth.box, fourth.mask) == (0.87, 0.82)
-        assert list(second.times[0].items()) == [
-            *(("selective search", 120), ("convolutions", 10), ("heads", 12), ("selection", 4))
-        ]
-        assert list(third.times[0].items()) == [
-            *(("convolutions", 10), ("region proposal network", 5), ("heads", 4), ("selection", 1))
-        ]
-        assert fourth.times[1]["masks"] == 600 and fourth.totals == [30.5, 1285]
-        assert titles_of(record) == [
-            "Toy Town, 128 × 128, up to 300 proposals",
-            "600 × 800, up to 2,000 proposals",
-        ]
-        record["paper_scale"] = None
-        assert [len(row.times) for row in rows_of(record)] == [1] * 4 and len(titles_of(record)) == 1
-
     @pytest.mark.parametrize(
         ("rows", "message"),
         [
@@ -153,84 +119,3 @@ class TestOneScene:
         assert len(axes[1, 2].images) == len(axes[1, 0].images) + 1, "the masks"
         with pytest.raises(ValueError, match="views must hold at least one detector"):
             plot_generations(torch.rand(3, 50, 60), [], ["background"])
-
-    def test_views_hold_what_detectors_are_sure_of(self, models, toytown):
-        image = toytown.load_image(44)
-        views = views_of(image, models)
-        names = ["R-CNN, 2014", "Fast R-CNN, 2015", "Faster R-CNN, 2016", "Mask R-CNN, 2017"]
-        assert [view["name"] for view in views] == names
-        (rcnn,) = models["rcnn"].detect([image], [views[0]["proposals"]])
-        assert ((rcnn["scores"] > 0) & (rcnn["scores"] < 0.5)).any(), "margins, which say yes from 0 on"
-        assert torch.equal(views[0]["found"]["boxes"], rcnn["boxes"][rcnn["scores"] > 0])
-        (fast,) = models["fast_rcnn"].detect([image], [views[1]["proposals"]])
-        assert torch.equal(views[1]["found"]["boxes"], fast["boxes"][fast["scores"] > 0.5])
-        (mask,) = models["mask_rcnn"].detect([image])
-        sure = mask["scores"] > 0.5
-        assert torch.equal(views[3]["found"]["masks"], binary_masks(mask)["masks"][sure])
-        assert 0 < sure.sum() < len(sure)
-
-
-class TestFiles:
-    def test_a_png_says_what_it_shows(self, record):
-        png = draw_history(record)
-        assert stored_fingerprint(png) == fingerprint_of_record(record)
-        with Image.open(io.BytesIO(png)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        assert pixels.shape[1] == 900 and 250 < pixels.shape[0] < 500
-        assert len(png) < 100_000
-        for colour in STAGE_COLORS.values():
-            wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-            assert (np.abs(pixels.astype(int) - wanted).max(axis=2) < 12).any(), colour
-
-    @pytest.mark.parametrize(
-        "way",
-        [
-            ("detectors", "rcnn", "box", "ap50"),
-            ("detectors", "mask_rcnn", "mask", "ap50"),
-            ("detectors", "faster_rcnn", "milliseconds", "proposals"),
-            ("detectors", "fast_rcnn", "milliseconds", "all"),
-            ("paper_scale", "milliseconds", "rcnn", "features"),
-            ("paper_scale", "proposals"),
-            ("max_proposals",),
-        ],
-    )
-    def test_other_figures_other_fingerprint(self, way, record):
-        before = fingerprint_of_record(record)
-        place = record
-        for key in way[:-1]:
-            place = place[key]
-        place[way[-1]] += 1
-        assert fingerprint_of_record(record) != before
-
-    def test_what_is_not_shown_does_not_matter(self, record):
-        before = fingerprint_of_record(record)
-        record["detectors"]["rcnn"]["recall"] = 0.1
-        record["command"] = "other"
-        assert fingerprint_of_record(record) == before
-
-    def test_weights_have_a_fingerprint(self, record, monkeypatch):
-        before = fingerprint_of_weights(record=record)
-        assert fingerprint_of_weights(picture=5, record=record) != before
-        record["detectors"]["mask_rcnn"]["sha256"] = "other"
-        assert fingerprint_of_weights(record=record) != before
-        monkeypatch.setattr(module, "sha256", lambda path: path.stem)
-        for key in record["detectors"]:
-            record["detectors"][key]["sha256"] = key
-        assert fingerprint_of_weights() == fingerprint_of_weights(record=record)
-
-    def test_the_scene_is_drawn(self, models):
-        png = draw_pictures(models)
-        assert stored_fingerprint(png) == fingerprint_of_weights()
-        with Image.open(io.BytesIO(png)) as image:
-            assert image.size[0] == 900
-        assert not plt.get_fignums()
-
-    def test_a_png_of_somebody_else_says_nothing(self, tmp_path):
-        Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
-        assert stored_fingerprint(tmp_path / "x.png") is None
-
-    def test_the_projects_figures_belong_to_its_record(self):
-        """After new weights or results: minircnn history --update."""
-        record = read_record()
-        assert stored_fingerprint(DOCS / "history.png") == fingerprint_of_record(record)
-        assert stored_fingerprint(DOCS / "history_pictures.png") == fingerprint_of_weights(record=record)

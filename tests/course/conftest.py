@@ -1,17 +1,14 @@
-"""A record with numbers that everybody can check, the shipped detectors, and some scenes."""
+"""A record of the history with numbers that everybody can check, the shipped detectors, and some scenes."""
 
 import copy
-import io
 import json
-from pathlib import Path
 
 import matplotlib
 import pytest
-import torch
-from PIL import Image
 
+from minircnn.course.claims import gather
+from minircnn.course.history import load_all
 from minircnn.datasets import ToyTown
-from minircnn.history import gather, load_all
 
 matplotlib.use("Agg")
 
@@ -31,22 +28,6 @@ def toytown():
 @pytest.fixture(scope="session")
 def samples(toytown):
     return [toytown[index] for index in range(COUNT)]
-
-
-@pytest.fixture
-def two_threads():
-    """Whoever wants one thread has to say so."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    assert torch.get_num_threads() == 2, "what was set has to be set back"
-    torch.set_num_threads(before)
-
-
-def stored_fingerprint(png):
-    """What the text in a PNG, or in a file of one, says; None if there is none."""
-    with Image.open(png if isinstance(png, Path) else io.BytesIO(png)) as image:
-        return image.info.get("minircnn")
 
 
 def detector(name, year, box, mask, proposals, passes, times, parameters, trainings):
@@ -78,7 +59,7 @@ def at_scale(**rows):
 
 
 RECORD = {
-    "command": "minircnn history",
+    "command": "python -m workshop.history",
     "split": "test",
     "pictures": 200,
     "pictures_of_split": 200,

@@ -1,0 +1,394 @@
+"""The seventeen claims of the story in its order: what was measured about each, and whether that bears it out.
+
+The numbers come from the record of the history and from those ablations in ``data/results`` that train detectors which
+differ in one thing. Averages and shares are in percent. Where a time was measured at both sizes, the first number is
+Toy Town's, the second that of the papers' size.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from minircnn.course.history import GENERATIONS
+from minircnn.shipped import RESULTS_FOLDER
+
+Results = Mapping[str, Mapping[str, Any]]
+"""By the names of the files in ``data/results``; the record of the history is ``"history"``."""
+
+ABLATIONS = ("rcnn_ablation", "fast_rcnn_ablation", "faster_rcnn_ablation", "mask_rcnn_ablation")
+NAMES = {one.key: one.name for one in GENERATIONS}
+
+
+def gather(record: Mapping[str, Any], folder: Path = RESULTS_FOLDER) -> dict[str, Any]:
+    """A record of the history, and the ablations' results beside it.
+
+    Raises:
+        FileNotFoundError: the results of an ablation are missing; the message says what makes them.
+        ValueError: they are damaged.
+    """
+    results: dict[str, Any] = {"history": record}
+    for name in ABLATIONS:
+        path, remedy = folder / f"{name}.json", f"`python -m workshop.ablations {name.removesuffix('_ablation')}`"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: not there; make it with {remedy}")
+        try:
+            results[name] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error}); make it anew with {remedy}") from error
+    return results
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The results, with what the claims ask of them.
+
+    Attributes:
+        results: of :func:`gather`.
+        paper: whether times are those of the papers' size, or Toy Town's.
+    """
+
+    results: Results
+    paper: bool = False
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """The record of the history."""
+        return self.results["history"]
+
+    @property
+    def both(self) -> list["Measured"]:
+        """With Toy Town's times and, where they were measured, with those of the papers' size."""
+        return [Measured(self.results), *([Measured(self.results, True)] if self.record["paper_scale"] else [])]
+
+    @property
+    def where(self) -> str:
+        """Which sizes the numbers of :meth:`slower` and :meth:`share` belong to."""
+        return "on Toy Town and at the papers' size" if len(self.both) == 2 else "on Toy Town"
+
+    def of(self, key: str) -> Mapping[str, Any]:
+        """What was measured of a detector."""
+        return self.record["detectors"][key]
+
+    def ms(self, key: str, stage: str = "all") -> float:
+        """A detector's milliseconds for an image, in all or of a stage."""
+        return (self.record["paper_scale"]["milliseconds"][key] if self.paper else self.of(key)["milliseconds"])[stage]
+
+    def slower(self, key: str, stage: str = "all", other: str = "rcnn") -> str:
+        """How many times as long the other takes."""
+        ratios = [one.ms(other, stage) / one.ms(key, stage) for one in self.both]
+        return " and ".join(f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in ratios)
+
+    def share(self, key: str, stage: str) -> str:
+        """The share of a detector's time that a stage takes."""
+        return " and ".join(f"{100 * one.ms(key, stage) / one.ms(key):.0f} %" for one in self.both)
+
+    def mean(self, ablation: str, figure: str, **wanted: Any) -> float:  # noqa: ANN401 - of any type
+        """The mean of a figure over the rows of an ablation that are as wanted; nan if there are none."""
+        rows = self.results[f"{ablation}_ablation"]["rows"]
+        values = [row[figure] for row in rows if all(row[key] == value for key, value in wanted.items())]
+        return mean(values) if values else float("nan")
+
+    def rcnn(self, moved: bool) -> float:
+        """AP75 of R-CNN in its ablation, with box regression or without."""
+        return self.mean("rcnn", "ap75", layer="fc7", fine_tuned=True, box_regression=moved)
+
+    def fast(self, training: str, classifier: str = "softmax") -> float:
+        """AP of Fast R-CNN with box regression, trained "joint" or in "stages", with "softmax" or "SVM"."""
+        return self.mean("fast_rcnn", "ap", training=training, classifier=classifier, box_regression=True)
+
+    def faster(self, training: str) -> float:
+        """AP of Faster R-CNN trained "joint", or in "turns" with as many batches."""
+        iterations = self.results["faster_rcnn_ablation"]["settings"]["iterations"]
+        full = {"scales": 3, "ratios": 3, "iterations": iterations}
+        return self.mean("faster_rcnn", "ap", training=training, **full)
+
+    def anchors(self, scales: int, ratios: int) -> float:
+        """Recall of Faster R-CNN's proposals with so many sizes and shapes of anchors."""
+        return self.mean("faster_rcnn", "recall", training="joint", scales=scales, ratios=ratios)
+
+    def rounding(self, stride: int, figure: str) -> float:
+        """The share of a figure that goes if RoIPool takes RoIAlign's place."""
+        wanted = {"stride": stride, "mask_kind": "sigmoid"}
+        pool, align = (self.mean("mask_rcnn", figure, pooling=way, **wanted) for way in ("pool", "align"))
+        return 1 - pool / align
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One step of the story.
+
+    Attributes:
+        id: S1 to S17.
+        text: what is claimed.
+        notebooks: where it is shown.
+        says: what was measured about it, as a sentence with numbers.
+        rule: whether these numbers are as the claim has them.
+        timed: whether that is asked of the times at the papers' size as well; or another rule for these.
+    """
+
+    id: str
+    text: str
+    notebooks: tuple[str, ...]
+    says: Callable[[Measured], str]
+    rule: Callable[[Measured], bool]
+    timed: bool | Callable[[Measured], bool] = False
+
+    def evidence(self, results: Results) -> str:
+        """What was measured about it."""
+        return self.says(Measured(results))
+
+    def holds(self, results: Results) -> bool:
+        """Whether that bears the claim out on Toy Town."""
+        return self.rule(Measured(results))
+
+    def at_scale(self, results: Results) -> bool | None:
+        """Whether it does at the papers' size; None where that says nothing about it, or was not measured."""
+        if not self.timed or not results["history"]["paper_scale"]:
+            return None
+        return (self.timed if callable(self.timed) else self.rule)(Measured(results, paper=True))
+
+    def verdict(self, results: Results) -> str:
+        """Either "yes", or "no", or "in part": on Toy Town but not at the papers' size, or the other way round."""
+        answers = {self.holds(results), self.at_scale(results)} - {None}
+        return "in part" if len(answers) == 2 else "yes" if answers == {True} else "no"
+
+
+def percent(value: float) -> str:
+    """A share as a number in percent, without the sign.
+
+    >>> percent(0.4637)
+    '46.4'
+    """
+    return f"{100 * value:.1f}"
+
+
+def _trainings(m: Measured) -> str:
+    counts = ", ".join(f"{NAMES[key]} {m.of(key)['trainings']}" for key in NAMES)
+    minutes = ", ".join(f"{m.record['training'][key]['all']:.0f}" for key in NAMES) if m.record["training"] else ""
+    return f"trainings, one behind the other: {counts}" + (minutes and f"; estimated minutes of a core: ≥ {minutes}")
+
+
+def _rcnn_is_slow(m: Measured) -> bool:
+    passes = m.record["paper_scale"]["proposals"] if m.paper else m.of("rcnn")["passes"]
+    slowest = max(NAMES, key=m.ms)
+    return slowest == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
+
+
+def _proposals_are_nearly_free(m: Measured) -> bool:
+    own = m.ms("faster_rcnn", "proposals")
+    return own < m.ms("fast_rcnn", "proposals") / 5 and own < m.ms("faster_rcnn") / 2
+
+
+def _few_proposals_cover_more(m: Measured) -> bool:
+    faster, fast = m.of("faster_rcnn"), m.of("fast_rcnn")
+    return faster["proposals"] < fast["proposals"] and faster["recall"] > 0.9 and m.faster("joint") > m.faster("turns")
+
+
+def _align_does_not_round(m: Measured) -> bool:
+    a = m.record["alignment"]
+    exact = abs(a["aligned"] - a["exact"]) < 1e-3 and a["exact"] == 15 * 25 / 128
+    return exact and a["rounded_down"] == 2 and a["pooled"] == round(a["pooled"])
+
+
+CLAIMS = (
+    Claim(
+        "S1",
+        "Naming a picture is for one object in good view; scenes hold several that overlap, and each has to be found.",
+        ("00",),
+        lambda m: (
+            f"{m.record['scenes']['objects']:.1f} objects a scene; {percent(m.record['scenes']['several'])} % of the "
+            f"scenes hold several, {percent(m.record['scenes']['kinds'])} % several kinds, "
+            f"{percent(m.record['scenes']['crowded'])} % some that overlap"
+        ),
+        lambda m: min(m.record["scenes"][key] for key in ("several", "kinds", "crowded")) > 0.5,
+    ),
+    Claim(
+        "S2",
+        "Features learned for naming pictures serve detection as well, better than hand-made or random ones.",
+        ("03",),
+        lambda m: (
+            f"true boxes of {m.record['transfer']['pictures']} scenes named rightly by a linear classifier: "
+            f"{percent(m.record['transfer']['learned'])} % on features of a network that never saw a scene, "
+            f"{percent(m.record['transfer']['hand_made'])} on hand-made, "
+            f"{percent(m.record['transfer']['random'])} on random ones"
+        ),
+        lambda m: m.record["transfer"]["learned"] > max(m.record["transfer"][key] for key in ("hand_made", "random")),
+    ),
+    Claim(
+        "S3",
+        "Selective search groups pixels by colour, texture, size and fill, at all scales: few boxes, most objects.",
+        ("02",),
+        lambda m: (
+            f"{m.of('rcnn')['proposals']:.0f} proposals a picture cover {percent(m.of('rcnn')['recall'])} % of the "
+            "objects at IoU 0.5"
+        ),
+        lambda m: m.of("rcnn")["recall"] > 0.9 and m.of("rcnn")["proposals"] <= 2000,
+    ),
+    Claim(
+        "S4",
+        "R-CNN warps every proposal to one square, passes it through AlexNet, and SVMs say what it is.",
+        ("03", "04"),
+        lambda m: (
+            f"{m.of('rcnn')['passes']:.0f} squares a picture, one for each proposal; "
+            f"AP50 {percent(m.of('rcnn')['box']['ap50'])}"
+        ),
+        lambda m: m.of("rcnn")["passes"] == m.of("rcnn")["proposals"] and m.of("rcnn")["box"]["ap50"] > 0.5,
+    ),
+    Claim(
+        "S5",
+        "A linear regression moves each box closer to its object.",
+        ("04",),
+        lambda m: (
+            f"AP75 {percent(m.of('rcnn')['unmoved']['ap75'])} with the proposals' boxes, "
+            f"{percent(m.of('rcnn')['box']['ap75'])} with moved ones "
+            f"(ablation: {percent(m.rcnn(False))} and {percent(m.rcnn(True))})"
+        ),
+        lambda m: m.of("rcnn")["box"]["ap75"] > m.of("rcnn")["unmoved"]["ap75"] and m.rcnn(True) > m.rcnn(False),
+    ),
+    Claim(
+        "S6",
+        "R-CNN is slow: a pass of the network for every proposal.",
+        ("04", "05"),
+        lambda m: (
+            f"{m.of('rcnn')['passes']:.0f} passes a picture; it takes {m.slower('faster_rcnn')} times as long as "
+            f"Faster R-CNN {m.where}"
+            + "".join(f", {one.ms('rcnn') / 1000:.0f} s a picture there" for one in m.both[1:])
+            + f"; warping and convolutions are {m.share('rcnn', 'features')} of it"
+        ),
+        _rcnn_is_slow,
+        timed=True,
+    ),
+    Claim(
+        "S7",
+        "R-CNN is laborious to train: network, SVMs and regressions are three models.",
+        ("04", "06", "11"),
+        _trainings,
+        lambda m: [m.of(key)["trainings"] for key in NAMES] == [3, 1, 1, 1],
+    ),
+    Claim(
+        "S8",
+        "RoIPool cuts regions out of one feature map: one pass for the picture, in place of one for each proposal.",
+        ("05",),
+        lambda m: (
+            f"{m.of('rcnn')['passes']:.0f} passes become {m.of('fast_rcnn')['passes']:.0f}; features take "
+            f"{m.slower('fast_rcnn', 'features')} times less {m.where}"
+        ),
+        lambda m: (
+            m.ms("rcnn", "features") > 5 * m.ms("fast_rcnn", "features")
+            and m.of("fast_rcnn")["passes"] == 1 < m.of("rcnn")["passes"]
+        ),
+        timed=True,
+    ),
+    Claim(
+        "S9",
+        "Fast R-CNN is one model: a softmax in place of SVMs, a linear layer for boxes beside it, learned together.",
+        ("06",),
+        lambda m: (
+            f"AP {percent(m.fast('joint'))} together, {percent(m.fast('stages'))} one after the other; "
+            f"{percent(m.fast('joint', 'SVM'))} with SVMs in place of the softmax"
+        ),
+        lambda m: m.fast("joint") > m.fast("stages") and abs(m.fast("joint") - m.fast("joint", "SVM")) < 0.02,
+    ),
+    Claim(
+        "S10",
+        "What is left to wait for in Fast R-CNN is the search for proposals.",
+        ("06",),
+        lambda m: (
+            f"selective search is {m.share('fast_rcnn', 'proposals')} of Fast R-CNN's time {m.where}"
+            + "".join(
+                " (there the fully connected layers, too, run on one core)"
+                for one in m.both[1:]
+                if one.ms("fast_rcnn", "proposals") < one.ms("fast_rcnn", "heads")
+            )
+        ),
+        lambda m: m.ms("fast_rcnn", "proposals") > m.ms("fast_rcnn") / 2,
+        timed=True,
+    ),
+    Claim(
+        "S11",
+        "Faster R-CNN proposes from the features that are there anyway, nearly for free, and learns it all at once.",
+        ("07", "08"),
+        lambda m: (
+            f"proposals take {m.slower('faster_rcnn', 'proposals', 'fast_rcnn')} times less than selective search "
+            f"{m.where}; {m.of('faster_rcnn')['proposals']:.0f} of them cover "
+            f"{percent(m.of('faster_rcnn')['recall'])} % of the objects; AP {percent(m.faster('joint'))} trained at "
+            f"once, {percent(m.faster('turns'))} in turns with as many batches"
+        ),
+        lambda m: _proposals_are_nearly_free(m) and _few_proposals_cover_more(m),
+        timed=_proposals_are_nearly_free,
+    ),
+    Claim(
+        "S12",
+        "At each place a few anchors of common sizes and shapes are scored and moved; one kind would not do.",
+        ("07",),
+        lambda m: (
+            "objects covered, in percent, with anchors of sizes × shapes: "
+            + ", ".join(f"{s} × {r} {percent(m.anchors(s, r))}" for s, r in ((1, 1), (1, 3), (3, 1), (3, 3)))
+        ),
+        lambda m: m.anchors(3, 3) > m.anchors(1, 1),
+    ),
+    Claim(
+        "S13",
+        "The best proposals go through Fast R-CNN, for a class and a tighter box.",
+        ("08",),
+        lambda m: (
+            f"from {m.of('faster_rcnn')['proposals']:.0f} boxes AP {percent(m.of('faster_rcnn')['unmoved']['ap'])} "
+            f"where they are, {percent(m.of('faster_rcnn')['box']['ap'])} after the second move; "
+            f"AP50 {percent(m.of('faster_rcnn')['box']['ap50'])}"
+        ),
+        lambda m: m.of("faster_rcnn")["box"]["ap"] > m.of("faster_rcnn")["unmoved"]["ap"],
+    ),
+    Claim(
+        "S14",
+        "Mask R-CNN adds a small branch of convolutions, which says beside class and box which pixels are the object.",
+        ("10",),
+        lambda m: (
+            f"{m.of('mask_rcnn')['parameters'] - m.of('faster_rcnn')['parameters']:,} more numbers, "
+            f"{m.share('mask_rcnn', 'masks')} of the time {m.where}; "
+            f"mask AP50 {percent(m.of('mask_rcnn')['mask']['ap50'])}"
+        ),
+        lambda m: (
+            1 < m.of("mask_rcnn")["parameters"] / m.of("faster_rcnn")["parameters"] < 1.5
+            and m.of("mask_rcnn")["mask"]["ap50"] > 0.5
+        ),
+    ),
+    Claim(
+        "S15",
+        "RoIPool's regions are a little off. That costs boxes accuracy, and masks more.",
+        ("09", "10"),
+        lambda m: (
+            "share of AP that RoIPool loses against RoIAlign: "
+            + "; ".join(
+                f"boxes {percent(m.rounding(stride, 'box_ap'))} %, masks {percent(m.rounding(stride, 'mask_ap'))} % "
+                f"at stride {stride}"
+                for stride in (16, 8)
+            )
+        ),
+        lambda m: all(m.rounding(stride, "mask_ap") > m.rounding(stride, "box_ap") > 0 for stride in (16, 8)),
+    ),
+    Claim(
+        "S16",
+        "15 pixels of 128 are 2.93 of 25 cells. Rounding makes 2 of them; RoIAlign interpolates, and rounds nothing.",
+        ("09",),
+        lambda m: (
+            f"15 · 25 / 128 = {m.record['alignment']['exact']:.2f} cells; rounded down "
+            f"{m.record['alignment']['rounded_down']:.0f}; RoIPool takes {m.record['alignment']['pooled']:.0f}, for "
+            "code rounds to the nearest and counts the last cell in; RoIAlign ends at "
+            f"{m.record['alignment']['aligned']:.2f}"
+        ),
+        _align_does_not_round,
+    ),
+    Claim(
+        "S17",
+        "Masks with classes and boxes make a segmentation of every object.",
+        ("10", "12"),
+        lambda m: (
+            "masks with class and score: "
+            + ", ".join(f"{name} {percent(m.of('mask_rcnn')['mask'][name.lower()])}" for name in ("AP", "AP50", "AP75"))
+        ),
+        lambda m: m.of("mask_rcnn")["mask"]["ap"] > 0.3 and m.of("mask_rcnn")["mask"]["ap50"] > 0.6,
+    ),
+)

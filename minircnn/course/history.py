@@ -1,0 +1,386 @@
+"""The four detectors side by side: what each finds in the same images, and how long each stage takes.
+
+A detector runs as it is, with its own ``detect``; a :class:`StageClock` watches its parts from outside. The stages are
+the same for all four, so that their times may be laid side by side:
+
+* **proposals**: selective search, or the region proposal network behind the features.
+* **features**: the convolutions, and what brings pixels to them: warping every proposal (R-CNN), or enlarging and
+  normalizing the image once (all others).
+* **heads**: from features to a score and a box for each class: fully connected layers and the pooling before them,
+  SVMs, regressions.
+* **selection**: which of these scores and boxes are detections: threshold and non-maximum suppression, and all else.
+* **masks**: the mask branch, and pasting its masks into the image.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor, nn
+
+from minircnn.course.compare import limit_threads
+from minircnn.evaluation import encode_masks, evaluate, proposal_recall
+from minircnn.fast_rcnn import load_fast_rcnn
+from minircnn.faster_rcnn import FasterRCNN, load_faster_rcnn
+from minircnn.files import sha256
+from minircnn.mask_rcnn import MaskRCNN, binary_masks, load_mask_rcnn
+from minircnn.rcnn import RCNN, load_rcnn
+from minircnn.selective_search import selective_search
+from minircnn.shipped import DETECTOR_WEIGHTS
+from minircnn.targets import Sample
+
+STAGES = ("proposals", "features", "heads", "selection", "masks")
+"""In the order in which a reader of the history meets them; the region proposal network runs behind the features."""
+MAX_PROPOSALS = 300
+RECALL_IOU = 0.5
+SCENE = 44
+"""The image of the test split that the four detectors are shown with: one where much overlaps."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A detector's place in the history.
+
+    Attributes:
+        key: its name on the command line and in files.
+        name: its name in prose.
+        year: of its first publication.
+        trainings: one after the other, each of which needs what the one before it has made. R-CNN: the network, the
+            SVMs, the box regressions. The pre-training of the convolutions, which all four share, does not count.
+        load: reads a file of its weights.
+        searches: whether it is given proposals of selective search; those after it make their own.
+        surest: the score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2.
+    """
+
+    key: str
+    name: str
+    year: int
+    trainings: int
+    load: Callable[[Path], nn.Module]
+    searches: bool = False
+    surest: float = 0.5
+
+    @property
+    def weights(self) -> Path:
+        """The file that comes with the project."""
+        return DETECTOR_WEIGHTS[self.key]
+
+
+GENERATIONS = (
+    Generation("rcnn", "R-CNN", 2014, 3, load_rcnn, True, 0.0),
+    Generation("fast_rcnn", "Fast R-CNN", 2015, 1, load_fast_rcnn, True),
+    Generation("faster_rcnn", "Faster R-CNN", 2016, 1, load_faster_rcnn),
+    Generation("mask_rcnn", "Mask R-CNN", 2017, 1, load_mask_rcnn),
+)
+
+
+def load_all() -> dict[str, nn.Module]:
+    """The four detectors that come with the project, by key, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: a file of weights is missing; the message says where it comes from.
+        minircnn.weights.WeightsError: a file is damaged, or holds something else.
+    """
+    for one in GENERATIONS:
+        if not one.weights.is_file():
+            raise FileNotFoundError(
+                f"{one.weights}: not there; it comes with a clone of the project, and `minircnn train {one.key}` makes "
+                "it anew"
+            )
+    return {one.key: one.load(one.weights) for one in GENERATIONS}
+
+
+def keep_from(model: nn.Module, score: float) -> None:
+    """Have a detector keep detections of this score and more, and no others."""
+    part = model if isinstance(model, RCNN) else model.roi_heads
+    part.config = replace(part.config, score_threshold=score)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many parameters a detector has, pre-training included.
+
+    R-CNN's support vector machines and box regressions are buffers to PyTorch, but learned they are; so is its
+    network's last layer, which only fine-tuning needs.
+    """
+    learned = sum(parameter.numel() for parameter in model.parameters())
+    return learned + model.svm.numel() + model.box.numel() if isinstance(model, RCNN) else learned
+
+
+# ---------------------------------------------------------------------------------------------------- time by stages
+
+
+@dataclass
+class StageClock:
+    """Adds up seconds by stage. Inside of a stage another one may run, whose time is its own alone.
+
+    >>> clock = StageClock()
+    >>> with clock.stage("features"), clock.stage("heads"):
+    ...     pass
+    >>> sorted(clock.seconds)
+    ['features', 'heads']
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _now: str | None = None
+    _since: float = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """What runs inside belongs to this stage."""
+        outer = self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def _switch(self, name: str | None) -> str | None:
+        time, outer = perf_counter(), self._now
+        if outer is not None:
+            self.seconds[outer] = self.seconds.get(outer, 0.0) + time - self._since
+        self._now, self._since = name, time
+        return outer
+
+    @contextmanager
+    def watching(self, owner: object, method: str, stage: str) -> Iterator[None]:
+        """Meanwhile every call of this method of this object belongs to the stage."""
+        original, own = getattr(owner, method), method in vars(owner)
+
+        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
+            with self.stage(stage):
+                return original(*arguments, **options)
+
+        object.__setattr__(owner, method, timed)
+        try:
+            yield
+        finally:
+            if own:
+                object.__setattr__(owner, method, original)
+            else:
+                object.__delattr__(owner, method)
+
+
+def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
+    """The methods of a detector's parts that make up a stage; what none of them does belongs to "selection"."""
+    calls = [(model, "features", "features")]
+    if isinstance(model, RCNN):
+        layers = [(layer, "forward", "heads") for layer in model.network.classifier]
+        return [*calls, *layers, (model, "scores", "heads"), (model, "regress", "heads")]
+    calls.append((model.roi_heads, "predict", "heads"))
+    if isinstance(model, FasterRCNN):
+        calls += [(model, "rpn_outputs", "proposals"), (model.rpn, "filter_proposals", "proposals")]
+    if isinstance(model, MaskRCNN):
+        calls += [(model.roi_heads, "predict_masks", "masks"), (model, "postprocess", "masks")]
+    return calls
+
+
+@dataclass(frozen=True)
+class Search:
+    """Proposals from elsewhere: ``boxes`` ``(P, 4)``, best first, and the ``seconds`` that it took to find them."""
+
+    boxes: Tensor
+    seconds: float
+
+
+def search(image: Tensor, max_proposals: int | None = None) -> Search:
+    """Selective search in an image ``(3, H, W)`` in [0, 1], timed; the first so many proposals, or all."""
+    start = perf_counter()
+    return Search(selective_search(image, max_proposals=max_proposals), perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What became of an image.
+
+    Attributes:
+        detections: of ``detect``.
+        proposals: ``(P, 4)`` in pixels of the image, best first.
+        passes: how many images, or warped crops, went through the convolutions.
+        seconds: by stage, in the order of :data:`STAGES`; a detector without masks has no such entry.
+        unmoved: of ``detect`` with ``regress=False``, without masks: boxes stay where the proposals are. None unless
+            it was asked for.
+    """
+
+    detections: dict[str, Any]
+    proposals: Tensor
+    passes: int
+    seconds: dict[str, float]
+    unmoved: dict[str, Tensor] | None = None
+
+
+def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, unmoved: bool = False) -> Trace:
+    """Detect, and note how long each stage takes.
+
+    Args:
+        model: one of the four detectors, in evaluation mode.
+        image: ``(3, H, W)`` in [0, 1], on the CPU: other devices do not wait for the clock.
+        found: proposals of :func:`search`, for the first two detectors.
+        unmoved: whether to detect once more with the boxes as proposed.
+
+    Raises:
+        ValueError: proposals are missing, or are given to a detector that makes its own.
+    """
+    own = isinstance(model, FasterRCNN)
+    if own != (found is None):
+        wants = "makes its own proposals" if own else "needs proposals: give what search(image) returns"
+        raise ValueError(f"{type(model).__name__} {wants}")
+    inputs = [[image]] if own else [[image], [found.boxes]]
+    clock, passed = StageClock({} if own else {"proposals": found.seconds}), []
+    backbone = model.network.backbone if isinstance(model, RCNN) else model.backbone
+    counter = backbone.register_forward_hook(lambda _, images, __: passed.append(len(images[0])))
+    with ExitStack() as watched:
+        for owner, method, stage in _calls(model):
+            watched.enter_context(clock.watching(owner, method, stage))
+        with clock.stage("selection"):
+            (detections,) = model.detect(*inputs)
+    counter.remove()
+    proposals = model.propose([image])[0]["boxes"] if own else found.boxes
+    seconds = {stage: clock.seconds[stage] for stage in STAGES if stage in clock.seconds}
+    still = model.detect(*inputs, regress=False)[0] if unmoved else None
+    return Trace(
+        detections, proposals, sum(passed), seconds, still and {k: v for k, v in still.items() if k != "masks"}
+    )
+
+
+def all_by_stages(
+    models: Mapping[str, nn.Module], image: Tensor, max_proposals: int = MAX_PROPOSALS, *, unmoved: bool = False
+) -> dict[str, Trace]:
+    """An image through several detectors, one after the other; selective search runs once for all that need it."""
+    own = {key: isinstance(model, FasterRCNN) for key, model in models.items()}
+    found = None if all(own.values()) else search(image, max_proposals)
+    return {key: by_stages(model, image, None if own[key] else found, unmoved=unmoved) for key, model in models.items()}
+
+
+def trace_all(
+    models: Mapping[str, nn.Module],
+    samples: Sequence[Sample],
+    *,
+    max_proposals: int = MAX_PROPOSALS,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, list[Trace]]:
+    """Show every image to each detector in turn, on one thread, so that a busy machine disturbs all of them alike.
+
+    The first image is shown once more before all others, which does not count.
+
+    Args:
+        models: by key.
+        samples: ``(image, target)`` pairs; the targets are not looked at.
+        max_proposals: of selective search, the first so many of an image.
+        progress: is given the numbers of the images and hands them on, like ``tqdm``.
+
+    Returns:
+        For each detector a trace of each image; masks in them are run-length encodings, which take less memory.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not len(samples):
+        raise ValueError("samples must hold at least one image")
+    traces: dict[str, list[Trace]] = {key: [] for key in models}
+    with limit_threads(1):
+        for index in progress([0, *range(len(samples))]):
+            for key, trace in all_by_stages(models, samples[index][0], max_proposals, unmoved=True).items():
+                if "masks" in trace.detections:
+                    masks = encode_masks(binary_masks(trace.detections)["masks"])
+                    trace = replace(trace, detections={**trace.detections, "masks": masks})
+                traces[key].append(trace)
+    return {key: own[1:] for key, own in traces.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of one detector. Averages and shares are in [0, 1].
+
+    Attributes:
+        name: in prose.
+        year: of its publication.
+        box: ``ap``, ``ap50`` and ``ap75`` of boxes.
+        unmoved: the same, if boxes stay where the proposals are.
+        mask: the same of masks; None if it makes none.
+        proposals: of an image, on average.
+        recall: the share of the objects that a proposal overlaps by at least 0.5.
+        passes: of the convolutions for an image, on average.
+        milliseconds: of an image, medians: by stage, and of ``"all"`` stages together.
+        parameters: see :func:`count_parameters`.
+        file_bytes: size of the file of weights.
+        sha256: of that file.
+        trainings: see :class:`Generation`.
+    """
+
+    name: str
+    year: int
+    box: dict[str, float]
+    unmoved: dict[str, float]
+    mask: dict[str, float] | None
+    proposals: float
+    recall: float
+    passes: float
+    milliseconds: dict[str, float]
+    parameters: int
+    file_bytes: int
+    sha256: str
+    trainings: int
+
+
+def figures_of(
+    generation: Generation,
+    model: nn.Module,
+    traces: Sequence[Trace],
+    targets: Sequence[dict[str, Any]],
+    classes: Sequence[str],
+) -> Figures:
+    """Everything about one detector, from the traces of :func:`trace_all` and the targets of the same images.
+
+    ``classes[0]`` is the background. Targets need masks if the detector makes some.
+    """
+    found, proposals = [trace.detections for trace in traces], [trace.proposals for trace in traces]
+
+    def measured(detections: Sequence[dict[str, Any]], kind: str = "boxes") -> dict[str, float]:
+        result = evaluate(detections, targets, classes=classes, kind=kind)
+        return {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
+
+    return Figures(
+        name=generation.name,
+        year=generation.year,
+        box=measured(found),
+        unmoved=measured([trace.unmoved for trace in traces]),
+        mask=measured(found, "masks") if "masks" in found[0] else None,
+        proposals=fmean(map(len, proposals)),
+        recall=float(proposal_recall(proposals, targets, RECALL_IOU, [max(1, *map(len, proposals))])[0]),
+        passes=fmean(trace.passes for trace in traces),
+        milliseconds=medians([trace.seconds for trace in traces]),
+        parameters=count_parameters(model),
+        file_bytes=generation.weights.stat().st_size,
+        sha256=sha256(generation.weights),
+        trainings=generation.trainings,
+    )
+
+
+def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Milliseconds out of seconds: the median of each stage, and of all stages together.
+
+    The median of the sums is not quite the sum of the medians.
+
+    >>> medians([{"features": 0.5, "heads": 1.0}, {"features": 0.25, "heads": 2.0}, {"features": 1.0, "heads": 0.25}])
+    {'features': 500.0, 'heads': 1000.0, 'all': 1500.0}
+    """
+    stages = {stage: 1000 * median(row[stage] for row in rows) for stage in STAGES if stage in rows[0]}
+    return {**stages, "all": 1000 * median(sum(row.values()) for row in rows)}
+
+
+def views_of(image: Tensor, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """An image as each detector sees it: ``name``, ``proposals``, and ``found``, what it is sure enough of to show."""
+    views, traces = [], all_by_stages(models, image)
+    for one in GENERATIONS:
+        trace = traces[one.key]
+        sure = trace.detections["scores"] > one.surest
+        shown = {key: value[sure] for key, value in trace.detections.items()}
+        shown = binary_masks(shown) if "masks" in shown else shown
+        views.append({"name": f"{one.name}, {one.year}", "proposals": trace.proposals, "found": shown})
+    return views

@@ -1,0 +1,181 @@
+"""The record of the history, ``data/results/history.json``, as the tables and figures that readers see."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minircnn.course.figures.history import Row
+from minircnn.course.history import GENERATIONS, STAGES
+from minircnn.shipped import RESULTS_FOLDER
+
+RESULTS = RESULTS_FOLDER / "history.json"
+"""The record that comes with the project."""
+NONE = "–"
+Record = Mapping[str, Any]
+_KEYS = ("pictures", "pictures_of_split", "scenes", "alignment", "transfer", "detectors", "training", "paper_scale")
+
+
+class RecordError(ValueError):
+    """A file that holds no record of the history; the message names it, and a remedy."""
+
+
+def read_record(path: Path = RESULTS) -> dict[str, Any]:
+    """The record that ``python -m workshop.history`` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        RecordError: it is damaged, or something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; make it with `python -m workshop.history`")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path}: damaged ({error}); measure again with `python -m workshop.history`") from error
+    missing = [key for key in _KEYS if not isinstance(record, dict) or key not in record]
+    missing = missing or [one.key for one in GENERATIONS if one.key not in record["detectors"]]
+    if missing:
+        raise RecordError(
+            f"{path}: no record of the history ({missing[0]!r} is missing); name a file that "
+            "`python -m workshop.history` wrote"
+        )
+    return record
+
+
+# ---------------------------------------------------------------------------------------------------- table
+
+
+def table(record: Record, stages: bool = True) -> list[list[str]]:
+    """All figures, a row each with a cell for each detector, behind a row with the detectors' names.
+
+    Args:
+        record: see :func:`read_record`.
+        stages: whether times come stage by stage, too.
+    """
+    own = [record["detectors"][one.key] for one in GENERATIONS]
+    rows = [["", *(f"{one['name']} ({one['year']})" for one in own)]]
+    for kind, what in (("box", "boxes"), ("mask", "masks")):
+        for key in ("ap", "ap50", "ap75"):
+            rows.append([f"{key.upper()} of {what}, %", *(_percent(d[kind] and d[kind][key]) for d in own)])
+    rows += [
+        ["proposals a picture", *(f"{d['proposals']:.0f}" for d in own)],
+        ["objects that they cover at IoU 0.5, %", *(_percent(d["recall"]) for d in own)],
+        ["passes of the convolutions a picture", *(f"{d['passes']:.0f}" for d in own)],
+        *_times("milliseconds a picture", [d["milliseconds"] for d in own], stages, _short),
+    ]
+    if scale := record["paper_scale"]:
+        name = "seconds a picture of {} × {}".format(*scale["size"])
+        rows += _times(name, [scale["milliseconds"][one.key] for one in GENERATIONS], stages, _seconds)
+    rows.append(["trainings, one behind the other", *(str(d["trainings"]) for d in own)])
+    if record["training"]:
+        minutes = [_minutes(record["training"][one.key]) for one in GENERATIONS]
+        rows.append(["training, minutes of a core, estimated", *minutes])
+    rows.append(["learned numbers", *(f"{d['parameters']:,}" for d in own)])
+    rows.append(["file of weights, MB", *(f"{d['file_bytes'] / 1e6:.1f}" for d in own)])
+    return rows
+
+
+def _times(name: str, times: Sequence[Mapping[str, float]], stages: bool, cell: Any) -> list[list[str]]:  # noqa: ANN401
+    parts = [[f"  {stage}", *(cell(one.get(stage)) for one in times)] for stage in STAGES] if stages else []
+    return [[name, *(cell(one["all"]) for one in times)], *parts]
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f}"
+
+
+def _short(value: float | None) -> str:
+    return NONE if value is None else f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
+
+
+def _seconds(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return NONE
+    seconds = milliseconds / 1000
+    return f"{seconds:.0f}" if seconds >= 9.95 else f"{seconds:.2f}" if seconds >= 0.095 else f"{seconds:.3f}"
+
+
+def _minutes(training: Mapping[str, float]) -> str:
+    return ("≥ " if "features" in training else "") + _short(training["all"])
+
+
+def notes(record: Record) -> list[str]:
+    """What has to be known to read the table, a sentence or two each."""
+    count, every = record["pictures"], record["pictures_of_split"]
+    part = f"all {every}" if count == every else f"only the first {count} of the {every}"
+    lines = [
+        f"Measured on {part} test pictures of Toy Town, the same for all four, with the same evaluator. Times are "
+        "medians on one thread, the four detectors in turn picture by picture. They are this machine's; what carries "
+        "over to others is how they compare.",
+        f"R-CNN and Fast R-CNN get up to {record['max_proposals']} proposals of selective search, whose time counts as "
+        "theirs. R-CNN's features are warping and convolutions; pooling of regions counts to the heads.",
+    ]
+    if record["training"]:
+        lines.append(
+            "Trainings were not timed when they ran: the estimate is the processor time of a few iterations times "
+            "their number, and selective search in all training pictures; for R-CNN also a pass over their proposals, "
+            "but not the fitting of SVMs and regressions, hence at least (≥). The pre-training of AlexNet, which all "
+            "four share, is left out."
+        )
+    if scale := record["paper_scale"]:
+        height, width = scale["size"]
+        crops, every = scale["crops"], scale["proposals"]
+        given = (
+            f"Selective search finds {scale['found']} proposals there, and random boxes make them {every:,}"
+            if scale["found"] < every
+            else f"Selective search gives {every:,} proposals"
+        )
+        lines.append(
+            f"At {height} × {width} pixels the network is the AlexNet of 2012 with random weights, and only times "
+            f"count. {given}; R-CNN is timed on {crops} of them, and the time behind the search is multiplied by "
+            f"{every / crops:g}. The region proposal network makes {scale['own']}; {scale['outlined']} detections get "
+            "a mask."
+        )
+    return lines
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """A table for a terminal: the first column to the left, the others to the right.
+
+    >>> print(as_text([["", "A", "B"], ["AP, %", "1.0", "12.0"]]))
+             A     B
+    AP, %  1.0  12.0
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------- figure
+
+
+def rows_of(record: Record) -> list[Row]:
+    """What the figure of accuracy and time shows."""
+    rows = []
+    for one in GENERATIONS:
+        own, scale = record["detectors"][one.key], record["paper_scale"]
+        times = [own["milliseconds"], *([scale["milliseconds"][one.key]] if scale else [])]
+        # Stages as the figure calls them, in the order in which they run.
+        first = {"proposals": "selective search", "features": "convolutions"}
+        if not one.searches:
+            first = {"features": "convolutions", "proposals": "region proposal network"}
+        names = {**first, **{stage: stage for stage in STAGES[2:]}}
+        stages = [{name: part[key] for key, name in names.items() if key in part} for part in times]
+        mask = own["mask"] and own["mask"]["ap50"]
+        rows.append(
+            Row(f"{own['name']}\n{own['year']}", own["box"]["ap50"], mask, stages, [part["all"] for part in times])
+        )
+    return rows
+
+
+def titles_of(record: Record) -> list[str]:
+    """Titles of the panels of times."""
+    titles = [f"Toy Town, 128 × 128, up to {record['max_proposals']} proposals"]
+    if scale := record["paper_scale"]:
+        height, width = scale["size"]
+        titles.append(f"{height} × {width}, up to {scale['proposals']:,} proposals")
+    return titles

@@ -1,0 +1,238 @@
+"""The clock beside the detectors, the traces, and the figures that are made of them."""
+
+import json
+
+import pytest
+import torch
+
+from minircnn.course import history
+from minircnn.course.history import (
+    GENERATIONS,
+    STAGES,
+    Search,
+    Trace,
+    all_by_stages,
+    by_stages,
+    count_parameters,
+    figures_of,
+    keep_from,
+    load_all,
+    medians,
+    search,
+    trace_all,
+    views_of,
+)
+from minircnn.evaluation import evaluate, proposal_recall
+from minircnn.mask_rcnn import binary_masks
+from minircnn.selective_search import selective_search
+from minircnn.shipped import DETECTOR_WEIGHTS
+
+BY_KEY = {one.key: one for one in GENERATIONS}
+EXTERNAL = ["rcnn", "fast_rcnn"]
+OWN = ["faster_rcnn", "mask_rcnn"]
+
+
+def assert_equal(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for key in theirs:
+        assert torch.equal(ours[key], theirs[key]), key
+
+
+@pytest.mark.parametrize("key", EXTERNAL + OWN)
+def test_a_trace_is_what_the_detector_says(key, models, samples):
+    model, (image, _) = models[key], samples[0]
+    found = search(image, 40) if key in EXTERNAL else None
+    inputs = [[image], *([[found.boxes]] if found else [])]
+    before = vars(model).keys(), vars(getattr(model, "roi_heads", model)).keys()
+    trace = by_stages(model, image, found, unmoved=True)
+    assert (vars(model).keys(), vars(getattr(model, "roi_heads", model)).keys()) == before, "nothing is left behind"
+    assert_equal(trace.detections, model.detect(*inputs)[0])
+    assert len(trace.detections["labels"]) > 3
+    unmoved = model.detect(*inputs, regress=False)[0]
+    unmoved.pop("masks", None)
+    assert_equal(trace.unmoved, unmoved)
+    if found:
+        assert torch.equal(trace.proposals, selective_search(image, max_proposals=40))
+        assert trace.seconds["proposals"] == found.seconds > 0
+    else:
+        assert torch.equal(trace.proposals, model.propose([image])[0]["boxes"])
+    assert trace.passes == (40 if key == "rcnn" else 1)
+    assert list(trace.seconds) == [*STAGES[: 5 if key == "mask_rcnn" else 4]]
+    assert by_stages(model, image, found).unmoved is None
+
+
+@pytest.mark.parametrize("key", EXTERNAL + OWN)
+def test_every_call_is_timed_under_its_stage(key, models, samples, monkeypatch):
+    """A clock that stands still except while certain functions run, each of which belongs to one stage."""
+    model, image = models[key], samples[0][0]
+    now = [0.0]
+    monkeypatch.setattr(history, "perf_counter", lambda: now[0])
+
+    def slow(owner, name, seconds):
+        original = getattr(owner, name)
+
+        def called(*arguments, **options):
+            now[0] += seconds
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, called)
+
+    if key == "rcnn":
+        places = [("features", model, "warp"), ("heads", model, "scores"), ("heads", model, "regress")]
+        places += [("heads", model.network.classifier.fc6, "forward"), ("features", model.network.backbone, "forward")]
+    else:
+        places = [("features", model.transform.__class__, "batch"), ("heads", model.roi_heads, "predict")]
+        places += (
+            [("proposals", model.rpn, "filter_proposals"), ("proposals", model, "rpn_outputs")] if key in OWN else []
+        )
+        places += [("masks" if key == "mask_rcnn" else "selection", model, "postprocess")]
+        places += [("masks", model.roi_heads, "predict_masks")] if key == "mask_rcnn" else []
+    expected = dict.fromkeys(STAGES[1:4], 0.0)
+    for number, (stage, owner, name) in enumerate(places):
+        slow(owner, name, 2.0**number)
+        expected[stage] = expected.get(stage, 0.0) + 2.0**number
+    found = Search(selective_search(image, max_proposals=30), 1000.0) if key in EXTERNAL else None
+    if found:
+        expected["proposals"] = 1000.0
+    assert by_stages(model, image, found).seconds == expected
+    monkeypatch.undo()
+    assert "forward" not in vars(model) and "features" not in vars(model)
+
+
+def test_what_is_refused(models, samples, monkeypatch, tmp_path):
+    image = samples[0][0]
+    with pytest.raises(ValueError, match=r"^RCNN needs proposals: give what search\(image\) returns$"):
+        by_stages(models["rcnn"], image)
+    with pytest.raises(ValueError, match=r"^MaskRCNN makes its own proposals$"):
+        by_stages(models["mask_rcnn"], image, Search(torch.zeros(0, 4), 0.0))
+    with pytest.raises(ValueError, match=r"^samples must hold at least one image$"):
+        trace_all(models, [])
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "fast_rcnn", tmp_path / "none.safetensors")
+    with pytest.raises(
+        FileNotFoundError, match=r"none.safetensors: not there; it comes .* `minircnn train fast_rcnn` makes"
+    ):
+        load_all()
+
+
+def test_selective_search_is_left_out_where_nobody_needs_it(models, samples, monkeypatch):
+    monkeypatch.setattr(history, "search", None)
+    assert list(all_by_stages({"faster_rcnn": models["faster_rcnn"]}, samples[0][0])) == ["faster_rcnn"]
+
+
+@pytest.fixture(scope="module")
+def traces(models, samples):
+    shown = []
+
+    def progress(numbers):
+        for number in numbers:
+            shown.append(number)
+            yield number
+
+    threads = torch.get_num_threads()
+    found = trace_all(models, samples, max_proposals=100, progress=progress)
+    assert shown == [0, 0, 1, 2], "the first one warms up"
+    assert torch.get_num_threads() == threads
+    return found
+
+
+def test_every_detector_has_its_turn_with_every_image_on_one_thread(models, samples, monkeypatch):
+    order = []
+
+    def noted(model, image, found=None, *, unmoved):
+        assert torch.get_num_threads() == 1 and unmoved
+        place = next(k for k, (other, _) in enumerate(samples) if other is image)
+        order.append((next(key for key, one in models.items() if one is model), place, found and len(found.boxes)))
+        return Trace({"scores": torch.zeros(0)}, torch.zeros(0, 4), 1, {})
+
+    monkeypatch.setattr(history, "by_stages", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    trace_all(models, samples[:2], max_proposals=7)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+    one = [("rcnn", 7), ("fast_rcnn", 7), ("faster_rcnn", None), ("mask_rcnn", None)]
+    assert order == [(key, place, count) for place in (0, 0, 1) for key, count in one]
+
+
+def summary(result):
+    return {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
+
+
+@pytest.mark.parametrize("key", BY_KEY)
+def test_figures_are_those_of_the_evaluator(key, models, samples, traces, toytown):
+    targets, one = [target for _, target in samples], BY_KEY[key]
+    figures = figures_of(one, models[key], traces[key], targets, toytown.classes)
+    found = [trace.detections for trace in traces[key]]
+    assert figures.box == summary(evaluate(found, targets, classes=toytown.classes))
+    assert figures.unmoved == summary(evaluate([trace.unmoved for trace in traces[key]], targets)) != figures.box
+    assert 0.3 < figures.box["ap"] < figures.box["ap50"]
+    if key == "mask_rcnn":
+        binary = [binary_masks(models[key].detect([image])[0]) for image, _ in samples]
+        assert figures.mask == summary(evaluate(binary, targets, classes=toytown.classes, kind="masks"))
+    else:
+        assert figures.mask is None
+    proposals = [trace.proposals for trace in traces[key]]
+    assert figures.proposals == pytest.approx(sum(map(len, proposals)) / len(samples))
+    assert figures.passes == (figures.proposals if key == "rcnn" else 1)
+    assert figures.recall == proposal_recall(proposals, targets, 0.5, [1000]).item() > 0.7
+    assert (figures.name, figures.year, figures.trainings) == (one.name, one.year, one.trainings)
+    assert figures.file_bytes == len(one.weights.read_bytes())
+    assert figures.sha256 == json.loads(one.weights.with_suffix(".json").read_text())["sha256"]
+
+
+def test_the_order_of_history():
+    assert [(one.name, one.year, one.trainings) for one in GENERATIONS] == [
+        *(("R-CNN", 2014, 3), ("Fast R-CNN", 2015, 1), ("Faster R-CNN", 2016, 1), ("Mask R-CNN", 2017, 1))
+    ]
+
+
+def test_parameters_by_hand(models):
+    """Weights and biases of each layer; six classes and the background."""
+    convolutions = sum(
+        inputs * outputs * side**2 + outputs
+        for inputs, outputs, side in ((3, 32, 7), (32, 96, 5), (96, 192, 3), (192, 128, 3), (128, 128, 3))
+    )
+    fc6, fc7 = 128 * 36 * 256 + 256, 256 * 256 + 256
+    siblings = 256 * 7 + 7 + 256 * 28 + 28
+    window = 128 * 128 * 9 + 128 + 5 * 12 * (128 + 1)  # 12 anchors a place: a score and four numbers each
+    branch = (128 * 64 + 3 * 64 * 64) * 9 + 4 * 64 + 64 * 64 * 4 + 64 + 64 * 7 + 7
+    machines, regressions = 6 * (256 + 1), 6 * 4 * (128 * 36 + 1)
+    expected = {
+        "rcnn": convolutions + fc6 + fc7 + 256 * 7 + 7 + machines + regressions,
+        "fast_rcnn": convolutions + fc6 + fc7 + siblings,
+        "faster_rcnn": convolutions + fc6 + fc7 + siblings + window,
+        "mask_rcnn": convolutions + fc6 + fc7 + siblings + window + branch,
+    }
+    assert {key: count_parameters(model) for key, model in models.items()} == expected
+
+
+def test_medians_by_hand():
+    rows = [{"features": 1.0, "heads": 5.0, "proposals": 0.5}, {"features": 3.0, "heads": 2.0, "proposals": 0.5}]
+    rows.append({"features": 2.0, "heads": 9.0, "proposals": 0.5})
+    found = medians(rows)
+    assert found == {"proposals": 500.0, "features": 2000.0, "heads": 5000.0, "all": 6500.0}
+    assert list(found) == ["proposals", "features", "heads", "all"]
+
+
+def test_views_hold_what_detectors_are_sure_of(models, toytown):
+    image = toytown.load_image(44)
+    views = views_of(image, models)
+    names = ["R-CNN, 2014", "Fast R-CNN, 2015", "Faster R-CNN, 2016", "Mask R-CNN, 2017"]
+    assert [view["name"] for view in views] == names
+    (rcnn,) = models["rcnn"].detect([image], [views[0]["proposals"]])
+    assert ((rcnn["scores"] > 0) & (rcnn["scores"] < 0.5)).any(), "margins, which say yes from 0 on"
+    assert torch.equal(views[0]["found"]["boxes"], rcnn["boxes"][rcnn["scores"] > 0])
+    (mask,) = models["mask_rcnn"].detect([image])
+    sure = mask["scores"] > 0.5
+    assert torch.equal(views[3]["found"]["masks"], binary_masks(mask)["masks"][sure])
+    assert 0 < sure.sum() < len(sure)
+
+
+@pytest.mark.parametrize("key", ["rcnn", "faster_rcnn"])
+def test_a_detector_can_be_told_what_to_keep(key, samples):
+    model, (image, _) = BY_KEY[key].load(DETECTOR_WEIGHTS[key]), samples[0]
+    inputs = [[image], *([[selective_search(image, max_proposals=40)]] if key == "rcnn" else [])]
+    before = model.detect(*inputs)[0]["scores"]
+    keep_from(model, float(before.median()))
+    after = model.detect(*inputs)[0]["scores"]
+    assert torch.equal(after, before[before > before.median()]) or torch.equal(after, before[before >= before.median()])

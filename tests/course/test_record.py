@@ -1,0 +1,108 @@
+"""The tables by hand, and what is no record."""
+
+import pytest
+
+from minircnn.course.history import GENERATIONS
+from minircnn.course.record import RESULTS, RecordError, as_text, notes, read_record, rows_of, table, titles_of
+from minircnn.files import write_json
+
+
+def cells(record, name, **options):
+    (row,) = [row for row in table(record, **options) if row[0] == name]
+    return row[1:]
+
+
+def test_cells_by_hand(record):
+    assert table(record)[0] == ["", "R-CNN (2014)", "Fast R-CNN (2015)", "Faster R-CNN (2016)", "Mask R-CNN (2017)"]
+    assert cells(record, "AP50 of boxes, %") == ["78.0", "79.0", "85.0", "87.0"]
+    assert cells(record, "AP75 of boxes, %") == ["50.0", "40.0", "57.0", "67.0"]
+    assert cells(record, "AP of masks, %") == ["–", "–", "–", "51.0"]
+    assert cells(record, "proposals a picture") == ["286", "286", "60", "100"]
+    assert cells(record, "objects that they cover at IoU 0.5, %") == ["96.0"] * 4
+    assert cells(record, "passes of the convolutions a picture") == ["286", "1", "1", "1"]
+    assert cells(record, "milliseconds a picture") == ["441", "146", "20", "30"]
+    assert cells(record, "seconds a picture of 600 × 800") == ["66", "3.76", "0.69", "1.28"]
+    assert cells(record, "trainings, one behind the other") == ["3", "1", "1", "1"]
+    assert cells(record, "training, minutes of a core, estimated") == ["≥ 20", "32", "50", "75"]
+    assert cells(record, "learned numbers") == ["1,976,261", "1,871,299", "2,026,623", "2,228,102"]
+    assert cells(record, "file of weights, MB") == ["4.2"] * 4
+
+
+def test_stages_stand_below_their_sum_twice(record):
+    names = [row[0] for row in table(record)]
+    stages = ["  proposals", "  features", "  heads", "  selection", "  masks"]
+    for name in ("milliseconds a picture", "seconds a picture of 600 × 800"):
+        assert names[names.index(name) + 1 :][:5] == stages
+    rows = [row[1:] for row in table(record) if row[0] in ("  masks", "  heads")]
+    assert rows[:2] == [["20", "12", "4.0", "5.0"], ["–", "–", "–", "9.5"]]
+    assert rows[2:] == [["5.00", "2.50", "0.40", "0.40"], ["–", "–", "–", "0.60"]]
+    assert [row for row in table(record) if row[0] == "  selection"][1][1:] == ["0.010", "0.010", "0.005", "0.005"]
+    assert not any(row[0].startswith(" ") for row in table(record, stages=False))
+    lines = as_text(table(record)).splitlines()
+    assert len({len(line) for line in lines}) == 1 and all(line == line.rstrip() for line in lines)
+
+
+def test_what_was_not_measured_is_not_there(record):
+    record["paper_scale"] = record["training"] = None
+    names = [row[0] for row in table(record)]
+    assert not any("600" in name or "minutes" in name for name in names)
+    assert len(notes(record)) == 2
+    assert [len(row.times) for row in rows_of(record)] == [1] * 4 and len(titles_of(record)) == 1
+
+
+def test_notes_say_what_is_partial_multiplied_and_filled_up(record):
+    first, _, trainings, last = notes(record)
+    assert first.startswith("Measured on all 200 test pictures of Toy Town")
+    assert trainings.startswith("Trainings were not timed when they ran")
+    assert "Selective search finds 1631 proposals there, and random boxes make them 2,000;" in last
+    assert "R-CNN is timed on 100 of them, and the time behind the search is multiplied by 20." in last
+    assert "makes 300; 88 detections get a mask." in last
+    record["pictures"], record["paper_scale"]["found"] = 20, 2000
+    assert notes(record)[0].startswith("Measured on only the first 20 of the 200 test pictures of Toy Town")
+    assert "Selective search gives 2,000 proposals;" in notes(record)[-1]
+
+
+def test_what_the_figure_shows(record):
+    first, second, third, fourth = rows_of(record)
+    assert first.name == "R-CNN\n2014" and (first.box, first.mask) == (0.78, None)
+    assert (fourth.box, fourth.mask) == (0.87, 0.82)
+    assert list(second.times[0].items()) == [
+        *(("selective search", 120), ("convolutions", 10), ("heads", 12), ("selection", 4))
+    ]
+    assert list(third.times[0].items()) == [
+        *(("convolutions", 10), ("region proposal network", 5), ("heads", 4), ("selection", 1))
+    ]
+    assert fourth.times[1]["masks"] == 600 and fourth.totals == [30.5, 1285]
+    assert titles_of(record) == ["Toy Town, 128 × 128, up to 300 proposals", "600 × 800, up to 2,000 proposals"]
+
+
+def test_what_is_written_is_read(record, tmp_path):
+    record["detectors"]["rcnn"]["recall"] = float("nan")
+    write_json(tmp_path / "x.json", record)
+    record["detectors"]["rcnn"]["recall"] = None
+    assert read_record(tmp_path / "x.json") == record
+
+
+def test_what_is_no_record(record, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none.json: there is no such file; make it with `python -m workshop"):
+        read_record(tmp_path / "none.json")
+    path = tmp_path / "x.json"
+    for text, reason in (("{", "damaged"), ("[1]", "'pictures' is missing"), ("{}", "no record of the history")):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=rf"x.json: .*{reason}"):
+            read_record(path)
+    del record["detectors"]["fast_rcnn"]
+    write_json(path, record)
+    with pytest.raises(RecordError, match=r"'fast_rcnn' is missing"):
+        read_record(path)
+
+
+def test_the_shipped_record_belongs_to_the_shipped_weights():
+    """After new weights: make history ARGS=--update."""
+    import json
+
+    record = read_record(RESULTS)
+    assert record["command"] == "python -m workshop.history --update"
+    for one in GENERATIONS:
+        about = json.loads(one.weights.with_suffix(".json").read_text(encoding="utf-8"))
+        assert record["detectors"][one.key]["sha256"] == about["sha256"], f"{one.name} was trained anew"

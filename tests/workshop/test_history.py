@@ -1,0 +1,198 @@
+"""``python -m workshop.history`` as it is called, and whether README and figures belong to the project's record."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from minircnn.course.claims import CLAIMS, gather
+from minircnn.course.record import as_text, notes, read_record, table
+from minircnn.files import write_json
+from workshop.history import __main__ as command
+from workshop.history import measure
+from workshop.history.__main__ import END, START, as_markdown, section, with_section
+
+ROOT = Path(__file__).parents[2]
+
+
+def stored_fingerprint(png):
+    """What the text in a PNG, or in a file of one, says; None if there is none."""
+    with Image.open(png if isinstance(png, Path) else io.BytesIO(png)) as image:
+        return image.info.get("minircnn")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One image, without the papers' size and without trainings: what was printed, and the files."""
+    folder, status, out = tmp_path_factory.mktemp("run"), 0, io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "LEAST_TRANSFER_IMAGES", 8)
+        patch.setattr("sys.stdout", out)
+        try:
+            command.main(["--images", "1", "--no-scale", "--no-training", "--out", str(folder / "new")])
+        except SystemExit as end:
+            status = end.code
+    return folder / "new", out.getvalue(), status
+
+
+def test_an_image_gives_a_table_claims_and_files(run):
+    folder, printed, status = run
+    found = read_record(folder / "history.json")
+    assert found["command"] == "python -m workshop.history --images 1 --no-scale --no-training"
+    assert (found["pictures"], found["pictures_of_split"]) == (1, 200)
+    assert found["paper_scale"] is None and found["training"] is None
+    assert (found["transfer"]["pictures"], found["transfer"]["training_pictures"]) == (8, 12)
+    assert found["machine"]["threads"] == 1
+    assert as_text(table(found)) in printed and "only the first 1 of the 200 test pictures" in printed
+    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "history.png", "history_pictures.png"]
+    assert stored_fingerprint(folder / "history.png") == command.fingerprint_of_record(found)
+    assert stored_fingerprint(folder / "history_pictures.png") == command.fingerprint_of_weights()
+    with Image.open(folder / "history.png") as image:
+        assert image.size[0] == 900
+    wrong = [line[2:5].strip() for line in printed.splitlines() if line.startswith("✗ S")]
+    assert status == (f"Not borne out: {', '.join(wrong)}." if wrong else 0)
+
+
+def test_a_record_is_reported_without_measuring(record, results, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "make_record", None)
+    write_json(tmp_path / "x.json", record)
+    command.main(["--read", str(tmp_path / "x.json")])
+    printed = capsys.readouterr().out
+    assert as_text(table(record)) in printed and "written" not in printed
+    lines = command.claims_as_text(results).splitlines()
+    assert command.claims_as_text(results) in printed and len(lines) == 2 * len(CLAIMS)
+    assert lines[:2] == [f"✓ S1  {CLAIMS[0].text} [00]", f"      {CLAIMS[0].evidence(results)}"]
+    assert lines[18].startswith("~ S10 ")
+    record["detectors"]["rcnn"]["recall"] = 0.5
+    write_json(tmp_path / "x.json", record)
+    with pytest.raises(SystemExit, match=r"^Not borne out: S3\.$"):
+        command.main(["--read", str(tmp_path / "x.json")])
+    with pytest.raises(SystemExit, match=r"^Error: the record was made with other weights than are there now"):
+        command.main(["--read", str(tmp_path / "x.json"), "--out", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
+    """In a folder that looks like a clone, with everything outside of the README's markers as it was."""
+    monkeypatch.setattr(command, "PROJECT_FOLDER", tmp_path)
+    monkeypatch.setattr(command, "README", tmp_path / "README.md")
+    for text in ("", START, f"{END}{START}", f"{START}{START}{END}"):
+        (tmp_path / "README.md").write_text(text)
+        with pytest.raises(SystemExit, match=r"^Error: README.md: one line <!-- history --> and below it"):
+            command.main(["--read", str(run[0] / "history.json"), "--update"])
+    (tmp_path / "README.md").write_text(f"before ü\n\n{START}\nold\n{END}\n\nafter\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "draw_scene", lambda: b"scene")
+        try:
+            command.main(["--read", str(run[0] / "history.json"), "--update"])
+        except SystemExit as end:
+            assert end.code == run[2]
+    found = read_record(tmp_path / "data" / "results" / "history.json")
+    assert found == read_record(run[0] / "history.json")
+    expected = f"before ü\n\n{section(gather(found))}\n\nafter\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
+    assert stored_fingerprint(tmp_path / "docs" / "history.png") == command.fingerprint_of_record(found)
+    assert (tmp_path / "docs" / "history_pictures.png").read_bytes() == b"scene"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--read", "x.json", "--images", "3"], "--read x.json: nothing is measured; leave --images"),
+        (["--read", "x.json", "--no-scale"], "--read x.json: nothing is measured"),
+        (["--out", "none/new"], "--out none/new: name a new folder, in a folder that exists"),
+        (["--out", "."], "--out .: name a new folder"),
+        (["--images", "201"], "--images must be from 1 to 200, the size of the test split, but is 201"),
+        (["--read", "none.json"], "none.json: there is no such file"),
+    ],
+)
+def test_what_is_refused(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        command.main(arguments)
+    assert message in (capsys.readouterr().err if end.value.code == 2 else end.value.code)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_options_ask_for_is_measured(monkeypatch):
+    """The papers' size and trainings are part of it unless they are left out."""
+    asked = []
+
+    def make_record(images, *, scale, training, command, progress):
+        asked.append((images, scale and scale.size, training, command))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(command, "make_record", make_record)
+    for options in ([], ["--no-scale"], ["--no-training", "--images", "7"]):
+        with pytest.raises(SystemExit, match=r"^Error: enough$"):
+            command.main(options)
+    assert asked == [
+        (None, (600, 800), True, "python -m workshop.history"),
+        (None, None, True, "python -m workshop.history --no-scale"),
+        (7, (600, 800), False, "python -m workshop.history --images 7 --no-training"),
+    ]
+
+
+class TestREADME:
+    def test_markdown(self):
+        assert as_markdown([["", "A"], ["  b", "1|2"]], right=False) == "| | A |\n| --- | --- |\n| b | 1\\|2 |"
+        assert as_markdown([["x", "A"], ["b", "1"]]).splitlines()[1] == "| --- | --: |"
+
+    def test_every_row_and_claim_is_in_the_section(self, results):
+        text = section(results)
+        assert with_section(f"{START}old{END}", text) == text
+        for row in table(results["history"], stages=False)[1:]:
+            assert f"| {' | '.join(row)} |" in text
+        for one in CLAIMS:
+            cells = [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)]
+            assert f"| {' | '.join(cells)} |" in text
+        for note in notes(results["history"]):
+            assert f"- {note}\n" in text
+        assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_pictures.png"}
+
+    def test_the_projects_readme_is_written_by_the_program(self):
+        """After new weights or results: make history ARGS=--update."""
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        own = text[text.index(START) : text.index(END) + len(END)]
+        assert own == section(gather(read_record())), "edited by hand? run make history ARGS=--update"
+
+    def test_the_data_card_lists_the_record(self):
+        assert "| `results/history` |" in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+
+
+class TestFingerprints:
+    @pytest.mark.parametrize(
+        ("way", "shown"),
+        [
+            (("detectors", "rcnn", "box", "ap50"), True),
+            (("detectors", "faster_rcnn", "milliseconds", "proposals"), True),
+            (("paper_scale", "milliseconds", "rcnn", "features"), True),
+            (("max_proposals",), True),
+            (("detectors", "rcnn", "recall"), False),
+        ],
+    )
+    def test_only_what_is_shown_matters(self, way, shown, record):
+        before, place = command.fingerprint_of_record(record), record
+        for key in way[:-1]:
+            place = place[key]
+        place[way[-1]] += 1
+        assert (command.fingerprint_of_record(record) != before) == shown
+
+    def test_weights_have_a_fingerprint(self, record, monkeypatch):
+        before = command.fingerprint_of_weights(record)
+        record["detectors"]["mask_rcnn"]["sha256"] = "other"
+        assert command.fingerprint_of_weights(record) != before
+        monkeypatch.setattr(command, "sha256", lambda path: path.stem)
+        for key in record["detectors"]:
+            record["detectors"][key]["sha256"] = key
+        assert command.fingerprint_of_weights() == command.fingerprint_of_weights(record)
+
+    def test_the_projects_figures_belong_to_its_record(self):
+        """After new weights or results: make history ARGS=--update."""
+        record = json.loads((ROOT / "data" / "results" / "history.json").read_text(encoding="utf-8"))
+        assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
+        assert stored_fingerprint(ROOT / "docs" / "history_pictures.png") == command.fingerprint_of_weights(record)
