@@ -190,10 +190,7 @@ class TestPaperScale:
         torch.manual_seed(5)
         models = paper_models(SMALL)
         assert torch.equal(torch.rand(1), expected)
-        backbones = [
-            models["rcnn"].network.backbone,
-            *(models[k].backbone for k in ("fast_rcnn", "faster_rcnn", "mask_rcnn")),
-        ]
+        backbones = [getattr(model, "network", model).backbone for model in models.values()]
         assert all(backbone is backbones[0] for backbone in backbones)
 
     def test_the_image_is_a_photograph_enlarged_and_not_stretched(self):

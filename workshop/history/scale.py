@@ -102,11 +102,8 @@ def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None
         scores = model.scores(model.features(image, found.boxes, {layer})[layer])
     else:
         features, sizes = model.features([image])
-        boxes = (
-            model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)[0]["boxes"]
-            if found is None
-            else found.boxes
-        )
+        own = None if found else model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)
+        boxes = found.boxes if found else own[0]["boxes"]
         scores = model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
     scores = scores[:, 1:]  # (P, K - 1), without background
     keep_from(model, float(scores.flatten().topk(len(scores) + 1).values[-1]))
