@@ -66,11 +66,29 @@ class AlexNetConfig:
             raise ValueError(f"hidden must be at least 0, not {self.hidden}")
         if self.pool5 not in ("max", "max average", "grid"):
             raise ValueError(f'pool5 must be "max", "max average" or "grid", not {self.pool5!r}')
+        if self.kernel < 1 or self.padding < 0 or not 0 <= self.pool2_padding <= 1 or self.pool5_size < 1:
+            raise ValueError(
+                f"kernel and pool5_size are at least 1, padding 0, pool2_padding 0 or 1, but this is {self}"
+            )
+        side = _pooled(
+            _pooled((self.input_size + 2 * self.padding - self.kernel) // self.stride + 1), self.pool2_padding
+        )
+        if min(side, side if self.pool5 == "grid" else _pooled(side)) < 1:
+            raise ValueError(f"input_size {self.input_size} is too small: no cell of the map is left")
+        if self.pool5 == "max" and _pooled(side) != self.pool5_size:
+            raise ValueError(
+                f"input_size {self.input_size} gives {_pooled(side)} cells, pool5_size is {self.pool5_size}"
+            )
 
     @property
     def total_stride(self) -> int:
         """How many pixels of the image lie between two cells of conv5's map."""
         return 4 * self.stride
+
+
+def _pooled(side: int, padding: int = 0) -> int:
+    """How many windows of three cells, two apart, lie side by side; 0 or less: none."""
+    return (side + 2 * padding - 3) // 2 + 1
 
 
 ALEXNET_2012 = AlexNetConfig()
@@ -392,13 +410,5 @@ def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
 
 
 def build_alexnet(config: Mapping[str, Any], num_classes: int) -> AlexNet:
-    """A network from its configuration as JSON holds it, where tuples are lists.
-
-    On the meta device, where nothing is computed, an image passes through it: errors are those of layers that do not
-    fit together, too.
-    """
-    network = AlexNet(config_of(AlexNetConfig, config), num_classes)
-    if network.fc8.weight.is_meta:
-        side = network.config.input_size
-        network.eval()(torch.empty(1, 3, side, side, device="meta"))
-    return network
+    """A network from its configuration as JSON holds it, where tuples are lists."""
+    return AlexNet(config_of(AlexNetConfig, config), num_classes)
