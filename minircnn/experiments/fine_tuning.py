@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
+from minircnn.course.coins import Coins, RandomSquares
 from minircnn.datasets import open_data
-from minircnn.datasets.coins import Coins
-from minircnn.datasets.squares import RandomSquares
 from minircnn.evaluation import evaluate
 from minircnn.experiments import RESULTS_FOLDER, in_percent, judged, write_results
 from minircnn.faster_rcnn import RPNConfig

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 
 from minircnn.alexnet import load_alexnet
+from minircnn.course.coins import Coins, RandomSquares
 from minircnn.datasets import NucleiDataset
-from minircnn.datasets.coins import Coins
-from minircnn.datasets.squares import RandomSquares
 from minircnn.evaluation import evaluate
 from minircnn.experiments import fine_tuning
 from minircnn.experiments.fine_tuning import (

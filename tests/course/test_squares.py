@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from minircnn.datasets.squares import RandomSquares, cut_out, turn
+from minircnn.course.coins import RandomSquares, cut_out, turn
 
 
 def sample(height, width, *corners, crowd=()):
-    """A picture in which every pixel is different, and objects that are blocks: x1, y1, x2, y2."""
+    """A image in which every pixel is different, and objects that are blocks: x1, y1, x2, y2."""
     image = torch.arange(3 * height * width).view(3, height, width).float() / (3 * height * width)
     masks = torch.zeros(len(corners), height, width, dtype=torch.bool)
     for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True):
@@ -63,15 +63,8 @@ def test_turns_are_numpys(quarters):
         assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_a_turn_by_hand():
-    """A picture 6 high and 9 wide: what is at the right comes to the top."""
-    image, target = sample(6, 9, (7, 1, 9, 4))
-    _, found = turn(image, target, 1)
-    assert found["boxes"].tolist() == [[1, 0, 4, 2]]
-
-
 def all_forms(image, side):
-    """Every square of a picture in all eight positions, by the bytes of its pixels."""
+    """Every square of a image in all eight positions, by the bytes of its pixels."""
     forms = {}
     for top in range(image.shape[1] - side + 1):
         for left in range(image.shape[2] - side + 1):
@@ -83,14 +76,14 @@ def all_forms(image, side):
     return forms
 
 
-def test_squares_are_of_the_pictures_and_of_every_kind():
+def test_squares_are_of_the_images_and_of_every_kind():
     samples = [sample(6, 9, (1, 1, 4, 4)), sample(7, 5, (0, 0, 5, 7))]
     squares = RandomSquares(samples, 4, 600, seed=3)
     assert len(squares) == 600
     for which in (0, 1):
         forms = all_forms(samples[which][0], 4)
         seen = {}
-        for index in range(which, 600, 2):  # the pictures take turns
+        for index in range(which, 600, 2):  # the images take turns
             image, target = squares[index]
             form = forms[image.numpy().tobytes()]
             seen[form] = seen.get(form, 0) + 1
@@ -118,7 +111,7 @@ def test_an_index_always_gives_the_same():
     assert sum(torch.equal(other[index][0], there[index]) for index in range(30)) < 5
 
 
-def test_small_pictures_are_taken_whole():
+def test_small_images_are_taken_whole():
     image, target = RandomSquares([sample(6, 9, (1, 1, 4, 4))], 100, 5)[3]
     assert image.shape == (3, 6, 6)
     assert target["masks"].shape[1:] == (6, 6)
@@ -126,13 +119,9 @@ def test_small_pictures_are_taken_whole():
 
 def test_wrong_numbers_are_refused():
     one = [sample(6, 9)]
-    with pytest.raises(ValueError, match="samples is empty: give at least one picture"):
-        RandomSquares([], 4, 10)
-    for options in ({"side": 0, "count": 1}, {"side": 4, "count": -1}, {"side": 4, "count": 1, "least": 1.5}):
-        with pytest.raises(ValueError, match="side must be at least 1, count at least 0 and least in"):
-            RandomSquares(one, **options)
-    with pytest.raises(IndexError, match="square 2: there are 2"):
-        RandomSquares(one, 4, 2)[2]
-    assert len(list(RandomSquares(one, 4, 2))) == 2
-    with pytest.raises(IndexError, match="square -1"):
-        RandomSquares(one, 4, 2)[-1]
+    for samples, side, count, least in (([], 4, 1, 0), (one, 0, 1, 0), (one, 4, -1, 0), (one, 4, 1, 1.5)):
+        with pytest.raises(ValueError, match="there must be samples, side must be at least 1, count at least 0"):
+            RandomSquares(samples, side, count, least=least)
+    for index in (2, -1):
+        with pytest.raises(IndexError, match=f"square {index}: there are 2"):
+            RandomSquares(one, 4, 2)[index]

@@ -1,0 +1,217 @@
+"""Two dozen coins: a real photograph, a mask for each coin without annotators, and many training images out of one.
+
+Greek coins from Pompeii, of the Brooklyn Museum; ``skimage.data.coins`` has them in 303 × 384 gray pixels. A classical
+segmentation makes the masks, and its result can be checked: there are 24 coins, and coins are nearly round. They lie in
+four rows; the part to train on and the part to measure with lie above and below a line that meets no coin.
+
+Shape comments: G objects of an image, H W its size, S side of a square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import skimage.data
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import sobel
+from skimage.measure import label
+from skimage.morphology import disk
+from skimage.segmentation import watershed
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from minircnn.datasets.coco import Target
+from minircnn.datasets.folder import boxes_around
+from minircnn.transforms import hflip
+
+PARTS = {"all": (0, 303), "train": (0, 150), "test": (150, 303)}
+"""Parts of the photograph and the rows of pixels that they have."""
+
+DARK, BRIGHT = 30, 150  # gray levels: below the first there is surely no coin, above the second surely one
+SMOOTHING = 3  # pixels; what is thinner than twice this is no coin but a scratch or a fringe of its edge
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The steps from a photograph to coins; all arrays are (H, W).
+
+    Attributes:
+        gradient: How steep the gray is; high on outlines. Floats.
+        markers: 1 where there is surely no coin, 2 where there is surely one, 0 where the next step decides.
+        flooded: bool: the watershed of ``gradient`` that rises from the markers.
+        filled: bool: without holes inside of coins, scratches and fringes.
+        labels: The coins: 1 … G in reading order, 0 elsewhere.
+    """
+
+    gradient: NDArray[np.float64]
+    markers: NDArray[np.int64]
+    flooded: NDArray[np.bool_]
+    filled: NDArray[np.bool_]
+    labels: NDArray[np.int64]
+
+
+def segment_coins(image: NDArray[np.uint8]) -> Segmentation:
+    """Segment coins on a dark ground without any learning; ``image`` is (H, W) gray levels.
+
+    The light falls unevenly: no threshold parts all coins from the ground. But two thresholds say where there surely is
+    a coin and where there surely is none, and from there on two floods rise over the gradient, as if it were a
+    landscape, until they meet on its ridges: the outlines (Beucher and Meyer 1993, "The morphological approach to
+    segmentation: the watershed transformation").
+    """
+    gradient = sobel(image.astype(np.float64) / 255)
+    markers = np.where(image < DARK, 1, np.where(image > BRIGHT, 2, 0))
+    flooded = watershed(gradient, markers) == 2
+    filled = ndimage.binary_opening(ndimage.binary_fill_holes(flooded), disk(SMOOTHING))
+    return Segmentation(gradient, markers, flooded, filled, _in_reading_order(label(filled)))
+
+
+def _in_reading_order(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Regions numbered anew: row by row, and in each from left to right."""
+    regions = ndimage.find_objects(labels)
+    middles = [((rows.start + rows.stop) / 2, (columns.start + columns.stop) / 2) for rows, columns in regions]
+    waiting, order = sorted(range(len(regions)), key=lambda index: middles[index]), []
+    while waiting:
+        # The lowest edge of the topmost region that is left bounds its row.
+        floor = regions[waiting[0]][0].stop
+        row = [index for index in waiting if middles[index][0] < floor]
+        order += sorted(row, key=lambda index: middles[index][1])
+        waiting = [index for index in waiting if index not in row]
+    numbers = np.zeros(len(regions) + 1, dtype=np.int64)
+    numbers[np.array(order, dtype=np.int64) + 1] = np.arange(1, len(order) + 1)
+    return numbers[labels]
+
+
+@lru_cache(maxsize=1)
+def _masks() -> Tensor:
+    """All coins of the photograph: (24, 303, 384) bool."""
+    labels = segment_coins(skimage.data.coins()).labels
+    return torch.from_numpy(labels == np.arange(1, labels.max() + 1)[:, None, None])
+
+
+class Coins(Dataset[tuple[Tensor, Target]]):
+    """A part of the photograph: one ``(image, target)`` pair as of :class:`~minircnn.datasets.CocoDataset`.
+
+    Attributes:
+        part: Its name, one of :data:`PARTS`.
+        classes: "background" and "coin".
+    """
+
+    classes = ("background", "coin")
+
+    def __init__(self, part: str = "all") -> None:
+        """Choose a part of :data:`PARTS`; nothing is read.
+
+        Raises:
+            ValueError: There is no such part.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part: there is no {part!r}; choose from {list(PARTS)}")
+        self.part = part
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """The image, (3, H, W) in [0, 1] with three equal channels, and its coins in reading order."""
+        if index != 0:
+            raise IndexError(f"image {index}: there is one, number 0")
+        rows = slice(*PARTS[self.part])
+        gray = torch.from_numpy(skimage.data.coins()[rows].copy()).float() / 255  # (H, W)
+        masks = _masks()[:, rows]
+        masks = masks[masks.any(dim=2).any(dim=1)]  # (G, H, W)
+        return gray.expand(3, -1, -1).contiguous(), {
+            "boxes": boxes_around(masks),
+            "labels": torch.ones(len(masks), dtype=torch.int64),
+            "image_id": 1,
+            "iscrowd": torch.zeros(len(masks), dtype=torch.bool),
+            "area": masks.sum(dim=(1, 2)).float(),
+            "masks": masks,
+        }
+
+
+class RandomSquares(Dataset[tuple[Tensor, Target]]):
+    """Random squares of some images, turned and flipped; an index always gives the same square.
+
+    Good for images without up and down, such as photographs from straight above or through a microscope.
+    ``squares[i]`` is an ``(image, target)`` pair; ``image_id`` is i + 1. The images take turns. An object that the edge
+    cuts stays with what is left of it, its box fitting that; of which too little is left to know what it is becomes a
+    crowd: training takes it neither for an object nor for background.
+    """
+
+    def __init__(
+        self, samples: Sequence[tuple[Tensor, Target]], side: int, count: int, *, seed: int = 0, least: float = 0.3
+    ) -> None:
+        """Draw nothing yet.
+
+        Args:
+            samples: Pairs with masks; they are kept as they are.
+            side: S, in pixels; from an image with a shorter side the square is as large as that.
+            count: How many squares there are.
+            seed: Of all that is drawn.
+            least: Share of an object's pixels that has to be left, in [0, 1].
+
+        Raises:
+            ValueError: There is no image, or a number means nothing.
+        """
+        if not len(samples) or side < 1 or count < 0 or not 0 <= least <= 1:
+            raise ValueError(
+                "there must be samples, side must be at least 1, count at least 0 and least in [0, 1], "
+                f"not {len(samples)} samples, {side}, {count} and {least}"
+            )
+        self.samples, self.side, self.count, self.seed, self.least = samples, side, count, seed, least
+
+    def __len__(self) -> int:
+        """Number of squares."""
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """A square and the objects in it."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"square {index}: there are {self.count}, counted from 0")
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        image, target = self.samples[index % len(self.samples)]
+        side = min(self.side, *image.shape[1:])
+        top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in image.shape[1:])
+        image, target = cut_out(image, target, (top, left, top + side, left + side), self.least)
+        image, target = turn(image, target, int(torch.randint(4, (), generator=generator)))
+        if torch.rand((), generator=generator) < 0.5:
+            image, target = hflip(image, target)
+        return image, {**target, "image_id": index + 1}
+
+
+def cut_out(
+    image: Tensor, target: Target, part: tuple[int, int, int, int], least: float = 0.0
+) -> tuple[Tensor, Target]:
+    """Cut a part out of an image (3, H, W), with what it shows of the objects.
+
+    Args:
+        image: (3, H, W).
+        target: With masks.
+        part: First row and column, and those behind the last.
+        least: Of objects with a smaller share of their pixels in the part than this, what is left counts as a crowd.
+
+    Returns:
+        A view of the image and a new target. Objects without a pixel in the part are gone; boxes and areas are those
+        of the remaining pixels.
+    """
+    top, left, bottom, right = part
+    masks = target["masks"][:, top:bottom, left:right]  # (G, h, w)
+    pixels, before = masks.sum(dim=(1, 2)), target["masks"].sum(dim=(1, 2))  # (G,)
+    seen = pixels > 0
+    kept = {name: value[seen] for name, value in target.items() if isinstance(value, Tensor)}
+    kept["masks"] = masks[seen]
+    kept["boxes"], kept["area"] = boxes_around(kept["masks"]), pixels[seen].float()
+    kept["iscrowd"] = kept["iscrowd"] | (pixels[seen] < least * before[seen])
+    return image[:, top:bottom, left:right], {**target, **kept}
+
+
+def turn(image: Tensor, target: Target, quarters: int) -> tuple[Tensor, Target]:
+    """Turn an image (3, H, W) and its objects counterclockwise by so many times 90°; the target has masks."""
+    masks = torch.rot90(target["masks"], quarters, dims=(1, 2))
+    return torch.rot90(image, quarters, dims=(1, 2)), {**target, "masks": masks, "boxes": boxes_around(masks)}
