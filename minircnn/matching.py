@@ -59,7 +59,7 @@ def subsample(
             where -1.
         num: how many boxes to draw. Fewer come back if there are not enough negatives.
         positive_fraction: the largest share of positives, in [0, 1]. Negatives fill what positives leave free.
-        generator: by default torch's global one, as in torchvision.
+        generator: by default torch's global one of the CPU, so that a seed gives the same draw on every device.
 
     Returns:
         ``(positive, negative)``: int64 indices into ``labels``, ascending. The positives' permutation is drawn first,
@@ -80,7 +80,6 @@ def subsample(
 
 def _draw(indices: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """``count`` of the indices at random, without repetition, ascending."""
-    # A generator lives on one device, and the same draw on every device needs it to be the same one.
-    device = generator.device if generator else indices.device
-    order = torch.randperm(len(indices), generator=generator, device=device)
+    # On the CPU, so that one seed gives the same draw on every device.
+    order = torch.randperm(len(indices), generator=generator, device=generator.device if generator else "cpu")
     return indices[order[:count].to(indices.device)].sort().values

@@ -4,10 +4,10 @@
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -153,29 +153,34 @@ def in_each_then_one_is_killed(folder):
         fit(model, or_be_killed, SETTINGS, quiet=True)
 
 
+def as_process(name, folder, number, port):
+    """One of two processes, with the variables that torchrun sets; what it raises, it leaves in a file."""
+    os.environ.update({**TORCHRUN, "RANK": str(number), "LOCAL_RANK": str(number), "MASTER_PORT": str(port)})
+    torch.set_num_threads(1)
+    try:
+        globals()[name](folder)
+    except BaseException as error:
+        (folder / f"error-{number}").write_text(f"{type(error).__name__}: {error}")
+        raise
+
+
 def launch(function, folder):
-    """A function of this file in two processes, with the variables that torchrun sets: their status and errors."""
+    """A function of this file in two processes: how they ended, and what they raised."""
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
-    environment = {**os.environ, **TORCHRUN, "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    program = "import sys, pathlib; from tests.training import test_parallel as t; "
-    command = [sys.executable, "-c", program + "getattr(t, sys.argv[1])(pathlib.Path(sys.argv[2]))"]
-    running = [
-        subprocess.Popen(
-            [*command, function.__name__, str(folder)],
-            env={**environment, "RANK": number, "LOCAL_RANK": number},
-            cwd=Path(__file__).resolve().parents[2],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in "01"
-    ]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for all processes
+    running = [context.Process(target=as_process, args=(function.__name__, folder, n, port)) for n in range(2)]
     try:
-        said = [process.communicate(timeout=180)[1] for process in running]
+        for process in running:
+            process.start()
+        for process in running:
+            process.join(timeout=180)
     finally:
         for process in running:
             process.kill()
-    return [process.returncode for process in running], said
+    said = [path.read_text() if path.exists() else "" for path in (folder / "error-0", folder / "error-1")]
+    return [process.exitcode for process in running], said
 
 
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
