@@ -27,7 +27,7 @@ HISTORY = [
     *["kernels", "boxes", "targets", "matching", "losses", "pooling", "transforms"],
     *["alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"],
-    *["datasets", "metrics", "evaluation", "training", "plotting", "course", "experiments"],
+    *["datasets", "metrics", "evaluation", "training", "plotting", "course"],
     *["cli", "__main__"],
 ]
 

@@ -1,7 +1,6 @@
 """The weights and results that come with the project are what their JSON files say, and do what is said of them."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -10,7 +9,6 @@ from minircnn.cache import Cache
 from minircnn.course.one_object import accuracy, one_object_images
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate, proposal_recall
-from minircnn.experiments import RESULTS_FOLDER, fast_rcnn_ablation, mask_rcnn_ablation, rcnn_ablation
 from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
 from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
 from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn
@@ -84,41 +82,3 @@ def test_mask_rcnn_outlines_what_it_finds():
     found = [binary_masks(model.detect([image])[0]) for image in images]
     boxes, masks = (evaluate(found, targets, classes=test.classes, kind=kind) for kind in ("boxes", "masks"))
     assert boxes.ap >= 0.53 and masks.ap >= 0.44 and masks.ap50 >= 0.77  # 0.61, 0.53 and 0.84 on all 200
-
-
-def test_the_masks_ablation_has_its_rows():
-    table = json.loads((Path(RESULTS_FOLDER) / "mask_rcnn_ablation.json").read_text())
-    rows = [mask_rcnn_ablation.Row(**row) for row in table["rows"]]
-    assert [(row.seed, row.stride, row.pooling, row.mask_kind) for row in rows] == [
-        (seed, *way) for seed in range(3) for way in mask_rcnn_ablation.WAYS
-    ]
-    assert all(0 < row.box_ap < row.box_ap50 < 1 and 0 < row.mask_ap < row.mask_ap50 < 1 for row in rows)
-    assert (table["training_pictures"], table["test_pictures"]) == (1000, 200)
-
-
-def test_the_joint_training_ablation_has_the_rows_of_the_papers_tables():
-    table = json.loads((Path(RESULTS_FOLDER) / "fast_rcnn_ablation.json").read_text())
-    rows = [fast_rcnn_ablation.Row(**row) for row in table["rows"]]
-    one_seed = [
-        *(("classes", "softmax", False), ("joint", "softmax", False), ("stages", "softmax", True)),
-        *(("joint", "softmax", True), ("joint", "SVM", True)),
-    ]
-    assert [(row.seed, row.training, row.classifier, row.box_regression) for row in rows] == [
-        (seed, *kind) for seed in range(3) for kind in one_seed
-    ]
-    assert all(0 < row.ap75 < row.ap50 < 1 and 0 < row.ap < row.ap50 for row in rows)
-    test = ToyTown("test", masks=False)
-    assert (table["training_pictures"], table["test_pictures"]) == (len(ToyTown("train", masks=False)), len(test))
-
-
-def test_the_ablation_has_the_rows_of_the_papers_table():
-    table = json.loads((Path(RESULTS_FOLDER) / "rcnn_ablation.json").read_text())
-    rows = [rcnn_ablation.Row(**row) for row in table["rows"]]
-    assert [(row.fine_tuned, row.layer, row.box_regression) for row in rows] == [
-        *((False, layer, False) for layer in ("pool5", "fc6", "fc7")),
-        *((True, layer, False) for layer in ("pool5", "fc6", "fc7")),
-        (True, "fc7", True),
-    ]
-    assert all(0 < row.ap75 < row.ap50 < 1 and 0 < row.ap < row.ap50 for row in rows)
-    test = ToyTown("test", masks=False)
-    assert (table["training_pictures"], table["test_pictures"]) == (len(ToyTown("train", masks=False)), len(test))

@@ -15,11 +15,12 @@ from skimage.feature import hog
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.boxes import box_iou
 from minircnn.course.compare import limit_threads
+from minircnn.course.fine_tuning import with_random_weights
 from minircnn.course.history import GENERATIONS, MAX_PROPOSALS, Generation, figures_of, load_all, search, trace_all
 from minircnn.datasets import ToyTown
 from minircnn.pooling import roi_align, roi_pool, warp_regions
@@ -201,18 +202,6 @@ def _objects(samples: Samples, network: AlexNet) -> tuple[Tensor, Tensor]:
 def _pool5(network: AlexNet, crops: Tensor) -> np.ndarray:
     parts = [network.features(network.normalize(part), ["pool5"])["pool5"] for part in crops.split(64)]
     return torch.cat(parts).numpy()
-
-
-def with_random_weights(network: AlexNet) -> AlexNet:
-    """A network of the same form that has learned nothing: activations of late layers are as large as of early ones."""
-    fresh = AlexNet(network.config, network.fc8.out_features).eval()
-    generator = torch.Generator().manual_seed(0)
-    for module in fresh.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            spread = (2 / module.weight[0].numel()) ** 0.5  # He et al. 2015
-            module.weight.data = torch.randn(module.weight.shape, generator=generator) * spread
-            nn.init.zeros_(module.bias)
-    return fresh
 
 
 def _hand_made(crops: Tensor) -> np.ndarray:

@@ -9,27 +9,22 @@ import torch
 from PIL import Image
 
 from minircnn.alexnet import load_alexnet
+from minircnn.course import fine_tuning
 from minircnn.course.coins import Coins, RandomSquares
-from minircnn.datasets import NucleiDataset
-from minircnn.evaluation import evaluate
-from minircnn.experiments import fine_tuning
-from minircnn.experiments.fine_tuning import (
+from minircnn.course.fine_tuning import (
     COINS,
-    COINS_STARTS,
     NUCLEI,
-    NUCLEI_STARTS,
-    RESULTS,
     STARTS,
-    FineTuned,
-    Row,
     anchor_sizes,
     coins,
-    compare,
     fine_tune,
     measure,
     nuclei,
 )
-from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
+from minircnn.datasets import NucleiDataset
+from minircnn.evaluation import evaluate
+from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks, load_mask_rcnn
+from minircnn.shipped import RESULTS_FOLDER
 from minircnn.training import train_mask_rcnn
 
 
@@ -67,7 +62,6 @@ def test_coins_are_learned_as_said():
         ["background", "coin"],
         replace(task.training, min_size=152),
         rpn=replace(task.rpn, anchor_sizes=(sizes,)),
-        heads=task.heads,
         quiet=True,
     )
     assert len(tuned.history) == 3
@@ -134,7 +128,7 @@ def test_the_real_nuclei(real_data, monkeypatch):
         files = [len(list((root / name / "masks").glob("*.png"))) for name in wanted]
         assert [len(target["masks"]) for _, target in part] == files
     assert (len(train), len(test)) == (48, 12)
-    assert max(len(target["masks"]) for _, target in train + test) < NUCLEI.heads.max_detections
+    assert max(len(target["masks"]) for _, target in train + test) < TOY_TOWN_MASK_HEADS.max_detections
 
 
 def test_nuclei_are_learned(cells):
@@ -222,42 +216,9 @@ def test_finds_are_counted_by_hand():
     assert figures[4] == pytest.approx(np.mean(points))
 
 
-def test_one_row_for_each_start():
-    said, asked = [], []
-
-    def learn(start, task):
-        asked.append(start)
-        assert task is COINS
-        model = load_mask_rcnn()
-        return FineTuned(model, [], Row(start, 3, 0.1, *[0.5] * 6, 12, 9, 1, 2.0))
-
-    record = compare(learn, COINS, ["toy town", "random"], report=said.append)
-    assert asked == ["toy town", "random"] == [row["start"] for row in record["rows"]]
-    assert len(said) == 2 and said[0].startswith("toy town    box AP 50.0")
-    assert record["settings"]["training"]["iterations"] == COINS.training.iterations
-    assert record["anchors"] == load_mask_rcnn().rpn.config.anchor_sizes[0]
-
-
-def test_the_command_writes_its_rows(cells, tmp_path, monkeypatch):
-    def of_task(start, train, test, classes, task, *, quiet=None):
-        row = Row(start, task.training.iterations, 0.1, *[0.25] * 6, len(test), 0, 0, float(task.side))
-        return FineTuned(load_mask_rcnn(), [], row)
-
-    monkeypatch.setattr(fine_tuning, "fine_tune", of_task)
-    fine_tuning.main(["--root", str(cells), "--iterations", "5", "--out", str(tmp_path / "x.json")])
-    written = json.loads((tmp_path / "x.json").read_text())
-    assert written["command"] == "python -m minircnn.experiments.fine_tuning --root …/stage1_train"
-    assert written["nuclei"]["pictures"] == {"train": 8, "test": 2}
-    for name, task, pictures, starts in (("coins", COINS, 1, COINS_STARTS), ("nuclei", NUCLEI, 2, NUCLEI_STARTS)):
-        assert written[name]["settings"]["side"] == task.side
-        assert written[name]["settings"]["training"]["iterations"] == 5
-        rows = [(row["start"], row["iterations"], row["objects"], row["seconds"]) for row in written[name]["rows"]]
-        assert rows == [(start, 5, pictures, task.side) for start in starts]
-
-
 def test_the_record_that_comes_with_the_project_is_of_these_settings():
-    record = json.loads(RESULTS.read_text())
-    for name, task, starts in (("coins", COINS, COINS_STARTS), ("nuclei", NUCLEI, NUCLEI_STARTS)):
+    record = json.loads((RESULTS_FOLDER / "fine_tuning.json").read_text())
+    for name, task, starts in (("coins", COINS, tuple(STARTS)), ("nuclei", NUCLEI, ("pretrained", "random"))):
         settings = record[name]["settings"]
         assert settings["training"]["iterations"] == task.training.iterations
         assert (settings["side"], settings["enlarged"]) == (task.side, task.enlarged)

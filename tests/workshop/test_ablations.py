@@ -1,0 +1,247 @@
+"""The ablations, run small, against the same steps taken directly; what is written, and the two on photographs."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from minircnn.alexnet import LAYERS, load_alexnet
+from minircnn.course import fine_tuning
+from minircnn.course.ablations import MASK_SHORT, SHORT, anchors, read
+from minircnn.course.fine_tuning import COINS, NUCLEI, FineTuned, Row
+from minircnn.datasets import ToyTown
+from minircnn.evaluation import evaluate
+from minircnn.fast_rcnn import RoIConfig, load_fast_rcnn
+from minircnn.faster_rcnn import load_faster_rcnn
+from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks, load_mask_rcnn
+from minircnn.training import FastRCNNTrainingSettings, train_alternating, train_fast_rcnn, train_mask_rcnn
+from workshop import ablations
+from workshop.ablations import ABLATIONS, Data, Detector, learn_boxes_alone, measure, run, with_svms
+
+QUICK = {"iterations": 1, "images_per_batch": 2}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Two images with every class, and for each proposals that are near its objects, and others."""
+    train, generator = ToyTown("train"), torch.Generator().manual_seed(0)
+    samples, proposals = [train[index] for index in range(6)], []
+    for _, target in samples:
+        start = torch.rand(15, 2, generator=generator) * 90
+        anywhere = torch.cat([start, start + 10 + torch.rand(15, 2, generator=generator) * 25], dim=1)
+        proposals.append(torch.cat([target["boxes"] + torch.tensor([1.0, -1, 2, 1]), anywhere]))
+    return Data(samples, proposals, train.classes)
+
+
+def small(name, **changes):
+    ablation = ABLATIONS[name]
+    settings = ablation.settings and replace(ablation.settings, **{**QUICK, **changes})
+    return replace(ablation, settings=settings, seeds=1)
+
+
+def figures(row, *names):
+    return pytest.approx([row[name] for name in names or ("ap", "ap50", "ap75")], abs=1e-6)
+
+
+def summary(found, data, **options):
+    result = evaluate(found, [target for _, target in data.samples], classes=data.classes, **options)
+    return [result.ap, result.ap50, result.ap75]
+
+
+LABELS = {
+    "rcnn": [(layer, tuned, False) for tuned in (False, True) for layer in LAYERS] + [("fc7", True, True)],
+    "fast_rcnn": [
+        *(("classes", "softmax", False), ("joint", "softmax", False), ("stages", "softmax", True)),
+        *(("joint", "softmax", True), ("joint", "SVM", True)),
+    ],
+    "faster_rcnn": [
+        *(("joint", 1, 3, 3), ("turns", 1, 3, 3), ("turns", 2, 3, 3)),
+        *(("joint", 1, 1, 1), ("joint", 1, 1, 3), ("joint", 1, 3, 1)),
+    ],
+    "mask_rcnn": [
+        *((stride, pooling, "sigmoid") for stride in (16, 8) for pooling in ("pool", "warp", "align")),
+        (8, "align", "softmax"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_rows_are_those_of_the_papers_tables(name, data, monkeypatch):
+    """One iteration of each training, and every row told as soon as it is there; the stored table has the same rows."""
+    said, ablation = [], small(name)
+    monkeypatch.setattr(ablations, "measure", lambda detector, test, masks: {"ap": 0.5})
+    rows = run(ablation, data, data, report=said.append)
+    first = "seed" in rows[0]
+    assert first == (name != "rcnn") and {row.get("seed", 0) for row in rows} == {0}
+    found = [tuple(row.values())[first:-2] for row in rows]
+    assert found == LABELS[name]
+    assert len(said) == len(rows) and all("ap 50.0" in line for line in said)
+    record = read(f"{name}_ablation")
+    assert (record["training_pictures"], record["test_pictures"]) == (1000, 200)
+    stored = [tuple(vars(row).values())[first : first + len(found[0])] for row in record["rows"]]
+    if name == "faster_rcnn":  # that has 1000 batches for 1
+        stored = [(way, batches // 1000, *kinds) for way, batches, *kinds in stored]
+    assert stored == LABELS[name] * ABLATIONS[name].seeds
+
+
+def test_a_row_is_the_training_that_it_names(data):
+    detectors = list(ABLATIONS["mask_rcnn"].detectors(data, replace(MASK_SHORT, **QUICK, seed=1)))[1:7:5]
+    for detector, stride in zip(detectors, (16, 8), strict=True):
+        labels = detector.labels
+        heads = replace(TOY_TOWN_MASK_HEADS, pooling=labels["pooling"], mask_kind=labels["mask_kind"])
+        network = load_alexnet(ablations.SMALL_STRIDE_16_WEIGHTS if stride == 16 else ablations.SMALL_WEIGHTS)
+        heads = replace(heads, pool_size=network.config.pool5_size)
+        settings = replace(MASK_SHORT, **QUICK, seed=1)
+        options = {"rpn": anchors(3, 3), "heads": heads, "quiet": True}
+        model, _ = train_mask_rcnn(network, data.samples, data.classes, settings, **options)
+        found = [binary_masks(model.detect([image])[0]) for image, _ in data.samples]
+        row = measure(detector, data, masks=True)
+        assert figures(row, "box_ap", "box_ap50", "box_ap75") == summary(found, data)
+        assert figures(row, "mask_ap", "mask_ap50", "mask_ap75") == summary(found, data, kind="masks")
+
+
+def test_alternating_training_is_the_packages(data):
+    settings = replace(SHORT, **QUICK, seed=1)
+    _, turns, *_ = ABLATIONS["faster_rcnn"].detectors(data, settings)
+    model, _ = train_alternating(load_alexnet(), data.samples, data.classes, settings, rpn=anchors(3, 3), quiet=True)
+    row = measure(turns, data, masks=False)
+    assert figures(row) == summary([model.detect([image])[0] for image, _ in data.samples], data)
+
+
+def test_recall_is_counted(data):
+    model = load_faster_rcnn()
+    detector = Detector({}, lambda image, _: model.detect([image])[0], lambda image: model.propose([image])[0]["boxes"])
+    covered = total = 0
+    for image, target in data.samples:
+        (found,) = model.propose([image])
+        for x1, y1, x2, y2 in target["boxes"].tolist():
+            best = 0.0
+            for a1, b1, a2, b2 in found["boxes"].tolist():
+                width, height = min(x2, a2) - max(x1, a1), min(y2, b2) - max(y1, b1)
+                shared = max(width, 0) * max(height, 0)
+                best = max(best, shared / ((x2 - x1) * (y2 - y1) + (a2 - a1) * (b2 - b1) - shared))
+            covered, total = covered + (best >= 0.5), total + 1
+    row = measure(detector, data, masks=False)
+    assert row["recall"] == pytest.approx(covered / total) and row["recall"] > 0.5
+    assert figures(row) == summary(model.detect([image for image, _ in data.samples]), data)
+
+
+def test_only_the_box_layer_learns_in_the_second_stage(data):
+    settings = FastRCNNTrainingSettings(**QUICK, min_size=128, seed=1)
+    config = RoIConfig(box_loss_weight=0.0)
+    inputs = (load_alexnet(), data.samples, data.proposals, data.classes, settings)
+    model, _ = train_fast_rcnn(*inputs, config=config, quiet=True)
+    before = copy.deepcopy(model.state_dict())
+    after = learn_boxes_alone(model, data, settings).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {f"roi_heads.box_predictor.bbox_pred.{kind}" for kind in ("weight", "bias")}
+
+
+def test_svms_find_the_objects_that_they_learned_from(data):
+    """On proposals that are the objects themselves, and on features of a detector that knows them."""
+    detect = with_svms(load_fast_rcnn(), data)
+    correct = total = 0
+    for image, target in data.samples:
+        found = detect(image, target["boxes"])
+        best = {}
+        for box, label, score in zip(found["boxes"], found["labels"], found["scores"], strict=True):
+            near = (target["boxes"] - box).abs().amax(dim=1).argmin().item()
+            best[near] = max(best.get(near, (-9.0, 0)), (score.item(), label.item()))
+        correct += sum(target["labels"][near].item() == label for near, (_, label) in best.items())
+        total += len(target["labels"])
+    assert correct >= 0.85 * total
+
+
+class TestCommand:
+    def test_what_is_written(self, tmp_path, monkeypatch):
+        def detectors(train, settings):
+            assert len(train.samples) == 4 and "masks" not in train.samples[0][1]
+            assert settings.min_size == SHORT.min_size and settings.iterations == 5
+            yield Detector({"training": "turns"}, lambda image, boxes: load_faster_rcnn().detect([image])[0])
+
+        monkeypatch.setitem(ABLATIONS, "faster_rcnn", replace(ABLATIONS["faster_rcnn"], detectors=detectors))
+        detectors.__doc__ = "Nothing."
+        options = ["--images", "4", "--test-images", "3", "--iterations", "5", "--out", str(tmp_path / "x.json")]
+        ablations.main(["faster_rcnn", *options])
+        written = json.loads((tmp_path / "x.json").read_text())
+        assert written["command"] == "python -m workshop.ablations faster_rcnn"
+        assert [(row["seed"], row["training"]) for row in written["rows"]] == [(0, "turns"), (1, "turns")]
+        about = (written["training_pictures"], written["test_pictures"], written["settings"]["iterations"])
+        assert about == (4, 3, 5)
+
+    def test_coins_and_nuclei_from_each_start(self, tmp_path, monkeypatch, real_data):
+        def of_task(start, train, test, classes, task, *, quiet=None):
+            row = Row(start, task.training.iterations, 0.1, *[0.25] * 6, len(test), 0, 0, float(task.side))
+            return FineTuned(load_mask_rcnn(), [], row)
+
+        monkeypatch.setattr(fine_tuning, "fine_tune", of_task)
+        root = str(real_data / "nuclei" / "stage1_train")
+        ablations.main(["fine_tuning", "--root", root, "--iterations", "5", "--out", str(tmp_path / "x.json")])
+        written = json.loads((tmp_path / "x.json").read_text())
+        assert written["command"] == "python -m workshop.ablations fine_tuning --root …/stage1_train"
+        assert written["nuclei"]["pictures"] == {"train": 48, "test": 12}
+        starts = {"coins": ["pretrained", "toy town", "random"], "nuclei": ["pretrained", "random"]}
+        for name, task, images in (("coins", COINS, 1), ("nuclei", NUCLEI, 12)):
+            assert written[name]["settings"]["side"] == task.side
+            assert written[name]["settings"]["training"]["iterations"] == 5
+            rows = [(row["start"], row["iterations"], row["objects"], row["seconds"]) for row in written[name]["rows"]]
+            assert rows == [(start, 5, images, task.side) for start in starts[name]]
+
+    def test_a_failure_is_a_line_and_nothing_is_written(self, tmp_path, monkeypatch):
+        def failing(words, **options):
+            raise ValueError(words[3])
+
+        monkeypatch.setattr(ablations.subprocess, "run", failing)
+        options = ["--root", "p", "--annotations", "a", "--network", "n", "--out", str(tmp_path / "x.json")]
+        with pytest.raises(SystemExit, match=r"^Error: train$"):
+            ablations.main(["rcnn_2014", *options])
+        assert not list(tmp_path.iterdir())
+
+
+def test_trained_and_random_convolutions_are_measured_alike(tmp_path, monkeypatch):
+    """What is run, and what is made of what ``minircnn evaluate rcnn --json`` writes."""
+    commands = []
+
+    def option(command, name):
+        return command[command.index(name) + 1]
+
+    def minircnn(words, check):
+        command = words[3:]
+        commands.append(command)
+        if command[0] == "evaluate":
+            ap50 = 0.25 if "trained" in option(command, "--weights") else 0.05
+            figures = {
+                "pictures": 40,
+                "with_box_regression": {"ap": ap50 / 4, "ap50": ap50, "classes": [{"objects": 100}, {"objects": 9}]},
+                "without_box_regression": {"ap": 0.0, "ap50": ap50 - 0.01, "classes": []},
+                "proposal_recall": {"iou": 0.5, "recall": 0.67},
+            }
+            Path(option(command, "--json")).write_text(json.dumps(figures))
+
+    monkeypatch.setattr(ablations.subprocess, "run", minircnn)
+    options = ["--root", "p", "--annotations", "a.json", "--network", "n.npz", "--max-proposals", "7"]
+    ablations.main(["rcnn_2014", *options, "--out", str(tmp_path / "x.json")])
+    assert [command[:2] for command in commands] == [["train", "rcnn"], ["evaluate", "rcnn"]] * 2
+    for command in commands:
+        assert [option(command, name) for name in ("--data", "--root", "--annotations", "--classes")] == [
+            *("coco", "p", "a.json", "person")
+        ]
+        assert option(command, "--max-proposals") == "7"
+    trainings = commands[::2]
+    assert [option(command, "--weights") for command in trainings] == ["n.npz", "n.npz"]
+    assert ["--from-scratch" in command for command in trainings] == [False, True]
+    for training, measuring in zip(trainings, commands[1::2], strict=True):
+        assert option(measuring, "--weights") == option(training, "--out")
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["class"] == "person" and record["max_proposals"] == 7
+    assert [(row["start"], row["ap50"], row["ap50_without"]) for row in record["rows"]] == [
+        ("trained", 0.25, 0.24),
+        ("random", 0.05, pytest.approx(0.04)),
+    ]
+    assert {(row["objects"], row["pictures"], row["recall"]) for row in record["rows"]} == {(109, 40, 0.67)}
+    trained, untrained = read("rcnn_2014")["rows"]  # what the record in data/results says
+    assert vars(trained).keys() == record["rows"][0].keys()
+    assert trained.ap50 > 3 * untrained.ap50 > 0 and trained.objects == untrained.objects > 0
