@@ -1,6 +1,8 @@
 """The tables of the data card, counted from the annotation files."""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,34 @@ END = "<!-- end of tables -->"
 
 def card_tables(folder: Path) -> str:
     """The tables in Markdown, for the set in `folder`."""
-    splits = {name: json.loads((folder / f"instances_{name}.json").read_text(encoding="utf-8")) for name in SPLITS}
-    return "\n\n".join([_counts(splits), _sizes(splits), _hidden(splits), _backgrounds(splits), _photographs()])
+    splits = [json.loads((folder / f"instances_{name}.json").read_text(encoding="utf-8")) for name in SPLITS]
+    objects = [annotation for content in splits for annotation in content["annotations"]]
+    of_class = {name: [a for a in objects if a["category_id"] == label] for label, name in enumerate(CLASSES) if label}
+    names = sorted({image["background"] for content in splits for image in content["images"]})
+    shown = [Counter(image["background"] for image in content["images"]) for content in splits]
+    hidden = ["class", "whole", "75–99% visible", "50–75%", f"{MIN_VISIBLE_SHARE:.0%}"[:-1] + "–50%"]
+    photographs = []
+    for name, p in PHOTOGRAPHS.items():
+        used = ", ".join(split for split, part in SPLITS.items() if name in part.photographs)
+        photographs.append([name, f"{p.title} (`{p.file}`)", p.source, p.license, used])
+    tables = {
+        "**How many**": _table(["class", *SPLITS, "together"], _counts(splits)),
+        "**How large**: the visible part, in pixels, all splits": _table(
+            ["class", "width (min / median / max)", "height", "area", "width : height (10% / median / 90%)"],
+            [[name, *_sizes(some)] for name, some in of_class.items()],
+        ),
+        "**How much can be seen** of an object, counted with its part outside the image": _table(
+            [*hidden, "touches the image's edge"],
+            [[name, *_visible(some)] for name, some in (of_class | {"all": objects}).items()],
+        ),
+        "**Backgrounds** (images)": _table(
+            ["background", *SPLITS], [[name, *(counts[name] for counts in shown)] for name in names]
+        ),
+        "**Photographs**, all from inside scikit-image's wheel, licenses as its documentation states them": _table(
+            ["photograph", "shows", "source", "license", "used in"], photographs
+        ).replace("--:", "---"),
+    }
+    return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
 
 
 def write_card(folder: Path, card: Path) -> None:
@@ -31,103 +59,37 @@ def write_card(folder: Path, card: Path) -> None:
     text = card.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{card}: it must hold the line {BEGIN} once and, below it, the line {END} once")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
     write_atomically(card, f"{before}{BEGIN}\n\n{card_tables(folder)}\n\n{END}{after}".encode())
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def _objects(splits: dict[str, Any], name: str | None = None) -> list[dict[str, Any]]:
-    """All annotations, or those of one class."""
-    label = None if name is None else CLASSES.index(name)
-    return [a for content in splits.values() for a in content["annotations"] if label in (None, a["category_id"])]
-
-
-def _counts(splits: dict[str, Any]) -> str:
-    rows: list[list[Any]] = []
-    for label, name in enumerate(CLASSES[1:], start=1):
-        counts = [sum(a["category_id"] == label for a in content["annotations"]) for content in splits.values()]
-        rows.append([f"{label} {name}", *counts, sum(counts)])
-    objects = [len(content["annotations"]) for content in splits.values()]
-    images = [len(content["images"]) for content in splits.values()]
-    rows += [["objects", *objects, sum(objects)], ["images", *images, sum(images)]]
+def _counts(splits: list[dict[str, Any]]) -> list[list[Any]]:
+    of_class = [Counter(a["category_id"] for a in content["annotations"]) for content in splits]
+    of_number = [Counter(Counter(a["image_id"] for a in content["annotations"]).values()) for content in splits]
+    rows = [[f"{label} {name}", *(counts[label] for counts in of_class)] for label, name in enumerate(CLASSES) if label]
+    rows += [[what, *(len(c[key]) for c in splits)] for what, key in (("objects", "annotations"), ("images", "images"))]
     for number in range(1, 7):
-        shown = []
-        for content in splits.values():
-            per_image = np.bincount(
-                [a["image_id"] for a in content["annotations"]], minlength=len(content["images"]) + 1
-            )[1:]
-            shown.append(int((per_image == number).sum()))
-        rows.append([f"images with {number} object{'s' if number > 1 else ''}", *shown, sum(shown)])
-    return "**How many**\n\n" + _table(["class", *splits, "together"], rows)
+        rows.append([f"images with {number} object{'s' * (number > 1)}", *(counts[number] for counts in of_number)])
+    return [[*row, sum(row[1:])] for row in rows]
 
 
-def _sizes(splits: dict[str, Any]) -> str:
-    rows = []
-    for name in CLASSES[1:]:
-        objects = _objects(splits, name)
-        width, height = np.array([a["bbox"][2:] for a in objects]).T
-        area = np.array([a["area"] for a in objects])
-        aspect = np.quantile(width / height, [0.1, 0.5, 0.9])
-        rows.append([name, _range(width), _range(height), _range(area), " / ".join(f"{v:.2f}" for v in aspect)])
-    header = ["class", "width (min / median / max)", "height", "area", "width : height (10% / median / 90%)"]
-    return "**How large**: the visible part, in pixels, all splits\n\n" + _table(header, rows)
+def _sizes(objects: list[dict[str, Any]]) -> list[str]:
+    width, height = np.array([a["bbox"][2:] for a in objects]).T
+    values = (width, height, np.array([a["area"] for a in objects]))
+    aspect = np.quantile(width / height, [0.1, 0.5, 0.9])
+    ranges = [f"{v.min():.0f} / {np.median(v):.0f} / {v.max():.0f}" for v in values]
+    return [*ranges, " / ".join(f"{v:.2f}" for v in aspect)]
 
 
-def _range(values: np.ndarray) -> str:
-    return f"{values.min():.0f} / {np.median(values):.0f} / {values.max():.0f}"
-
-
-def _hidden(splits: dict[str, Any]) -> str:
-    rows = []
-    for name in [*CLASSES[1:], None]:
-        objects = _objects(splits, name)
-        share = np.array([a["area"] / a["full_area"] for a in objects])
-        edge = np.array([_touches_edge(a["bbox"], a["segmentation"]["size"]) for a in objects])
-        row = [share > 0.99, (share <= 0.99) & (share > 0.75), (share <= 0.75) & (share > 0.5), share <= 0.5, edge]
-        rows.append([name or "all", *(f"{np.mean(part):.0%}" for part in row)])
-    header = [
-        "class",
-        "whole",
-        "75–99% visible",
-        "50–75%",
-        f"{100 * MIN_VISIBLE_SHARE:.0f}–50%",
-        "touches the image's edge",
-    ]
-    return "**How much can be seen** of an object, counted with its part outside the image\n\n" + _table(header, rows)
-
-
-def _touches_edge(bbox: list[float], size: list[int]) -> bool:
-    x, y, width, height = bbox
-    return x <= 0 or y <= 0 or x + width >= size[1] or y + height >= size[0]
-
-
-def _backgrounds(splits: dict[str, Any]) -> str:
-    names = sorted({image["background"] for content in splits.values() for image in content["images"]})
-    rows = [
-        [name, *(sum(i["background"] == name for i in content["images"]) for content in splits.values())]
-        for name in names
-    ]
-    return "**Backgrounds** (images)\n\n" + _table(["background", *splits], rows)
-
-
-def _photographs() -> str:
-    rows = [
-        [
-            name,
-            f"{p.title} (`{p.file}`)",
-            p.source,
-            p.license,
-            ", ".join(split for split, part in SPLITS.items() if name in part.photographs),
-        ]
-        for name, p in PHOTOGRAPHS.items()
-    ]
-    table = _table(["photograph", "shows", "source", "license", "used in"], rows)
-    return (
-        "**Photographs**, all from inside scikit-image's wheel, licenses as its documentation states them\n\n"
-        + table.replace("--:", "---")
-    )
+def _visible(objects: list[dict[str, Any]]) -> list[str]:
+    share = np.array([a["area"] / a["full_area"] for a in objects])
+    x, y, width, height = np.array([a["bbox"] for a in objects]).T
+    rows, columns = np.array([a["segmentation"]["size"] for a in objects]).T
+    edge = (x <= 0) | (y <= 0) | (x + width >= columns) | (y + height >= rows)
+    parts = [share > 0.99, (share <= 0.99) & (share > 0.75), (share <= 0.75) & (share > 0.5), share <= 0.5, edge]
+    return [f"{np.mean(part):.0%}" for part in parts]

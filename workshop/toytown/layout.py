@@ -19,14 +19,8 @@ MIN_VISIBLE_PIXELS = 40
 SCALE = (20.0, 90.0)
 """Length of the longer side of a whole object in an image of 128 × 128."""
 _BALLOON = CLASSES.index("balloon")
-_SKETCHES = {
-    "person": person.sketch_person,
-    "car": car.sketch_car,
-    "cat": cat.sketch_cat,
-    "tree": tree.sketch_tree,
-    "house": house.sketch_house,
-    "balloon": balloon.sketch_balloon,
-}
+_SKETCHES = (None, person.sketch_person, car.sketch_car, cat.sketch_cat, tree.sketch_tree, house.sketch_house)
+_SKETCHES += (balloon.sketch_balloon,)
 _COUNT_ODDS = (0.1, 0.16, 0.22, 0.22, 0.17, 0.13)  # of 1 … 6 objects
 
 
@@ -39,7 +33,7 @@ class Thing:
         x, y: column and row of the sprite's upper left corner; may lie outside the image.
         depth: 0 is far, 1 is near; near things cover far ones.
         label: 1..6, or 0 for a thing of no class.
-        subtype: index into `objects.SUBTYPES`; -1 for a thing of no class.
+        subtype: index into `SUBTYPES`; -1 for a thing of no class.
         grounded: stands on the ground, else it floats.
     """
 
@@ -80,7 +74,7 @@ def sketch_object(rng: np.random.Generator, label: int) -> tuple[Sketch, int]:
     """One object of class `label` (1..6) and its sub-type, an index into `SUBTYPES`."""
     name = CLASSES[label]
     subtype = choose(rng, [one for one in SUBTYPES if one.startswith(f"{name}/")])
-    return _SKETCHES[name](rng, subtype.split("/")[1]), SUBTYPES.index(subtype)
+    return _SKETCHES[label](rng, subtype.split("/")[1]), SUBTYPES.index(subtype)
 
 
 def arrange(rng: np.random.Generator, backdrop: Backdrop, size: int, light: Light) -> list[Thing]:

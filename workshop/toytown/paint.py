@@ -88,54 +88,25 @@ def _fraction(x: np.ndarray) -> np.ndarray:
     return x - np.floor(x)
 
 
-def _stripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u) < 0.5
+def _half(x: np.ndarray) -> np.ndarray:
+    return _fraction(x) < 0.5
 
 
-def _pinstripes(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(u) < 0.2
-
-
-def _dots(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    shifted = u + 0.5 * (np.floor(v) % 2)  # every second row moves by half a step, as on a printed cloth
-    return (_fraction(shifted) - 0.5) ** 2 + (_fraction(v) - 0.5) ** 2 < 0.09
-
-
-def _checks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return (_fraction(u) < 0.5) ^ (_fraction(v) < 0.5)
-
-
-def _gingham(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return 0.5 * (_fraction(u) < 0.5) + 0.5 * (_fraction(v) < 0.5)
-
-
-def _zigzag(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(v + 0.5 * np.abs(2 * _fraction(u) - 1)) < 0.5
-
-
-def _bricks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    row = np.floor(2 * v)
-    return (_fraction(2 * v) < 0.17) | (_fraction(u + 0.5 * (row % 2)) < 0.09)
-
-
-def _planks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return _fraction(v) < 0.14
-
-
-def _tiles(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    across = 2 * _fraction(u + 0.5 * (np.floor(v) % 2)) - 1
-    return _fraction(v) > 1.02 - 0.42 * across**2  # the shadow below each scalloped edge
+def _staggered(u: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Every second row moves by half a step, as bricks do and dots on a printed cloth."""
+    return _fraction(u + 0.5 * (np.floor(row) % 2))
 
 
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "stripes": _stripes,
-    "pinstripes": _pinstripes,
-    "dots": _dots,
-    "checks": _checks,
-    "gingham": _gingham,
-    "zigzag": _zigzag,
-    "bricks": _bricks,
-    "planks": _planks,
-    "tiles": _tiles,
+    "stripes": lambda u, v: _half(u),
+    "pinstripes": lambda u, v: _fraction(u) < 0.2,
+    "dots": lambda u, v: (_staggered(u, v) - 0.5) ** 2 + (_fraction(v) - 0.5) ** 2 < 0.09,
+    "checks": lambda u, v: _half(u) ^ _half(v),
+    "gingham": lambda u, v: 0.5 * _half(u) + 0.5 * _half(v),
+    "zigzag": lambda u, v: _half(v + 0.5 * np.abs(2 * _fraction(u) - 1)),
+    "bricks": lambda u, v: (_fraction(2 * v) < 0.17) | (_staggered(u, 2 * v) < 0.09),
+    "planks": lambda u, v: _fraction(v) < 0.14,
+    # the shadow below each scalloped edge
+    "tiles": lambda u, v: _fraction(v) > 1.02 - 0.42 * (2 * _staggered(u, v) - 1) ** 2,
 }
 TEXTILES = ("stripes", "pinstripes", "dots", "checks", "gingham", "zigzag")

@@ -5,9 +5,9 @@ wrong detection; moon, page and the motorcycles, because no license is stated fo
 to crop.
 """
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import skimage
@@ -18,17 +18,8 @@ from workshop.toytown.paint import any_color, mixed
 _LARGEST = 720  # longer side in memory; the retina is stored at 1411 pixels, far more than a crop can show
 
 
-@dataclass(frozen=True)
-class Photograph:
-    """One photograph.
-
-    Attributes:
-        file: its name in the folder `data` of scikit-image.
-        title: what it shows.
-        source: who made it or where scikit-image has it from.
-        license: as scikit-image's documentation states it.
-        held_out: never shown in train, only in val and test, so that they ask for more than memory.
-    """
+class Photograph(NamedTuple):
+    """A file in the folder `data` of scikit-image; source and license as its documentation states them."""
 
     file: str
     title: str
@@ -38,7 +29,6 @@ class Photograph:
 
 
 _CC0, _PUBLIC, _FREE = "CC0", "public domain", "no known copyright restrictions"
-_HOLD_OUT = True
 PHOTOGRAPHS = {
     "brick": Photograph("brick.png", "a brick wall", "CC0Textures, Bricks25", _CC0),
     "grass": Photograph("grass.png", "grass", "DeviantArt, Grass-01", _CC0),
@@ -48,13 +38,15 @@ PHOTOGRAPHS = {
     "retina": Photograph("retina.jpg", "the back of an eye", "Häggström 2014, WikiJournal of Medicine 1 (2)", _CC0),
     "tissue": Photograph("ihc.png", "stained tissue", "Center for Microscopy and Molecular Imaging", _FREE),
     "clock": Photograph("clock_motion.png", "a blurred clock", "given to scikit-image by its photographer", _PUBLIC),
-    "rocket": Photograph("rocket.jpg", "a rocket before its launch", "SpaceX", _PUBLIC, _HOLD_OUT),
-    "coins": Photograph("coins.png", "coins from Pompeii", "Brooklyn Museum", _FREE, _HOLD_OUT),
-    "text": Photograph("text.png", "handwriting on squared paper", "Wikipedia, Corner.png", _PUBLIC, _HOLD_OUT),
-    "cell": Photograph("cell.png", "a cell", "Müller et al. 2018, Optics Express 26 (8)", _CC0, _HOLD_OUT),
+    "rocket": Photograph("rocket.jpg", "a rocket before its launch", "SpaceX", _PUBLIC, held_out=True),
+    "coins": Photograph("coins.png", "coins from Pompeii", "Brooklyn Museum", _FREE, held_out=True),
+    "text": Photograph("text.png", "handwriting on squared paper", "Wikipedia, Corner.png", _PUBLIC, held_out=True),
+    "cell": Photograph("cell.png", "a cell", "Müller et al. 2018, Optics Express 26 (8)", _CC0, held_out=True),
 }
 TRAIN_PHOTOGRAPHS = tuple(name for name, p in PHOTOGRAPHS.items() if not p.held_out)
 HELD_OUT_PHOTOGRAPHS = tuple(name for name, p in PHOTOGRAPHS.items() if p.held_out)
+VAL_PHOTOGRAPHS = TRAIN_PHOTOGRAPHS[: len(HELD_OUT_PHOTOGRAPHS)] + HELD_OUT_PHOTOGRAPHS
+"""Behind the images of val and test: half of them are ones that train never shows."""
 
 
 @cache

@@ -15,9 +15,9 @@ from workshop.toytown.build import encoded
 from workshop.toytown.distractors import sketch_distractor
 from workshop.toytown.layout import Thing, sketch_object
 from workshop.toytown.paint import chance
-from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
+from workshop.toytown.photographs import TRAIN_PHOTOGRAPHS, VAL_PHOTOGRAPHS
 from workshop.toytown.render import Light, render
-from workshop.toytown.scene import SIZE, check_request, compose
+from workshop.toytown.scene import SIZE, compose
 
 FRAME = (0.6, 0.9)
 """The longer side of the object as a share of the image's."""
@@ -35,18 +35,9 @@ def paint_single(
 ) -> tuple[np.ndarray, int, int]:
     """Paint the one-object image that belongs to a seed.
 
-    Args:
-        seed: a whole number from 0; the same seed gives the same image.
-        size: side of the image in pixels, 32 to 1024.
-        photographs: names of the photographs that may serve as background.
-
     Returns:
         image (size, size, 3) uint8, label 1..6, sub-type (an index into `SUBTYPES`).
-
-    Raises:
-        ValueError: if the size or the name of a photograph is not one of those.
     """
-    check_request(seed, size, photographs)
     thing, image = paint_framed(np.random.default_rng(seed), size, photographs)
     return image, thing.label, thing.subtype
 
@@ -81,8 +72,7 @@ def paint_many(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (N, 64, 64, 3) uint8 and (N,) int64 sub-types.
     """
-    held_out = HELD_OUT_PHOTOGRAPHS if split == "val" else ()
-    photographs = TRAIN_PHOTOGRAPHS[: len(held_out) or None] + held_out
+    photographs = VAL_PHOTOGRAPHS if split == "val" else TRAIN_PHOTOGRAPHS
     seeds = range(FIRST_SEED[split], FIRST_SEED[split] + count)
     painted = Parallel(n_jobs=-1 if count > 500 else 1, batch_size=50)(
         delayed(paint_single)(seed, SIDE, photographs) for seed in seeds
