@@ -1,26 +1,17 @@
-"""The painter: geometry of sketches, light, layout, whole pictures."""
-
-import hashlib
-import os
-import subprocess
-import sys
+"""The painter: geometry of sketches, light, layout, whole images."""
 
 import numpy as np
 import pytest
-import skimage
 
 from minircnn.datasets.toytown import CLASSES, SUBTYPES
 from workshop.toytown import paint_scene, paint_single
-from workshop.toytown.background import MOODS, paint_backdrop, paint_landscape
-from workshop.toytown.distractors import DISTRACTORS
+from workshop.toytown.background import paint_backdrop
 from workshop.toytown.layout import Thing, arrange, sketch_object, visible_masks, without_hidden
-from workshop.toytown.paint import PATTERNS, Paint
+from workshop.toytown.paint import Paint
 from workshop.toytown.photographs import (
     HELD_OUT_PHOTOGRAPHS,
     PHOTOGRAPHS,
     TRAIN_PHOTOGRAPHS,
-    crop_photograph,
-    load_photograph,
 )
 from workshop.toytown.render import Light, Sprite, render
 from workshop.toytown.scene import _ground_shadow, compose
@@ -88,15 +79,6 @@ def test_render_keeps_size_and_area(outline, share, longest):
     assert columns[-1] - columns[0] + 1 == pytest.approx(longest, abs=2)
 
 
-def test_edges_are_smooth():
-    alpha = render(sketch_of(ellipse(0, 0, 1, 1)), 40, LEFT).alpha
-    partial = (alpha > 0.05) & (alpha < 0.95)
-    assert partial.sum() > 60  # about one for each pixel of the circumference
-    assert max(edge.max() for edge in (alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1])) == 0
-    np.testing.assert_allclose(alpha, alpha[::-1], atol=0.25)
-    np.testing.assert_allclose(alpha, alpha[:, ::-1], atol=0.25)
-
-
 def test_color_is_multiplied_by_alpha():
     sprite = render(sketch_of(box(0, 0, 1, 1), fill=(200.0, 100.0, 50.0)), 30, Light(0, 0))
     middle = sprite.color[10:20, 10:20]
@@ -131,22 +113,6 @@ def test_clip_and_opacity():
     np.testing.assert_allclose(sprite.color[22, 12], (128, 0, 0), atol=3)
 
 
-@pytest.mark.parametrize("name", list(PATTERNS))
-def test_patterns_repeat_and_stay_in_range(name):
-    u, v = np.meshgrid(np.linspace(0, 3, 50), np.linspace(0, 3, 40))
-    weight = np.asarray(PATTERNS[name](u, v), float)
-    assert weight.shape == (40, 50) and 0 <= weight.min() < weight.max() <= 1
-    # every pattern repeats after 2 steps either way; sample between its edges, not on them
-    u, v = u + 0.013, v + 0.017
-    moved = np.asarray(PATTERNS[name](u + 2, v + 2), float)
-    assert np.mean(moved == np.asarray(PATTERNS[name](u, v), float)) > 0.99
-
-
-def test_a_plain_paint_has_no_weight():
-    with pytest.raises(ValueError, match="plain"):
-        Paint((0.0, 0.0, 0.0)).weight(np.zeros((1, 1)), np.zeros((1, 1)))
-
-
 def test_striped_square_is_half_of_each_color():
     fill = Paint((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "stripes", pitch=0.25)
     sprite = render(sketch_of(box(0, 0, 1, 1), fill=fill), 64, Light(0, 0))
@@ -160,7 +126,7 @@ def test_striped_square_is_half_of_each_color():
 
 def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
     seen = set()
-    for seed in range(260):
+    for seed in range(130):
         label = seed % 6 + 1
         sketch, subtype = sketch_object(rng(seed), label)
         assert SUBTYPES[subtype].startswith(CLASSES[label] + "/")
@@ -174,23 +140,6 @@ def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
     assert seen == set(range(len(SUBTYPES)))
 
 
-def test_objects_of_one_subtype_vary():
-    images = []
-    for seed in range(8):
-        generator = rng(seed)
-        sketch, _ = sketch_object(generator, 2)
-        images.append(render(sketch, 40, LEFT).color.sum())
-    assert np.std(images) / np.mean(images) > 0.1
-
-
-@pytest.mark.parametrize("name", list(DISTRACTORS))
-def test_distractors_can_be_drawn(name):
-    for seed in range(3):
-        sketch = Sketch()
-        DISTRACTORS[name](sketch, rng(seed))
-        assert (render(sketch, 30, RIGHT).alpha >= 0.5).sum() > 40
-
-
 # --- backgrounds -----------------------------------------------------------------------------------------------------
 
 
@@ -200,34 +149,6 @@ def test_photographs_are_free_of_our_classes_and_apart():
     files = {p.file for p in PHOTOGRAPHS.values()}
     assert not files & {"astronaut.png", "camera.png", "chelsea.png", "lfw_subset.npy"}
     assert all(p.license in ("CC0", "public domain", "no known copyright restrictions") for p in PHOTOGRAPHS.values())
-
-
-@pytest.mark.parametrize("name", list(PHOTOGRAPHS))
-def test_crops_of_photographs(name):
-    crop = crop_photograph(rng(1), name, 128)
-    assert crop.shape == (128, 128, 3) and crop.dtype == np.float32
-    assert not np.array_equal(crop, crop_photograph(rng(2), name, 128))
-    np.testing.assert_array_equal(crop, crop_photograph(rng(1), name, 128))
-
-
-def test_a_missing_photograph_is_named(monkeypatch, tmp_path):
-    load_photograph.cache_clear()
-    monkeypatch.setattr(skimage, "__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(FileNotFoundError, match=r"coffee\.png"):
-        load_photograph("coffee")
-
-
-@pytest.mark.parametrize("mood", list(MOODS))
-@pytest.mark.parametrize("size", [32, 128, 200])
-def test_landscapes(mood, size):
-    image, horizon = paint_landscape(rng(3), MOODS[mood], size, LEFT)
-    assert image.shape == (size, size, 3)
-    assert image.min() >= 0 and image.max() <= 255
-    assert 0.3 * size < horizon < 0.62 * size
-
-
-def test_no_photograph_means_landscapes_only():
-    assert all(paint_backdrop(rng(s), 64, LEFT, ()).name.startswith("landscape/") for s in range(12))
 
 
 # --- layout ----------------------------------------------------------------------------------------------------------
@@ -261,13 +182,8 @@ def test_hidden_objects_are_taken_out_one_at_a_time():
     assert [t.label for t in without_hidden([far, middle, near], 128)] == [1, 3]
 
 
-def test_things_of_no_class_are_never_taken_out():
-    things = [square(10, 0, 0, 0.1, 0), square(10, 0, 0, 0.5, 1)]
-    assert [t.label for t in without_hidden(things, 128)] == [0, 1]
-
-
 def test_arrange_keeps_its_promises():
-    for seed in range(25):
+    for seed in range(10):
         generator = rng(seed)
         backdrop = paint_backdrop(generator, 128, LEFT, TRAIN_PHOTOGRAPHS)
         things = arrange(generator, backdrop, 128, LEFT)
@@ -292,10 +208,10 @@ def test_ground_shadows_fall_away_from_the_light():
         assert image.min() > 0 and image.max() == 200
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------------------------
 
 
-def test_a_seed_gives_one_picture_whatever_the_global_generator_does():
+def test_a_seed_gives_one_image_whatever_the_global_generator_does():
     np.random.seed(1)  # noqa: NPY002 - the global state is the point
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     one, single = paint_scene(5), paint_single(5)
@@ -308,18 +224,7 @@ def test_a_seed_gives_one_picture_whatever_the_global_generator_does():
     assert not np.array_equal(one.image, paint_scene(6).image)
 
 
-def test_the_order_of_hashes_does_not_matter():
-    code = (
-        "import hashlib; from workshop.toytown import paint_scene; "
-        "print(hashlib.sha256(b''.join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest())"
-    )
-    expected = hashlib.sha256(b"".join(paint_scene(s).image.tobytes() for s in range(4))).hexdigest()
-    environment = os.environ | {"PYTHONHASHSEED": "12345"}
-    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert output.stdout.strip() == expected
-
-
-@pytest.mark.parametrize("size", [32, 64, 200])
+@pytest.mark.parametrize("size", [32, 200])
 def test_scenes_of_other_sizes(size):
     scene = paint_scene(3, size)
     count = len(scene.labels)
@@ -330,7 +235,7 @@ def test_scenes_of_other_sizes(size):
 
 
 def test_masks_are_where_the_objects_are():
-    """Painted with and without its things, a picture differs on their masks and, shadows aside, only there."""
+    """Painted with and without its things, a image differs on their masks and, shadows aside, only there."""
     generator = rng(11)
     light = Light.random(generator)
     backdrop = paint_backdrop(generator, 128, light, TRAIN_PHOTOGRAPHS)
@@ -343,12 +248,11 @@ def test_masks_are_where_the_objects_are():
     assert np.median(change[~objects]) < 2
 
 
-@pytest.mark.parametrize("size", [64, 128])
-def test_single_objects_are_centred_well_framed_and_whole(size):
-    for seed in range(20):
+def test_single_objects_are_centered_well_framed_and_whole(size=64):
+    for seed in range(8):
         thing, image = paint_framed(rng(seed), size, TRAIN_PHOTOGRAPHS)
         mask = thing.mask(size)
-        assert mask.sum() == thing.full_area  # nothing outside the picture
+        assert mask.sum() == thing.full_area  # nothing outside the image
         rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
         height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
         assert 0.5 * size <= max(height, width) <= 0.93 * size
@@ -357,26 +261,3 @@ def test_single_objects_are_centred_well_framed_and_whole(size):
         assert image.shape == (size, size, 3)
         np.testing.assert_array_equal(image, paint_single(seed, size)[0])
         assert (thing.label, thing.subtype) == paint_single(seed, size)[1:]
-
-
-def test_single_pictures_show_every_class():
-    labels = [paint_single(seed, 32)[1] for seed in range(60)]
-    assert set(labels) == set(range(1, 7))
-
-
-@pytest.mark.parametrize("paint", [paint_scene, paint_single])
-@pytest.mark.parametrize("size", [0, 31, 1025, 64.5, "64", True, None])
-def test_a_bad_size_is_refused(paint, size):
-    with pytest.raises(ValueError, match="size"):
-        paint(0, size)
-
-
-@pytest.mark.parametrize("paint", [paint_scene, paint_single])
-def test_other_bad_arguments_are_refused(paint):
-    for seed in (-1, 1.5, None):
-        with pytest.raises(ValueError, match="seed"):
-            paint(seed)
-    with pytest.raises(ValueError, match=r"'chelsea'.*coffee"):
-        paint(0, photographs=["coffee", "chelsea"])
-    with pytest.raises(ValueError, match="list of names"):
-        paint(0, photographs="coffee")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from minircnn.datasets.toytown import check_checksums
+from minircnn.datasets.toytown import CHECKSUMS, check_checksums
 from minircnn.shipped import ONE_OBJECT_FOLDER, TOYTOWN_FOLDER
 from workshop.toytown.build import build
 from workshop.toytown.card import write_card
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif not options.check:
         build(folder)
     else:
-        faults = check_checksums(folder) if folder.is_dir() else [f"{folder}: not found"]
+        faults = check_checksums(folder) if (folder / CHECKSUMS).is_file() else [f"{folder / CHECKSUMS}: not found"]
         print("\n".join(faults) or f"{folder}: every file is as listed in SHA256SUMS")
         return 1 if faults else 0
     return 0

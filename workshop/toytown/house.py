@@ -29,9 +29,10 @@ def sketch_house(rng: np.random.Generator, subtype: str) -> Sketch:
     material = choose(rng, [None, None, "bricks", "planks"])
     pitch = {"bricks": 0.1, "planks": 0.06}.get(material or "", 0.1)
     roof = pick(rng, ROOF)
-    style = _Style(Paint(wall, mixed(wall, (90, 70, 64), 0.28), material, pitch * rng.uniform(0.85, 1.25)), Paint(roof,
-        scaled(roof, 0.75), choose(rng, ["tiles", "tiles", "planks", None]), rng.uniform(0.05, 0.08)), choose(rng,
-        [WHITE, CREAM, scaled(wall, 0.6), pick(rng, BRIGHT)]), pick(rng, BRIGHT),
+    style = _Style(
+        Paint(wall, mixed(wall, (90, 70, 64), 0.28), material, pitch * rng.uniform(0.85, 1.25)),
+        Paint(roof, scaled(roof, 0.75), choose(rng, ["tiles", "tiles", "planks", None]), rng.uniform(0.05, 0.08)),
+        choose(rng, [WHITE, CREAM, scaled(wall, 0.6), pick(rng, BRIGHT)]), pick(rng, BRIGHT),
         LAMP if chance(rng, 0.25) else pick(rng, GLASS))
     sketch = Sketch()
     {"cottage": _cottage, "tower": _tower, "shop": _shop}[subtype](sketch, rng, style)
