@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor
 
-from minircnn.datasets.coco_format import first_bad_runs
+from minircnn.datasets.coco import first_bad_runs
 from minircnn.files import printable
 from minircnn.metrics import (
     PROTOCOLS,

@@ -70,7 +70,7 @@ def check(
     outputs = [Output(option, path) for option, path in (("--out", out), ("--json", json_file)) if path]
     check_outputs(outputs, files_of_data(name, root, annotations))
     from minircnn.datasets.checking import Report, examine, open_to_check
-    from minircnn.datasets.coco_format import grouped
+    from minircnn.datasets.named import grouped
 
     data, problems = open_to_check(name, root, annotations, split=split, masks=masks)
     if data is None:

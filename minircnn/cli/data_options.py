@@ -143,7 +143,7 @@ def files_of_data(name: str, root: Path | None, annotations: Path | None) -> lis
 @contextmanager
 def _errors_of_options() -> Iterator[None]:
     """Errors about an argument, with whose name they begin, become errors about the option of that name."""
-    from minircnn.datasets.coco_format import DatasetError
+    from minircnn.datasets.named import DatasetError
 
     try:
         yield
@@ -270,8 +270,8 @@ def _tell(chosen: Chosen) -> None:
         DatasetError: an image cannot be used, which otherwise would end a training in its midst.
     """
     from minircnn.cli.starting import say
-    from minircnn.datasets.coco_format import grouped
     from minircnn.datasets.images import orientation_note
+    from minircnn.datasets.named import grouped
 
     data, indices = chosen.data, list(range(chosen.count))
     turned = [orientation_note(data.image_path(index)) for index in indices if data.image_size(index)]

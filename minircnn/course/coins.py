@@ -25,8 +25,8 @@ from skimage.segmentation import watershed
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minircnn.datasets.coco import Target
-from minircnn.datasets.folder import boxes_around
+from minircnn.datasets.folders import boxes_around
+from minircnn.datasets.images import Target
 from minircnn.transforms import hflip
 
 PARTS = {"all": (0, 303), "train": (0, 150), "test": (150, 303)}

@@ -3,15 +3,12 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minircnn.datasets.coco_format import DatasetError
-from minircnn.datasets.named import DATA_NAMES, open_data
+from minircnn.datasets.named import DATA_NAMES, DatasetError, OnlyClasses, Part, open_data
 
 if TYPE_CHECKING:
-    from minircnn.datasets.coco import CocoDataset, collate
-    from minircnn.datasets.images import read_image
-    from minircnn.datasets.nuclei import NucleiDataset
-    from minircnn.datasets.penn_fudan import PennFudanDataset
-    from minircnn.datasets.splits import OnlyClasses, Part
+    from minircnn.datasets.coco import CocoDataset
+    from minircnn.datasets.folders import NucleiDataset, PennFudanDataset
+    from minircnn.datasets.images import collate, read_image
     from minircnn.datasets.toytown import ToyTown
     from minircnn.datasets.voc import VocDataset
 
@@ -29,17 +26,8 @@ __all__ = [
     "open_data",
     "read_image",
 ]
-
-
-_PLACES = {
-    **dict.fromkeys(("CocoDataset", "collate"), "coco"),
-    **dict.fromkeys(("OnlyClasses", "Part"), "splits"),
-    "read_image": "images",
-    "NucleiDataset": "nuclei",
-    "PennFudanDataset": "penn_fudan",
-    "ToyTown": "toytown",
-    "VocDataset": "voc",
-}
+_PLACES = {"CocoDataset": "coco", "NucleiDataset": "folders", "PennFudanDataset": "folders", "ToyTown": "toytown"}
+_PLACES |= {"VocDataset": "voc", "collate": "images", "read_image": "images"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature that Python gives it

@@ -1,4 +1,4 @@
-"""Image files: one way to open them, to turn them upright and to refuse them, for data sets and for the command line.
+"""Image files, and what all data sets of them share: one way to open them, to turn them upright and to refuse them.
 
 A camera that is held sideways stores the pixels as its sensor has them, and in an EXIF tag how they are to be turned.
 Here images are always upright, as a viewer shows them; see docs/data_formats.md for what follows for annotations.
@@ -9,18 +9,27 @@ Shape comments: G ground-truth objects, H W image size.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from minircnn.datasets.coco_format import DatasetError
+from minircnn.datasets.named import DatasetError
 from minircnn.files import lacks_memory
 
+Target = dict[str, Any]
+
+BACKGROUND = "background"  # the name of label 0 in every data set
+OVERHANG = 1.0  # pixels: annotation tools round corners, so a box may stick out of its image by this much
+LARGEST = 1e15  # of a number in a box: beyond any image, and far from what a float can hold
+MOST_PIXELS = 89_478_485  # of an image: Pillow's own limit; one that is larger could fill the memory
 UPRIGHT = 1  # the value of the EXIF tag that turns nothing
 _ORIENTATION = 0x0112  # the number of the tag
 # What its values ask for: whether rows and columns are exchanged, and which axes of (…, H, W) are flipped after that.
@@ -35,6 +44,92 @@ _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
 }
 
 
+class ImageDataset(Dataset[tuple[Tensor, Target]]):
+    """Images and the objects in them: ``dataset[i]`` is ``(image, target)``, as :class:`CocoDataset` describes.
+
+    Attributes:
+        root: The folder of the data set.
+        classes: K names; ``classes[0]`` is "background".
+        image_ids: The number of each image, by index.
+        masks: Whether targets hold masks.
+        dropped: Defects of what was left out (only with ``drop_invalid=True``).
+        odd: What is odd although it can be read.
+        notes: What is left out though it is no defect.
+    """
+
+    def __init__(self, root: Path, masks: bool) -> None:
+        self.root, self.masks = root, masks
+        self.classes: list[str] = [BACKGROUND]
+        self.image_ids: list[int] = []
+        self.dropped: list[str] = []
+        self.odd: list[str] = []
+        self.notes: list[str] = []
+
+    def __len__(self) -> int:
+        """Number of images, those without objects included."""
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """Image ``index`` and its objects.
+
+        Raises:
+            IndexError: No such image.
+            DatasetError: A file cannot be decoded, or files do not fit together.
+        """
+        return self.load_image(index), self.load_target(index)
+
+    @abstractmethod
+    def image_path(self, index: int) -> Path:
+        """Where the file of an image lies."""
+
+    @abstractmethod
+    def load_target(self, index: int) -> Target:
+        """Only the target; of the image only its size is read."""
+
+    @abstractmethod
+    def annotation_sources(self, index: int) -> list[str | Path]:
+        """What the files say about the objects of an image: text, and files whose content says the rest."""
+
+    def stated_size(self, index: int) -> tuple[int, int] | None:
+        """The (height, width) of an image that its annotations state; None where they do not."""
+        return None
+
+    def find_problems(self, index: int) -> list[str]:
+        """Every defect of an image's annotations that shows only when its files are read, one sentence each."""
+        return []
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image, upright; for errors see :meth:`load_image`."""
+        return self.upright_size(index)[0]
+
+    def upright_size(self, index: int) -> tuple[tuple[int, int], int]:
+        """The upright (height, width) of an image, and the EXIF tag to turn its annotations by."""
+        return fit_stated_size(self.image_path(index), self.stated_size(index))
+
+    def load_image(self, index: int) -> Tensor:
+        """Only the image: (3, H, W) float32 in [0, 1].
+
+        Raises:
+            IndexError: No such image.
+            DatasetError: The file cannot be decoded, or its size is not the one that the annotations state.
+        """
+        if self.stated_size(index):
+            self.upright_size(index)
+        return read_image(self.image_path(index))
+
+
+def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
+    """Batch for a ``DataLoader``: a list of images and a list of targets, since images differ in size.
+
+    Example:
+        >>> batch = [(torch.zeros(3, 4, 5), {"image_id": 1}), (torch.zeros(3, 6, 7), {"image_id": 2})]
+        >>> images, targets = collate(batch)
+        >>> [tuple(image.shape) for image in images], [target["image_id"] for target in targets]
+        ([(3, 4, 5), (3, 6, 7)], [1, 2])
+    """
+    return [image for image, _ in batch], [target for _, target in batch]
+
+
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """An image file for Pillow; whatever damaged files make it raise in the block becomes one kind of error.
@@ -46,7 +141,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         FileNotFoundError: There is no such file.
         PermissionError: It may not be read.
         DatasetError: It cannot be decoded, is a program (PostScript), or states more pixels than are safe to read (more
-            than ``PIL.Image.MAX_IMAGE_PIXELS``, 89 million). The message is without the path.
+            than ``PIL.Image.MAX_IMAGE_PIXELS``, 89 million).
     """
     try:
         with warnings.catch_warnings():
@@ -55,7 +150,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
             # Given a path, Pillow (13) maps some files into memory and garbles those that a TIFF's tag turns.
             with Path(path).open("rb") as stream, Image.open(stream) as file:
                 if file.format == "EPS":  # which Pillow would give to Ghostscript, whatever the file is called
-                    raise DatasetError("PostScript is a program and is not run; save the image as PNG")
+                    raise DatasetError(f"{path}: PostScript is a program and is not run; save the image as PNG")
                 yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: there is no such image; check the path") from None
@@ -65,21 +160,21 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = str(error).partition(",")[0]
-        raise DatasetError(f"the image is too large to be read safely ({reason}); make it smaller") from error
+        raise DatasetError(f"{path}: the image is too large to be read safely ({reason}); make it smaller") from error
     # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
     except Exception as error:
         if lacks_memory(error):
-            raise DatasetError("there is not enough memory to read the image; make it smaller") from error
+            raise DatasetError(f"{path}: there is not enough memory to read the image; make it smaller") from error
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
         reason = "no image of a known kind" if unknown else str(error) or type(error).__name__
-        raise DatasetError(f"the image cannot be decoded ({reason}); fetch or write the file again") from error
+        raise DatasetError(f"{path}: the image cannot be decoded ({reason}); fetch or write the file again") from error
 
 
 def read_image(path: str | Path) -> Tensor:
     """Read an image file as RGB, upright as a viewer shows it.
 
-    Grey images get three equal channels; transparency is dropped (the colours below it show); a palette is looked up;
-    of an animation the first frame is taken. 16-bit grey images are divided by 65535, so that they keep their full
+    Gray images get three equal channels; transparency is dropped (the colors below it show); a palette is looked up;
+    of an animation the first frame is taken. 16-bit gray images are divided by 65535, so that they keep their full
     range (Pillow alone would clip it at 255). An EXIF tag that is damaged turns nothing.
 
     Args:
@@ -95,21 +190,16 @@ def read_image(path: str | Path) -> Tensor:
     """
     with open_image(path) as file:
         orientation = _orientation(file)
-        image = _decode(file)  # (3, H, W)
+        image = _decode(file, path)  # (3, H, W)
     return turn(image, orientation)
 
 
 def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
-    """The size of an image and how its EXIF tag turns it, without decoding its pixels.
+    """The size of an image and how its EXIF tag turns it, without decoding its pixels; errors as :func:`open_image`.
 
     Returns:
         (height, width) of the upright image, and the tag from 1 (nothing is turned) to 8; from 5 on height and width of
         the pixels as they lie in the file are exchanged.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        PermissionError: It may not be read.
-        DatasetError: See :func:`open_image`.
     """
     with open_image(path) as file:
         if file.format == "TIFF":
@@ -119,12 +209,12 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
     return size, orientation
 
 
-def fit_stated_size(path: str | Path, stated: tuple[int, int]) -> tuple[tuple[int, int], int]:
+def fit_stated_size(path: str | Path, stated: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
     """What the stated (height, width) of an image says about its annotations, without decoding its pixels.
 
     Programs that obey the EXIF tag state the size of the upright image. Those that do not state that of the pixels as
     they lie in the file: then their annotations have to be turned too. Where both sizes are the same (a square image,
-    or one that is flipped or upside down), annotations count as drawn on the upright image.
+    or one that is flipped or upside down), or none is stated, annotations count as drawn on the upright image.
 
     Returns:
         (height, width) of the upright image, and the tag to turn its annotations by, 1 for not at all.
@@ -133,14 +223,14 @@ def fit_stated_size(path: str | Path, stated: tuple[int, int]) -> tuple[tuple[in
         DatasetError: It is neither size; see also :func:`open_image`.
     """
     size, orientation = read_head(path)
-    if stated == size:
+    if stated in (size, None):
         return size, UPRIGHT
     if orientation > 4 and stated == size[::-1]:
         return size, orientation
     hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
     raise DatasetError(
-        f"the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}{hint}; boxes "
-        "may not fit: use the original image or correct the annotations"
+        f"{path}: the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}"
+        f"{hint}; boxes may not fit: use the original image or correct the annotations"
     )
 
 
@@ -178,15 +268,7 @@ def turn(image: Tensor, orientation: int) -> Tensor:
 
 
 def turn_boxes(boxes: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
-    """Turn boxes on an image as :func:`turn` does with its pixels.
-
-    Args:
-        boxes: (G, 4) x1, y1, x2, y2 on the image as it was.
-        orientation: The EXIF tag.
-        size: (height, width) of the upright image.
-
-    Returns:
-        (G, 4) on the upright image.
+    """Turn boxes (G, 4) on an image as :func:`turn` does with its pixels; ``size`` is that of the upright image.
 
     Example:
         >>> turn_boxes(torch.tensor([[0.0, 1.0, 2.0, 2.0]]), 6, (3, 2))  # of the image in the example of turn, 4 and 5
@@ -201,18 +283,36 @@ def turn_boxes(boxes: Tensor, orientation: int, size: tuple[int, int]) -> Tensor
     return torch.stack([x1, y1, x2, y2], dim=1)
 
 
-def _decode(file: Image.Image) -> Tensor:
+def box_problem(name: str, box: Sequence[float], size: tuple[int, int]) -> str | None:
+    """What is wrong with a box ``x1, y1, x2, y2``, written out in ``name``, in an image of ``size`` (height, width)."""
+    if not all(abs(side) < LARGEST for side in box):  # nan and whole numbers of hundreds of digits are not, either
+        return f"{name} is not four finite numbers: correct it or delete the object"
+    x1, y1, x2, y2 = box
+    # Looked at in float32, as the target holds it: 500 + 1e-6 is 500 there, and the box has no width any more.
+    for side, low, high in (("width", x1, x2), ("height", y1, y2)):
+        if not np.float32(high) > np.float32(low):
+            return f"{name} has no {side}: correct it or delete the object (a loss over such a box is NaN)"
+    if max(-x1, -y1, x2 - size[1], y2 - size[0]) <= OVERHANG:
+        return None
+    return (
+        f"{name} leaves the image of {size[1]}×{size[0]} pixels: clip it, or look whose box it is and whether it is "
+        "written as corners or as fractions"
+    )
+
+
+def _decode(file: Image.Image, path: str | Path) -> Tensor:
     """The pixels of an opened file, as they lie in it: (3, H, W) float32 in [0, 1]."""
     file.load()  # now, because it may turn a TIFF, and exchange its height and width
     if file.mode == "F":
-        raise DatasetError("its values are floats without a known range; save the image with 8 or 16 bits")
-    if file.mode.startswith("I"):  # 16-bit grey; "I" itself is how older Pillows open it
-        grey = np.asarray(file)  # (H, W)
-        if grey.min() < 0 or grey.max() > 65535:
+        raise DatasetError(f"{path}: its values are floats without a known range; save the image with 8 or 16 bits")
+    if file.mode.startswith("I"):  # 16-bit gray; "I" itself is how older Pillows open it
+        gray = np.asarray(file)  # (H, W)
+        if gray.min() < 0 or gray.max() > 65535:
             raise DatasetError(
-                f"its values, from {grey.min()} to {grey.max()}, have no known range; save the image with 8 or 16 bits"
+                f"{path}: its values, from {gray.min()} to {gray.max()}, have no known range; save the image with 8 or "
+                "16 bits"
             )
-        return torch.from_numpy(grey.astype(np.float32) / 65535.0).expand(3, -1, -1).contiguous()  # (3, H, W)
+        return torch.from_numpy(gray.astype(np.float32) / 65535.0).expand(3, -1, -1).contiguous()  # (3, H, W)
     # Through RGBA, because a palette with transparent entries makes Pillow warn on the direct way.
     rgb = file.convert("RGBA").convert("RGB") if file.mode == "P" else file.convert("RGB")
     pixels = np.array(rgb)  # (H, W, 3) uint8

@@ -1,70 +1,88 @@
-"""Data sets by name, as the command line asks for them: ``--data voc --root VOCdevkit/VOC2007``."""
+"""Data sets by name, as the command line asks for them (``--data voc --root VOCdevkit/VOC2007``), and parts of them.
+
+Nothing here waits for PyTorch, so that a wrong argument is refused at once.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minircnn.datasets.coco_format import DatasetError
-
-if TYPE_CHECKING:
-    from minircnn.datasets.splits import Part
-
-DATA_NAMES = ("toytown", "coco", "voc", "pennfudan", "nuclei")
-
+_PLACES = {
+    "toytown": ("toytown", "ToyTown"),
+    "coco": ("coco", "CocoDataset"),
+    "voc": ("voc", "VocDataset"),
+    "pennfudan": ("folders", "PennFudanDataset"),
+    "nuclei": ("folders", "NucleiDataset"),
+}
+DATA_NAMES = tuple(_PLACES)
 WHAT_TO_NAME = {
-    "coco": "the folder of the pictures, and annotations the JSON file",
+    "coco": "the folder of the images, and annotations the JSON file",
     "voc": "a folder with images and their annotations (.xml), such as VOCdevkit/VOC2007",
     "pennfudan": "the folder PennFudanPed, which holds PNGImages and PedMasks",
-    "nuclei": "the folder stage1_train, which holds a folder for each picture",
+    "nuclei": "the folder stage1_train, which holds a folder for each image",
 }
 """What ``root`` has to be."""
 
+EVERY = 5  # one image in so many is for testing
+MOST_LISTED = 10  # kinds of defects that an error names
+MOST_ALIKE = 3  # defects of one kind that are told one by one; of more, the first is told and the places of these
+DROP_THEM = "drop_invalid=True, on the command line --drop-invalid, leaves invalid annotations out"
+_DETAIL = re.compile(r"'[^']*'|\[[^\]]*\]|-?\d[\d.]*(e[+-]?\d+)?")  # what differs between defects of one kind
 
-def open_data(
-    name: str,
-    root: str | Path | None = None,
-    annotations: str | Path | None = None,
-    *,
-    split: str | None = None,
-    classes: Sequence[str] | None = None,
-    masks: bool | None = None,
-    drop_invalid: bool = False,
-) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
-    """A data set by its name.
 
-    What comes back yields ``(image, target)`` and has ``classes``, ``image_ids``, ``image_path``, ``image_size``,
-    ``load_image`` and ``load_target``, as :class:`~minircnn.datasets.CocoDataset`.
+class DatasetError(ValueError):
+    """A data set that cannot be used as it is; the message names file, image and annotation, and a remedy.
+
+    Attributes:
+        problems: Every defect, one sentence each, where there may be several.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM) -> None:
+    """Raise one :class:`DatasetError` that lists the problems of a file, if any, and what helps against them."""
+    if not problems:
+        return
+    kinds = grouped(problems)
+    lines = [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *kinds[:MOST_LISTED]]
+    if len(kinds) > MOST_LISTED:
+        lines.append(f"… and {len(kinds) - MOST_LISTED} more lines")
+    raise DatasetError("\n  ".join([*lines, *([advice] if advice else [])]), problems)
+
+
+def grouped(problems: Iterable[str]) -> list[str]:
+    """Defects of one kind in one line: the first, how many there are, and the first three places.
 
     Args:
-        name: One of ``DATA_NAMES``.
-        root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
-        annotations: The JSON file of a COCO data set; None for all others.
-        split: Which pictures. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a list in
-            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others, and VOC without lists,
-            have no split of their own: in the order of their ids every fifth picture is "test", the rest "train"; None
-            is all pictures.
-        classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
-            classes are left out, their pictures stay.
-        masks: Whether targets hold masks. None: yes; of VOC, where some pictures have them.
-        drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
+        problems: Sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words.
 
-    Raises:
-        FileNotFoundError: There is no such folder or file.
-        DatasetError: No such name, split or class, an argument that the data set does not take or that it lacks, or a
-            defect of the data.
+    Returns:
+        As many lines as kinds, in the order of the first of each; up to three of a kind have a line each.
+
+    Example:
+        >>> grouped([f"image {n}: box [{n}, 2] is not right" for n in range(5)])
+        ['image 0: box [0, 2] is not right (and 4 more like this: image 1; image 2; …)']
     """
-    check_places(name, root, annotations)
-    data = _open(name, root, annotations, split, masks, drop_invalid)
-    if classes is not None:
-        from minircnn.datasets.splits import OnlyClasses
-
-        data = OnlyClasses(data, classes)
-    if split is not None and name not in ("toytown", "voc"):
-        data = _part_of(data, split, root)
-    return data
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        kinds[_DETAIL.sub("#", problem.partition(": ")[2] or problem)].append(problem)
+    lines = []
+    for alike in kinds.values():
+        if len(alike) <= MOST_ALIKE:
+            lines += alike
+        else:
+            places = "; ".join(problem.partition(": ")[0] for problem in alike[1:MOST_ALIKE])
+            lines.append(f"{alike[0]} (and {len(alike) - 1} more like this: {places}; …)")
+    return lines
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -80,7 +98,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def check_places(name: str, root: str | Path | None, annotations: str | Path | None) -> None:
-    """Refuses, without waiting for PyTorch, what :func:`open_data` could not open; for arguments and errors see there.
+    """Refuse what :func:`open_data` could not open; for arguments and errors see there.
 
     That is an unknown name, a root or annotations where none is taken, their lack where they are needed, and what is
     not there.
@@ -95,7 +113,7 @@ def check_places(name: str, root: str | Path | None, annotations: str | Path | N
     elif root is None:
         raise DatasetError(f"root: {name} needs one: {WHAT_TO_NAME[name]}")
     elif name == "coco" and annotations is None:
-        raise DatasetError("annotations: coco needs the JSON file that describes the pictures; name it")
+        raise DatasetError("annotations: coco needs the JSON file that describes the images; name it")
     elif name != "coco" and annotations is not None:
         raise DatasetError(f"annotations {annotations}: {name} finds its own below root; leave it out")
     if root is not None and not Path(root).is_dir():
@@ -106,41 +124,161 @@ def check_places(name: str, root: str | Path | None, annotations: str | Path | N
         )
 
 
-def _open(
+def open_data(
     name: str,
-    root: Any,  # noqa: ANN401
-    annotations: Any,  # noqa: ANN401
-    split: str | None,
-    masks: bool | None,
-    drop_invalid: bool,
-) -> Any:  # noqa: ANN401
-    # Imported here: each needs only what it reads with, and Toy Town's painter is large.
-    if name == "voc":
-        from minircnn.datasets.voc import VocDataset
+    root: str | Path | None = None,
+    annotations: str | Path | None = None,
+    *,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    masks: bool | None = None,
+    drop_invalid: bool = False,
+) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
+    """A data set by its name; see :class:`~minircnn.datasets.images.ImageDataset` for what it has.
 
-        return VocDataset(root, split, masks=masks, drop_invalid=drop_invalid)
-    options = {"masks": masks is not False, "drop_invalid": drop_invalid}
+    Args:
+        name: One of ``DATA_NAMES``.
+        root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
+        annotations: The JSON file of a COCO data set; None for all others.
+        split: Which images. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a list in
+            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others, and VOC without lists,
+            have no split of their own: in the order of their ids every fifth image is "test", the rest "train"; None
+            is all images.
+        classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
+            classes are left out, their images stay.
+        masks: Whether targets hold masks. None: yes; of VOC, where some images have them.
+        drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
+
+    Raises:
+        FileNotFoundError: There is no such folder or file.
+        DatasetError: No such name, split or class, an argument that the data set does not take or that it lacks, or a
+            defect of the data.
+    """
+    check_places(name, root, annotations)
+    module, kind = _PLACES[name]
+    kind = getattr(import_module(f"minircnn.datasets.{module}"), kind)  # each needs only what it reads with
     if name == "toytown":
-        from minircnn.datasets.toytown import ToyTown
+        data = kind(split or "train", masks=masks is not False)
+    elif name == "voc":
+        data = kind(root, split, masks=masks, drop_invalid=drop_invalid)
+    else:
+        places = (root, annotations) if name == "coco" else (root,)
+        data = kind(*places, masks=masks is not False, drop_invalid=drop_invalid)
+    if classes is not None:
+        data = OnlyClasses(data, classes)
+    if split is not None and name not in ("toytown", "voc"):
+        data = Part(data, indices_by_id(data.image_ids, split))
+        if not len(data):
+            raise DatasetError(f"{root}: too few images ({len(data.whole)}) for split {split!r}; use all, no split")
+    return data
 
-        return ToyTown(split or "train", masks=options["masks"])
-    if name == "coco":
-        from minircnn.datasets.coco import CocoDataset
 
-        return CocoDataset(root, annotations, **options)
-    if name == "pennfudan":
-        from minircnn.datasets.penn_fudan import PennFudanDataset
+def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
+    """Which images of a data set without splits of its own are for training and which for testing.
 
-        return PennFudanDataset(root, **options)
-    from minircnn.datasets.nuclei import NucleiDataset
+    In the order of their ids every fifth image (the 5th, the 10th, …) is for testing, all others are for training.
+    Nothing is drawn at random: the same images are chosen in every run, in whatever order the file lists them.
 
-    return NucleiDataset(root, **options)
+    Args:
+        image_ids: of all images, each once.
+        split: "train" or "test".
+
+    Returns:
+        Indices into ``image_ids``, ascending.
+
+    Raises:
+        DatasetError: There is no such split.
+
+    Example:
+        >>> indices_by_id([10, 20, 30, 40, 50, 60], "test"), indices_by_id([60, 50, 40, 30, 20, 10], "test")
+        ([4], [1])
+    """
+    if split not in ("train", "test"):
+        raise DatasetError(f"split: there is no {split!r} here; choose 'train' or 'test', or none for all images")
+    order = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
+    wanted = split == "test"
+    return sorted(index for place, index in enumerate(order, start=1) if (place % EVERY == 0) == wanted)
 
 
-def _part_of(data: Any, split: str, root: str | Path | None) -> Part:  # noqa: ANN401
-    from minircnn.datasets.splits import Part, indices_by_id
+class Part:
+    """Some images of a data set, in a given order: a data set itself.
 
-    indices = indices_by_id(data.image_ids, split)
-    if not indices:
-        raise DatasetError(f"{root}: too few pictures ({len(data)}) for split {split!r}; use all of them, no split")
-    return Part(data, indices)
+    Args:
+        whole: A data set such as :class:`~minircnn.datasets.CocoDataset`.
+        indices: Of its images.
+
+    Raises:
+        IndexError: There is no image of such an index.
+    """
+
+    def __init__(self, whole: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - any of our data sets
+        self.whole, self.indices = whole, list(indices)
+        for index in self.indices:
+            if not 0 <= index < len(whole):
+                raise IndexError(f"image {index}: the data set has {len(whole)}, counted from 0")
+        self.classes: list[str] = whole.classes
+        self.image_ids: list[int] = [whole.image_ids[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        return self.load_image(index), self.load_target(index)
+
+    def image_path(self, index: int) -> Path:
+        """Where the file of an image lies."""
+        return self.whole.image_path(self.indices[index])
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of an image."""
+        return self.whole.image_size(self.indices[index])
+
+    def load_image(self, index: int) -> Any:  # noqa: ANN401 - a tensor
+        """Only the image: (3, H, W) float32 in [0, 1]."""
+        return self.whole.load_image(self.indices[index])
+
+    def load_target(self, index: int) -> dict[str, Any]:
+        """Only the target."""
+        return self.whole.load_target(self.indices[index])
+
+    def find_problems(self, index: int) -> list[str]:
+        """Every defect of an image's annotations that shows only when its files are read."""
+        return self.whole.find_problems(self.indices[index])
+
+
+class OnlyClasses(Part):
+    """A data set of which only the objects of some classes are kept, in labels of their own.
+
+    All images stay, also those that have no object any more: a detector has to stay silent on them. A crowd of a kept
+    class stays a crowd.
+
+    Args:
+        whole: A data set such as :class:`~minircnn.datasets.CocoDataset`.
+        classes: Names of the classes to keep, in the order of their new labels; "background" is not among them.
+
+    Raises:
+        DatasetError: A name is unknown (with the nearest known one), given twice, or there is none.
+    """
+
+    def __init__(self, whole: Any, classes: Sequence[str]) -> None:  # noqa: ANN401 - any of our data sets
+        super().__init__(whole, range(len(whole)))
+        known = whole.classes[1:]
+        if not classes:
+            raise DatasetError(f"classes: none is named; choose from {', '.join(known)}")
+        for name in classes:
+            if name not in known:
+                listed = ", ".join(known)
+                raise DatasetError(f"classes: there is no {name!r}{did_you_mean(name, known)}; there are {listed}")
+            if list(classes).count(name) > 1:
+                raise DatasetError(f"classes: {name!r} is named twice; name each class once")
+        self.classes = ["background", *classes]
+        names = self.classes[1:]
+        self._new_labels = [names.index(name) + 1 if name in names else 0 for name in whole.classes]  # 0: left out
+
+    def load_target(self, index: int) -> dict[str, Any]:
+        """Only the target, with the objects of the kept classes in their former order."""
+        target = super().load_target(index)
+        labels = target["labels"].new_tensor(self._new_labels)[target["labels"]]  # (G,)
+        kept = labels > 0
+        chosen = {key: value[kept] for key, value in target.items() if key != "image_id"}
+        return {**target, **chosen, "labels": labels[kept]}

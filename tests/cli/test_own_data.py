@@ -491,7 +491,7 @@ SHORT = ("--iterations", 1, "--images-per-batch", 2)
     ("arguments", "message"),
     [
         (["--data", "cocoa"], "Error: --data: there is no 'cocoa' (did you mean 'coco'?); there are toytown, coco"),
-        (["--data", "coco"], "Error: --root: coco needs one: the folder of the pictures"),
+        (["--data", "coco"], "Error: --root: coco needs one: the folder of the images"),
         (["--data", "coco", "--root", "."], "Error: --annotations: coco needs the JSON file"),
         (["--root", "."], "Error: --root .: toytown comes with the project; leave it out"),
         (["--split", "val"], "Error: --split val: this part of Toy Town is to measure with"),

@@ -6,8 +6,7 @@ import torch
 from PIL import Image, ImageOps
 
 from minircnn.datasets import DatasetError, read_image
-from minircnn.datasets.coco_format import MOST_PIXELS
-from minircnn.datasets.images import open_image, read_head, turn, turn_boxes
+from minircnn.datasets.images import MOST_PIXELS, open_image, read_head, turn, turn_boxes
 from tests.datasets.conftest import png_that_claims
 
 

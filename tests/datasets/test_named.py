@@ -24,7 +24,7 @@ from minircnn.datasets import (
     collate,
     open_data,
 )
-from minircnn.datasets.splits import indices_by_id
+from minircnn.datasets.named import indices_by_id
 from tests.datasets.conftest import an_object, block, three_people, write_cell, write_people, write_voc, xml
 
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
@@ -122,7 +122,7 @@ def test_defaults_of_splits(tmp_path):
         (("x",), "there is no 'x'; there are toytown"),
         (("toytown", "."), r"root \.: toytown comes with the project"),
         (("toytown", None, "x.json"), r"annotations x\.json: toytown comes with the project"),
-        (("coco",), "root: coco needs one: the folder of the pictures"),
+        (("coco",), "root: coco needs one: the folder of the images"),
         (("voc",), "root: voc needs one: a folder with images and their"),
         (("coco", "."), "annotations: coco needs the JSON file"),
         (("nuclei", ".", "x.json"), r"annotations x\.json: nuclei finds its own"),
@@ -179,7 +179,7 @@ def test_unknown_split(name, tmp_path, coco):
     with pytest.raises(DatasetError, match="there is no 'val' here; choose 'train' or 'test'"):
         open_data(name, *places, split="val")
     if name != "coco":
-        with pytest.raises(DatasetError, match=r"too few pictures \(1\) for split 'test'"):
+        with pytest.raises(DatasetError, match=r"too few images \(1\) for split 'test'"):
             open_data(name, *places, split="test")
 
 
@@ -192,7 +192,7 @@ def test_part_by_hand(coco):
     with pytest.raises(IndexError):
         part[2]
     for wrong in ([12], [-1]):
-        with pytest.raises(IndexError, match=f"picture {wrong[0]}: the data set has 12, counted from 0"):
+        with pytest.raises(IndexError, match=f"image {wrong[0]}: the data set has 12, counted from 0"):
             Part(whole, wrong)
 
 

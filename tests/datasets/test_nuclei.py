@@ -87,8 +87,8 @@ GREY[2, 3] = 90
         (block((0, 0), (0, 0)), "mask b.png: it is empty, no pixel is above 0: draw the nucleus or delete the file"),
         (GREY, "mask b.png: it holds 0, 90, 200, but a mask has 0 and 255 only: write it without smoothing"),
         (np.full((10, 16), 255, np.uint8) - GREY, "mask b.png: it holds 55, 165, 255, but a mask has 0 and 255 only"),
-        (np.full((9, 16), 255, np.uint8), "mask b.png: the mask is 9 high and 16 wide, the picture 10 and 16"),
-        (np.full((16, 10), 255, np.uint8), "mask b.png: the mask is 16 high and 10 wide, the picture 10 and 16"),
+        (np.full((9, 16), 255, np.uint8), "mask b.png: the mask is 9 high and 16 wide, the image 10 and 16"),
+        (np.full((16, 10), 255, np.uint8), "mask b.png: the mask is 16 high and 10 wide, the image 10 and 16"),
     ],
 )
 def test_masks_that_are_refused(tmp_path, bad, words):
@@ -119,7 +119,7 @@ def test_missing_files(tmp_path):
     with pytest.raises(DatasetError, match="2 problems") as error:
         NucleiDataset(tmp_path)
     assert f"{tmp_path / 'a' / 'masks'}: there is no such folder" in str(error.value)
-    assert f"{tmp_path / 'b' / 'images' / 'b.png'}: there is no such picture" in str(error.value)
+    assert f"{tmp_path / 'b' / 'images' / 'b.png'}: there is no such image" in str(error.value)
     data = NucleiDataset(tmp_path, drop_invalid=True)
     assert (data.names, len(data.dropped)) == (["c"], 2)
 
@@ -128,9 +128,9 @@ def test_wrong_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder; name the folder stage1_train"):
         NucleiDataset(tmp_path / "nowhere")
     write_cell(tmp_path / "stage1_train", "x")
-    with pytest.raises(DatasetError, match="no picture with masks in it; name the folder stage1_train"):
+    with pytest.raises(DatasetError, match="no image with masks in it; name the folder stage1_train"):
         NucleiDataset(tmp_path)
-    with pytest.raises(DatasetError, match="no picture with masks in it"):
+    with pytest.raises(DatasetError, match="no image with masks in it"):
         NucleiDataset(tmp_path, drop_invalid=True)
 
 
@@ -158,9 +158,9 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_masks_that_would_fill_the_memory(tmp_path, monkeypatch):
     write_cell(tmp_path, "x", block((2, 5), (3, 9)), block((0, 1), (0, 1)))
-    monkeypatch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH)
+    monkeypatch.setattr("minircnn.datasets.folders.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH)
     assert len(NucleiDataset(tmp_path).load_target(0)["labels"]) == 2
-    monkeypatch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH - 1)
+    monkeypatch.setattr("minircnn.datasets.folders.MOST_MASK_PIXELS", 2 * HEIGHT * WIDTH - 1)
     with pytest.raises(DatasetError, match="masks: 2 objects in an image of 10 × 16 pixels, whose masks would fill"):
         NucleiDataset(tmp_path).load_target(0)
 

@@ -8,7 +8,7 @@ from skimage.measure import regionprops
 from torchvision.ops import masks_to_boxes
 
 from minircnn.datasets import DatasetError, PennFudanDataset
-from minircnn.datasets.folder import boxes_around
+from minircnn.datasets.folders import boxes_around
 from tests.datasets.conftest import PEOPLE_SIZE, three_people, write_people
 
 HEIGHT, WIDTH = PEOPLE_SIZE
@@ -82,7 +82,7 @@ def test_gap_in_the_numbers_is_told_and_bridged(tmp_path):
 
 def test_mask_of_another_size(tmp_path):
     root = write_people(tmp_path, {"a": three_people()}, picture=np.zeros((14, 21, 3), dtype=np.uint8))
-    data, words = PennFudanDataset(root), "the mask is 14 high and 22 wide, the picture 14 and 21"
+    data, words = PennFudanDataset(root), "the mask is 14 high and 22 wide, the image 14 and 21"
     with pytest.raises(DatasetError, match=words) as error:
         data.load_target(0)
     assert str(error.value).startswith(str(root / "PedMasks" / "a_mask.png"))
@@ -107,7 +107,7 @@ def test_wrong_folders(tmp_path):
     inner = write_people(tmp_path / "PennFudanPed", {})
     with pytest.raises(FileNotFoundError, match=f"did you mean {inner}"):
         PennFudanDataset(tmp_path)
-    with pytest.raises(DatasetError, match=r"no pictures .* in this folder"):
+    with pytest.raises(DatasetError, match=r"no images .* in this folder"):
         PennFudanDataset(inner)
 
 
@@ -181,14 +181,14 @@ def test_masks_that_are_no_masks(tmp_path):
     root = write_people(tmp_path, {"a": three_people()})
     path = root / "PedMasks" / "a_mask.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 99, (14, 22, 3), dtype=np.uint8)).save(path)
-    with pytest.raises(DatasetError, match=r"a_mask\.png: a picture in colours, no mask"):
+    with pytest.raises(DatasetError, match=r"a_mask\.png: an image in colors, no mask"):
         PennFudanDataset(root).load_target(0)
     Image.fromarray(np.repeat(three_people().astype(np.uint8)[..., None], 3, axis=2)).save(
         path
     )  # grey in three channels
     assert PennFudanDataset(root).load_target(0)["area"].tolist() == [9, 16, 1]
     Image.fromarray(three_people().astype(np.float32)).save(path, format="TIFF")
-    with pytest.raises(DatasetError, match="a picture of the kind 'F', no mask"):
+    with pytest.raises(DatasetError, match="an image of the kind 'F', no mask"):
         PennFudanDataset(root).load_target(0)
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 22 14\n%%EndComments\nshowpage\n")
     with pytest.raises(DatasetError, match="PostScript is a program"):

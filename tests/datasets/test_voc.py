@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
 from minircnn.datasets import DatasetError, VocDataset, open_data
-from minircnn.datasets.voc_format import CLASSES, read_annotation
+from minircnn.datasets.voc import CLASSES, read_xml
 from minircnn.evaluation import evaluate
 from minircnn.targets import single_objects
 from tests.datasets.conftest import VOC_SIZE, an_object, write_voc, write_voc_mask, xml
@@ -192,7 +192,7 @@ def test_bad_mask_files(root):
     with pytest.raises(DatasetError, match=r"000005\.png: there is no such file"):
         VocDataset(root)
     for content, words in (
-        (np.ones((5, 6)), "the mask is 5 high and 6 wide, the picture 12 and 20"),
+        (np.ones((5, 6)), "the mask is 5 high and 6 wide, the image 12 and 20"),
         (b"no picture", "cannot be decoded .no image of a known kind"),
     ):
         if isinstance(content, bytes):
@@ -205,7 +205,7 @@ def test_bad_mask_files(root):
         assert str(error.value).startswith(str(path))
         assert data.find_problems(0) == [str(error.value)]
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)).save(path)
-    with pytest.raises(DatasetError, match="in colours, no mask"):
+    with pytest.raises(DatasetError, match="in colors, no mask"):
         VocDataset(root).load_target(0)
 
 
@@ -280,16 +280,16 @@ def test_declarations_are_refused_before_they_work(tmp_path, declaration, encodi
     path = tmp_path / "a.xml"
     path.write_bytes(text.encode(encoding))
     with pytest.raises(DatasetError, match=r"a\.xml: declares a document type or entities"):
-        read_annotation(path)
+        read_xml(path)
 
 
 def test_huge_and_deep_files(tmp_path):
     path = tmp_path / "a.xml"
     path.write_bytes(b"<annotation>" + b" " * 10_000_001)
     with pytest.raises(DatasetError, match=r"a\.xml: 10000013 bytes"):
-        read_annotation(path)
+        read_xml(path)
     path.write_text("<annotation>" + "<object>" * 100_000 + "</object>" * 100_000 + "</annotation>", encoding="utf-8")
-    assert read_annotation(path).objects[0].problems
+    assert read_xml(path).find("object") is not None
 
 
 def test_damaged_files_never_raise_anything_else(tmp_path):
@@ -302,7 +302,7 @@ def test_damaged_files_never_raise_anything_else(tmp_path):
             damaged[place] = rng.integers(32, 127) if trial % 2 else rng.integers(256)
         path.write_bytes(damaged)
         try:
-            read_annotation(path)
+            read_xml(path)
             read += 1
         except DatasetError as error:
             assert str(error).startswith(str(path))
@@ -513,7 +513,7 @@ def test_masks_without_lists(tmp_path):
     data = VocDataset(root)
     assert (data.names, data.load_target(0)["masks"].sum().item()) == (["b"], 25)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minircnn.datasets.folder.MOST_MASK_PIXELS", HEIGHT * WIDTH - 1)
+        patch.setattr("minircnn.datasets.folders.MOST_MASK_PIXELS", HEIGHT * WIDTH - 1)
         with pytest.raises(DatasetError, match=r"b\.png: 1 objects in an image of 12 × 20 pixels, whose masks would"):
             data.load_target(0)
 

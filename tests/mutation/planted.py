@@ -731,8 +731,8 @@ READING = [
     ),
     Mutant(
         "COCO: pictures of any size may be promised",
-        "datasets/coco_format.py",
-        'elif image["height"] * image["width"] > MOST_PIXELS:',
+        "datasets/coco.py",
+        "elif height * width > MOST_PIXELS:",
         "elif False:",
         ("test_fuzzing.py::test_a_picture_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
     ),
@@ -832,14 +832,14 @@ PYRAMID = [
     ),
     Mutant(
         "VOC: pixels counted from 1",
-        "datasets/voc_format.py",
+        "datasets/voc.py",
         "box = (xmin - 1, ymin - 1, xmax, ymax)",
         "box = (xmin, ymin, xmax + 1, ymax + 1)",
         ("datasets/test_voc.py::test_by_hand",),
     ),
     Mutant(
         "boxes of masks: the last pixel is left out",
-        "datasets/folder.py",
+        "datasets/folders.py",
         "torch.where(occupied, place, -1).amax(dim=1) + 1",
         "torch.where(occupied, place, -1).amax(dim=1)",
         ("datasets/test_penn_fudan.py::test_by_hand",),
