@@ -15,7 +15,19 @@ from minircnn.weights import WeightsError, load_weights
 from workshop import pretraining
 from workshop.pretraining import PretrainingSettings, main, painted, train_alexnet
 
-TINY = PretrainingSettings(images=48, val_images=24, epochs=5, batch=16, seed=3)  # 15 iterations
+TINY = PretrainingSettings(images=24, val_images=12, epochs=3, batch=8, seed=3)  # 9 iterations
+
+
+NARROW, NARROW_16 = (replace(one, channels=(8, 8, 16, 16, 16), hidden=32) for one in (SMALL, SMALL_STRIDE_16))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    """Networks that take a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretraining, "SMALL", NARROW)
+        patch.setattr(pretraining, "SMALL_STRIDE_16", NARROW_16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +66,8 @@ def test_what_a_run_leaves(unbroken, cache):
     assert (about["settings"], about["command"]) == (asdict(TINY), "c")
     assert about["held_out_accuracy"] == asdict(reached)
     network = load_alexnet(out)
-    assert network.config == SMALL and network.fc8.out_features == len(SUBTYPES)
-    assert accuracy(network, *painted("val", 24, cache)) == reached, "of the file, not of what it was before"
+    assert network.config == NARROW and network.fc8.out_features == len(SUBTYPES)
+    assert accuracy(network, *painted("val", 12, cache)) == reached, "of the file, not of what it was before"
 
 
 def test_another_seed_gives_another_file(unbroken, cache, tmp_path):
@@ -78,7 +90,7 @@ def stop_at(call, function):
     return stopped
 
 
-@pytest.mark.parametrize("name, call, left", [("reframe", 11, 7), ("accuracy", 1, 0)])
+@pytest.mark.parametrize("name, call, left", [("reframe", 6, 5), ("accuracy", 1, 0)])
 def test_an_interrupted_run_ends_in_the_same_file(unbroken, cache, tmp_path, histories, monkeypatch, name, call, left):
     out = tmp_path / "alexnet.safetensors"
     with monkeypatch.context() as patch:
@@ -98,12 +110,12 @@ def test_an_interrupted_run_ends_in_the_same_file(unbroken, cache, tmp_path, his
 
 def test_learns_what_it_sees(cache, tmp_path, histories):
     """A few images, often: the loss falls far below guessing, and they are classified."""
-    settings = replace(TINY, images=16, epochs=60, learning_rate=5e-3, label_smoothing=0.0)
+    settings = replace(TINY, images=8, epochs=40, learning_rate=5e-3, label_smoothing=0.0)
     train_alexnet(settings, out=tmp_path / "a.safetensors", cache=cache, quiet=True)
     losses = [losses["classification"] for losses in histories[0]]
     assert losses[0] == pytest.approx(np.log(len(SUBTYPES)), abs=0.5)
     assert np.mean(losses[-8:]) < 0.4 * np.mean(losses[:4])
-    found = accuracy(load_alexnet(tmp_path / "a.safetensors"), *painted("train", 16, cache))
+    found = accuracy(load_alexnet(tmp_path / "a.safetensors"), *painted("train", 8, cache))
     assert found.subtypes > 0.6, "by guessing 1 of 21"
 
 
@@ -116,23 +128,23 @@ def test_an_epoch_shows_every_image_once(cache, tmp_path, monkeypatch):
         return reframe(images)
 
     monkeypatch.setattr(pretraining, "reframe", note)
-    train_alexnet(replace(TINY, epochs=2, images=50), out=tmp_path / "a.safetensors", cache=cache, quiet=True)
-    assert [len(batch) for batch in seen] == [16] * 6
+    train_alexnet(replace(TINY, epochs=2, images=26), out=tmp_path / "a.safetensors", cache=cache, quiet=True)
+    assert [len(batch) for batch in seen] == [8] * 6
     first, second = torch.cat(seen[:3]).flatten(1), torch.cat(seen[3:]).flatten(1)
-    assert len(first.unique(dim=0)) == len(second.unique(dim=0)) == 48
+    assert len(first.unique(dim=0)) == len(second.unique(dim=0)) == 24
     assert not torch.equal(first, second)
-    known = painted("train", 50, cache)[0].float().flatten(1) / 255
+    known = painted("train", 26, cache)[0].float().flatten(1) / 255
     assert (torch.cdist(first, known).amin(dim=1) < 0.1).all()
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "a.safetensors"
-    arguments = f"--images 32 --val-images 8 --epochs 1 --batch 16 --stride 16 --seed 5 --out {out}".split()
+    arguments = f"--images 16 --val-images 8 --epochs 1 --batch 8 --stride 16 --seed 5 --out {out}".split()
     main(arguments)
-    assert load_alexnet(out).config == SMALL_STRIDE_16
+    assert load_alexnet(out).config == NARROW_16
     _, about = load_weights(out)
-    assert about["settings"] == asdict(PretrainingSettings(32, 8, 1, 16, stride=16, seed=5))
+    assert about["settings"] == asdict(PretrainingSettings(16, 8, 1, 8, stride=16, seed=5))
     assert about["command"] == f"python -m workshop.pretraining {' '.join(arguments)}"
     assert "accuracy on 8 held-out images" in capsys.readouterr().out
     for wrong, message in (("--stride 12", "stride must be 8 or 16"), ("--images 5 --batch 6", "a batch at most all")):
