@@ -1,17 +1,12 @@
-"""AlexNet against torchvision's, the paper's numbers and slow formulas; what files hold; what trained layers know."""
+"""AlexNet against torchvision's, the paper's numbers and slow formulas; and what files hold."""
 
 import json
-from collections import Counter
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from sklearn.model_selection import GroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from torch import nn
 from torchvision.models import AlexNet_Weights
 
@@ -32,13 +27,10 @@ from minircnn.alexnet import (
     load_alexnet_2012,
     load_imagenet_weights,
     load_pretrained,
-    rename_keys,
     save_alexnet,
     up_to_pool5,
 )
-from minircnn.datasets import CocoDataset
 from minircnn.files import sha256
-from minircnn.pooling import warp_regions
 from minircnn.weights import WeightsError, save_weights
 
 CONFIGS = {"2012": ALEXNET_2012, "torchvision": TORCHVISION, "small": SMALL, "small, stride 16": SMALL_STRIDE_16}
@@ -101,11 +93,6 @@ class TestTorchvision:
             network.eval()
         torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
         assert not torch.equal(found[0], ours(images)), "for training only"
-
-    def test_every_weight_of_torchvision_has_its_place(self, reference, ours):
-        renamed = rename_keys(reference.state_dict())
-        assert renamed.keys() == ours.state_dict().keys()
-        assert all(torch.equal(renamed[name], value) for name, value in ours.state_dict().items())
 
     def test_normalizes_as_torchvision_does(self, ours):
         weights = AlexNet_Weights.IMAGENET1K_V1
@@ -237,15 +224,6 @@ class TestFeatures:
             assert list(part) == [name for name in LAYERS if name in some]
             assert all(torch.equal(part[name], found[name]) for name in part)
         assert network.features(images[:0], LAYERS)["fc6"].shape == (0, config.hidden)
-
-    @pytest.mark.parametrize("layers, last", [(["pool5"], "pool5"), (["fc6", "pool5"], "fc6"), (["fc7"], "fc7")])
-    def test_they_end_with_the_last_layer_asked_for(self, layers, last):
-        network, ran = fresh(SMALL), []
-        for name in ("fc6", "fc7"):
-            network.classifier.get_submodule(name).register_forward_hook(lambda *_, name=name: ran.append(name))
-        network.fc8.register_forward_hook(lambda *_: ran.append("fc8"))
-        network.features(images_of(1, 3, 64, 64), layers)
-        assert ran == {"pool5": [], "fc6": ["fc6"], "fc7": ["fc6", "fc7"]}[last]
 
     @pytest.mark.parametrize("layers", [["fc8"], ["pool5", "conv5"], []])
     def test_unknown_layers_are_named(self, layers):
@@ -380,15 +358,12 @@ class TestFiles:
         "change",
         [
             {"network": None},
-            {"network": [1, 2]},
             {"network": {"colour": "red"}},
-            {"network": asdict(SMALL) | {"channels": [1, 2, 3]}},
             {"network": asdict(SMALL) | {"groups": [0, 1, 1, 1, 1]}},
             {"network": asdict(SMALL) | {"pool2_padding": 2}},
             {"network": asdict(SMALL) | {"input_size": 2}},
             {"network": asdict(SMALL) | {"padding": 2**31 - 1}},
             {"network": {name: value for name, value in asdict(SMALL).items() if name != "pool5"}},
-            {"num_classes": "18"},
             {"num_classes": -2},
         ],
         ids=str,
@@ -458,37 +433,8 @@ class TestConvolutionsOf2012:
         with pytest.raises(WeightsError, match=message):
             load_alexnet_2012(tmp_path / "conv.npz", num_classes=2)
 
-    @torch.no_grad()
-    def test_trained_ones_tell_real_objects_apart(self, real_data):
-        """Linear classifiers on pool5 of warped objects: much better on trained convolutions than on random ones.
-
-        Random convolutions know something too, colors and edges. Measured on 8 classes: 57% against 31%.
-        """
+    def test_the_trained_ones(self, real_data):
+        """Of a published file, whose conv1 sees edges and colors: some of its weights are large, most are small."""
         network = load_alexnet_2012(real_data / "alexnet-imagenet" / "alexnet_conv.npz", num_classes=2)
-        networks = {"trained": up_to_pool5(network), "random": up_to_pool5(fresh(replace(network.config, hidden=0)))}
-        folder = real_data / "coco-mini"
-        dataset = CocoDataset(folder / "images", folder / "instances.json", masks=False)
-        features, labels, image_ids = {name: [] for name in networks}, [], []
-        counts = Counter(label for index in range(len(dataset)) for label in dataset[index][1]["labels"].tolist())
-        frequent, taken = [label for label, _ in counts.most_common(4)], Counter()
-        for index in range(len(dataset)):
-            image, target = dataset[index]
-            sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
-            for row in torch.where((sides.amin(dim=1) >= 32) & ~target["iscrowd"])[0].tolist():
-                label = int(target["labels"][row])
-                if label in frequent and taken[label] < 20:
-                    taken[label] += 1
-                    crop = warp_regions(image, target["boxes"][row : row + 1], 227, fill=network.mean_color)
-                    for name, chosen in networks.items():
-                        features[name].append(chosen.features(network.normalize(crop), ["pool5"])["pool5"])
-                    labels.append(label)
-                    image_ids.append(target["image_id"])
-        probe = make_pipeline(StandardScaler(), LinearSVC(C=1e-4))
-        reached = {
-            name: cross_val_score(probe, torch.cat(found), labels, groups=image_ids, cv=GroupKFold(2)).mean()
-            for name, found in features.items()
-        }
-        print(f"{len(labels)} objects: {reached}")
-        assert len(labels) >= 60
-        assert reached["trained"] > reached["random"] + 0.15
-        assert reached["trained"] > max(taken.values()) / len(labels) + 0.2
+        assert network.backbone.conv1.weight.abs().max().item() == pytest.approx(0.3767, abs=1e-3)
+        assert [255 * v for v in network.config.mean] == pytest.approx([104.00699, 116.66877, 122.67891], abs=1e-3)

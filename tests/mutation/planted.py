@@ -236,7 +236,7 @@ POOLING = [
         "pooling.py",
         "- (0.5 if aligned else 0.0)",
         "- 0.5",
-        ("test_pooling.py::TestRoIAlign::test_equals_a_loop_over_points",),
+        ("test_pooling.py::TestRoIAlign::test_values_and_gradients_equal_torchvisions",),
     ),
     Mutant(
         "RoIAlign: points beyond the edge are not moved to it",
@@ -271,14 +271,14 @@ POOLING = [
         "pooling.py",
         "length.ceil().clamp(min=0)",
         "torch.full_like(length, 2)",
-        ("test_pooling.py::TestRoIAlign::test_equals_a_loop_over_points",),
+        ("test_pooling.py::TestRoIAlign::test_values_and_gradients_equal_torchvisions",),
     ),
     Mutant(
         "RoIAlign: the mean over points inside alone",
         "pooling.py",
         "return place.clamp(0, size - 1), inside / points.clamp(min=1)",
         "return place.clamp(0, size - 1), inside / inside.sum(-1, keepdim=True).clamp(min=1)",
-        ("test_pooling.py::TestRoIAlign::test_equals_a_loop_over_points",),
+        ("test_pooling.py::TestRoIAlign::test_values_and_gradients_equal_torchvisions",),
     ),
     Mutant(
         "warp: without context",
@@ -751,7 +751,7 @@ PYRAMID = [
         "pooling.py",
         "+ 1e-6).floor()",
         "+ 1e-6).round()",
-        ("test_pooling.py::TestPyramid::test_equation_one_by_hand",),
+        ("test_pooling.py::TestPyramid::test_levels_equal_torchvisions_mapper",),
     ),
     Mutant(
         "pyramid: regions come back in the order of their levels",
