@@ -125,6 +125,7 @@ class StageClock:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)  # of the methods that it watches, the last of each
     _now: str | None = None
     _since: float = 0.0
 
@@ -147,20 +148,29 @@ class StageClock:
     @contextmanager
     def watching(self, owner: object, method: str, stage: str) -> Iterator[None]:
         """Meanwhile every call of this method of this object belongs to the stage."""
-        original, own = getattr(owner, method), method in vars(owner)
+        original = getattr(owner, method)
 
         def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
             with self.stage(stage):
-                return original(*arguments, **options)
+                self.results[method] = result = original(*arguments, **options)
+                return result
 
-        object.__setattr__(owner, method, timed)
-        try:
+        with _replaced(owner, method, timed):
             yield
-        finally:
-            if own:
-                object.__setattr__(owner, method, original)
-            else:
-                object.__delattr__(owner, method)
+
+
+@contextmanager
+def _replaced(owner: object, method: str, other: Callable[..., Any]) -> Iterator[None]:
+    """Meanwhile an object has another method in place of its own."""
+    before = vars(owner).get(method)
+    object.__setattr__(owner, method, other)
+    try:
+        yield
+    finally:
+        if before is None:
+            object.__delattr__(owner, method)
+        else:
+            object.__setattr__(owner, method, before)
 
 
 def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
@@ -239,10 +249,12 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
     counter.remove()
     proposals = model.propose([image])[0]["boxes"] if own else found.boxes
     seconds = {stage: clock.seconds[stage] for stage in STAGES if stage in clock.seconds}
-    still = model.detect(*inputs, regress=False)[0] if unmoved else None
-    return Trace(
-        detections, proposals, sum(passed), seconds, still and {k: v for k, v in still.items() if k != "masks"}
-    )
+    still = None
+    if unmoved:
+        with _replaced(model, "features", lambda *_: clock.results["features"]):  # that takes the time, and is the same
+            still = model.detect(*inputs, regress=False)[0]
+        still = {name: value for name, value in still.items() if name != "masks"}
+    return Trace(detections, proposals, sum(passed), seconds, still)
 
 
 def all_by_stages(

@@ -23,7 +23,7 @@ from minircnn.course.fine_tuning import (
 )
 from minircnn.datasets import NucleiDataset
 from minircnn.evaluation import evaluate
-from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks, load_mask_rcnn
+from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.shipped import RESULTS_FOLDER
 from minircnn.training import train_mask_rcnn
 
@@ -117,18 +117,6 @@ def test_nuclei_are_split_by_picture(cells, monkeypatch):
         for (image, target), index in zip(seen[part], indices, strict=True):
             assert torch.equal(image, whole[index][0])
             assert torch.equal(target["masks"], whole[index][1]["masks"])
-
-
-def test_the_real_nuclei(real_data, monkeypatch):
-    root = real_data / "nuclei" / "stage1_train"
-    monkeypatch.setattr(fine_tuning, "fine_tune", lambda start, train, test, *_, quiet: (train, test))
-    train, test = nuclei(root)
-    names = sorted(path.name for path in root.iterdir())
-    for part, wanted in ((train, [n for i, n in enumerate(names) if i % 5 != 4]), (test, names[4::5])):
-        files = [len(list((root / name / "masks").glob("*.png"))) for name in wanted]
-        assert [len(target["masks"]) for _, target in part] == files
-    assert (len(train), len(test)) == (48, 12)
-    assert max(len(target["masks"]) for _, target in train + test) < TOY_TOWN_MASK_HEADS.max_detections
 
 
 def test_nuclei_are_learned(cells):

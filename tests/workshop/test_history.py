@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     folder, status, out = tmp_path_factory.mktemp("run"), 0, io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "LEAST_TRANSFER_IMAGES", 8)
+        patch.setattr(measure, "MAX_PROPOSALS", 40)
         patch.setattr("sys.stdout", out)
         try:
             command.main(["--images", "1", "--no-scale", "--no-training", "--out", str(folder / "new")])

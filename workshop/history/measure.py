@@ -77,7 +77,8 @@ def make_record(
         raise ValueError(f"--images must be from 1 to {len(test)}, the size of the test split, but is {images}")
     models, samples = load_all(), first(test, count)
     targets = [target for _, target in samples]
-    traces = trace_all(models, samples, progress=lambda numbers: progress(numbers, "four detectors"))
+    show = partial(progress, what="four detectors")
+    traces = trace_all(models, samples, max_proposals=MAX_PROPOSALS, progress=show)
     figures = {
         one.key: asdict(figures_of(one, models[one.key], traces[one.key], targets, test.classes))
         for one in progress(GENERATIONS, "accuracy")
@@ -104,7 +105,7 @@ def make_record(
         },
         "detectors": figures,
         "training": training_costs(figures, progress) if training else None,
-        "paper_scale": scale and measure_at_scale(scale, progress=lambda numbers: progress(numbers, "papers' size")),
+        "paper_scale": scale and measure_at_scale(scale, progress=partial(progress, what="papers' size")),
     }
 
 
