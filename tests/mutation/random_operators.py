@@ -36,7 +36,7 @@ CORE = {
     "faster_rcnn": (),
     "mask_rcnn": ("published",),
 }
-SHARED_TESTS = ["tests/test_paper_values.py"]
+SHARED_TESTS = ["tests/test_paper_values.py", "tests/test_kernels.py"]
 SWAPPED = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Add: ast.Sub, ast.Mult: ast.Div, ast.And: ast.Or}
 SWAPPED |= {other: one for one, other in SWAPPED.items()}
 NAMES = {"min": "max", "minimum": "maximum", "amin": "amax"}
