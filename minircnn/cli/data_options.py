@@ -282,7 +282,7 @@ def _tell(chosen: Chosen) -> None:
     if chosen.options.drop_invalid:
         dropped = list(data.dropped)
         if hasattr(data, "read_objects"):  # its masks are files, which are read only now
-            dropped += [problem for index in indices for problem in data.read_objects(index).invalid]
+            dropped += [problem for index in indices for problem in data.read_objects(index)[1]]
         count = getattr(data, "left_out", len(dropped))
         say(f"{count or 'no'} annotation{'s' * (count != 1)} left out", *(f"  {line}" for line in grouped(dropped)))
 

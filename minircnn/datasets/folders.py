@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +34,6 @@ from minircnn.datasets.images import ImageDataset, Target, open_image
 from minircnn.datasets.named import WHAT_TO_NAME, DatasetError, raise_problems
 
 MOST_MASK_PIXELS = 3_000_000_000  # of all masks of an image together; each takes a byte
-
-
-@dataclass
-class Objects:
-    """The objects of an image as masks say, and what is wrong with them."""
-
-    masks: NDArray[np.bool_]  # (G, H, W), each with at least one pixel
-    invalid: list[str] = field(default_factory=list)  # defects of objects that are not among them
-    odd: list[str] = field(default_factory=list)  # defects that leave the objects usable
 
 
 class MaskFolder(ImageDataset):
@@ -72,8 +62,8 @@ class MaskFolder(ImageDataset):
         self.image_ids = list(range(1, len(self.names) + 1))
 
     @abstractmethod
-    def read_objects(self, index: int) -> Objects:
-        """The objects of an image, from its mask files."""
+    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
+        """The objects of an image as masks (G, H, W), each of at least a pixel, and the defects of those left out."""
 
     def load_target(self, index: int) -> Target:
         """Only the target; of the image only its size is read.
@@ -82,26 +72,25 @@ class MaskFolder(ImageDataset):
             IndexError: No such image.
             DatasetError: Masks that cannot be used, each with its file (unless ``drop_invalid``).
         """
-        objects = self.read_objects(index)
+        objects, invalid = self.read_objects(index)  # (G, H, W)
         if not self.drop_invalid:
-            raise_problems(self.image_path(index), objects.invalid)
-        masks = torch.from_numpy(objects.masks)  # (G, H, W)
+            raise_problems(self.image_path(index), invalid)
+        masks = torch.from_numpy(objects)
         target: Target = {
             "boxes": boxes_around(masks),
             "labels": torch.ones(len(masks), dtype=torch.int64),  # (G,)
             "image_id": self.image_ids[index],
             "iscrowd": torch.zeros(len(masks), dtype=torch.bool),  # (G,)
-            "area": torch.from_numpy(objects.masks.sum(axis=(1, 2))).float(),  # (G,); torch would copy to 64 bits
+            "area": torch.from_numpy(objects.sum(axis=(1, 2))).float(),  # (G,); torch would copy to 64 bits
         }
         return {**target, "masks": masks} if self.masks else target
 
     def find_problems(self, index: int) -> list[str]:
         """Every defect of the masks of an image, one sentence each; the image is not decoded."""
         try:
-            objects = self.read_objects(index)
+            return [f"{self.image_path(index)}, {problem}" for problem in self.read_objects(index)[1]]
         except (DatasetError, OSError) as error:
             return [str(error)]
-        return [f"{self.image_path(index)}, {problem}" for problem in (*objects.invalid, *objects.odd)]
 
 
 class PennFudanDataset(MaskFolder):
@@ -141,18 +130,11 @@ class PennFudanDataset(MaskFolder):
         """The name of an image and its mask file."""
         return [self.names[index], self._mask_path(index)]
 
-    def read_objects(self, index: int) -> Objects:
-        """The pedestrians of an image: every number above 0 in its mask file is one."""
+    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
+        """The pedestrians of an image: every number above 0 in its mask file is one, and none is invalid."""
         path = self._mask_path(index)
         values = read_numbers(path, self.image_size(index))  # (H, W)
-        numbers = np.unique(values[values > 0]).tolist()
-        objects, last = Objects(masks_of_numbers(path, values, numbers)), max(numbers, default=0)
-        if gaps := sorted(set(range(1, min(last, 256))) - set(numbers)):
-            objects.odd.append(
-                f"mask {path.name}: pedestrian {gaps[0]} has no pixels although there is a pedestrian {last}; draw "
-                "it, or number the others without gaps"
-            )
-        return objects
+        return masks_of_numbers(path, values, np.unique(values[values > 0]).tolist()), []
 
 
 class NucleiDataset(MaskFolder):
@@ -201,28 +183,21 @@ class NucleiDataset(MaskFolder):
         """The name of an image and its mask files."""
         return [self.names[index], *images_in(self.root / self.names[index] / "masks")]
 
-    def read_objects(self, index: int) -> Objects:
-        """The nuclei of an image, with every defect of their masks."""
-        folder, size, kept = self.root / self.names[index] / "masks", self.image_size(index), []
+    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
+        """The nuclei of an image, and the defects of masks that are none."""
+        folder, size = self.root / self.names[index] / "masks", self.image_size(index)
         paths = images_in(folder)
-        objects = Objects(room_for_masks(folder, len(paths), size))
+        masks, kept, invalid = room_for_masks(folder, len(paths), size), 0, []
         for path in paths:
             try:
                 values = read_numbers(path, size)  # (H, W)
                 _check_nucleus(path, values)
             except (DatasetError, OSError) as error:
-                objects.invalid.append(f"mask {str(error).removeprefix(f'{path.parent}/')}")
+                invalid.append(f"mask {str(error).removeprefix(f'{path.parent}/')}")
                 continue
-            if values.max() != 255:
-                objects.odd.append(
-                    f"mask {path.name}: the nucleus is drawn in {values.max()}, not in 255: other programs may see "
-                    "nothing; write 0 and 255"
-                )
-            objects.masks[len(kept)] = values > 0
-            kept.append(path.name)
-        objects.masks = objects.masks[: len(kept)]
-        objects.odd += _overlaps(objects.masks, kept)
-        return objects
+            masks[kept] = values > 0
+            kept += 1
+        return masks[:kept], invalid
 
 
 def _check_nucleus(path: Path, values: NDArray[np.integer]) -> None:
@@ -234,17 +209,6 @@ def _check_nucleus(path: Path, values: NDArray[np.integer]) -> None:
         listed = ", ".join(map(str, found[:5])) + (" …" if len(found) > 5 else "")
         remedy = "write it without smoothing, one file for each nucleus"
         raise DatasetError(f"{path}: it holds {listed}, but a mask has 0 and 255 only: {remedy}")
-
-
-def _overlaps(masks: NDArray[np.bool_], files: list[str]) -> list[str]:
-    """Pairs of nuclei that share pixels, which none may in this set: masks (G, H, W), and the name of each file."""
-    pixels, problems = masks[:, masks.sum(axis=0) > 1], []  # (G, pixels that several nuclei claim)
-    for first in np.flatnonzero(pixels.any(axis=1)):
-        shared = pixels[first + 1 :, pixels[first]].sum(axis=1)
-        for later in np.flatnonzero(shared):
-            both, plural = f"masks {files[first]} and {files[first + 1 + later]}", "s" * int(shared[later] > 1)
-            problems.append(f"{both}: {shared[later]} pixel{plural} in both; give each to one nucleus")
-    return problems
 
 
 def room_for_masks(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -79,8 +79,7 @@ class VocDataset(ImageDataset):
     marked as a crowd.
 
     The classes are those of all splits: PASCAL's twenty in their own order if every object is of one of them, even if
-    not all occur; else the names found, sorted. Names that differ in case or spaces are different classes, and ``odd``
-    says so.
+    not all occur; else the names found, sorted. Names that differ in case or spaces are different classes.
 
     Attributes:
         names: Of the images, such as "000005", sorted; ``image_ids`` are their places in them, from 1.
@@ -126,7 +125,6 @@ class VocDataset(ImageDataset):
         if not drop_invalid or not self.names:
             raise_problems(root, self.dropped)
         self.image_ids = list(range(1, len(self.names) + 1))
-        self.odd = _alike(self.classes)
         if images_left:
             which = f"{len(images_left)} image{'s' * (len(images_left) > 1)} of which there is no annotation file"
             self.notes.append(
@@ -407,19 +405,6 @@ def _take_image(annotation: _Annotation, images: dict[str, list[Path]], stems: s
     if len(meant) > 1:
         raise DatasetError(f"{path}: is it about {meant[0]} or {meant[1]}? Remove one, or name it in <filename>")
     return found.pop(found.index(meant[0]))
-
-
-def _alike(names: list[str]) -> list[str]:
-    """A sentence about each group of classes whose names differ in nothing but case and spaces."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault("".join(name.split()).lower(), []).append(name)
-    return [
-        f"classes {' and '.join(map(repr, group))} differ in case or spaces only, and are different classes here; if "
-        "they are one, correct the files"
-        for group in groups.values()
-        if len(group) > 1
-    ]
 
 
 def _names_of_split(root: Path, names: list[str], split: str | None) -> list[str]:

@@ -184,11 +184,10 @@ def test_real_nuclei(call, real_data, tmp_path):
     result = call(
         "data", "check", "nuclei", "--root", real_data / "nuclei" / "stage1_train", "--out", tmp_path / "x.png"
     )
-    assert result.exit_code == 1
+    assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "nuclei: 60 pictures (0 without objects), 1617 objects"
-    assert "2 pixels in both" in result.stdout
-    assert lines[-1] == "1 defect"
+    assert lines[-1] == "no defects"
     with Image.open(tmp_path / "x.png") as file:
         assert file.width >= 900
 

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from minircnn.datasets import CocoDataset, DatasetError, open_data
+from minircnn.datasets import CocoDataset, DatasetError
 from minircnn.datasets.checking import examine, object_problems, open_to_check
+from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.transforms import Transform, resize_boxes
 from tests.datasets.conftest import (
     VOC_SIZE,
@@ -27,25 +29,17 @@ SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]
 
 
 def coco_content():
-    """Three pictures of height 8 and width 10, each of its own colour; the last without an object."""
-    images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in (1, 2, 3)]
-    annotations = [
-        {"id": 5, "image_id": 1, "category_id": 1, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
-        {"id": 6, "image_id": 1, "category_id": 2, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
-        {"id": 7, "image_id": 2, "category_id": 2, "bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]},
-        {
-            "id": 8,
-            "image_id": 2,
-            "category_id": 2,
-            "bbox": [0, 0, 10, 8],
-            "area": 80,
-            "iscrowd": 1,
-            "segmentation": {"size": [8, 10], "counts": [0, 80]},
-        },
-    ]
+    """Three images of height 8 and width 10, each of its own color; the last without an object."""
+    one = {"bbox": [2, 1, 4, 3], "area": 12, "segmentation": [SQUARE]}
+    crowd = {"bbox": [0, 0, 10, 8], "area": 80, "iscrowd": 1, "segmentation": {"size": [8, 10], "counts": [0, 80]}}
     return {
-        "images": images,
-        "annotations": annotations,
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in (1, 2, 3)],
+        "annotations": [
+            {"id": 5, "image_id": 1, "category_id": 1, **one},
+            {"id": 6, "image_id": 1, "category_id": 2, **one},
+            {"id": 7, "image_id": 2, "category_id": 2, **one},
+            {"id": 8, "image_id": 2, "category_id": 2, **crowd},
+        ],
         "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 3, "name": "cow"}],
     }
 
@@ -91,12 +85,17 @@ def test_sizes(coco):
     assert report.shapes[-1] == pytest.approx(((boxes[2] - boxes[0]).item(), (boxes[3] - boxes[1]).item()))
 
 
-def same_picture(folder, content):
+def change(number, **values):
+    """Plant these values into the annotation of this number."""
+    return lambda folder, content: content["annotations"][number].update(values)
+
+
+def same_image(folder, content):
     shutil.copy(folder / "1.png", folder / "3.png")
 
 
 def unreadable(folder, content):
-    (folder / "2.png").write_bytes(b"no picture")
+    (folder / "2.png").write_bytes(b"no image")
 
 
 def other_size(folder, content):
@@ -108,38 +107,21 @@ def missing(folder, content):
     (folder / "2.png").unlink()
 
 
-def outside(folder, content):
-    content["annotations"][1]["bbox"] = [2, 1, 4, 30]
+def turned(folder, content):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (10, 8)).save(folder / "2.png", exif=exif)
 
 
-def no_width(folder, content):
-    content["annotations"][1]["bbox"] = [2, 1, 0, 3]
-
-
-def unknown_class(folder, content):
-    content["annotations"][1]["category_id"] = 77
-
-
-def twice(folder, content):
-    content["annotations"][1]["category_id"] = 1
-
-
-def no_mask(folder, content):
-    content["annotations"][1]["segmentation"] = []
-
-
-def empty_mask(folder, content):
-    content["annotations"][1]["segmentation"] = {"size": [8, 10], "counts": [80]}
-
-
-def mask_elsewhere(folder, content):
-    content["annotations"][1].update(bbox=[9, 1, 1, 1], area=1)
+def fractions(folder, content):
+    content["annotations"] = [content["annotations"][2] | {"bbox": [0.2, 0.1, 0.4, 0.3], "area": 0.12}]
+    content["annotations"][0]["segmentation"] = [[0, 0, 1, 0, 1, 1, 0, 1]]
 
 
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (same_picture, "3.png: the same image as {folder}/1.png; remove one"),
+        (same_image, "3.png: the same image as {folder}/1.png; remove one"),
         (unreadable, "2.png: the image cannot be decoded"),
         (
             other_size,
@@ -147,15 +129,23 @@ def mask_elsewhere(folder, content):
         ),
         (missing, "image 2 ('2.png'): no such file"),
         (
-            outside,
+            change(1, bbox=[2, 1, 4, 30]),
             "image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the image",
         ),
-        (no_width, "image 1 ('1.png'), annotation 6: box [2, 1, 0, 3] (x, y, width, height) has no width"),
-        (unknown_class, "image 1 ('1.png'), annotation 6: unknown category 77"),
-        (twice, "1.png, object 2 (dog): the same class and box as object 1; delete one"),
-        (no_mask, "image 1 ('1.png'), annotation 6: its 'segmentation' is []"),
-        (empty_mask, "1.png, object 2 (cat): its mask is empty"),
-        (mask_elsewhere, "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box is 9, 1, 10, 2"),
+        (
+            change(1, bbox=[2, 1, 0, 3]),
+            "image 1 ('1.png'), annotation 6: box [2, 1, 0, 3] (x, y, width, height) has no width",
+        ),
+        (change(1, category_id=77), "image 1 ('1.png'), annotation 6: unknown category 77"),
+        (change(1, category_id=1), "1.png, object 2 (dog): the same class and box as object 1; delete one"),
+        (change(1, segmentation=[]), "image 1 ('1.png'), annotation 6: its 'segmentation' is []"),
+        (change(1, segmentation={"size": [8, 10], "counts": [80]}), "1.png, object 2 (cat): its mask is empty"),
+        (
+            change(1, bbox=[9, 1, 1, 1], area=1),
+            "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box is 9, 1, 10, 2",
+        ),
+        (turned, "2.png: its EXIF tag turns it (orientation 3)"),
+        (fractions, "2.png (image_id 2): boxes[0] is [0.2"),
     ],
 )
 def test_each_defect_is_found_and_named_once(coco, plant, words):
@@ -208,7 +198,7 @@ def test_boxes_that_a_loader_let_through():
 
 
 def test_the_other_data_sets(tmp_path):
-    """Each with a defect that only its own loader knows."""
+    """Each with a defect that only its own loader knows; a split is looked at as a whole set is."""
     voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("")), "b": xml(size=(5, 5))})
     data, problems = open_to_check("voc", voc, None, split="trainval", masks=False)
     assert [problem.partition(": ")[2][:8] for problem in problems] == ["object 2"]
@@ -216,53 +206,43 @@ def test_the_other_data_sets(tmp_path):
     assert (report.objects, report.crowds, report.readable) == (1, 0, [0])
     assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the image is 12 high and 20 wi"]
 
-    values = three_people()
-    values[values == 2] = 0
-    people = write_people(tmp_path / "people", {"a": values, "b": three_people()})
+    values = np.zeros(VOC_SIZE)
+    values[1:6, 2:7] = 1
+    voc = write_voc(tmp_path / "voc masks", {"a": xml(an_object(), an_object("cat"))}, segmented=["a"])
+    Image.fromarray(values.astype(np.uint8)).save(voc / "SegmentationObject" / "a.png")
+    data, _ = open_to_check("voc", voc, None, split=None, masks=True)
+    (problem,) = examine(data).problems  # boxes of VOC need not be tight
+    assert problem.endswith("a.png: object 2 (cat) has no pixels; draw it (training leaves it out)")
+
+    people = write_people(tmp_path / "people", {"a": three_people(), "b": three_people()})
     (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")
     (people / "PNGImages" / "c.png").write_bytes(b"")
-    data, problems = open_to_check("pennfudan", people, None, split=None, masks=True)
-    assert len(problems) == 1
-    assert "c.png: its mask" in problems[0]
+    data, (problem,) = open_to_check("pennfudan", people, None, split=None, masks=True)
+    assert "c.png: its mask" in problem
     report = examine(data)
-    assert (report.pictures, report.objects, report.readable) == (2, 2, [0])
-    assert len(report.problems) == 2, "each defect once, although picture and target both fail on it"
-    assert "pedestrian 2 has no pixels" in report.problems[0]
-    assert "b_mask.png: the image cannot be decoded" in report.problems[1]
+    assert (report.pictures, report.objects, report.readable) == (2, 3, [0])
+    (problem,) = report.problems  # once, although it is looked for and loaded
+    assert "b_mask.png: the image cannot be decoded" in problem
 
-    write_cell(tmp_path / "cells", "x", block((2, 5), (3, 9)), block((4, 6), (3, 4)), block((0, 0), (0, 0)))
-    data, _ = open_to_check("nuclei", tmp_path / "cells", None, split=None, masks=True)
+    for n in range(5):
+        write_cell(tmp_path / "cells", f"{n}" * (n + 1), block((2, 5), (3, 9)), block((0, 0), (0, 0)))
+    data, _ = open_to_check("nuclei", tmp_path / "cells", None, split="test", masks=True)
     report = examine(data)
-    assert (report.objects, len(report.problems)) == (2, 2)
-    assert "c.png: it is empty" in report.problems[0]
-    assert "a.png and b.png: 1 pixel in both" in report.problems[1]
+    assert (report.pictures, report.objects, len(report.problems)) == (1, 1, 1)
+    assert "44444.png, mask b.png: it is empty" in report.problems[0]
 
 
-def test_a_picture_that_cannot_be_read_is_told_once(tmp_path):
+@pytest.mark.parametrize(("content", "words"), [(b"x", "cannot be"), (png_that_claims(10_000, 10_000), "is too large")])
+def test_an_image_that_cannot_be_read_is_told_once_and_no_warning_is_seen(tmp_path, recwarn, content, words):
+    """Pillow warns of 89 million pixels and more: on the screen, in the midst of the progress."""
     write_cell(tmp_path, "x", block((2, 5), (3, 9)))
-    (tmp_path / "x" / "images" / "x.png").write_bytes(b"no picture")
+    (tmp_path / "x" / "images" / "x.png").write_bytes(content)
     data, _ = open_to_check("nuclei", tmp_path, None, split=None, masks=True)
     report = examine(data)
     assert (report.readable, report.smallest, report.objects) == ([], None, 0)
-    assert len(report.problems) == 1
-    assert report.problems[0].startswith(f"{data.image_path(0)}: the image cannot be decoded")
-
-
-def test_parts_and_voc_with_masks(tmp_path):
-    """A split is looked at as a whole set is; the boxes of VOC need not be tight."""
-    for n in range(5):
-        write_cell(tmp_path / "cells", f"{n}" * (n + 1), block((2, 5), (3, 9)), block((2, 5), (8, 9)))
-    data, _ = open_to_check("nuclei", tmp_path / "cells", None, split="test", masks=True)
-    report = examine(data)
-    assert (report.pictures, len(report.problems)) == (1, 1)
-    assert "44444.png, masks a.png and b.png: 3 pixels in both" in report.problems[0]
-    values = np.zeros(VOC_SIZE)
-    values[1:6, 2:7] = 1
-    voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("cat"))}, segmented=["a"])
-    Image.fromarray(values.astype(np.uint8)).save(voc / "SegmentationObject" / "a.png")
-    data, _ = open_to_check("voc", voc, None, split=None, masks=True)
-    (problem,) = examine(data).problems
-    assert problem.endswith("a.png: object 2 (cat) has no pixels; draw it (training leaves it out)")
+    (problem,) = report.problems
+    assert problem.startswith(f"{data.image_path(0)}: the image {words}")
+    assert not list(recwarn)
 
 
 def test_what_is_no_data_set_is_refused(coco):
@@ -274,10 +254,8 @@ def test_what_is_no_data_set_is_refused(coco):
         open_to_check("coco", coco, coco / "y.json", split=None, masks=True)
 
 
-def test_one_picture_is_in_memory_at_a_time(coco, monkeypatch):
-    """Every picture and target is asked for once, and is gone before the next one comes."""
-    import weakref
-
+def test_one_image_is_in_memory_at_a_time(coco, monkeypatch):
+    """Every image and target is asked for once, and is gone before the next one comes."""
     path = coco / "x.json"
     path.write_text(json.dumps(coco_content()), encoding="utf-8")
     data, alive, most = CocoDataset(coco, path), [], []
@@ -299,54 +277,5 @@ def test_toy_town_has_no_defects():
     report = examine(data)
     assert problems == report.problems == []
     assert (report.pictures, report.smallest, report.largest) == (200, (128, 128), (128, 128))
-    other = open_data("toytown", split="test", masks=False)
-    labels = [label for index in range(200) for label in other.load_target(index)["labels"]]
-    assert report.objects == len(labels) == sum(objects for objects, _ in report.per_class.values())
-
-
-def test_an_image_that_would_fill_the_memory_is_named_and_no_warning_is_seen(tmp_path, recwarn):
-    """Pillow warns of 89 million pixels and more: on the screen, in the midst of the progress."""
-    write_cell(tmp_path, "x", block((2, 5), (3, 9)))
-    (tmp_path / "x" / "images" / "x.png").write_bytes(png_that_claims(10_000, 10_000))
-    data, _ = open_to_check("nuclei", tmp_path, None, split=None, masks=True)
-    (problem,) = examine(data).problems
-    assert problem.startswith(f"{data.image_path(0)}: the image is too large to be read safely")
-    assert not list(recwarn)
-
-
-def test_images_that_a_tag_turns_are_named_in_all_data_sets(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    (tmp_path / "coco").mkdir()
-    for n in (1, 2, 3):
-        Image.new("RGB", (10, 8), (n, 0, 0)).save(tmp_path / "coco" / f"{n}.png")
-    (tmp_path / "coco" / "x.json").write_text(json.dumps(coco_content()), encoding="utf-8")
-    write_voc(tmp_path / "voc", {"a": xml(an_object())})
-    write_people(tmp_path / "pennfudan", {"a": three_people()})
-    write_cell(tmp_path / "nuclei", "x", block((2, 5), (3, 9)))
-    for name, file in (
-        ("coco", "2.png"),
-        ("voc", "JPEGImages/a.jpg"),
-        ("pennfudan", "PNGImages/a.png"),
-        ("nuclei", "x/images/x.png"),
-    ):
-        root, annotations = tmp_path / name, tmp_path / "coco" / "x.json" if name == "coco" else None
-        data, problems = open_to_check(name, root, annotations, split=None, masks=name != "voc")
-        assert (problems, examine(data).problems) == ([], [])
-        with Image.open(root / file) as picture:
-            picture.save(root / file, exif=exif)
-        (problem,) = examine(data).problems
-        assert problem.startswith(f"{root / file}: its EXIF tag turns it (orientation 3)")
-
-
-def test_what_a_training_would_refuse_is_a_defect(coco):
-    """Boxes in fractions of the image have an area, and lie within it."""
-    content = coco_content()
-    content["annotations"] = content["annotations"][2:3]
-    content["annotations"][0] |= {"bbox": [0.2, 0.1, 0.4, 0.3], "area": 0.12, "segmentation": [SQUARE]}
-    path = coco / "x.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    data, _ = open_to_check("coco", coco, path, split=None, masks=False)
-    (problem,) = examine(data).problems
-    assert problem.startswith(f"{coco / '2.png'} (image_id 2): boxes[0] is [0.2")
-    assert problem.endswith("fractions of the image? Give pixels, of 10×8 here")
+    listed = json.loads((DATA_FOLDER / "instances_test.json").read_text(encoding="utf-8"))["annotations"]
+    assert report.objects == sum(objects for objects, _ in report.per_class.values()) == len(listed)

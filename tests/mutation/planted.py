@@ -842,7 +842,7 @@ PYRAMID = [
         "datasets/folders.py",
         "torch.where(occupied, place, -1).amax(dim=1) + 1",
         "torch.where(occupied, place, -1).amax(dim=1)",
-        ("datasets/test_penn_fudan.py::test_by_hand",),
+        ("datasets/test_folders.py::test_by_hand",),
     ),
 ]
 

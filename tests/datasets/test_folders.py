@@ -1,0 +1,256 @@
+"""Penn-Fudan and nuclei against torchvision, scikit-image, values by hand and the real images; and their defects."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.measure import regionprops
+from torchvision.ops import masks_to_boxes
+
+from minircnn.datasets import DatasetError, NucleiDataset, PennFudanDataset, open_data
+from minircnn.datasets.folders import boxes_around
+from tests.datasets.conftest import (
+    CELLS_SIZE,
+    PEOPLE_SIZE,
+    block,
+    png_that_claims,
+    three_people,
+    write_cell,
+    write_people,
+)
+
+HEIGHT, WIDTH = PEOPLE_SIZE
+
+
+def test_by_hand(tmp_path):
+    root = write_people(tmp_path, {"FudanPed00002": np.zeros((HEIGHT, WIDTH)), "FudanPed00001": three_people()})
+    data = PennFudanDataset(root)
+    assert data.classes == ["background", "pedestrian"]
+    assert (data.names, data.image_ids) == (["FudanPed00001", "FudanPed00002"], [1, 2])
+    assert data.image_path(0) == root / "PNGImages" / "FudanPed00001.png"
+    assert data.image_size(0) == (14, 22)
+    image, target = data[0]
+    pixels = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1) / 255)
+    assert target["boxes"].tolist() == [[3, 2, 5, 9], [18, 10, 22, 14], [0, 0, 1, 1]]
+    assert (target["labels"].tolist(), target["area"].tolist()) == ([1, 1, 1], [9, 16, 1])
+    assert (target["iscrowd"].tolist(), target["image_id"]) == ([False] * 3, 1)
+    for number, mask in enumerate(target["masks"], start=1):
+        assert np.array_equal(mask.numpy(), three_people() == number)
+    _, empty = data[1]
+    shapes = {key: (tuple(value.shape), value.dtype) for key, value in empty.items() if key != "image_id"}
+    assert shapes == {
+        "boxes": ((0, 4), torch.float32),
+        "labels": ((0,), torch.int64),
+        "masks": ((0, HEIGHT, WIDTH), torch.bool),
+        "iscrowd": ((0,), torch.bool),
+        "area": ((0,), torch.float32),
+    }
+    assert "masks" not in PennFudanDataset(root, masks=False)[0][1]
+    assert data.find_problems(0) == data.find_problems(1) == data.dropped == []
+
+
+def test_nuclei_by_hand(tmp_path):
+    """Hidden files are left alone; two nuclei that touch stay apart."""
+    write_cell(tmp_path, "ff", block((2, 5), (3, 6)), block((2, 5), (6, 9)))
+    pixels = write_cell(tmp_path, "0a1", block((0, 10), (0, 16)))
+    write_cell(tmp_path, "a0")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "stage1_train_labels.csv").write_text("ImageId,EncodedPixels\n")
+    (tmp_path / "ff" / "masks" / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "ff" / "masks" / "._a.png").write_bytes(b"x")
+    data = NucleiDataset(tmp_path)
+    assert (data.names, data.image_ids, data.classes) == (["0a1", "a0", "ff"], [1, 2, 3], ["background", "nucleus"])
+    assert data.image_path(2) == tmp_path / "ff" / "images" / "ff.png"
+    image, target = data[0]
+    assert torch.equal(image, torch.from_numpy(pixels[..., :3].copy()).permute(2, 0, 1) / 255), "without transparency"
+    assert (target["boxes"].tolist(), target["area"].tolist()) == ([[0, 0, 16, 10]], [160])
+    assert data.load_target(1)["masks"].shape == (0, *CELLS_SIZE)
+    target = data.load_target(2)
+    assert (target["boxes"].tolist(), target["image_id"]) == ([[3, 2, 6, 5], [6, 2, 9, 5]], 3)
+    expected = torch.zeros(2, *CELLS_SIZE, dtype=torch.bool)
+    expected[0, 2:5, 3:6], expected[1, 2:5, 6:9] = True, True
+    assert torch.equal(target["masks"], expected)
+    assert data.find_problems(0) == data.find_problems(2) == []
+
+
+def test_against_torchvision_and_scikit_image(tmp_path):
+    """torchvision's boxes name the last pixel, so theirs are one less on the right and below."""
+    rng = np.random.default_rng(4)
+    arrays = {f"p{n}": rng.integers(0, 9, (HEIGHT, WIDTH)) * (rng.random((HEIGHT, WIDTH)) < 0.1) for n in range(6)}
+    data = PennFudanDataset(write_people(tmp_path, arrays))
+    for index, values in enumerate(arrays.values()):
+        target = data.load_target(index)
+        numbers = np.unique(values)[1:]  # as the tutorial of torchvision does it
+        masks = torch.from_numpy(values == numbers[:, None, None])
+        assert torch.equal(target["masks"], masks)
+        assert torch.equal(target["boxes"], masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1]))
+        regions = {region.label: region for region in regionprops(values)}
+        for box, area, number in zip(target["boxes"].tolist(), target["area"].tolist(), numbers, strict=True):
+            y1, x1, y2, x2 = regions[number].bbox
+            assert (box, area) == ([x1, y1, x2, y2], regions[number].area)
+
+
+def test_real_nuclei(real_data):
+    """All masks of ten real images, against Pillow and scikit-image."""
+    root = real_data / "nuclei" / "stage1_train"
+    data = open_data("nuclei", root)
+    assert len(data) == 60
+    for index in range(0, 60, 6):
+        image, target = data[index]
+        assert image.shape == (3, 256, 256)
+        files = sorted((root / data.names[index] / "masks").iterdir(), key=lambda path: path.name)
+        for path, box, area in zip(files, target["boxes"].tolist(), target["area"].tolist(), strict=True):
+            with Image.open(path) as file:
+                (region,) = regionprops((np.array(file) > 0).astype(int))
+            y1, x1, y2, x2 = region.bbox
+            assert (box, area) == ([x1, y1, x2, y2], region.area)
+
+
+def test_boxes_of_masks_without_pixels_are_zero():
+    masks = torch.zeros(2, 3, 4, dtype=torch.bool)
+    masks[1, 2, 3] = True
+    assert boxes_around(masks).tolist() == [[0, 0, 0, 0], [3, 2, 4, 3]]
+    assert boxes_around(masks[:0]).shape == (0, 4)
+
+
+# ----------------------------------------------------------------------------------------------------------- defects
+
+
+def test_missing_files(tmp_path):
+    root = write_people(tmp_path / "people", {"a": three_people(), "b": three_people(), "c": three_people()})
+    for name in "ac":
+        (root / "PedMasks" / f"{name}_mask.png").unlink()
+    with pytest.raises(DatasetError, match="2 problems") as error:
+        PennFudanDataset(root)
+    for name in "ac":
+        assert f"{name}.png: its mask {root / 'PedMasks' / f'{name}_mask.png'} is missing" in str(error.value)
+    data = PennFudanDataset(root, drop_invalid=True)
+    assert (data.names, data.image_ids, len(data.dropped)) == (["b"], [1], 2)
+    root = tmp_path / "cells"
+    for name in "abc":
+        write_cell(root, name, block((2, 5), (3, 9)))
+    shutil.rmtree(root / "a" / "masks")
+    (root / "b" / "images" / "b.png").rename(root / "b" / "images" / "other.png")
+    with pytest.raises(DatasetError, match="2 problems") as error:
+        NucleiDataset(root)
+    assert f"{root / 'a' / 'masks'}: there is no such folder" in str(error.value)
+    assert f"{root / 'b' / 'images' / 'b.png'}: there is no such image" in str(error.value)
+    data = NucleiDataset(root, drop_invalid=True)
+    assert (data.names, len(data.dropped)) == (["c"], 2)
+
+
+def test_wrong_folders(tmp_path):
+    for kind, name in ((PennFudanDataset, "PennFudanPed"), (NucleiDataset, "stage1_train")):
+        with pytest.raises(FileNotFoundError, match=f"nowhere: there is no such folder; name the folder {name}"):
+            kind(tmp_path / "nowhere")
+    inner = write_people(tmp_path / "PennFudanPed", {})
+    with pytest.raises(FileNotFoundError, match=f"did you mean {inner}"):
+        PennFudanDataset(tmp_path)
+    with pytest.raises(DatasetError, match=r"no images .* in this folder"):
+        PennFudanDataset(inner)
+    for drop_invalid in (True, False):
+        with pytest.raises(DatasetError, match="no image with masks in it; name the folder stage1_train"):
+            NucleiDataset(tmp_path, drop_invalid=drop_invalid)
+
+
+GRAY = block((2, 5), (3, 9), 200)
+GRAY[2, 3] = 90
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (block((0, 0), (0, 0)), "mask b.png: it is empty, no pixel is above 0: draw the nucleus or delete the file"),
+        (GRAY, "mask b.png: it holds 0, 90, 200, but a mask has 0 and 255 only: write it without smoothing"),
+        (np.full((10, 16), 255, np.uint8) - GRAY, "mask b.png: it holds 55, 165, 255, but a mask has 0 and 255 only"),
+        (np.full((16, 10), 255, np.uint8), "mask b.png: the mask is 16 high and 10 wide, the image 10 and 16"),
+        (-np.eye(10, 16, dtype=np.int32), "mask b.png: holds -1, but objects have numbers above 0"),
+    ],
+)
+def test_nuclei_that_are_refused(tmp_path, bad, words):
+    write_cell(tmp_path, "x", block((6, 9), (3, 9)), block((5, 6), (5, 6)), block((0, 1), (0, 1), 1))
+    path = tmp_path / "x" / "masks" / "b.png"
+    Image.fromarray(bad).save(path, format="TIFF")  # a kind that may hold a sign, whatever its name says
+    data = NucleiDataset(tmp_path)
+    (problem,) = data.find_problems(0)
+    assert problem.startswith(f"{data.image_path(0)}, {words}")
+    with pytest.raises(DatasetError, match="1 problem") as error:
+        data.load_target(0)
+    assert words in str(error.value)
+    assert NucleiDataset(tmp_path, drop_invalid=True).load_target(0)["area"].tolist() == [18, 1]
+
+
+def test_damaged_files_are_named(tmp_path):
+    """Each is refused by its name, and nothing else happens; names may hold any letter."""
+    people = write_people(tmp_path / "Straße 道", {"a ü": three_people()})
+    write_cell(tmp_path / "Kern 核", "x", block((2, 5), (3, 9)), block((0, 1), (0, 1)))
+    files = [people / "PedMasks" / "a ü_mask.png", people / "PNGImages" / "a ü.png"]
+    files += [tmp_path / "Kern 核" / "x" / "masks" / "b.png", tmp_path / "Kern 核" / "x" / "images" / "x.png"]
+    for path in files:
+        data = PennFudanDataset(people) if people in path.parents else NucleiDataset(tmp_path / "Kern 核")
+        whole = path.read_bytes()
+        for content in (b"", whole[:30], whole[: len(whole) // 2], b"GIF89a", whole.replace(b"IDAT", b"IDAX")):
+            path.write_bytes(content)
+            with pytest.raises(DatasetError) as error:
+                data[0]
+            assert path.name in str(error.value)
+            if "ask" in str(path):
+                assert any(path.name in problem for problem in data.find_problems(0))
+        for size in ((30_000, 20_000), (10_000, 10_000)):  # at the second Pillow only warns, raw on the screen
+            path.write_bytes(png_that_claims(*size))
+            with pytest.raises(DatasetError, match=f"{path.name}.* too large to be read safely"):
+                data[0]
+        path.write_bytes(whole)
+        assert len(data[0][1]["labels"]) == (3 if people in path.parents else 2)
+    files[2].unlink()
+    files[2].mkdir()  # not a file: left alone
+    assert len(data[0][1]["labels"]) == 1
+
+
+def test_masks_that_would_fill_the_memory_are_refused_before_they_are_made(tmp_path, monkeypatch):
+    """A smooth image instead of a mask: every pixel would be a pedestrian, with a mask of its own."""
+    root = write_people(tmp_path / "people", {"a": np.zeros((250, 250))})
+    smooth = Image.fromarray(np.arange(62_500, dtype=np.uint16).reshape(250, 250))
+    smooth.save(root / "PedMasks" / "a_mask.png")
+    data = PennFudanDataset(root)
+    with pytest.raises(DatasetError, match=r"a_mask\.png: 62499 objects in an image of 250 × 250 pixels, whose masks"):
+        data.load_target(0)
+    assert len(data.find_problems(0)) == 1
+    write_cell(tmp_path / "cells", "x", block((2, 5), (3, 9)), block((0, 1), (0, 1)))
+    for room, fits in ((320, True), (319, False)):
+        monkeypatch.setattr("minircnn.datasets.folders.MOST_MASK_PIXELS", room)
+        if fits:
+            assert len(NucleiDataset(tmp_path / "cells").load_target(0)["labels"]) == 2
+        else:
+            with pytest.raises(DatasetError, match="masks: 2 objects in an image of 10 × 16 pixels, whose masks would"):
+                NucleiDataset(tmp_path / "cells").load_target(0)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint16, 65_535), (np.int32, 2**31 - 1)])
+def test_masks_of_more_bits(tmp_path, dtype, most):
+    """Numbers of 16 and 32 bits are read as they are, in a TIFF whatever its name says."""
+    root = write_people(tmp_path, {"a": three_people()})
+    values = np.where(three_people() == 2, most, three_people()).astype(dtype)
+    Image.fromarray(values).save(root / "PedMasks" / "a_mask.png", format="TIFF")
+    assert PennFudanDataset(root).load_target(0)["area"].tolist() == [9, 1, 16]
+
+
+def test_masks_that_are_no_masks(tmp_path):
+    root = write_people(tmp_path, {"a": three_people()})
+    path = root / "PedMasks" / "a_mask.png"
+    grays = np.repeat(three_people().astype(np.uint8)[..., None], 3, axis=2)  # in three channels
+    Image.fromarray(grays).save(path)
+    assert PennFudanDataset(root).load_target(0)["area"].tolist() == [9, 16, 1]
+    Image.fromarray(grays * np.array([1, 2, 3], dtype=np.uint8)).save(path)
+    with pytest.raises(DatasetError, match=r"a_mask\.png: an image in colors, no mask"):
+        PennFudanDataset(root).load_target(0)
+    Image.fromarray(three_people().astype(np.float32)).save(path, format="TIFF")
+    with pytest.raises(DatasetError, match="an image of the kind 'F', no mask"):
+        PennFudanDataset(root).load_target(0)
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 22 14\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match="PostScript is a program"):
+        PennFudanDataset(root).load_target(0)
