@@ -144,6 +144,7 @@ class AlexNet(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = _backbone(config)
+        self.backbone.config = config  # a detector saves it
         self.pool5 = _pool5(config)
         size = config.channels[-1] * config.pool5_size**2
         self.classifier = _classifier(size, config) if config.hidden else nn.Sequential()
@@ -393,7 +394,7 @@ def load_alexnet_2012(weights: str | Path, num_classes: int = 1000) -> AlexNet:
 def save_alexnet(network: AlexNet, path: Path, about: Mapping[str, Any]) -> None:
     """Write a network, in half precision, and what it is, for :func:`load_alexnet`."""
     record = {"network": asdict(network.config), "num_classes": network.fc8.out_features, **about}
-    save_weights(path, halve(network.state_dict()), record)
+    save_weights(path, halve(network), record)
 
 
 def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:

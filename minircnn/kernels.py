@@ -1,4 +1,4 @@
-"""The fast forms of NMS, RoIPool and RoIAlign. A reader may skip this file: it computes nothing new.
+"""The fast forms of NMS, RoIPool, RoIAlign and fc6. A reader may skip this file: it computes nothing new.
 
 What these functions compute is written plainly in :mod:`minircnn.boxes` and :mod:`minircnn.pooling`
 (``nms_loop``, ``roi_pool_loop``, ``roi_align_separable``); the tests prove that both give the same.
@@ -14,7 +14,7 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
 # which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
@@ -255,3 +255,40 @@ def _table(features: Tensor, used: tuple[Tensor, ...]) -> Tensor:
     """Those cells, or all, ``(U, C)``: what belongs to one lies side by side, which makes sums ten times as fast."""
     by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C)
     return by_cell[used] if used else by_cell.flatten(0, 2).contiguous()
+
+
+# ---------------------------------------------------------------------------------------------- fully connected layers
+
+
+class RegionLinear(nn.Linear):
+    """A fully connected layer on maps of fixed size, computed as the convolution that it is.
+
+    Each of its neurons has a weight for every channel of every cell: a filter as large as the map, which fits in one
+    place only. A CPU's convolutions are often faster than its matrix products, and a map need not become a row first.
+
+    >>> maps, layer = torch.rand(5, 4, 3, 3), RegionLinear(4 * 3 * 3, 10)
+    >>> torch.allclose(layer(maps), F.linear(maps.flatten(1), layer.weight, layer.bias), atol=1e-6)
+    True
+    """
+
+    _kept: tuple[object, Tensor] | None = None  # filters in the order of channels_last, and which weights they are of
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """``(R, C, n, m)``, or rows ``(R, C · n · m)``, to ``(R, D)``."""
+        if maps.dim() == 2 or maps.is_cuda:  # on a GPU products are fast, and not every filter is as large in 16 bits
+            return super().forward(maps.flatten(1))
+        filters = self.weight.view(self.out_features, *maps.shape[1:])
+        if not (torch.is_grad_enabled() or self.weight.is_inference() or maps.is_contiguous()):
+            # RoIPool's maps are channels_last in memory: keep the filters in that order, until the weights change.
+            version = (self.weight.data_ptr(), self.weight._version, filters.shape)
+            if self._kept is None or self._kept[0] != version:
+                self._kept = (version, filters.contiguous(memory_format=torch.channels_last))
+            filters = self._kept[1]
+        return F.conv2d(maps, filters, self.bias).flatten(1)
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> "RegionLinear":
+        """The same layer, with the same tensors."""
+        region = cls(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        region.weight, region.bias = layer.weight, layer.bias
+        return region

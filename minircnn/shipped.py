@@ -1,4 +1,7 @@
-"""Where the files lie that come with a clone of the project. This file imports nothing that takes time."""
+"""Where the files lie that come with a clone of the project, and which detectors there are.
+
+This file imports nothing that takes time.
+"""
 
 from pathlib import Path
 
@@ -13,15 +16,14 @@ SMALL_WEIGHTS = WEIGHTS_FOLDER / "alexnet.safetensors"
 """The small AlexNet at stride 8, trained on images of one object by ``python -m workshop.pretraining``."""
 SMALL_STRIDE_16_WEIGHTS = WEIGHTS_FOLDER / "alexnet_stride16.safetensors"
 """The same at stride 16."""
-RCNN_WEIGHTS = WEIGHTS_FOLDER / "rcnn.safetensors"
-"""The R-CNN that ``minircnn train rcnn`` trained on Toy Town; the others likewise."""
-FAST_RCNN_WEIGHTS = WEIGHTS_FOLDER / "fast_rcnn.safetensors"
-FASTER_RCNN_WEIGHTS = WEIGHTS_FOLDER / "faster_rcnn.safetensors"
-MASK_RCNN_WEIGHTS = WEIGHTS_FOLDER / "mask_rcnn.safetensors"
-DETECTOR_WEIGHTS = {
-    "rcnn": RCNN_WEIGHTS,
-    "fast_rcnn": FAST_RCNN_WEIGHTS,
-    "faster_rcnn": FASTER_RCNN_WEIGHTS,
-    "mask_rcnn": MASK_RCNN_WEIGHTS,
+
+DETECTORS = {
+    "rcnn": ("RCNN", "an R-CNN"),
+    "fast_rcnn": ("FastRCNN", "a Fast R-CNN"),
+    "faster_rcnn": ("FasterRCNN", "a Faster R-CNN"),
+    "mask_rcnn": ("MaskRCNN", "a Mask R-CNN"),
 }
-"""The four by the names of their commands."""
+"""The one list of detectors: the name of the command and of the module; its class there, and what people call it."""
+DETECTOR_WEIGHTS = {name: WEIGHTS_FOLDER / f"{name}.safetensors" for name in DETECTORS}
+"""Those that ``minircnn train`` trained on Toy Town."""
+RCNN_WEIGHTS, FAST_RCNN_WEIGHTS, FASTER_RCNN_WEIGHTS, MASK_RCNN_WEIGHTS = DETECTOR_WEIGHTS.values()

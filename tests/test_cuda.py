@@ -124,12 +124,14 @@ def test_warped_regions(toy_town):
 
 
 def losses_and_gradients(model, device, *pictures):
-    """Of the same pictures, with the same draws, in double precision."""
+    """Of the same images, in double precision."""
     model = model.to(device).double().train()
     model.zero_grad()
     images = [image.to(device).double() for image in pictures[0]]
-    generators = [torch.Generator().manual_seed(i) for i in range(len(images))]
-    losses = model.losses(images, *pictures[1:], generators)
+    for part in [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]:
+        # All anchors and RoIs, because devices draw differently.
+        part.config = replace(part.config, batch_size_per_image=10**6, positive_fraction=1.0)
+    losses = model.losses(images, *pictures[1:])
     sum(losses.values()).backward()
     gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
     return {name: float(loss.detach()) for name, loss in losses.items()}, gradients

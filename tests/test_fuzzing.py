@@ -26,14 +26,14 @@ from minircnn.alexnet import AlexNet, AlexNetConfig, load_alexnet, save_alexnet
 from minircnn.cache import Cache
 from minircnn.datasets import CocoDataset, DatasetError
 from minircnn.datasets.images import read_image
-from minircnn.fast_rcnn import fast_rcnn_alexnet, load_fast_rcnn, save_fast_rcnn
-from minircnn.faster_rcnn import faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
-from minircnn.mask_rcnn import load_mask_rcnn, mask_rcnn_alexnet, save_mask_rcnn
-from minircnn.rcnn import RCNN, load_rcnn, save_rcnn
+from minircnn.fast_rcnn import fast_rcnn_alexnet, load_fast_rcnn
+from minircnn.faster_rcnn import faster_rcnn_alexnet, load_faster_rcnn
+from minircnn.mask_rcnn import load_mask_rcnn, mask_rcnn_alexnet
+from minircnn.rcnn import RCNN, load_rcnn
 from minircnn.training import fit
 from minircnn.training.checkpoints import Checkpoint
 from minircnn.transforms import Transform
-from minircnn.weights import WeightsError, config_of, load_into, load_weights, read_tensors, save_weights
+from minircnn.weights import WeightsError, config_of, load_into, load_weights, read_tensors, save, save_weights
 from tests.fast_rcnn.conftest import CLASSES, TINY
 from tests.training.conftest import SETTINGS, network, noisy
 
@@ -331,13 +331,13 @@ def tiny():
 
 DETECTORS = {
     "alexnet": (lambda path: save_alexnet(tiny(), path, {}), load_alexnet),
-    "rcnn": (lambda path: save_rcnn(RCNN(tiny(), CLASSES), path, {}), load_rcnn),
-    "fast_rcnn": (lambda path: save_fast_rcnn(fast_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}), load_fast_rcnn),
+    "rcnn": (lambda path: save(RCNN(tiny(), CLASSES), path), load_rcnn),
+    "fast_rcnn": (lambda path: save(fast_rcnn_alexnet(tiny(), CLASSES), path), load_fast_rcnn),
     "faster_rcnn": (
-        lambda path: save_faster_rcnn(faster_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}),
+        lambda path: save(faster_rcnn_alexnet(tiny(), CLASSES), path),
         load_faster_rcnn,
     ),
-    "mask_rcnn": (lambda path: save_mask_rcnn(mask_rcnn_alexnet(tiny(), CLASSES), TINY, path, {}), load_mask_rcnn),
+    "mask_rcnn": (lambda path: save(mask_rcnn_alexnet(tiny(), CLASSES), path), load_mask_rcnn),
 }
 
 

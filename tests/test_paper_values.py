@@ -8,16 +8,9 @@ from torchvision.models import detection
 
 from minircnn.alexnet import ALEXNET_2012, TORCHVISION
 from minircnn.fast_rcnn import RoIConfig
-from minircnn.faster_rcnn import RPNConfig
-from minircnn.mask_rcnn import MaskRoIConfig
-from minircnn.mask_rcnn.pyramid import (
-    PYRAMID_HEADS,
-    PYRAMID_MASK_HEADS,
-    PYRAMID_RPN,
-    PYRAMID_TRANSFORM,
-)
-from minircnn.rcnn import FineTuningSettings, RCNNConfig
-from minircnn.rcnn.svms import SVMSettings
+from minircnn.faster_rcnn import PYRAMID_HEADS, PYRAMID_RPN, PYRAMID_TRANSFORM, RPNConfig
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig
+from minircnn.rcnn import FineTuningSettings, RCNNConfig, SVMSettings
 from minircnn.resnet_fpn import ResNetFPNConfig
 from minircnn.transforms import Transform
 
@@ -33,6 +26,9 @@ ROI = {
     "score_threshold": 0.05,  # py-faster-rcnn
     "nms_threshold": 0.3,  # the authors' code of R-CNN and of Fast R-CNN
     "max_detections": 100,
+    "pooling": "pool",  # 2.1
+    "sampling_ratio": 2,  # of RoIAlign alone: Mask R-CNN, 3: four points of a bin
+    "aligned": True,
 }
 PAPERS = [
     (
@@ -77,8 +73,6 @@ PAPERS = [
         MaskRoIConfig(),
         {
             **ROI,
-            "sampling_ratio": 2,  # Mask R-CNN, 3: four points of a bin
-            "aligned": True,
             "pooling": "align",
             "mask_pool_size": 14,  # figure 4
             "mask_channels": (256, 256, 256, 256),  # figure 4

@@ -9,6 +9,7 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from minircnn.alexnet import AlexNet
 from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
+from minircnn.fast_rcnn import FastRCNN
 from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.targets import (
@@ -235,8 +236,9 @@ def batch_of(one):
 
 WAYS_IN = {
     "MaskRCNN.losses": lambda model, one: model.losses([IMAGE, IMAGE], [target(), one]),
-    "rpn_losses": lambda model, one: model.rpn_losses([IMAGE, IMAGE], [target(), one]),
-    "fast_rcnn_losses": lambda model, one: model.fast_rcnn_losses([IMAGE] * 2, [PROPOSALS] * 2, [target(), one]),
+    "FastRCNN.losses": lambda model, one: FastRCNN(
+        model.backbone, model.roi_heads, model.classes, model.transform
+    ).losses([IMAGE] * 2, [PROPOSALS] * 2, [target(), one]),
     "RCNN": lambda model, one: rcnn_losses(one),
     "draw_batch": lambda model, one: batch_of(one),
     "evaluate": lambda model, one: {"ap": torch.tensor(evaluate([{**target(), "scores": torch.ones(3)}], [one]).ap)},

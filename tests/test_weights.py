@@ -116,13 +116,16 @@ def test_parameters_are_saved_as_numbers_and_stay_as_they_are(tmp_path):
 
 def test_halves_come_back_in_single_precision(tmp_path):
     values = torch.linspace(-3, 3, 1000)
-    given = {"w": values, "count": torch.tensor([70000])}
+    given = nn.Module()
+    given.w = nn.Parameter(values)
+    given.register_buffer("count", torch.tensor([70000]))
+    given.register_buffer("variance", torch.tensor([1e-9]))  # less than 16 bits hold
     save_weights(tmp_path / "w.safetensors", halve(given), {})
     found, _ = load_weights(tmp_path / "w.safetensors")
     assert found["w"].dtype == torch.float32 and found["count"].tolist() == [70000]
     assert found["w"].tolist() == values.numpy().astype(np.float16).astype(np.float32).tolist()
     assert ((found["w"] - values).abs() <= values.abs() / 1000).all()
-    assert given["w"].dtype == torch.float32
+    assert given.w.dtype == torch.float32 and torch.equal(found["variance"], given.variance)
     assert (tmp_path / "w.safetensors").stat().st_size < 1000 * 2 + 300
 
 
@@ -392,7 +395,7 @@ def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path,
     with pytest.raises(
         WeightsError, match=r"w\.safetensors: not written: a holds nan or infinity; what was there stays"
     ):
-        save_weights(path, halve({"a": torch.tensor([1.0, value])}), {"what": "bad"})
+        save_weights(path, {"a": torch.tensor([1.0, value]).half()}, {"what": "bad"})
     assert path.read_bytes() == before and load_weights(path)[1]["what"] == "good"
 
 

@@ -138,7 +138,7 @@ def faster_rcnn(
     """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
     plan = start("faster_rcnn", weights, pictures, out, json_file)
     from minircnn.faster_rcnn import load_faster_rcnn
-    from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
+    from minircnn.published import fasterrcnn_resnet50_fpn
 
     weights, model = read_detector("faster_rcnn", weights, _split(classes), load_faster_rcnn, fasterrcnn_resnet50_fpn)
     about = _set_up(model, "faster_rcnn", weights, threshold, device)
@@ -161,7 +161,8 @@ def mask_rcnn(
     What is printed is as with Fast R-CNN.
     """
     plan = start("mask_rcnn", weights, pictures, out, json_file)
-    from minircnn.mask_rcnn import load_mask_rcnn, maskrcnn_resnet50_fpn
+    from minircnn.mask_rcnn import load_mask_rcnn
+    from minircnn.published import maskrcnn_resnet50_fpn
 
     weights, model = read_detector("mask_rcnn", weights, _split(classes), load_mask_rcnn, maskrcnn_resnet50_fpn)
     about = _set_up(model, "mask_rcnn", weights, threshold, device)

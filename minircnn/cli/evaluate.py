@@ -132,7 +132,7 @@ def faster_rcnn(
     """Measure Faster R-CNN: average precision, recall of its own proposals, and time."""
     given = Given.of("faster_rcnn", "Faster R-CNN", context.params)
     from minircnn.faster_rcnn import load_faster_rcnn
-    from minircnn.mask_rcnn import fasterrcnn_resnet50_fpn
+    from minircnn.published import fasterrcnn_resnet50_fpn
 
     _evaluate_proposer(given, (load_faster_rcnn, fasterrcnn_resnet50_fpn))
 
@@ -153,7 +153,8 @@ def mask_rcnn(
 ) -> None:
     """Measure Mask R-CNN: average precision of boxes and of masks, recall of its own proposals, and time."""
     given = Given.of("mask_rcnn", "Mask R-CNN", context.params)
-    from minircnn.mask_rcnn import load_mask_rcnn, maskrcnn_resnet50_fpn
+    from minircnn.mask_rcnn import load_mask_rcnn
+    from minircnn.published import maskrcnn_resnet50_fpn
 
     _evaluate_proposer(given, (load_mask_rcnn, maskrcnn_resnet50_fpn), masks=True)
 

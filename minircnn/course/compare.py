@@ -29,18 +29,9 @@ from torchvision.ops import MultiScaleRoIAlign, roi_pool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from minircnn.evaluation import Result
-from minircnn.faster_rcnn import FasterRCNN
-from minircnn.mask_rcnn import (
-    COCO_CLASSES,
-    PYRAMID_HEADS,
-    PYRAMID_MASK_HEADS,
-    PYRAMID_RPN,
-    PYRAMID_TRANSFORM,
-    MaskRCNN,
-    faster_rcnn_fpn,
-    load_torchvision_weights,
-    mask_rcnn_fpn,
-)
+from minircnn.faster_rcnn import PYRAMID_HEADS, PYRAMID_RPN, PYRAMID_TRANSFORM, FasterRCNN, faster_rcnn_fpn
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRCNN, mask_rcnn_fpn
+from minircnn.published import COCO_CLASSES, load_torchvision_weights
 from minircnn.resnet_fpn import ResNetFPNConfig
 from minircnn.transforms import Transform
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from minircnn.course.compare import limit_threads
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
 from minircnn.fast_rcnn import load_fast_rcnn
-from minircnn.faster_rcnn import FasterRCNN, load_faster_rcnn
+from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.files import sha256
 from minircnn.mask_rcnn import MaskRCNN, binary_masks, load_mask_rcnn
 from minircnn.rcnn import RCNN, load_rcnn
@@ -180,8 +180,8 @@ def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
         layers = [(layer, "forward", "heads") for layer in model.network.classifier]
         return [*calls, *layers, (model, "scores", "heads"), (model, "regress", "heads")]
     calls.append((model.roi_heads, "predict", "heads"))
-    if isinstance(model, FasterRCNN):
-        calls += [(model, "rpn_outputs", "proposals"), (model.rpn, "filter_proposals", "proposals")]
+    if hasattr(model, "rpn"):
+        calls += [(model.rpn, "forward", "proposals"), (model.rpn, "filter_proposals", "proposals")]
     if isinstance(model, MaskRCNN):
         calls += [(model.roi_heads, "predict_masks", "masks"), (model, "postprocess", "masks")]
     return calls
@@ -233,7 +233,7 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
     Raises:
         ValueError: proposals are missing, or are given to a detector that makes its own.
     """
-    own = isinstance(model, FasterRCNN)
+    own = hasattr(model, "rpn")
     if own != (found is None):
         wants = "makes its own proposals" if own else "needs proposals: give what search(image) returns"
         raise ValueError(f"{type(model).__name__} {wants}")
@@ -261,7 +261,7 @@ def all_by_stages(
     models: Mapping[str, nn.Module], image: Tensor, max_proposals: int = MAX_PROPOSALS, *, unmoved: bool = False
 ) -> dict[str, Trace]:
     """An image through several detectors, one after the other; selective search runs once for all that need it."""
-    own = {key: isinstance(model, FasterRCNN) for key, model in models.items()}
+    own = {key: hasattr(model, "rpn") for key, model in models.items()}
     found = None if all(own.values()) else search(image, max_proposals)
     return {key: by_stages(model, image, None if own[key] else found, unmoved=unmoved) for key, model in models.items()}
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minircnn.faster_rcnn.anchors import base_anchors
+from minircnn.faster_rcnn import base_anchors
 
 MOST_SHAPES = 20_000  # are clustered; of more, every second, third, … is taken
 

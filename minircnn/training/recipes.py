@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, up_to_pool5
 from minircnn.cache import Cache, module_fingerprint
-from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet, save_fast_rcnn
-from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet, save_faster_rcnn
-from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet, save_mask_rcnn
-from minircnn.rcnn import RCNN, RCNNConfig, save_rcnn
+from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet
+from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet
+from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
 from minircnn.targets import check_any_object
 from minircnn.training.batches import Augmentation, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
 from minircnn.transforms import Transform
+from minircnn.weights import save
 
 History = list[dict[str, float]]  # the losses of each iteration
 
@@ -130,7 +131,6 @@ def train_jointly(
     settings: JointTrainingSettings,
     proposals: Sequence[Tensor] | None = None,
     *,
-    save: Callable[[Path, dict[str, Any]], None] | None = None,
     about: dict[str, Any] | None = None,
     out: Path | None = None,
     resume: bool = False,
@@ -146,7 +146,6 @@ def train_jointly(
         samples: ``(image, target)`` pairs of the training images.
         settings: how long and how fast.
         proposals: for each image, if the detector does not make its own.
-        save: writes the detector into a file, with what is known about it.
         about: noted in the JSON file, beside the settings.
         out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it. A file that is
             there stays if the training ended no better than it began.
@@ -185,7 +184,7 @@ def train_jointly(
     )
     model.eval()
     if out and is_main():
-        save(out, {**(about or {}), "settings": asdict(settings)})
+        save(model, out, {**(about or {}), "settings": asdict(settings)})
         unfinished.unlink(missing_ok=True)
     return history
 
@@ -265,7 +264,7 @@ def train_rcnn(
         "  proposals near an object: " + ", ".join(f"{n} {c}" for n, c in zip(model.classes[1:], counts, strict=True))
     )
     if out:
-        save_rcnn(model, out, {**(about or {}), "settings": asdict(settings)})
+        save(model, out, {**(about or {}), "settings": asdict(settings)})
         unfinished.unlink(missing_ok=True)
     return model
 
@@ -306,8 +305,7 @@ def train_fast_rcnn(
     proposals = [found[: settings.max_proposals] for found in proposals]
     torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
     model = fast_rcnn_alexnet(network, classes, config)
-    save = partial(save_fast_rcnn, model, network.config)
-    return model, train_jointly(model, samples, settings, proposals, save=save, **options)
+    return model, train_jointly(model, samples, settings, proposals, **options)
 
 
 @dataclass(frozen=True)
@@ -336,8 +334,7 @@ def train_faster_rcnn(
     settings = settings or FasterRCNNTrainingSettings()
     torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
     model = faster_rcnn_alexnet(network, classes, rpn, heads)
-    save = partial(save_faster_rcnn, model, network.config)
-    return model, train_jointly(model, samples, settings, save=save, **options)
+    return model, train_jointly(model, samples, settings, **options)
 
 
 def train_alternating(
@@ -410,8 +407,7 @@ def train_mask_rcnn(
     settings = settings or MaskRCNNTrainingSettings()
     torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
     model = mask_rcnn_alexnet(network, classes, rpn, heads)
-    save = partial(save_mask_rcnn, model, network.config)
-    return model, train_jointly(model, samples, settings, save=save, **options)
+    return model, train_jointly(model, samples, settings, **options)
 
 
 @dataclass(frozen=True)
@@ -435,5 +431,4 @@ def fine_tune(
     ``samples`` need masks; their labels count the model's classes. ``options`` are those of :func:`train_jointly`. The
     model is changed, and in evaluation mode afterwards.
     """
-    save = partial(save_mask_rcnn, model, model.backbone.config)
-    return train_jointly(model, samples, settings or FineTuningSettings(), save=save, **options)
+    return train_jointly(model, samples, settings or FineTuningSettings(), **options)

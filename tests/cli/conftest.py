@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.cli import app
 from minircnn.datasets import ToyTown
-from minircnn.fast_rcnn import fast_rcnn_alexnet, save_fast_rcnn
-from minircnn.rcnn import RCNN, save_rcnn
+from minircnn.fast_rcnn import fast_rcnn_alexnet
+from minircnn.rcnn import RCNN
+from minircnn.weights import save
 from tests.fast_rcnn.conftest import TINY
 
 FEW = 6  # training pictures; the first ones that show all classes
@@ -42,7 +43,7 @@ def detector(tmp_path_factory):
     model.svm /= model.scores(features)[:, 1:].std(dim=0)[:, None]
     model.svm[:, -1] -= model.scores(features)[:, 1:].quantile(0.75, dim=0)
     path = tmp_path_factory.mktemp("detector") / "tiny.safetensors"
-    save_rcnn(model, path, {})
+    save(model, path, {})
     return path
 
 
@@ -54,7 +55,7 @@ def fast_detector(tmp_path_factory):
     torch.nn.init.normal_(model.roi_heads.box_predictor["cls_score"].weight, std=4)
     torch.nn.init.normal_(model.roi_heads.box_predictor["bbox_pred"].weight, std=2)
     path = tmp_path_factory.mktemp("detector") / "fast.safetensors"
-    save_fast_rcnn(model, TINY, path, {})
+    save(model, path, {})
     return path
 
 

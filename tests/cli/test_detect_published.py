@@ -11,8 +11,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 import minircnn.mask_rcnn as ours
+from minircnn import published
 from minircnn.datasets.images import read_image
-from minircnn.mask_rcnn import published
 
 BUILD = {"mask_rcnn": maskrcnn_resnet50_fpn, "faster_rcnn": fasterrcnn_resnet50_fpn}
 NAME = {"mask_rcnn": "MASK_RCNN_COCO", "faster_rcnn": "FASTER_RCNN_COCO"}

@@ -15,11 +15,11 @@ from torchvision.ops import box_iou
 from minircnn.cli.evaluate import timed_detections
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.fast_rcnn import load_fast_rcnn, save_fast_rcnn
-from minircnn.rcnn import load_rcnn, save_rcnn
+from minircnn.fast_rcnn import load_fast_rcnn
+from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
-from tests.fast_rcnn.conftest import TINY
+from minircnn.weights import save
 
 COUNT, PROPOSALS = 5, 40
 
@@ -153,10 +153,10 @@ def renamed(kind, names, path):
     model = kind.load(kind.file)
     if kind.command == "rcnn":
         model.classes = tuple(names)
-        save_rcnn(model, path, {})
+        save(model, path, {})
     else:
         model.classes = names
-        save_fast_rcnn(model, TINY, path, {})
+        save(model, path, {})
     return path
 
 

@@ -19,9 +19,10 @@ from minircnn.datasets import ToyTown
 from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.evaluation import evaluate
-from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn, save_faster_rcnn
+from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.training import FasterRCNNTrainingSettings, train_faster_rcnn
+from minircnn.weights import save
 from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
 
@@ -38,7 +39,7 @@ def faster_detector(tmp_path_factory):
     torch.nn.init.normal_(model.roi_heads.box_predictor["cls_score"].weight, std=4)
     torch.nn.init.normal_(model.roi_heads.box_predictor["bbox_pred"].weight, std=2)
     path = tmp_path_factory.mktemp("detector") / "faster.safetensors"
-    save_faster_rcnn(model, TINY, path, {})
+    save(model, path, {})
     return path
 
 

@@ -22,16 +22,10 @@ from minircnn.datasets.images import read_image
 from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.evaluation import encode_masks, evaluate
 from minircnn.faster_rcnn import RPNConfig
-from minircnn.mask_rcnn import (
-    MaskRCNN,
-    MaskRoIConfig,
-    binary_masks,
-    load_mask_rcnn,
-    mask_rcnn_alexnet,
-    save_mask_rcnn,
-)
+from minircnn.mask_rcnn import MaskRCNN, MaskRoIConfig, binary_masks, load_mask_rcnn, mask_rcnn_alexnet
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
+from minircnn.weights import save
 from tests.cli.conftest import lines_of
 from tests.fast_rcnn.conftest import TINY
 
@@ -50,7 +44,7 @@ def mask_detector(tmp_path_factory):
     torch.nn.init.normal_(model.roi_heads.box_predictor["bbox_pred"].weight, std=2)
     torch.nn.init.normal_(model.roi_heads.mask_predictor.mask_fcn_logits.weight, std=4)
     path = tmp_path_factory.mktemp("detector") / "mask.safetensors"
-    save_mask_rcnn(model, TINY, path, {})
+    save(model, path, {})
     return path
 
 

@@ -91,7 +91,7 @@ def test_anchors_stay_on_their_cells():
     for height, width in ((191, 479), (153, 384), (188, 480)):
         model.transform = replace(model.transform, min_size=None)
         features, sizes = model.features([torch.zeros(3, height, width)])
-        anchors = model.rpn_outputs(features, sizes).anchors
+        anchors = model.rpn(features, model.batch_size(sizes)).anchors
         middles = (anchors[:, :2] + anchors[:, 2:]) / 2
         rows, columns = features.shape[2:]
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -83,7 +83,7 @@ def test_every_call_is_timed_under_its_stage(key, models, samples, monkeypatch):
     else:
         places = [("features", model.transform.__class__, "batch"), ("heads", model.roi_heads, "predict")]
         places += (
-            [("proposals", model.rpn, "filter_proposals"), ("proposals", model, "rpn_outputs")] if key in OWN else []
+            [("proposals", model.rpn, "filter_proposals"), ("proposals", model.rpn, "forward")] if key in OWN else []
         )
         places += [("masks" if key == "mask_rcnn" else "selection", model, "postprocess")]
         places += [("masks", model.roi_heads, "predict_masks")] if key == "mask_rcnn" else []

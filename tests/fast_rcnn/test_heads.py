@@ -198,22 +198,6 @@ def test_crowds_are_neither_objects_nor_background():
     assert rois.labels.tolist() == [1, 1] and rois.gt_index.tolist() == [0, 0]
 
 
-def test_a_generator_for_each_picture_makes_them_independent():
-    _, proposals, targets = data()
-    heads = make_heads()
-
-    def generators():
-        return [torch.Generator().manual_seed(i) for i in range(3)]
-
-    together = heads.sample(proposals, targets, generators())
-    alone = [heads.sample([p], [t], [g])[0] for p, t, g in zip(proposals, targets, generators(), strict=True)]
-    for a, b in zip(together, alone, strict=True):
-        assert torch.equal(a.boxes, b.boxes) and torch.equal(a.labels, b.labels)
-    state = torch.random.get_rng_state()
-    heads.sample(proposals, targets, generators())
-    assert torch.equal(state, torch.random.get_rng_state())  # the global generator is left alone
-
-
 def test_deltas_lead_to_the_objects():
     _, proposals, targets = data()
     config = make_heads().config
@@ -244,12 +228,6 @@ class TestLoss:
         )
         assert torch.allclose(three["loss_box_reg"], 3 * one["loss_box_reg"])
         assert torch.equal(three["loss_classifier"], one["loss_classifier"])
-
-    def test_counts_are_the_regions(self):
-        features, proposals, targets = data()
-        sampled = make_heads().sample(proposals, targets)
-        regions = sum(len(rois.labels) for rois in sampled)
-        assert make_heads().losses(features, sampled).counts == {"loss_classifier": regions, "loss_box_reg": regions}
 
     def test_only_the_true_class_gets_a_gradient_for_its_box(self):
         deltas = torch.zeros(2, 3, 4, requires_grad=True)

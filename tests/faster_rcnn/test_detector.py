@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
-from minircnn.fast_rcnn import fast_rcnn_alexnet
+from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.transforms import padded_size
 from tests.fast_rcnn.conftest import CLASSES, TINY
@@ -35,7 +35,7 @@ def test_proposals_equal_torchvisions(model, reference, pictures, training):
     batch, _ = reference.transform(images)
     features = reference.backbone(batch.tensors)
     seen, sizes = model.features(images)
-    rpn_outputs = model.rpn_outputs(seen, sizes)
+    rpn_outputs = model.rpn(seen, model.batch_size(sizes))
     with torch.no_grad():
         objectness, deltas = reference.rpn.head([features])
         anchors = reference.rpn.anchor_generator(batch, [features])
@@ -56,7 +56,7 @@ def test_anchors_of_a_padded_batch(model, pictures):
     images, _ = pictures
     features, sizes = model.features(images)
     size = padded_size(sizes, 16)
-    rpn_outputs = model.rpn_outputs(features, sizes)
+    rpn_outputs = model.rpn(features, model.batch_size(sizes))
     h, w = features.shape[2:]
     assert rpn_outputs.counts == [h * w * 6] == [len(rpn_outputs.anchors)]
     across = rpn_outputs.anchors[6] - rpn_outputs.anchors[0]
@@ -73,24 +73,8 @@ def test_no_gradient_flows_through_the_coordinates_of_proposals(model, pictures)
     (losses["loss_objectness"] + losses["loss_rpn_box_reg"]).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.rpn.parameters())
     features, sizes = model.features(images)
-    for found in model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes):
+    for found in model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes):
         assert not found["boxes"].requires_grad and not found["scores"].requires_grad
-
-
-def test_what_is_drawn_for_a_picture_does_not_depend_on_the_others(model, pictures):
-    """With a generator for each picture; the pictures have one size, or padding would make a difference."""
-    images, targets = [image[:, :60, :60] for image in pictures[0]], pictures[1]
-
-    def generators(numbers):
-        return [torch.Generator().manual_seed(number) for number in numbers]
-
-    model.train()
-    together = model.losses(images, targets, generators(range(4)))
-    alone = [model.losses([images[i]], [targets[i]], generators([i])) for i in range(4)]
-    for name in together:
-        weighted = sum(one[name] * one.counts[name] for one in alone) / sum(one.counts[name] for one in alone)
-        assert together[name].item() == pytest.approx(weighted.item(), rel=1e-4)
-        assert together.counts[name] == sum(one.counts[name] for one in alone)
 
 
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
@@ -116,7 +100,6 @@ def test_no_proposals_are_survived(model, pictures):
     losses = model.train().losses(images, targets)
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
-    assert losses.counts["loss_classifier"] == sum(min(len(t["labels"]), 6) for t in targets)
     for found in model.eval().detect(images):
         assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
 
@@ -152,7 +135,8 @@ def test_proposals_are_those_that_detection_uses(model, pictures):
     model.eval()
     found = model.detect(images[:1])[0]
     proposals = model.propose(images[:1])[0]["boxes"]
-    again = super(type(model), model).detect(images[:1], [proposals])[0]
+    fast = FastRCNN(model.backbone, model.roi_heads, CLASSES, model.transform)
+    again = fast.eval().detect(images[:1], [proposals])[0]
     assert torch.equal(found["labels"], again["labels"])
     assert torch.allclose(found["boxes"], again["boxes"], atol=1e-3)
 
@@ -187,7 +171,7 @@ def test_anchors_stay_on_their_cells_at_every_size(side):
     model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()
     with torch.no_grad():
         features, sizes = model.features([torch.rand(3, side, 100)])
-        anchors = model.rpn_outputs(features, sizes).anchors
+        anchors = model.rpn(features, model.batch_size(sizes)).anchors
     rows, columns = features.shape[2:]
     centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
     assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]

@@ -12,7 +12,9 @@ from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
 from tests.fast_rcnn.conftest import CLASSES, TINY
 from tests.faster_rcnn.conftest import HEADS, PADDED, RPN_CONFIG, random_answers, some_pictures
 
-MASK_HEADS = MaskRoIConfig(**vars(HEADS), aligned=False, mask_pool_size=5, mask_channels=(6, 7))
+MASK_HEADS = MaskRoIConfig(
+    **vars(replace(HEADS, pooling="align", aligned=False)), mask_pool_size=5, mask_channels=(6, 7)
+)
 
 
 def make(**changes):

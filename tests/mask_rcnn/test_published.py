@@ -26,10 +26,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 import minircnn.mask_rcnn as ours
+from minircnn import published
 from minircnn.course.compare import pair as make_pair
 from minircnn.datasets import CocoDataset
-from minircnn.mask_rcnn import published
-from minircnn.mask_rcnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
+from minircnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
 from minircnn.resnet_fpn import FrozenBatchNorm2d
 from minircnn.training import FineTuningSettings, fine_tune
 from minircnn.transforms import Transform

@@ -25,7 +25,7 @@ from tests.mutation.project import ROOT, Project
 CORE = {
     "boxes": (),
     "matching": (),
-    "targets": ("losses",),
+    "targets": (),
     "transforms": (),
     "pooling": ("kernels",),
     "alexnet": (),

@@ -14,8 +14,8 @@ from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import decode_boxes, encode_boxes
 from minircnn.cache import Cache
 from minircnn.pooling import warp_regions
-from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, far_from_class, load_rcnn, save_rcnn
-from minircnn.weights import WeightsError, load_weights, save_weights
+from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, far_from_class, load_rcnn
+from minircnn.weights import WeightsError, load_weights, save, save_weights
 
 CLASSES = ["background", "red", "green", "blue"]
 
@@ -236,9 +236,9 @@ def test_nan_is_refused_where_it_enters(fitted, samples, proposals):
 
 def test_lists_of_different_lengths_are_refused(fitted, samples, proposals):
     for call in (fitted.fit_svms, fitted.fit_box_regressors):
-        with pytest.raises(ValueError, match="4 pictures but proposals for 3"):
+        with pytest.raises(ValueError, match="4 images but proposals for 3"):
             call(samples, proposals[:3])
-    with pytest.raises(ValueError, match="1 pictures but proposals for 2"):
+    with pytest.raises(ValueError, match="1 images but proposals for 2"):
         fitted.detect([samples[0][0]], proposals[:2])
 
 
@@ -279,7 +279,7 @@ def test_cached_features_are_used_and_never_stale(samples, proposals, tmp_path, 
 def test_saved_and_loaded_it_detects_the_same(fitted, samples, proposals, tmp_path):
     fitted.network.half().float()  # what a file holds
     path = tmp_path / "ein Ordner ü" / "model.safetensors"
-    save_rcnn(fitted, path, {"note": "for a test"})
+    save(fitted, path, {"note": "for a test"})
     loaded = load_rcnn(path)
     assert loaded.classes == tuple(CLASSES) and loaded.config == fitted.config
     assert json.loads(path.with_suffix(".json").read_text())["note"] == "for a test"
@@ -292,7 +292,7 @@ NO_NAMES = (None, "abcd", 4, {}, [0, 1, 2, 3], [*CLASSES[:3], None], [*CLASSES[:
 
 def test_files_of_something_else_are_refused(fitted, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_rcnn(fitted, path, {})
+    save(fitted, path, {})
     tensors, about = load_weights(path)
     for change, message in (
         ({"detector": "fast_rcnn"}, "holds fast_rcnn, not an R-CNN"),

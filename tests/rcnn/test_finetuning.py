@@ -24,7 +24,7 @@ def test_the_pool_equals_a_loop(picture, random_boxes):
                 iou = float(torchvision.ops.box_iou(box[None], other[None]))
                 if iou > best:
                     best, name = iou, int(label)
-            assert pool.picture[row] == index
+            assert pool.image[row] == index
             assert pool.boxes[row].tolist() == box.tolist()
             assert pool.labels[row] == (name if best >= 0.5 else 0)
             row += 1

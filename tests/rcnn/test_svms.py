@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from minircnn.rcnn import SVMSettings, mine_hard_negatives, train_svm
-from minircnn.rcnn.svms import EASY, HARD, margins
+from minircnn.rcnn import EASY, HARD, SVMSettings, margins, mine_hard_negatives, train_svm
 
 
 def clouds(positives, negatives, distance=1.5, size=8, seed=0):

@@ -11,15 +11,8 @@ from minircnn.alexnet import SMALL, AlexNet
 from minircnn.cache import Cache
 from minircnn.datasets import ToyTown
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
-from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
-from minircnn.mask_rcnn import (
-    PYRAMID_MASK_HEADS,
-    PYRAMID_RPN,
-    MaskRoIConfig,
-    load_mask_rcnn,
-    mask_rcnn_alexnet,
-    mask_rcnn_fpn,
-)
+from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig, load_mask_rcnn, mask_rcnn_alexnet, mask_rcnn_fpn
 from minircnn.rcnn import RCNNConfig, load_rcnn
 from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
 from minircnn.selective_search import stored_proposals
@@ -470,7 +463,7 @@ def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, 
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_on_pool5_only_the_convolutions_are_kept(searched, folder, iterations):
     """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
-    out = folder / "pool5.safetensors"
+    out = folder / f"pool5_{iterations}.safetensors"
     torch.manual_seed(0)
     before = AlexNet(SMALL, 18).backbone.conv5.weight.half().float()
     model = run_rcnn(searched, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)

@@ -18,7 +18,7 @@ from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
 from minircnn.course.compare import limit_threads
 from minircnn.course.history import Search, Trace, by_stages, keep_from, medians, search
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
-from minircnn.faster_rcnn import FasterRCNN, RPNConfig, faster_rcnn_alexnet
+from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN
 from minircnn.transforms import Size
@@ -102,7 +102,7 @@ def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None
         scores = model.scores(model.features(image, found.boxes, {layer})[layer])
     else:
         features, sizes = model.features([image])
-        own = None if found else model.rpn.filter_proposals(model.rpn_outputs(features, sizes), sizes)
+        own = None if found else model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes)
         boxes = found.boxes if found else own[0]["boxes"]
         scores = model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
     scores = scores[:, 1:]  # (P, K - 1), without background
@@ -125,7 +125,7 @@ def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], I
             boxes = filled_up(searched.boxes, scale.proposals, scale.size)
             for key, model in models.items():
                 given = boxes[: scale.crops] if key == "rcnn" else boxes
-                found = None if isinstance(model, FasterRCNN) else Search(given, searched.seconds)
+                found = None if hasattr(model, "rpn") else Search(given, searched.seconds)
                 if not number:
                     let_some_pass(model, image, found)
                 trace = by_stages(model, image, found)

@@ -12,10 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from minircnn.fast_rcnn import numbered_classes
-from minircnn.faster_rcnn import FasterRCNN
+from minircnn.faster_rcnn import FasterRCNN, faster_rcnn_fpn
 from minircnn.files import sha256
-from minircnn.mask_rcnn.detector import MaskRCNN
-from minircnn.mask_rcnn.pyramid import PYRAMID_MASK_HEADS, faster_rcnn_fpn, mask_rcnn_fpn
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRCNN, mask_rcnn_fpn
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
 from minircnn.weights import WeightsError, download, load_into, read_tensors
 

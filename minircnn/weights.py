@@ -1,0 +1,413 @@
+"""Weights of networks on disk: a safetensors file, and beside it a JSON file that says what they are.
+
+safetensors holds tensors and nothing else: reading it never runs code, as unpickling would. The JSON holds the
+configuration that a model is built from, what it was trained with, and a checksum. :func:`save` and :func:`load` are
+for all detectors; :func:`read_tensors` reads what others have saved, :func:`download` fetches what they have published.
+"""
+
+import argparse
+import hashlib
+import importlib
+import json
+import os
+import pickle
+import re
+import types
+import typing
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, is_dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from minircnn.files import first_line, printable, sha256, write_atomically
+from minircnn.shipped import DETECTORS
+
+Config = TypeVar("Config")
+_INSIDE = ("model", "state_dict", "model_state_dict")  # what training scripts call the weights among other things
+# What files of earlier versions call some fields of configurations; their backbones are called trunk.
+_OLDER_NAMES = {
+    **dict.fromkeys(("anchors_per_image", "rois_per_image"), "batch_size_per_image"),
+    "before_nms": "pre_nms_top_n",
+    "after_nms": "post_nms_top_n",
+    "anchor_ratios": "aspect_ratios",
+    "anchor_shift": "anchor_offset",
+}
+_MOST_PARTS = 1_000_000  # of a file of torch.save; a list may stand in itself, or ten times in each of thirty others
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used as they are; the message names the file, and a remedy, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))  # names of tensors and classes come from files
+
+
+# ---------------------------------------------------------------------------------------------------------- detectors
+
+
+def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a detector for :func:`load`: its weights in half precision, and the JSON file beside them.
+
+    Args:
+        model: an R-CNN, Fast R-CNN, Faster R-CNN or Mask R-CNN; its ``configs`` say how to build it again.
+        path: the ``.safetensors`` file.
+        about: noted in the JSON file, too.
+    """
+    kind = next(name for name, (cls, _) in DETECTORS.items() if cls == type(model).__name__)
+    configs = {name: asdict(config) if is_dataclass(config) else config for name, config in model.configs.items()}
+    save_weights(path, halve(model), {"detector": kind, "classes": list(model.classes), **configs, **(about or {})})
+
+
+def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a detector of any kind
+    """Read a detector that :func:`save` wrote.
+
+    Args:
+        path: the ``.safetensors`` file.
+        kind: which of :data:`minircnn.shipped.DETECTORS` it must be; None: any.
+
+    Returns:
+        The detector, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: a file is damaged, or describes something else.
+    """
+    tensors, about = load_weights(path)
+    found = str(about.get("detector", about.get("what", "something else")))  # a JSON may hold anything
+    _, wanted = DETECTORS[kind] if kind else ("", "a detector")
+    if found not in DETECTORS or kind not in (None, found):
+        raise WeightsError(f"{path}: holds {found:.80}, not {wanted}")
+    name, title = DETECTORS[found]
+    detector = getattr(importlib.import_module(f"minircnn.{found}"), name)
+
+    def build() -> torch.nn.Module:
+        names = about["classes"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"classes must be a list of names, but is {names!r:.80}")
+        return detector.build(names, about)
+
+    return built_as_described(path, tensors, title, build)
+
+
+def built_as_described(
+    path: str | Path, tensors: Mapping[str, Tensor], title: str, build: Callable[[], torch.nn.Module]
+) -> torch.nn.Module:
+    """A model with these weights, in evaluation mode.
+
+    Args:
+        path: the file, for messages.
+        tensors: its content.
+        title: what people call such a model.
+        build: makes it, with any weights, as the JSON beside the file says.
+
+    Raises:
+        WeightsError: the JSON describes none, or one for other weights.
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings():  # tensors that have shapes and take no memory
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            shapes = build().state_dict()
+        check_fit(shapes, tensors, path)  # a JSON may describe a network that no memory holds
+        model = build()
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path}: its JSON does not describe {title} ({error!r:.200})") from error
+    load_into(model, tensors, path)
+    return model.eval()
+
+
+def config_of(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A configuration, a dataclass, from what JSON holds of it: its lists become the tuples that they were.
+
+    Raises:
+        KeyError: there is no such field.
+        TypeError: a field has another type than the dataclass states; or a number is not finite.
+
+    >>> from minircnn.transforms import Transform
+    >>> config_of(Transform, {"mean": [0.5, 0.5, 0.5], "divisor": 32}).mean
+    (0.5, 0.5, 0.5)
+    """
+    hints, found = typing.get_type_hints(kind), {}
+    for name, value in dict(values).items():
+        found[name] = _as_tuple(value)
+        if not _fits(found[name], hints[name]):
+            raise TypeError(f"{name} is {value!r:.60}")
+    return kind(**found)
+
+
+def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Whether a value has a type: a number, a text, a truth value, None, a tuple of such, or one of several."""
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    if hint is int:  # sizes and counts
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**20
+    return isinstance(value, hint)
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write ``path`` and the JSON beside it.
+
+    Args:
+        path: where to; ends in ``.safetensors``.
+        tensors: by name, stored in the precision that they have. :func:`halve` makes the file half as large.
+        about: what can be written as JSON; ``"sha256"`` is added.
+
+    Raises:
+        ValueError: another ending.
+        WeightsError: a number is nan or infinite, perhaps since it was halved. What was there before stays.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
+    _check_finite(tensors, f"{path}: not written", "; what was there stays; try a lower learning rate")
+    content = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    record = json.dumps({**about, "sha256": hashlib.sha256(content).hexdigest()}, indent=1) + "\n"
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".json"), record.encode())
+
+
+def halve(module: torch.nn.Module) -> dict[str, Tensor]:
+    """A state dict with parameters in 16 bits, which moves a weight by less than a thousandth of itself.
+
+    Buffers stay as they are: a variance of batch normalization may be so small that 16 bits would make it 0.
+    """
+    learned = {name for name, _ in module.named_parameters()}
+    return {name: value.half() if name in learned else value for name, value in module.state_dict().items()}
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_weights` wrote.
+
+    Returns:
+        The tensors, floats in single precision, and the content of the JSON file.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        WeightsError: one of them is damaged, or they do not belong together.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: only .safetensors files of this project's own trainings are read here")
+    record_path = path.with_suffix(".json")
+    if not record_path.is_file():
+        raise FileNotFoundError(f"{record_path}: not found; it belongs to {path.name} and says how to use it")
+    try:
+        text = record_path.read_text(encoding="utf-8")
+        for older, name in _OLDER_NAMES.items():
+            text = text.replace(f'"{older}"', f'"{name}"')
+        about = json.loads(text)
+        expected = about["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{record_path}: damaged ({error!r}); train or fetch the weights again") from error
+    if sha256(path) != expected:
+        raise WeightsError(f"{path}: not the file that {record_path.name} describes; train or fetch both again")
+    return {re.sub(r"(^|\.)trunk\.", r"\1backbone.", name): value for name, value in tensors.items()}, about
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, floats in single precision. No code in the file is ever run.
+
+    Args:
+        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt``: a PyTorch state dict, also as the "model",
+            "state_dict" or "model_state_dict" of what a training script saved. Where all names begin with ``module.``,
+            as those of a DataParallel model do, this is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
+    """
+    path = Path(path)
+    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": read_torch, ".pt": read_torch}
+    if path.suffix not in readers:
+        raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of weights; check the path")
+    try:
+        tensors = readers[path.suffix](path)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; save a state "
+            "dict: torch.save(model.state_dict(), file)"
+        ) from error
+    except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
+        raise WeightsError(f"{path}: damaged, or no weights ({first_line(error)}); fetch it again") from error
+    if isinstance(tensors, Mapping):
+        tensors = next((tensors[key] for key in _INSIDE if isinstance(tensors.get(key), Mapping)), tensors)
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
+        raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    return {
+        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for name, value in tensors.items()
+    }
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    return safetensors.torch.load(path.read_bytes())
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    _check_zip(path)
+    # Opened here: NumPy leaves a file open that it cannot read.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
+    """What ``torch.save`` wrote: tensors, numbers, texts and containers of them. No code in the file is ever run.
+
+    Raises:
+        UnpicklingError: it holds something else.
+        ValueError: a tensor is not dense numbers that lie in the file, such as a sparse or an expanded one.
+        Exception: whatever else a damaged file makes torch raise.
+    """
+    _check_zip(path)
+    # torchvision's training scripts save their options, which hold no code, beside the model. (From PyTorch 2.5 on.)
+    allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
+    with allow([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    size = 0
+    for count, part in enumerate(_parts_of(content)):
+        if count > _MOST_PARTS:
+            raise ValueError(f"it claims more than {_MOST_PARTS:,} values and containers")
+        if isinstance(part, Tensor):
+            dense = part.layout is torch.strided and not (part.is_quantized or part.is_nested)
+            if not dense or part.device.type != "cpu":
+                raise ValueError("a tensor in it is sparse, quantized, nested or without numbers")
+            size += part.numel() * part.element_size()
+    _check_size(path, size)
+    return content
+
+
+def _parts_of(content: Any) -> Iterator[Any]:  # noqa: ANN401 - whatever was saved
+    """All that is in nested containers; what stands in two places comes twice."""
+    yield content
+    if isinstance(content, Mapping | list | tuple):
+        for part in content.values() if isinstance(content, Mapping) else content:
+            yield from _parts_of(part)
+
+
+def _check_zip(path: Path) -> None:
+    """Compare the checksums inside a zip file, which ``torch.save`` writes and ``torch.load`` does not look at."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_size(path, sum(part.file_size for part in archive.infolist()))
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} in it has another checksum")
+
+
+def _check_size(path: Path, size: int) -> None:
+    """Refuse a file that claims many more bytes than it has: memory goes to weights, not to what a file promises."""
+    if size > 4 * path.stat().st_size + 2**26:
+        raise ValueError(f"it claims {size:,} bytes of numbers, but the file has {path.stat().st_size:,}")
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
+    """Give a module its weights by name, all of them or none.
+
+    Args:
+        module: changed in place.
+        tensors: by the module's own names.
+        source: where they come from, for messages.
+        only: load and demand only the names that begin so, such as ``"backbone."``; others keep what they have.
+
+    Raises:
+        WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another
+            network. Or a number is nan or infinite.
+    """
+    given = {name: value for name, value in tensors.items() if name.startswith(only)}
+    check_fit({n: v for n, v in module.state_dict().items() if n.startswith(only)}, given, source)
+    _check_finite(given, source, "; train or fetch the weights again")
+    module.load_state_dict(given, strict=False)
+
+
+def _check_finite(tensors: Mapping[str, Tensor], source: str | Path, remedy: str) -> None:
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise WeightsError(f"{source}: {name} holds nan or infinity{remedy}")
+
+
+def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuse weights for another network than one with such tensors."""
+    problems = [f"{name} is missing" for name in wanted.keys() - given.keys()]
+    problems += [f"{name} is not in the network" for name in given.keys() - wanted.keys()]
+    for name in wanted.keys() & given.keys():
+        ours, theirs = wanted[name], given[name]
+        if ours.shape != theirs.shape:
+            problems.append(f"{name} has shape {tuple(theirs.shape)}, the network needs {tuple(ours.shape)}")
+        if ours.is_floating_point() != theirs.is_floating_point():
+            problems.append(f"{name} holds {theirs.dtype}, the network needs {ours.dtype}")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
+
+
+# ---------------------------------------------------------------------------------------------------------- downloads
+
+
+def cache_folder() -> Path:
+    """Where downloads and what takes long to compute are kept: ``MINIRCNN_CACHE``, or a folder of the user's.
+
+    Everything in it can be deleted at any time, and is then fetched or computed again.
+
+    Raises:
+        FileNotFoundError: this user has no home directory, and ``MINIRCNN_CACHE`` names no other place.
+    """
+    chosen = os.environ.get("MINIRCNN_CACHE")
+    try:
+        return Path(chosen) if chosen else Path.home() / ".cache" / "minircnn"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"no home directory ({error}); name a folder in MINIRCNN_CACHE") from error
+
+
+def download(url: str, sha256_prefix: str, size: str) -> Path:
+    """Fetch a file of weights once, with a progress bar, and keep it in :func:`cache_folder`.
+
+    Args:
+        url: where it is published.
+        sha256_prefix: how the file's checksum begins. What does not match is not kept.
+        size: how large it is, for the message.
+
+    Raises:
+        WeightsError: it could not be fetched (no network?), or is not what was published. Nothing is left behind.
+    """
+    target = cache_folder() / "downloads" / url.rsplit("/", 1)[-1]
+    if target.is_file() and sha256(target).startswith(sha256_prefix):
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256_prefix)
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"could not fetch {url} ({first_line(error)}). Without a network: fetch this file ({size}) on another "
+            f"machine and put it at {target}, or give its path"
+        ) from error
+    return target
