@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minircnn.datasets.toytown import CLASSES, SUBTYPES
-from workshop.toytown import paint_scene, paint_single
+from workshop.toytown import paint_single
 from workshop.toytown.background import paint_backdrop
 from workshop.toytown.layout import Thing, arrange, sketch_object, visible_masks, without_hidden
 from workshop.toytown.paint import Paint
@@ -37,9 +37,6 @@ def area_of(outline):
     return 0.5 * abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))
 
 
-# --- outlines --------------------------------------------------------------------------------------------------------
-
-
 def test_outlines_have_the_area_of_geometry():
     assert area_of(ellipse(3, -2, 5, 2, turn=0.7)) == pytest.approx(np.pi * 10, rel=0.01)
     assert area_of(box(0, 0, 3, 2)) == pytest.approx(6)
@@ -64,9 +61,6 @@ def test_limb_is_as_wide_as_asked():
     assert sprite.alpha.sum() == pytest.approx((20 + np.pi) * 25, rel=0.03)
 
 
-# --- rendering -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("outline", "share"),
     [(box(0, 0, 2, 1), 0.5), (ellipse(7, 7, 1, 0.5), np.pi / 8), (polygon((0, 0), (1, 0), (0, 1)), 0.5)],
@@ -77,14 +71,6 @@ def test_render_keeps_size_and_area(outline, share, longest):
     assert sprite.alpha.sum() == pytest.approx(share * longest**2, rel=0.05)
     columns = np.flatnonzero(sprite.alpha.max(axis=0) >= 0.5)
     assert columns[-1] - columns[0] + 1 == pytest.approx(longest, abs=2)
-
-
-def test_color_is_multiplied_by_alpha():
-    sprite = render(sketch_of(box(0, 0, 1, 1), fill=(200.0, 100.0, 50.0)), 30, Light(0, 0))
-    middle = sprite.color[10:20, 10:20]
-    np.testing.assert_allclose(middle.mean(axis=(0, 1)), (200, 100, 50), atol=3)
-    edge = (sprite.alpha > 0.02) & (sprite.alpha < 0.98)
-    np.testing.assert_allclose(sprite.color[edge][:, 0], 200 * sprite.alpha[edge], atol=16)
 
 
 def test_mirror_and_tilt_turn_the_object_but_not_the_light():
@@ -113,17 +99,6 @@ def test_clip_and_opacity():
     np.testing.assert_allclose(sprite.color[22, 12], (128, 0, 0), atol=3)
 
 
-def test_striped_square_is_half_of_each_color():
-    fill = Paint((0.0, 0.0, 0.0), (255.0, 255.0, 255.0), "stripes", pitch=0.25)
-    sprite = render(sketch_of(box(0, 0, 1, 1), fill=fill), 64, Light(0, 0))
-    row = sprite.color[30, 3:-3, 0]
-    assert row.mean() == pytest.approx(127.5, abs=12)
-    assert np.abs(np.diff((row > 127).astype(int))).sum() == 7  # eight bands
-
-
-# --- objects ---------------------------------------------------------------------------------------------------------
-
-
 def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
     seen = set()
     for seed in range(130):
@@ -140,18 +115,12 @@ def test_every_subtype_of_every_class_can_be_drawn_at_every_size():
     assert seen == set(range(len(SUBTYPES)))
 
 
-# --- backgrounds -----------------------------------------------------------------------------------------------------
-
-
 def test_photographs_are_free_of_our_classes_and_apart():
     assert not set(TRAIN_PHOTOGRAPHS) & set(HELD_OUT_PHOTOGRAPHS)
     assert set(TRAIN_PHOTOGRAPHS) | set(HELD_OUT_PHOTOGRAPHS) == set(PHOTOGRAPHS)
     files = {p.file for p in PHOTOGRAPHS.values()}
     assert not files & {"astronaut.png", "camera.png", "chelsea.png", "lfw_subset.npy"}
     assert all(p.license in ("CC0", "public domain", "no known copyright restrictions") for p in PHOTOGRAPHS.values())
-
-
-# --- layout ----------------------------------------------------------------------------------------------------------
 
 
 def square(side, x, y, depth, label):
@@ -208,34 +177,8 @@ def test_ground_shadows_fall_away_from_the_light():
         assert image.min() > 0 and image.max() == 200
 
 
-# --- images --------------------------------------------------------------------------------------------------------
-
-
-def test_a_seed_gives_one_image_whatever_the_global_generator_does():
-    np.random.seed(1)  # noqa: NPY002 - the global state is the point
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
-    one, single = paint_scene(5), paint_single(5)
-    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
-    np.random.seed(2)  # noqa: NPY002
-    other = paint_scene(5)
-    np.testing.assert_array_equal(one.image, other.image)
-    np.testing.assert_array_equal(one.masks, other.masks)
-    np.testing.assert_array_equal(single[0], paint_single(5)[0])
-    assert not np.array_equal(one.image, paint_scene(6).image)
-
-
-@pytest.mark.parametrize("size", [32, 200])
-def test_scenes_of_other_sizes(size):
-    scene = paint_scene(3, size)
-    count = len(scene.labels)
-    assert scene.image.shape == (size, size, 3) and scene.image.dtype == np.uint8
-    assert scene.masks.shape == (count, size, size) and scene.masks.dtype == bool
-    assert scene.labels.dtype == scene.full_areas.dtype == np.int64
-    assert ((scene.labels >= 1) & (scene.labels <= 6)).all()
-
-
 def test_masks_are_where_the_objects_are():
-    """Painted with and without its things, a image differs on their masks and, shadows aside, only there."""
+    """Painted with and without its things, an image differs on their masks and, shadows aside, only there."""
     generator = rng(11)
     light = Light.random(generator)
     backdrop = paint_backdrop(generator, 128, light, TRAIN_PHOTOGRAPHS)
