@@ -19,21 +19,13 @@ _LANDSCAPE_SHARE = 0.45
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A background.
+    """A background."""
 
-    Attributes:
-        image: (size, size, 3) float32 in 0..255.
-        name: "photograph/…" or "landscape/…".
-        horizon: where the ground begins, in pixels from the top; None where there is no ground.
-        tint: what the light of the place does to white, (3,) in 0..1; objects are multiplied by it.
-        haze: color of the air between the eye and distant objects, or None.
-    """
-
-    image: np.ndarray
-    name: str
-    horizon: float | None
-    tint: np.ndarray
-    haze: np.ndarray | None
+    image: np.ndarray  # (size, size, 3) float32 in 0..255
+    name: str  # "photograph/…" or "landscape/…"
+    horizon: float | None  # where the ground begins, in pixels from the top; None where there is no ground
+    tint: np.ndarray  # what the light of the place does to white, (3,) in 0..1; objects are multiplied by it
+    haze: np.ndarray | None  # color of the air between the eye and distant objects, or None
 
 
 def paint_backdrop(rng: np.random.Generator, size: int, light: Light, photographs: Sequence[str]) -> Backdrop:
@@ -57,24 +49,15 @@ def paint_backdrop(rng: np.random.Generator, size: int, light: Light, photograph
 
 @dataclass(frozen=True)
 class Mood:
-    """The colors of a time of day or a place.
+    """The colors of a time of day or a place."""
 
-    Attributes:
-        top, bottom: the sky, from above to the horizon.
-        hills: the furthest range; nearer ones turn towards `ground`.
-        ground: what the objects stand on.
-        tint: what white looks like in this light, 0..1 for each channel.
-        disc: color of the sun or the moon.
-        stars: whether they are out.
-    """
-
-    top: Color
+    top: Color  # the sky, from above to the horizon
     bottom: Color
-    hills: Color
-    ground: Color
-    tint: Color
-    disc: Color
-    stars: bool = False
+    hills: Color  # the furthest range; nearer ones turn towards `ground`
+    ground: Color  # what the objects stand on
+    tint: Color  # what white looks like in this light, 0..1 for each channel
+    disc: Color  # color of the sun or the moon
+    stars: bool = False  # whether they are out
 
 
 MOODS = {

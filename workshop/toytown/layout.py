@@ -26,24 +26,15 @@ _COUNT_ODDS = (0.1, 0.16, 0.22, 0.22, 0.17, 0.13)  # of 1 … 6 objects
 
 @dataclass(frozen=True)
 class Thing:
-    """A sprite in its place.
+    """A sprite in its place."""
 
-    Attributes:
-        sprite: what it looks like.
-        x, y: column and row of the sprite's upper left corner; may lie outside the image.
-        depth: 0 is far, 1 is near; near things cover far ones.
-        label: 1..6, or 0 for a thing of no class.
-        subtype: index into `SUBTYPES`; -1 for a thing of no class.
-        grounded: stands on the ground, else it floats.
-    """
-
-    sprite: Sprite
-    x: int
+    sprite: Sprite  # what it looks like
+    x: int  # column and row of the sprite's upper left corner; may lie outside the image
     y: int
-    depth: float
-    label: int
-    subtype: int
-    grounded: bool
+    depth: float  # 0 is far, 1 is near; near things cover far ones
+    label: int  # 1..6, or 0 for a thing of no class
+    subtype: int  # index into `SUBTYPES`; -1 for a thing of no class
+    grounded: bool  # stands on the ground, else it floats
 
     @property
     def full_area(self) -> int:

@@ -58,23 +58,14 @@ def mixed(one: Color, other: Color, share: float) -> Color:
 
 @dataclass(frozen=True)
 class Paint:
-    """A fill.
+    """A fill."""
 
-    Attributes:
-        color: the color, or the pattern's ground.
-        accent: the pattern's second color.
-        pattern: a key of `PATTERNS`, or None for a plain fill.
-        pitch: distance between repeats, in sketch units.
-        angle: turn of the pattern in radians.
-        opacity: 1 covers what lies below, 0 is invisible.
-    """
-
-    color: Color
-    accent: Color | None = None
-    pattern: str | None = None
-    pitch: float = 0.1
-    angle: float = 0.0
-    opacity: float = 1.0
+    color: Color  # the color, or the pattern's ground
+    accent: Color | None = None  # the pattern's second color
+    pattern: str | None = None  # a key of `PATTERNS`, or None for a plain fill
+    pitch: float = 0.1  # distance between repeats, in sketch units
+    angle: float = 0.0  # turn of the pattern in radians
+    opacity: float = 1.0  # 1 covers what lies below, 0 is invisible
 
     def weight(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """The share of `accent` in 0..1 at the points `u`, `v`, both (h, w); only for paints with a pattern."""

@@ -16,15 +16,10 @@ _MARGIN = 2  # transparent pixels around the object, so that the filter has some
 
 @dataclass(frozen=True)
 class Light:
-    """Where the light comes from: the same for every object of an image.
+    """Where the light comes from: the same for every object of an image."""
 
-    Attributes:
-        x: -1 (from the left) to 1 (from the right).
-        y: -1 (from above) to 1.
-    """
-
-    x: float
-    y: float
+    x: float  # -1 (from the left) to 1 (from the right)
+    y: float  # -1 (from above) to 1
 
     @staticmethod
     def random(rng: np.random.Generator) -> "Light":
@@ -36,15 +31,10 @@ class Light:
 
 @dataclass(frozen=True)
 class Sprite:
-    """A painted object.
+    """A painted object."""
 
-    Attributes:
-        color: (h, w, 3) float32 in 0..255, already multiplied by alpha.
-        alpha: (h, w) float32 in 0..1.
-    """
-
-    color: np.ndarray
-    alpha: np.ndarray
+    color: np.ndarray  # (h, w, 3) float32 in 0..255, already multiplied by alpha
+    alpha: np.ndarray  # (h, w) float32 in 0..1
 
     @property
     def size(self) -> tuple[int, int]:

@@ -17,23 +17,14 @@ SIZE = 128
 
 @dataclass(frozen=True)
 class Scene:
-    """A image and what is in it; G objects, far ones first.
+    """An image and what is in it; G objects, far ones first."""
 
-    Attributes:
-        image: (S, S, 3) uint8.
-        labels: (G,) int64, 1..6.
-        subtypes: (G,) int64, indices into `SUBTYPES`.
-        masks: (G, S, S) bool: the visible pixels. They do not overlap.
-        full_areas: (G,) int64: pixels of each whole object, hidden ones and those outside the image included.
-        background: name of the background, such as "photograph/coffee" or "landscape/sunset".
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
-    subtypes: np.ndarray
-    masks: np.ndarray
-    full_areas: np.ndarray
-    background: str
+    image: np.ndarray  # (S, S, 3) uint8
+    labels: np.ndarray  # (G,) int64, 1..6
+    subtypes: np.ndarray  # (G,) int64, indices into `SUBTYPES`
+    masks: np.ndarray  # (G, S, S) bool: the visible pixels. They do not overlap
+    full_areas: np.ndarray  # (G,) int64: pixels of each whole object, hidden ones and those outside the image included
+    background: str  # name of the background, such as "photograph/coffee" or "landscape/sunset"
 
 
 def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_PHOTOGRAPHS) -> Scene:
