@@ -1,10 +1,7 @@
 """Checkpoints: one that is being written when the program ends, and those that are not of this run."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,49 +16,23 @@ from minircnn.training.checkpoints import describe_data
 from minircnn.weights import WeightsError
 from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
 
-ROOT = Path(__file__).resolve().parents[2]
 
-# --------------------------------------------------------------------------------------------------- while it is saved
+def test_an_interrupted_save_leaves_the_last_good_checkpoint(tmp_path, unbroken, monkeypatch):
+    checkpoint, whole, saved = tmp_path / "run.checkpoint", Path.write_bytes, []
 
-
-def killed_in_its_third_save(checkpoint):
-    """The work of a process that trains, and ends by SIGKILL when half of its third checkpoint is on the disk."""
-    whole, saved = Path.write_bytes, []
-
-    def third_kills(path, content):
+    def third_breaks(path, content):
         saved.append(path)
-        if len(saved) < 3:
-            return whole(path, content)
-        with path.open("wb") as file:
-            file.write(content[: len(content) // 2])
-            file.flush()
-            os.fsync(file.fileno())
-            os.kill(os.getpid(), 9)  # the name SIGKILL is unknown on Windows
+        if len(saved) == 3:
+            whole(path, content[: len(content) // 2])
+            raise KeyboardInterrupt
+        return whole(path, content)
 
-    Path.write_bytes = third_kills
     model = network()
-    fit(model, noisy(model), SETTINGS, checkpoint=checkpoint, checkpoint_every=5, quiet=True)
-
-
-def test_a_process_killed_in_the_middle_of_a_save_can_be_resumed(tmp_path, unbroken):
-    """Nothing of Python runs after SIGKILL: no finally, no exit handler."""
-    checkpoint, script = tmp_path / "run.checkpoint", tmp_path / "script.py"
-    script.write_text(
-        "import pathlib, runpy, sys\n"
-        "runpy.run_path(sys.argv[1])['killed_in_its_third_save'](pathlib.Path(sys.argv[2]))\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, script, __file__, checkpoint],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=120,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == (-9 if os.name == "posix" else 9), ended.stderr
-    (half,) = set(tmp_path.iterdir()) - {checkpoint, script}
-    assert 0 < half.stat().st_size < checkpoint.stat().st_size, "it was killed where it should be"
-    assert torch.load(checkpoint, weights_only=True)["iteration"] == 10
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", third_breaks)
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, noisy(model), SETTINGS, checkpoint=checkpoint, checkpoint_every=5, quiet=True)
+    assert list(tmp_path.iterdir()) == [checkpoint]
     again = network()
     found = fit(again, noisy(again), SETTINGS, checkpoint=checkpoint, resume=True, quiet=True)
     assert found == unbroken[0][10:]
@@ -103,26 +74,14 @@ def test_however_long_the_settings_of_another_run_are_the_line_is_short(checkpoi
     assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.99])
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
 def test_a_checkpoint_that_is_cut_short_is_named(checkpoint, keep):
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
     refused(checkpoint, r"run\.checkpoint: damaged, or of another model \(.*\); start without resume$")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        [1, 2],
-        None,
-        torch.zeros(3),
-        network().state_dict(),
-        {"settings": None},
-        {"iteration": 3, "settings": [1]},
-        {"iteration": 3, "settings": {}},
-    ],
-    ids=lambda value: f"{value!r:.30}",
-)
+@pytest.mark.parametrize("content", [None, network().state_dict(), {"settings": None}, {"settings": {}}], ids=repr)
 def test_a_file_of_something_else_is_named(checkpoint, content):
     torch.save(content, checkpoint)
     refused(
@@ -136,12 +95,6 @@ def changed(checkpoint, change):
     torch.save(state, checkpoint)
 
 
-@pytest.mark.parametrize("part", ["iteration", "model", "optimizer", "scaler", "totals", "fingerprint"])
-def test_a_missing_part_is_named(checkpoint, part):
-    changed(checkpoint, lambda state: state.pop(part))
-    refused(checkpoint, r"run\.checkpoint: damaged, or of another model \(ValueError\('not as it was written")
-
-
 def other_moments(state):
     """AdamW's of another shape, which PyTorch would take."""
     state["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1, 4)
@@ -150,7 +103,8 @@ def other_moments(state):
 @pytest.mark.parametrize(
     "change",
     [
-        *(lambda state, value=value: state.update(iteration=value) for value in (-3, 10**9, 9, "10", 10.0, None)),
+        *(lambda state, value=value: state.update(iteration=value) for value in (-3, 10**9, 9, "10")),
+        *(lambda state, part=part: state.pop(part) for part in ("iteration", "model", "scaler", "fingerprint")),
         other_moments,
         lambda state: state["optimizer"]["state"][0].update(step=torch.tensor(3.0)),
         lambda state: state["model"]["0.weight"].mul_(2),
@@ -169,28 +123,18 @@ def test_a_copy_of_the_same_content_is_taken(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    ("changes", "about", "message"),
     [
-        ({"learning_rate": 0.5}, r"learning_rate 0\.02 → 0\.5"),
-        ({"schedule": "step"}, "schedule cosine → step"),
-        ({"seed": 3, "clip": 1.0}, r"clip 5\.0 → 1\.0, seed 2 → 3"),
+        ({"learning_rate": 0.5}, {"images": 7}, r"learning_rate 0\.02 → 0\.5"),
+        ({"seed": 3, "clip": 1.0}, {"images": 7}, r"clip 5\.0 → 1\.0, seed 2 → 3"),
+        ({}, {"images": 8}, "images 7 → 8"),
+        ({}, {"images": 7, "stride": 8}, "stride None → 8"),
+        ({}, None, "images 7 → None"),
     ],
 )
-def test_other_settings_are_named(checkpoint, changes, message):
+def test_another_run_is_named(checkpoint, changes, about, message):
     message = rf"run\.checkpoint: begun with other settings \({message}\); give the same, or start without resume"
-    refused(checkpoint, message, settings=replace(SETTINGS, **changes))
-
-
-@pytest.mark.parametrize(
-    "about, message",
-    [
-        ({"images": 8}, "images 7 → 8"),
-        ({"images": 7, "stride": 8}, "stride None → 8"),
-        (None, "images 7 → None"),
-    ],
-)
-def test_another_run_is_named(checkpoint, about, message):
-    refused(checkpoint, rf"begun with other settings \({message}\)", about=about)
+    refused(checkpoint, message, settings=replace(SETTINGS, **changes), about=about)
     assert len(resume(checkpoint)) == 14, "the right one goes on"
 
 
@@ -230,13 +174,11 @@ def content():
     "change, names",
     [
         (lambda all_: all_["annotations"][1].update(bbox=[1, 2, 10, 11]), {"annotations"}),
-        (lambda all_: all_["annotations"][1].update(category_id=2), {"annotations"}),
         (
             lambda all_: all_["annotations"][1].update(iscrowd=1, segmentation={"size": [30, 40], "counts": [1200]}),
             {"annotations"},
         ),
         (lambda all_: all_["annotations"][1]["segmentation"][0].extend([5, 13]), {"annotations"}),
-        (lambda all_: all_["annotations"].pop(1), {"annotations"}),
         (lambda all_: all_["annotations"][1].update(image_id=1), {"annotations"}),
         (lambda all_: all_["images"][1].update(file_name="other.jpg"), {"annotations"}),
         (lambda all_: all_["categories"][1].update(name="mug"), {"classes"}),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from minircnn.training import LoopSettings, fit, loop
-from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy, problem
+from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
 
 # ------------------------------------------------------------------------------------------------------------ schedule
 
@@ -27,28 +27,16 @@ def test_schedule_by_hand():
 
 
 def test_fast_rcnns_steps():
-    """Section 2.3: 30k iterations at 0.001, then 10k at 0.0001."""
-    settings = LoopSettings(40_000, 1e-3, warmup=0, schedule="step")
+    """Section 2.3: 30k iterations at 0.001, then 10k at 0.0001; here after a warm-up."""
+    settings = LoopSettings(40_000, 1e-3, warmup=0.25, schedule="step")
     rates = np.array([settings.learning_rate * settings.rate(i) for i in range(40_000)])
-    np.testing.assert_allclose(rates[:30_000], 0.001)
+    np.testing.assert_allclose(rates[:10_000], 0.001 * np.arange(1, 10_001) / 10_001)
+    np.testing.assert_allclose(rates[10_000:30_000], 0.001)
     np.testing.assert_allclose(rates[30_000:], 0.0001)
 
 
-def test_steps_equal_those_of_torch_after_the_same_warmup():
-    settings = LoopSettings(40, 0.3, warmup=0.25, schedule="step")
-    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.3)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[30], gamma=0.1)
-    wanted = []
-    for _ in range(40):
-        wanted.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    wanted[:10] = [0.3 * (i + 1) / 11 for i in range(10)]
-    assert [0.3 * settings.rate(i) for i in range(40)] == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize("iterations", [1, 2, 7, 100, 1001])
-@pytest.mark.parametrize("warmup", [0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("iterations", [1, 2, 7, 101])
+@pytest.mark.parametrize("warmup", [0, 0.1, 0.99])
 def test_schedule_rises_and_then_falls_within_0_and_1(iterations, warmup):
     rates = np.array([LoopSettings(iterations, 1.0, warmup).rate(i) for i in range(iterations)])
     assert (rates > 0).all() and (rates <= 1).all()
@@ -57,60 +45,33 @@ def test_schedule_rises_and_then_falls_within_0_and_1(iterations, warmup):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"iterations": 0},
-        {"iterations": -3},
-        {"warmup": 1.0},
-        {"warmup": -0.1},
-        {"learning_rate": 0},
-        {"learning_rate": -1.0},
-        {"learning_rate": math.nan},
+        *(
+            (changes, r"iterations must be at least 1, warmup in \[0, 1\), learning_rate positive")
+            for changes in (
+                *({"iterations": 0}, {"warmup": 1.0}, {"warmup": -0.1}),
+                *({"learning_rate": 0}, {"learning_rate": -1.0}, {"learning_rate": math.nan}),
+            )
+        ),
+        ({"schedule": "linear"}, 'schedule must be "cosine" or "step", not'),
+        ({"mixed_precision": True}, "mixed_precision needs an NVIDIA GPU, but the model is on cpu; move it"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(changes):
-    with pytest.raises(ValueError, match=r"iterations must be at least 1, warmup in \[0, 1\), learning_rate positive"):
-        replace(LoopSettings(10, 1e-3), **changes)
+def test_settings_out_of_range_are_refused(changes, message):
+    model = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=message):
+        fit(model, lambda _: {"a": model.weight.sum()}, replace(LoopSettings(3, 1e-3), **changes))
 
 
-@pytest.mark.parametrize("schedule", ["linear", "", None])
-def test_another_schedule_is_refused(schedule):
-    with pytest.raises(ValueError, match='schedule must be "cosine" or "step", not'):
-        LoopSettings(10, 1e-3, schedule=schedule)
-
-
-@pytest.mark.parametrize("options", [{"checkpoint_every": 0}, {"evaluate_every": 0}, {"evaluate_every": -5}])
+@pytest.mark.parametrize("options", [{"checkpoint_every": 0}, {"evaluate_every": -5}])
 def test_every_no_iterations_is_refused(options):
     model, (name, value) = nn.Linear(1, 1), *options.items()
     with pytest.raises(ValueError, match=f"must be at least 1: .*{name} {value}"):
         fit(model, lambda _: {"a": model.weight.sum()}, LoopSettings(3, 1e-3), **options)
 
 
-def test_mixed_precision_on_the_cpu_is_refused():
-    model, settings = nn.Linear(1, 1), LoopSettings(3, 1e-3, mixed_precision=True)
-    with pytest.raises(ValueError, match="mixed_precision needs an NVIDIA GPU, but the model is on cpu; move it"):
-        fit(model, lambda _: {"a": model.weight.sum()}, settings)
-
-
 # ------------------------------------------------------------------------------------------------------------ learning
-
-
-def test_reaches_the_solution_of_the_normal_equations():
-    x, y = problem()
-    model = nn.Linear(4, 1)
-    found = fit(
-        model,
-        lambda _: {"squares": (model(x)[:, 0] - y).square().mean()},
-        LoopSettings(300, 0.1, weight_decay=0),
-        quiet=True,
-    )
-    design = np.hstack([x.numpy(), np.ones((200, 1))])
-    wanted = np.linalg.solve(design.T @ design, design.T @ y.numpy())
-    np.testing.assert_allclose(model.weight[0].detach(), wanted[:4], atol=1e-3)
-    assert model.bias.item() == pytest.approx(wanted[4], abs=1e-3)
-    residual = np.square(design @ wanted - y.numpy()).mean()
-    assert len(found) == 300 and found[-1]["squares"] == pytest.approx(residual, rel=1e-4)
-    assert found[-1]["squares"] < found[0]["squares"] / 5
 
 
 def test_equals_plain_torch():
@@ -146,15 +107,6 @@ def test_equals_plain_torch():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_weight_decay_by_hand():
-    """Without a gradient nothing but the decay is left: a factor in every iteration."""
-    model, settings = nn.Linear(3, 1), LoopSettings(8, 0.2, weight_decay=0.3)
-    before = model.weight.detach().clone()
-    fit(model, lambda _: {"none": model.weight.sum() * 0 + model.bias.sum() * 0}, settings, quiet=True)
-    factor = math.prod(1 - 0.2 * settings.rate(i) * 0.3 for i in range(8))
-    torch.testing.assert_close(model.weight.detach(), before * factor)
-
-
 def test_groups_learn_at_their_scale_and_others_stay():
     """In AdamW's first step every number moves by the learning rate, however long the gradient."""
     model = nn.ModuleList(nn.Linear(5, 1) for _ in range(3))
@@ -172,41 +124,25 @@ def test_groups_learn_at_their_scale_and_others_stay():
     assert moved[2].abs().sum() == 0
 
 
-def draws(settings, greedy=False):
-    """What each iteration draws; a greedy one takes a different share of the random numbers each time."""
-    model, seen = nn.Linear(1, 1), []
+def test_what_an_iteration_draws_depends_on_seed_and_number_alone():
+    def draws(greedy=False, **changes):
+        """What each iteration draws; a greedy one takes a different share of the random numbers each time."""
+        model, seen = nn.Linear(1, 1), []
 
-    def losses(iteration):
-        seen.append(torch.rand(1).item())
-        if greedy:
-            torch.rand(iteration * 7)
-        return {"loss": model.weight.sum()}
+        def losses(iteration):
+            seen.append(torch.rand(1).item())
+            if greedy:
+                torch.rand(iteration * 7)
+            return {"loss": model.weight.sum()}
 
-    fit(model, losses, settings, quiet=True)
-    return seen
+        fit(model, losses, replace(LoopSettings(20, 1e-3, seed=1), **changes), quiet=True)
+        return seen
 
-
-def test_what_an_iteration_draws_hangs_on_seed_and_number_alone():
-    settings = LoopSettings(20, 1e-3, seed=1)
-    assert draws(settings) == draws(settings, greedy=True) == draws(replace(settings, iterations=30))[:20]
-    every = [value for seed in range(4) for value in draws(replace(settings, seed=seed))]
-    assert len(set(every)) == 80
+    assert draws() == draws(greedy=True) == draws(iterations=30)[:20]
+    assert len({value for seed in range(4) for value in draws(seed=seed)}) == 80
 
 
-def test_training_mode_and_history():
-    model, modes = nn.Sequential(nn.Linear(1, 1), nn.Dropout()).eval(), []
-
-    def losses(iteration):
-        modes.append((model.training, iteration))
-        return {"a": model[0].weight.sum() * 0 + iteration, "b": torch.tensor(2.5)}
-
-    assert fit(model, losses, LoopSettings(3, 1e-3), quiet=True) == [{"a": float(i), "b": 2.5} for i in range(3)]
-    assert modes == [(True, 0), (True, 1), (True, 2)]
-
-
-@pytest.mark.parametrize(
-    "iterations, every, wanted", [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (4, None, [4]), (2, 5, [2]), (3, 1, [1, 2, 3])]
-)
+@pytest.mark.parametrize("iterations, every, wanted", [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (4, None, [4]), (2, 5, [2])])
 def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wanted):
     model, calls, modes = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval(), [], []
 
@@ -246,26 +182,10 @@ def test_evaluations_change_nothing_that_is_learned():
     assert_same_state(models[1].state_dict(), models[0].state_dict())
 
 
-def test_an_evaluation_that_fails_leaves_the_model_in_training_mode():
-    model = nn.Linear(1, 1)
-    with pytest.raises(ZeroDivisionError):
-        fit(model, lambda _: {"a": model.weight.sum()}, SETTINGS, evaluate=lambda _: 1 / 0, quiet=True)
-    assert model.training
-
-
 def test_a_number_with_the_name_of_a_loss_is_refused():
     model = nn.Linear(1, 1)
     with pytest.raises(ValueError, match="of the name of a loss: box; rename one"):
         fit(model, lambda _: {"box": model.weight.sum()}, SETTINGS, evaluate=lambda _: {"AP": 1, "box": 2}, quiet=True)
-
-
-def test_the_last_evaluation_stays_beside_the_progress_bar(capfd):
-    model = nn.Linear(1, 1)
-    options = {"evaluate": lambda _: {"AP": 0.625}, "evaluate_every": 2, "quiet": False}
-    with pytest.raises(KeyboardInterrupt):
-        fit(model, interrupted(lambda _: {"box": model.weight.square().sum()}, 3), LoopSettings(9, 1e-3), **options)
-    written = "".join(capfd.readouterr())
-    assert "AP=0.625" in written.split("3/9")[-1]
 
 
 @pytest.mark.parametrize("quiet, shown", [(True, False), (None, False), (False, True)])
@@ -354,24 +274,6 @@ def test_a_run_that_only_overflows_is_stopped(scaled):
     assert torch.equal(model.weight, before)
 
 
-def test_overflows_between_good_steps_are_no_error(scaled):
-    model, settings = nn.Linear(2, 1), LoopSettings(60, 0.001, mixed_precision=True)
-    scaled(2.0**60)
-
-    def losses(iteration):
-        bad = (model.weight * 0).sum().sqrt() if iteration % 20 else 0.0
-        return {"root": model.weight.square().sum() + bad}
-
-    assert len(fit(model, losses, settings, quiet=True)) == 60
-
-
-def test_a_loss_that_is_not_finite_is_an_error_at_once(scaled):
-    model, settings = nn.Linear(2, 1), LoopSettings(60, 0.001, mixed_precision=True)
-    scaled(2.0**10)
-    with pytest.raises(FloatingPointError, match=r"iteration 0: .*inf"):
-        fit(model, lambda _: {"root": model.weight.sum() + math.inf}, settings, quiet=True)
-
-
 def test_the_scale_is_resumed(tmp_path, scaled):
     """An interruption while the scale is still being found, and steps are skipped."""
 
@@ -410,38 +312,6 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path, unbroken, a
     third = network()
     assert fit(third, noisy(third), SETTINGS, resume=True, **options) == [], "there is nothing left to do"
     assert_same_state(third.state_dict(), state)
-
-
-def test_twice_interrupted(tmp_path, unbroken):
-    history, state = unbroken
-    options = {"checkpoint": tmp_path / "run.checkpoint", "checkpoint_every": 4, "resume": True, "quiet": True}
-    for at in (6, 17):
-        model = network()
-        with pytest.raises(KeyboardInterrupt):
-            fit(model, interrupted(noisy(model), at), SETTINGS, **options)
-    model = network()
-    assert fit(model, noisy(model), SETTINGS, **options) == history[16:]
-    assert_same_state(model.state_dict(), state)
-
-
-def test_groups_are_resumed_with_their_scales(tmp_path):
-    def run(**options):
-        model = network()
-        losses = interrupted(noisy(model), options.pop("at", None))
-        groups = [
-            {"params": list(model[0].parameters()), "scale": 0.1},
-            {"params": list(model[4].parameters()), "scale": 2},
-        ]
-        history = fit(model, losses, SETTINGS, groups=groups, quiet=True, **options)
-        return history, model.state_dict()
-
-    history, state = run()
-    options = {"checkpoint": tmp_path / "run.checkpoint", "checkpoint_every": 6}
-    with pytest.raises(KeyboardInterrupt):
-        run(at=9, **options)
-    found = run(resume=True, **options)
-    assert found[0] == history[6:]
-    assert_same_state(found[1], state)
 
 
 def test_without_resume_a_run_begins_anew(tmp_path, unbroken):
