@@ -700,6 +700,13 @@ READING = [
         ("training/test_checkpoints.py::test_other_annotations_are_other_data_and_no_image_is_read",),
     ),
     Mutant(
+        "trainings: the size of a batch stays the detector's",
+        "training/recipes.py",
+        "            model.transform = transform\n",
+        "            pass\n",
+        ("training/test_recipes.py::test_losses_are_those_of_the_model_for_the_drawn_batch",),
+    ),
+    Mutant(
         "trainings: no better is good enough",
         "training/loop.py",
         "if not last < first:",
