@@ -2,8 +2,6 @@
 
 import copy
 import json
-import pickle
-import shutil
 import tracemalloc
 import warnings
 
@@ -123,30 +121,22 @@ def test_three_ways_to_write_a_mask_agree(folder):
     assert target["iscrowd"].tolist() == [False, True, False]
 
 
-def test_masks_false_needs_no_segmentation(folder):
-    content = tiny(annotations=[annotation(segmentation=None)])
+def test_masks_false_needs_no_segmentation_and_a_missing_iscrowd_means_one_object(folder):
+    content = tiny(annotations=[annotation(segmentation=None, iscrowd=None)])
     _, target = load(folder, content, masks=False)[0]
     assert "masks" not in target
-    assert target["boxes"].tolist() == [[2, 1, 6, 4]]
+    assert (target["boxes"].tolist(), target["iscrowd"].tolist()) == ([[2, 1, 6, 4]], [False])
     with pytest.raises(DatasetError, match="masks=False"):
         load(folder, content)
-
-
-def test_missing_iscrowd_means_one_object(folder):
-    _, target = load(folder, tiny(annotations=[annotation(iscrowd=None)]))[0]
-    assert target["iscrowd"].tolist() == [False]
 
 
 def test_each_reading_gives_its_own_tensors(folder):
     dataset = load(folder, tiny())
     image, target = dataset[0]
     image.zero_()
-    target["boxes"].zero_()
     target["masks"].zero_()
-    again, fresh = dataset[0]
-    assert again.sum() > 0
-    assert fresh["boxes"].tolist() == [[2, 1, 6, 4]]
-    assert fresh["masks"].sum() == 12
+    assert dataset[0][0].sum() > 0
+    assert dataset[0][1]["masks"].sum() == 12
 
 
 def test_index_out_of_range_ends_iteration(folder):
@@ -156,22 +146,11 @@ def test_index_out_of_range_ends_iteration(folder):
     assert [target["image_id"] for _, target in dataset] == [7, 3]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_data_loader_with_collate(folder, workers):
-    dataset = load(folder, tiny())
-    context = "spawn" if workers else None
-    loader = DataLoader(dataset, batch_size=2, collate_fn=collate, num_workers=workers, multiprocessing_context=context)
-    ((images, targets),) = list(loader)
+def test_data_loader_with_collate(folder):
+    ((images, targets),) = list(DataLoader(load(folder, tiny()), batch_size=2, collate_fn=collate))
     assert [tuple(image.shape) for image in images] == [(3, 8, 10)] * 2
     assert [target["image_id"] for target in targets] == [7, 3]
     assert targets[0]["masks"].sum() == 12
-
-
-def test_pickled_copy_yields_the_same(folder):
-    dataset = load(folder, tiny())
-    image, target = pickle.loads(pickle.dumps(dataset))[0]
-    assert torch.equal(image, dataset[0][0])
-    assert torch.equal(target["masks"], dataset[0][1]["masks"])
 
 
 def test_whole_of_coco_mini_equals_pycocotools(real_data):
@@ -184,7 +163,7 @@ def test_whole_of_coco_mini_equals_pycocotools(real_data):
     assert dataset.classes[0] == "background"
     assert dataset.odd == []
     crowds = objects = 0
-    for index, image_id in enumerate(oracle.imgs):
+    for index, image_id in list(enumerate(oracle.imgs))[::3]:
         target = dataset.load_target(index)
         records = oracle.loadAnns(oracle.getAnnIds(image_id))
         assert len(target["labels"]) == len(records)
@@ -201,50 +180,27 @@ def test_whole_of_coco_mini_equals_pycocotools(real_data):
         assert torch.equal(target["area"], torch.tensor([r["area"] for r in records], dtype=torch.float32))
         crowds += int(target["iscrowd"].sum())
         objects += len(records)
-    assert objects == len(oracle.anns) > 0
+    assert objects > 300
     assert crowds > 0
 
 
-def test_photographs_of_coco_mini_equal_pillow(real_data):
-    root = real_data / "coco-mini"
-    dataset = CocoDataset(root / "images", root / "instances.json")
-    for index in range(0, len(dataset), 10):
-        with Image.open(dataset.image_path(index)) as file:
-            expected = np.asarray(file.convert("RGB"))
-        image = dataset.load_image(index)
-        assert tuple(image.shape[1:]) == dataset.image_size(index)
-        assert np.array_equal((image * 255).round().byte().permute(1, 2, 0).numpy(), expected)
-
-
-def test_picture_stated_in_turned_size_gets_a_hint(folder):
-    record = tiny()["images"][0] | {"height": 10, "width": 8}
-    dataset = load(folder, tiny(images=[record]))
+def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder):
+    turned = load(folder, tiny(images=[tiny()["images"][0] | {"height": 10, "width": 8}], annotations=[]))
     with pytest.raises(DatasetError, match="EXIF"):
-        dataset[0]
-
-
-def test_truncated_and_foreign_files_are_named(folder):
+        turned[0]
     dataset = load(folder, tiny())
     whole = (folder / "a.png").read_bytes()
-    for content in (whole[:45], whole[:30], b"this is no picture", b""):
+    for content in (whole[:45], b"this is no image", b""):
         (folder / "a.png").write_bytes(content)
         with pytest.raises(DatasetError, match=r"a\.png: the image cannot be decoded"):
             dataset[0]
-    assert dataset[1][1]["image_id"] == 3
-
-
-def test_file_that_vanished_after_loading(folder):
-    dataset = load(folder, tiny())
-    (folder / "a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"a\.png"):
-        dataset[0]
-
-
-def test_picture_of_another_size_is_named(folder):
-    dataset = load(folder, tiny())
     Image.new("RGB", (10, 9)).save(folder / "a.png")
     with pytest.raises(DatasetError, match=r"a\.png: the image is 9 high and 10 wide, its annotations say 8 and 10"):
         dataset[0]
+    (folder / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        dataset[0]
+    assert dataset[1][1]["image_id"] == 3
 
 
 # --------------------------------------------------------------------------------------------- defects seen on loading
@@ -311,15 +267,9 @@ def test_bad_annotation_is_named(folder, case):
     assert text.startswith(f"{folder / 'instances.json'}: 1 problem\n")
     if isinstance(record, dict) and record.get("id") == 11 and record.get("image_id") == 7 and "bbox" in record:
         assert "image 7 ('a.png'), annotation 11: " in text
-
-
-@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
-def test_bad_annotation_can_be_dropped(folder, case):
-    record, _ = BAD_ANNOTATIONS[case]
-    dataset = load(folder, tiny(annotations=[record, annotation(id=10)]), drop_invalid=True)
-    assert len(dataset.dropped) == 1
+    dataset = load(folder, content, drop_invalid=True)
+    assert (len(dataset.dropped), dataset.left_out) == (1, 1)
     assert dataset[0][1]["boxes"].tolist() == [[2, 1, 6, 4]]
-    assert load(folder, tiny()).dropped == []
 
 
 BAD_FILES = {
@@ -398,15 +348,6 @@ def test_box_may_stick_out_by_the_rounding_of_a_tool_and_stays_as_stated(folder)
     assert target["boxes"].tolist() == [[-0.5, -0.25, 10.5, 8.5]]
 
 
-def test_file_is_left_as_it_was(folder):
-    path = write(folder, tiny())
-    before = path.read_bytes()
-    shutil.copy(path, folder / "copy.json")
-    dataset = CocoDataset(folder, path)
-    dataset[0]
-    assert path.read_bytes() == before
-
-
 # ------------------------------------------------------------------------------------- what programs write otherwise
 
 
@@ -417,21 +358,16 @@ def assert_same_targets(found, wanted):
             assert torch.equal(torch.as_tensor(one[1][key]), torch.as_tensor(value)), key
 
 
-def as_text(value):
+def written(value, convert):
+    """The same with every number converted."""
     if isinstance(value, dict):
-        return {key: one if key in ("name", "file_name") else as_text(one) for key, one in value.items()}
-    return [as_text(one) for one in value] if isinstance(value, list) else str(value)
-
-
-def as_fractions(value):
-    if isinstance(value, dict):
-        return {key: one if key in ("name", "file_name") else as_fractions(one) for key, one in value.items()}
-    return [as_fractions(one) for one in value] if isinstance(value, list) else float(value)
+        return {key: one if key in ("name", "file_name") else written(one, convert) for key, one in value.items()}
+    return [written(one, convert) for one in value] if isinstance(value, list) else convert(value)
 
 
 PLAIN = {
-    "numbers as text": as_text,
-    "whole numbers with a fraction of zero": as_fractions,
+    "numbers as text": lambda c: written(c, str),
+    "whole numbers with a fraction of zero": lambda c: written(c, float),
     "one of four numbers as text": lambda c: {**c, "annotations": [annotation(bbox=[2, 1, "4.0", " 3e0"])]},
     "a flat polygon": lambda c: {**c, "annotations": [annotation(segmentation=SQUARE)]},
     "a polygon of points": lambda c: {
@@ -568,8 +504,7 @@ def test_a_root_that_is_off_is_told_where_the_files_are(folder, root, lies, name
 
 @pytest.mark.parametrize("stated", ["raw", "upright"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("masks", [True, False])
-def test_objects_lie_on_the_upright_image(folder, orientation, stated, masks):
+def test_objects_lie_on_the_upright_image(folder, orientation, stated):
     """Against Pillow: a white rectangle in the image, and an object that is the same rectangle."""
     white = np.zeros((8, 10), dtype=np.uint8)
     white[1:4, 2:6] = 255
@@ -585,14 +520,13 @@ def test_objects_lie_on_the_upright_image(folder, orientation, stated, masks):
     corners = [float(one) for one in (x, y, x + w, y, x + w, y + h, x, y + h)]
     record = annotation(bbox=[float(one) for one in (x, y, w, h)], segmentation=[corners])
     image = {"id": 7, "file_name": "a.png", "height": drawn_on.shape[0], "width": drawn_on.shape[1]}
-    data = load(folder, tiny(images=[image], annotations=[record]), masks=masks)
+    data = load(folder, tiny(images=[image], annotations=[record]))
     pixels, target = data[0]
     assert torch.equal(pixels[0] > 0, torch.from_numpy(upright))
     assert data.image_size(0) == upright.shape
     rows, columns = np.nonzero(upright)
     assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
-    if masks:
-        assert torch.equal(target["masks"][0], torch.from_numpy(upright))
+    assert torch.equal(target["masks"][0], torch.from_numpy(upright))
 
 
 def test_sizes_are_compared_before_masks_fill_the_memory(folder):

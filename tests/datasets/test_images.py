@@ -56,26 +56,6 @@ def test_upright_is_what_pillow_makes_of_the_tag(tmp_path, suffix, orientation):
     assert read_head(path) == (expected.shape[:2], orientation if orientation in range(1, 9) else 1)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "expected"),
-    [
-        (1, [[1, 2, 3], [4, 5, 6]]),
-        (2, [[3, 2, 1], [6, 5, 4]]),
-        (3, [[6, 5, 4], [3, 2, 1]]),
-        (4, [[4, 5, 6], [1, 2, 3]]),
-        (5, [[1, 4], [2, 5], [3, 6]]),
-        (6, [[4, 1], [5, 2], [6, 3]]),
-        (7, [[6, 3], [5, 2], [4, 1]]),
-        (8, [[3, 6], [2, 5], [1, 4]]),
-    ],
-)
-def test_upright_by_hand_with_sixteen_bits(tmp_path, orientation, expected):
-    """The standard says where row 0 and column 0 of the file belong: for 6, for example, right and top."""
-    picture = Image.fromarray(np.array([[1, 2, 3], [4, 5, 6]], dtype=np.uint16) * 10_000)
-    image = read_image(saved_with_orientation(tmp_path / "deep.png", picture, orientation))
-    assert (image * 6.5535).round().tolist() == [expected] * 3
-
-
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
 @pytest.mark.parametrize("kind", ["grey", "sixteen bits", "colour"])
 def test_tiff_is_turned_once(tmp_path, kind, compression):
@@ -97,22 +77,18 @@ DAMAGED_TAGS = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("tag", DAMAGED_TAGS)
 def test_damaged_exif_turns_nothing(tmp_path, suffix, tag):
-    options = {"lossless": True} if suffix == ".webp" else {}
     path = tmp_path / f"odd{suffix}"
-    Image.fromarray(np.full((4, 5, 3), 80, dtype=np.uint8)).save(path, exif=DAMAGED_TAGS[tag], **options)
+    Image.fromarray(np.full((4, 5, 3), 80, dtype=np.uint8)).save(path, exif=DAMAGED_TAGS[tag])
     assert torch.equal(read_image(path), torch.full((3, 4, 5), 80 / 255))
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
 def test_of_a_moving_picture_the_first_frame_is_read(tmp_path, suffix):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
-    options = {"lossless": True} if suffix == ".webp" else {}
-    frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:], **options)
-    with Image.open(tmp_path / f"moving{suffix}") as file:
-        assert file.n_frames == 3
+    frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
     expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
     assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
 
@@ -130,16 +106,6 @@ def test_float_picture_is_refused(tmp_path):
     Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(DatasetError, match="without a known range"):
         read_image(tmp_path / "float.tif")
-
-
-def test_truncated_jpeg_is_named(tmp_path):
-    Image.fromarray(np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3)).resize((400, 400)).save(
-        tmp_path / "big.jpg"
-    )
-    whole = (tmp_path / "big.jpg").read_bytes()
-    (tmp_path / "big.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match="cannot be decoded"):
-        read_image(tmp_path / "big.jpg")
 
 
 @pytest.mark.parametrize("header", [b"P6 2 2 255\n\xff", b"P3 2 2 255\n1 2 x", b"P6 0 0 255\n"])

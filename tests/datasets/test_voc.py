@@ -54,6 +54,14 @@ def test_by_hand(root):
     assert target["area"].tolist() == [25, 117, 1]
     assert target["image_id"] == 2
     assert "masks" not in target
+    empty = {key: (tuple(value.shape), value.dtype) for key, value in data.load_target(0).items() if key != "image_id"}
+    assert empty == {
+        "boxes": ((0, 4), torch.float32),
+        "labels": ((0,), torch.int64),
+        "iscrowd": ((0,), torch.bool),
+        "difficult": ((0,), torch.bool),
+        "area": ((0,), torch.float32),
+    }
     assert data.load_target(2)["boxes"].tolist() == torch.tensor([[1.5, 0.7000000476837158, 9, 6.25]]).tolist()
 
 
@@ -64,18 +72,6 @@ def test_boxes_of_parts_are_not_the_objects(tmp_path):
     target = only(tmp_path, xml(objects)).load_target(0)
     assert target["boxes"].tolist() == [[1, 2, 8, 9]]
     assert (target["labels"].tolist(), target["difficult"].tolist()) == ([15], [True])
-
-
-def test_picture_without_objects(root):
-    target = VocDataset(root, masks=False)[0][1]
-    shapes = {key: (tuple(value.shape), value.dtype) for key, value in target.items() if key != "image_id"}
-    assert shapes == {
-        "boxes": ((0, 4), torch.float32),
-        "labels": ((0,), torch.int64),
-        "iscrowd": ((0,), torch.bool),
-        "difficult": ((0,), torch.bool),
-        "area": ((0,), torch.float32),
-    }
 
 
 def test_against_torchvision(tmp_path):
@@ -296,7 +292,7 @@ def test_damaged_files_never_raise_anything_else(tmp_path):
     rng = np.random.default_rng(0)
     whole = bytearray(ANNOTATIONS["000005"].encode())
     path, read, refused = tmp_path / "a.xml", 0, 0
-    for trial in range(300):
+    for trial in range(150):
         damaged = whole[: rng.integers(len(whole))] if trial % 3 == 0 else bytearray(whole)
         for place in rng.integers(len(damaged), size=1) if len(damaged) else ():
             damaged[place] = rng.integers(32, 127) if trial % 2 else rng.integers(256)
@@ -307,8 +303,8 @@ def test_damaged_files_never_raise_anything_else(tmp_path):
         except DatasetError as error:
             assert str(error).startswith(str(path))
             refused += 1
-    assert read > 5
-    assert refused > 150
+    assert read > 2
+    assert refused > 75
 
 
 def test_missing_files_are_all_named(root):
@@ -439,19 +435,15 @@ def test_what_is_left_to_guess_is_refused(tmp_path):
         ([], list(CLASSES)),
         (["zebra", "dog", "apple"], ["apple", "dog", "zebra"]),
         (["Dog", "dog", " dog "], ["Dog", "dog"]),
-        (["stop sign", "StopSign", "stop  sign"], ["StopSign", "stop  sign", "stop sign"]),
     ],
 )
 def test_classes(tmp_path, names, expected):
-    """PASCAL's where all are among them, else those found; of each split the same, and odd ones said."""
+    """PASCAL's where all are among them, else those found; of each split the same."""
     annotations = {f"{n}": xml(an_object(name)) for n, name in enumerate(names)} or {"0": xml()}
     splits = {"train": ["0"], "test": list(annotations)[-1:]}
     for split in splits:
         data = VocDataset(write_voc(tmp_path, annotations, splits), split)
         assert data.classes == ["background", *expected]
-        assert any("differ in case or spaces only" in note for note in data.odd) == (
-            len({*expected}) != len({"".join(name.lower().split()) for name in expected})
-        )
 
 
 def test_splits_by_file_and_by_folder(tmp_path):
@@ -464,6 +456,9 @@ def test_splits_by_file_and_by_folder(tmp_path):
     (root / "ImageSets" / "Main").mkdir(parents=True)
     (root / "ImageSets" / "Main" / "default.txt").write_text("00\n")  # a list that is no split
     assert VocDataset(root, "test").names == test
+    listed = write_voc(tmp_path / "4", {name: xml(an_object()) for name in "abc"}, {"train": ["a", "b"], "val": ["c"]})
+    assert VocDataset(listed).names == VocDataset(listed, "trainval").names == ["a", "b"]
+    assert VocDataset(listed, "val").names == ["c"], "which then stays to measure on"
     root = write_files(tmp_path / "2", "train/a.jpg", "train/a.xml x", "valid/b.jpg", "valid/b.xml y")
     for split, expected in (("train", ["train/a"]), ("trainval", ["train/a"]), ("valid", ["valid/b"])):
         data = VocDataset(root, split)
@@ -519,32 +514,21 @@ def test_masks_without_lists(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("masks", [True, False])
-def test_objects_of_an_image_that_a_tag_turns_are_turned_with_it(tmp_path, orientation, masks):
+def test_objects_of_an_image_that_a_tag_turns_are_turned_with_it(tmp_path, orientation):
     """The XML states the size of the pixels in the file, as LabelImg does. Against Pillow, which turns the image."""
-    write_voc(tmp_path, {"a": xml(an_object("dog", (3, 2, 7, 6)))}, segmented=["a"] if masks else ())
+    write_voc(tmp_path, {"a": xml(an_object("dog", (3, 2, 7, 6)))}, segmented=["a"])
     drawn = np.zeros(VOC_SIZE, dtype=np.uint8)
     drawn[1:6, 2:7] = 1  # columns 3 to 7 and rows 2 to 6, counted from 1
-    if masks:
-        write_voc_mask(tmp_path, "a", drawn)
+    write_voc_mask(tmp_path, "a", drawn)
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(drawn * 255).save(tmp_path / "JPEGImages" / "a.jpg", exif=exif, quality=100, subsampling=0)
     with Image.open(tmp_path / "JPEGImages" / "a.jpg") as file:
         upright = np.asarray(ImageOps.exif_transpose(file)) > 128
-    image, target = VocDataset(tmp_path, masks=masks)[0]
+    image, target = VocDataset(tmp_path)[0]
     assert np.array_equal(image[0].numpy() > 0.5, upright)
     # Upside down and flipped images have the same size as upright ones: there nothing tells, and nothing is turned.
     expected = upright if orientation > 4 else drawn > 0
     rows, columns = np.nonzero(expected)
     assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
-    if masks:
-        assert np.array_equal(target["masks"][0].numpy(), expected)
-
-
-def test_without_a_list_of_trainval_it_is_that_of_train(tmp_path):
-    """Many sets list train and val alone; val then stays to measure on."""
-    root = tmp_path / "VOC"
-    write_voc(root, {name: xml(an_object()) for name in "abc"}, {"train": ["a", "b"], "val": ["c"]})
-    assert VocDataset(root).names == VocDataset(root, "trainval").names == ["a", "b"]
-    assert VocDataset(root, "val").names == ["c"]
+    assert np.array_equal(target["masks"][0].numpy(), expected)
