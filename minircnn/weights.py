@@ -27,6 +27,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from minircnn.files import first_line, printable, sha256, write_atomically
 from minircnn.shipped import DETECTORS
@@ -113,7 +114,8 @@ def built_as_described(
         WeightsError: the JSON describes none, or one for other weights.
     """
     try:
-        with torch.device("meta"), warnings.catch_warnings():  # tensors that have shapes and take no memory
+        # On the meta device tensors have shapes and take no memory.
+        with torch.device("meta"), _WithoutDraws(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             shapes = build().state_dict()
         check_fit(shapes, tensors, path)  # a JSON may describe a network that no memory holds
@@ -124,6 +126,15 @@ def built_as_described(
         raise WeightsError(f"{path}: its JSON does not describe {title} ({error!r:.200})") from error
     load_into(model, tensors, path)
     return model.eval()
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Draws nothing: for a normal distribution on the meta device PyTorch loads its compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Callable, _: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # noqa: ANN401
+        """The call itself, but of ``normal_`` the tensor as it is."""
+        kwargs = kwargs or {}
+        return (args or [kwargs["tensor"]])[0] if func.__name__ == "normal_" else func(*args, **kwargs)
 
 
 def config_of(kind: type[Config], values: Mapping[str, Any]) -> Config:

@@ -1,20 +1,21 @@
 """The weights and results that come with the project are what their JSON files say, and do what is said of them."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, load_alexnet
-from minircnn.cache import Cache
 from minircnn.course.one_object import accuracy, one_object_images
 from minircnn.datasets import ToyTown
-from minircnn.evaluation import evaluate, proposal_recall
-from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS, load_fast_rcnn
+from minircnn.evaluation import proposal_recall
+from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS
 from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS, load_faster_rcnn
-from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, binary_masks, load_mask_rcnn
-from minircnn.rcnn import RCNN_WEIGHTS, load_rcnn
-from minircnn.selective_search import stored_proposals
-from minircnn.weights import WEIGHTS_FOLDER, load_weights
+from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS
+from minircnn.rcnn import RCNN_WEIGHTS
+from minircnn.shipped import PROJECT_FOLDER, WEIGHTS_FOLDER
+from minircnn.weights import load_weights
 
 MEGABYTE = 1_000_000
 FILES = sorted(WEIGHTS_FOLDER.glob("*.safetensors"))
@@ -52,33 +53,18 @@ def test_the_alexnets_classify_what_they_have_never_seen(path):
     assert reached.subtypes > 0.85 and reached.classes > 0.95
 
 
-@pytest.mark.parametrize(("load", "ap50"), [(load_rcnn, 0.60), (load_fast_rcnn, 0.72)])
-def test_detectors_on_proposals_reach_their_targets_on_test_pictures(load, ap50, tmp_path):
-    test = ToyTown("test", masks=False)
-    samples = [test[i] for i in range(30)]  # worth a few points more or less than all 200
-    proposals = stored_proposals(samples, cache=Cache(tmp_path), max_proposals=300)
-    model = load()
-    images, targets = zip(*samples, strict=True)
-    moved, plain = (evaluate(model.detect(images, proposals, regress=r), targets) for r in (True, False))
-    assert moved.ap50 >= ap50
-    assert moved.ap75 > plain.ap75 + 0.05
-
-
-def test_faster_rcnn_finds_more_with_its_own_proposals():
+def test_the_network_s_own_proposals_cover_the_objects():
+    """Average precision is in test_reference.py."""
     test = ToyTown("test", masks=False)
     images, targets = zip(*(test[i] for i in range(60)), strict=True)
     model = load_faster_rcnn()
-    result = evaluate([model.detect([image])[0] for image in images], targets, classes=test.classes)
-    assert result.ap50 >= 0.78 and result.ap >= 0.45  # 0.85 and 0.54 on all 200 pictures
     proposals = [model.propose([image])[0]["boxes"] for image in images]
     assert max(map(len, proposals)) <= 60
     assert proposal_recall(proposals, targets, 0.5, [60])[0] >= 0.92
 
 
-def test_mask_rcnn_outlines_what_it_finds():
-    test = ToyTown("test")
-    images, targets = zip(*(test[i] for i in range(60)), strict=True)
-    model = load_mask_rcnn()
-    found = [binary_masks(model.detect([image])[0]) for image in images]
-    boxes, masks = (evaluate(found, targets, classes=test.classes, kind=kind) for kind in ("boxes", "masks"))
-    assert boxes.ap >= 0.53 and masks.ap >= 0.44 and masks.ap50 >= 0.77  # 0.61, 0.53 and 0.84 on all 200
+def test_loading_a_detector_loads_no_compiler():
+    """PyTorch's, which takes seconds, is loaded by some operations on the meta device."""
+    code = "from minircnn.mask_rcnn import load_mask_rcnn; load_mask_rcnn(); import sys; print('sympy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT_FOLDER, check=False)
+    assert done.stdout == "False\n", done.stderr
