@@ -151,6 +151,7 @@ NO_IMAGES = {
     "empty": (torch.zeros(3, 0, 4), r"be a float tensor .* \(3, 0, 4\)"),
     "numpy": (np.zeros((3, 4, 4)), "be a float tensor .* is ndarray"),
     "up to 255": (torch.full((3, 4, 4), 255.0), r"hold values in \[0, 1\], but holds 255: divide bytes by 255"),
+    "far above 1": (torch.full((3, 4, 4), 10.5), r"hold values in \[0, 1\], but holds 10.5"),
     "nan": (torch.full((3, 4, 4), torch.nan), r"hold values in \[0, 1\], but holds nan"),
 }
 

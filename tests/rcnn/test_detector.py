@@ -14,7 +14,7 @@ from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import decode_boxes, encode_boxes
 from minircnn.cache import Cache
 from minircnn.pooling import warp_regions
-from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, far_from_class, load_rcnn
+from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, far_from_class, load_rcnn, scale_to
 from minircnn.weights import WeightsError, load_weights, save, save_weights
 
 CLASSES = ["background", "red", "green", "blue"]
@@ -317,3 +317,8 @@ def test_a_negative_for_one_class_may_be_an_object_of_another(samples, proposals
             own = target["boxes"][target["labels"] == label]
             best = torchvision.ops.box_iou(boxes, own).amax(dim=1) if len(own) else torch.zeros(len(boxes))
             assert found[:, label - 1].tolist() == (best < 0.3).tolist()
+
+
+def test_features_are_scaled_to_a_mean_length_unless_they_are_all_zero():
+    assert scale_to(20.0, torch.tensor([1.0, 3.0])) == 10.0
+    assert scale_to(20.0, torch.zeros(3)) == scale_to(20.0, torch.zeros(0)) == 1.0
