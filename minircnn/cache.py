@@ -1,7 +1,7 @@
 """Results that take long to compute, kept on disk under a name made of everything that they depend on.
 
-A cache that is asked "have you features of picture 7?" answers with last week's after the network has changed. This one
-is asked for the result of *this* picture, *these* boxes, *these* weights and *this* code: whatever changes, the name
+A cache that is asked "have you features of image 7?" answers with last week's after the network has changed. This one
+is asked for the result of *this* image, *these* boxes, *these* weights and *this* code: whatever changes, the name
 changes with it, and what is stale is simply never found.
 """
 
@@ -132,6 +132,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     result = safetensors.torch.load(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     stated = header.get("__metadata__", {}).get("fingerprint")
-    if stated not in (None, _fingerprint_of(result)):  # None: the first versions of this file wrote none
+    if stated != _fingerprint_of(result):
         raise SafetensorError(f"{path}: other numbers than were written")
     return result

@@ -59,34 +59,6 @@ def test_a_second_writer_in_the_middle_of_the_first(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from minircnn.files import write_atomically
-file, stop = Path(sys.argv[1]), Path(sys.argv[2])
-while not stop.exists():
-    write_atomically(file, sys.argv[3].encode() * 300_000)
-"""
-
-
-def test_two_processes_at_once(tmp_path):
-    file, stop = tmp_path / "x.bin", tmp_path / "stop"
-    write_atomically(file, b"A" * 300_000)
-    start = [sys.executable, "-c", WRITER, str(file), str(stop)]
-    writers = [subprocess.Popen([*start, letter]) for letter in "AB"]
-    seen, changes = b"A", 0
-    try:
-        while changes < 50 and all(writer.poll() is None for writer in writers):
-            content = file.read_bytes()
-            assert content in (b"A" * 300_000, b"B" * 300_000)
-            changes += content[:1] != seen
-            seen = content[:1]
-    finally:
-        stop.touch()
-    assert [writer.wait(60) for writer in writers] == [0, 0]
-    assert sorted(tmp_path.iterdir()) == [stop, file]
-
-
 def test_waits_while_another_program_has_the_file_open(tmp_path, monkeypatch):
     """As Windows reports it."""
     file = tmp_path / "x.bin"

@@ -730,7 +730,7 @@ READING = [
     Mutant(
         "cache: what was damaged is taken",
         "cache.py",
-        "if stated not in (None, _fingerprint_of(result)):",
+        "if stated != _fingerprint_of(result):",
         "if False:",
         ("test_fuzzing.py::test_a_cached_result_with_one_wrong_bit_is_computed_anew",),
     ),
