@@ -77,16 +77,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Detector:
-    """One row of a table, before it is measured.
+    """One row of a table, before it is measured."""
 
-    Attributes:
-        labels: what it differs in.
-        detect: finds objects.
-        propose: gives the boxes ``(P, 4)`` of its own proposals, if their recall is part of the table.
-    """
-
-    labels: Mapping[str, Any]
-    detect: Detect
+    labels: Mapping[str, Any]  # what it differs in
+    detect: Detect  # finds objects
+    # gives the boxes `(P, 4)` of its own proposals, if their recall is part of the table
     propose: Callable[[Tensor], Tensor] | None = None
 
 
@@ -165,21 +160,13 @@ def _own(model: Any) -> Detect:  # noqa: ANN401 - Faster or Mask R-CNN
 
 @dataclass(frozen=True)
 class Ablation:
-    """One comparison.
+    """One comparison."""
 
-    Attributes:
-        detectors: trains them, one after the other.
-        settings: of the trainings; None where they have no seed.
-        seeds: how often all of it is done.
-        max_proposals: of selective search; None for detectors that make their own.
-        masks: whether masks are learned and measured.
-    """
-
-    detectors: Callable[[Data, Any], Iterator[Detector]]
-    settings: JointTrainingSettings | None = None
-    seeds: int = 1
-    max_proposals: int | None = None
-    masks: bool = False
+    detectors: Callable[[Data, Any], Iterator[Detector]]  # trains them, one after the other
+    settings: JointTrainingSettings | None = None  # of the trainings; None where they have no seed
+    seeds: int = 1  # how often all of it is done
+    max_proposals: int | None = None  # of selective search; None for detectors that make their own
+    masks: bool = False  # whether masks are learned and measured
 
 
 ABLATIONS = {

@@ -43,15 +43,10 @@ def gather(record: Mapping[str, Any], folder: Path = RESULTS_FOLDER) -> dict[str
 
 @dataclass(frozen=True)
 class Measured:
-    """The results, with what the claims ask of them.
+    """The results, with what the claims ask of them."""
 
-    Attributes:
-        results: of :func:`gather`.
-        paper: whether times are those of the papers' size, or Toy Town's.
-    """
-
-    results: Results
-    paper: bool = False
+    results: Results  # of `gather`
+    paper: bool = False  # whether times are those of the papers' size, or Toy Town's
 
     @property
     def record(self) -> Mapping[str, Any]:
@@ -118,22 +113,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Claim:
-    """One step of the story.
+    """One step of the story."""
 
-    Attributes:
-        id: S1 to S17.
-        text: what is claimed.
-        notebooks: where it is shown.
-        says: what was measured about it, as a sentence with numbers.
-        rule: whether these numbers are as the claim has them.
-        timed: whether that is asked of the times at the papers' size as well; or another rule for these.
-    """
-
-    id: str
-    text: str
-    notebooks: tuple[str, ...]
-    says: Callable[[Measured], str]
-    rule: Callable[[Measured], bool]
+    id: str  # S1 to S17
+    text: str  # what is claimed
+    notebooks: tuple[str, ...]  # where it is shown
+    says: Callable[[Measured], str]  # what was measured about it, as a sentence with numbers
+    rule: Callable[[Measured], bool]  # whether these numbers are as the claim has them
+    # whether that is asked of the times at the papers' size as well; or another rule for these
     timed: bool | Callable[[Measured], bool] = False
 
     def evidence(self, results: Results) -> str:

@@ -35,68 +35,42 @@ SURE = 0.5  # a detection that is more probable than this counts as found
 
 @dataclass(frozen=True)
 class Task:
-    """What to fine-tune on, and how.
+    """What to fine-tune on, and how."""
 
-    Attributes:
-        side: of the squares that are cut out of the training images, in their own pixels.
-        squares: how many different ones there are.
-        enlarged: how many times larger than it is the backbone sees an image.
-        anchor_sizes: how many sizes of anchors; see :func:`anchor_sizes`.
-        rpn: the RPN's configuration, sizes of anchors aside.
-        training: the settings, ``min_size`` aside, which follows from ``side`` and ``enlarged``.
-    """
-
-    side: int
-    squares: int
-    enlarged: float
-    anchor_sizes: int
-    rpn: RPNConfig
-    training: MaskRCNNTrainingSettings
+    side: int  # of the squares that are cut out of the training images, in their own pixels
+    squares: int  # how many different ones there are
+    enlarged: float  # how many times larger than it is the backbone sees an image
+    anchor_sizes: int  # how many sizes of anchors; see `anchor_sizes`
+    rpn: RPNConfig  # the RPN's configuration, sizes of anchors aside
+    training: MaskRCNNTrainingSettings  # the settings, `min_size` aside, which follows from `side` and `enlarged`
 
 
 @dataclass(frozen=True)
 class Row:
-    """How good one detector is on the test images; averages in [0, 1].
+    """How good one detector is on the test images; averages in [0, 1]."""
 
-    Attributes:
-        start: what it began with, see :data:`STARTS`.
-        iterations: that it learned for.
-        backbone_lr_mult: what its convolutions learned with, as a share of the learning rate.
-        box_ap: over IoU 0.50 to 0.95, of boxes; ``box_ap50`` and ``box_ap75`` at one IoU; ``mask_…`` of masks.
-        objects: in the test images.
-        found: how many of them a detection of a score above 0.5 covers, by masks at IoU 0.5.
-        wrong: detections of such a score that cover none, or one that another covers better.
-        seconds: of a processor, that the training took.
-    """
-
-    start: str
-    iterations: int
-    backbone_lr_mult: float
-    box_ap: float
+    start: str  # what it began with, see `STARTS`
+    iterations: int  # that it learned for
+    backbone_lr_mult: float  # what its convolutions learned with, as a share of the learning rate
+    box_ap: float  # over IoU 0.50 to 0.95, of boxes; `box_ap50` and `box_ap75` at one IoU; `mask_…` of masks
     box_ap50: float
     box_ap75: float
     mask_ap: float
     mask_ap50: float
     mask_ap75: float
-    objects: int
-    found: int
-    wrong: int
-    seconds: float
+    objects: int  # in the test images
+    found: int  # how many of them a detection of a score above 0.5 covers, by masks at IoU 0.5
+    wrong: int  # detections of such a score that cover none, or one that another covers better
+    seconds: float  # of a processor, that the training took
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A detector after fine-tuning.
+    """A detector after fine-tuning."""
 
-    Attributes:
-        model: in evaluation mode; it enlarges test images as much as it did those that it learned from.
-        history: the losses of each iteration.
-        row: how good it is on the test images.
-    """
-
-    model: MaskRCNN
-    history: list[dict[str, float]]
-    row: Row
+    model: MaskRCNN  # in evaluation mode; it enlarges test images as much as it did those that it learned from
+    history: list[dict[str, float]]  # the losses of each iteration
+    row: Row  # how good it is on the test images
 
 
 COINS = Task(

@@ -24,14 +24,13 @@ from torch import Tensor, nn
 
 from minircnn.course.compare import limit_threads
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
-from minircnn.fast_rcnn import load_fast_rcnn
-from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.files import sha256
-from minircnn.mask_rcnn import MaskRCNN, binary_masks, load_mask_rcnn
-from minircnn.rcnn import RCNN, load_rcnn
+from minircnn.mask_rcnn import MaskRCNN, binary_masks
+from minircnn.rcnn import RCNN
 from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.targets import Sample
+from minircnn.weights import load
 
 STAGES = ("proposals", "features", "heads", "selection", "masks")
 """In the order in which a reader of the history meets them; the region proposal network runs behind the features."""
@@ -43,25 +42,16 @@ SCENE = 44
 
 @dataclass(frozen=True)
 class Generation:
-    """A detector's place in the history.
+    """A detector's place in the history."""
 
-    Attributes:
-        key: its name on the command line and in files.
-        name: its name in prose.
-        year: of its first publication.
-        trainings: one after the other, each of which needs what the one before it has made. R-CNN: the network, the
-            SVMs, the box regressions. The pre-training of the convolutions, which all four share, does not count.
-        load: reads a file of its weights.
-        searches: whether it is given proposals of selective search; those after it make their own.
-        surest: the score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2.
-    """
-
-    key: str
-    name: str
-    year: int
+    key: str  # its name on the command line and in files
+    name: str  # its name in prose
+    year: int  # of its first publication
+    # one after the other, each of which needs what the one before it has made. R-CNN: the network, the SVMs, the
+    # box regressions. The pre-training of the convolutions, which all four share, does not count
     trainings: int
-    load: Callable[[Path], nn.Module]
-    searches: bool = False
+    searches: bool = False  # whether it is given proposals of selective search; those after it make their own
+    # the score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2
     surest: float = 0.5
 
     @property
@@ -71,10 +61,10 @@ class Generation:
 
 
 GENERATIONS = (
-    Generation("rcnn", "R-CNN", 2014, 3, load_rcnn, True, 0.0),
-    Generation("fast_rcnn", "Fast R-CNN", 2015, 1, load_fast_rcnn, True),
-    Generation("faster_rcnn", "Faster R-CNN", 2016, 1, load_faster_rcnn),
-    Generation("mask_rcnn", "Mask R-CNN", 2017, 1, load_mask_rcnn),
+    Generation("rcnn", "R-CNN", 2014, 3, True, 0.0),
+    Generation("fast_rcnn", "Fast R-CNN", 2015, 1, True),
+    Generation("faster_rcnn", "Faster R-CNN", 2016, 1),
+    Generation("mask_rcnn", "Mask R-CNN", 2017, 1),
 )
 
 
@@ -91,7 +81,7 @@ def load_all() -> dict[str, nn.Module]:
                 f"{one.weights}: not there; it comes with a clone of the project, and `minircnn train {one.key}` makes "
                 "it anew"
             )
-    return {one.key: one.load(one.weights) for one in GENERATIONS}
+    return {one.key: load(one.weights) for one in GENERATIONS}
 
 
 def keep_from(model: nn.Module, score: float) -> None:
@@ -203,21 +193,14 @@ def search(image: Tensor, max_proposals: int | None = None) -> Search:
 
 @dataclass(frozen=True)
 class Trace:
-    """What became of an image.
+    """What became of an image."""
 
-    Attributes:
-        detections: of ``detect``.
-        proposals: ``(P, 4)`` in pixels of the image, best first.
-        passes: how many images, or warped crops, went through the convolutions.
-        seconds: by stage, in the order of :data:`STAGES`; a detector without masks has no such entry.
-        unmoved: of ``detect`` with ``regress=False``, without masks: boxes stay where the proposals are. None unless
-            it was asked for.
-    """
-
-    detections: dict[str, Any]
-    proposals: Tensor
-    passes: int
-    seconds: dict[str, float]
+    detections: dict[str, Any]  # of `detect`
+    proposals: Tensor  # `(P, 4)` in pixels of the image, best first
+    passes: int  # how many images, or warped crops, went through the convolutions
+    seconds: dict[str, float]  # by stage, in the order of `STAGES`; a detector without masks has no such entry
+    # of `detect` with `regress=False`, without masks: boxes stay where the proposals are. None unless it was
+    # asked for
     unmoved: dict[str, Tensor] | None = None
 
 
@@ -307,37 +290,21 @@ def trace_all(
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one detector. Averages and shares are in [0, 1].
+    """What was measured of one detector. Averages and shares are in [0, 1]."""
 
-    Attributes:
-        name: in prose.
-        year: of its publication.
-        box: ``ap``, ``ap50`` and ``ap75`` of boxes.
-        unmoved: the same, if boxes stay where the proposals are.
-        mask: the same of masks; None if it makes none.
-        proposals: of an image, on average.
-        recall: the share of the objects that a proposal overlaps by at least 0.5.
-        passes: of the convolutions for an image, on average.
-        milliseconds: of an image, medians: by stage, and of ``"all"`` stages together.
-        parameters: see :func:`count_parameters`.
-        file_bytes: size of the file of weights.
-        sha256: of that file.
-        trainings: see :class:`Generation`.
-    """
-
-    name: str
-    year: int
-    box: dict[str, float]
-    unmoved: dict[str, float]
-    mask: dict[str, float] | None
-    proposals: float
-    recall: float
-    passes: float
-    milliseconds: dict[str, float]
-    parameters: int
-    file_bytes: int
-    sha256: str
-    trainings: int
+    name: str  # in prose
+    year: int  # of its publication
+    box: dict[str, float]  # `ap`, `ap50` and `ap75` of boxes
+    unmoved: dict[str, float]  # the same, if boxes stay where the proposals are
+    mask: dict[str, float] | None  # the same of masks; None if it makes none
+    proposals: float  # of an image, on average
+    recall: float  # the share of the objects that a proposal overlaps by at least 0.5
+    passes: float  # of the convolutions for an image, on average
+    milliseconds: dict[str, float]  # of an image, medians: by stage, and of `"all"` stages together
+    parameters: int  # see `count_parameters`
+    file_bytes: int  # size of the file of weights
+    sha256: str  # of that file
+    trainings: int  # see `Generation`
 
 
 def figures_of(

@@ -26,6 +26,7 @@ from minircnn.evaluation import evaluate, proposal_recall
 from minircnn.mask_rcnn import binary_masks
 from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
+from minircnn.weights import load
 
 BY_KEY = {one.key: one for one in GENERATIONS}
 EXTERNAL = ["rcnn", "fast_rcnn"]
@@ -230,7 +231,7 @@ def test_views_hold_what_detectors_are_sure_of(models, toytown):
 
 @pytest.mark.parametrize("key", ["rcnn", "faster_rcnn"])
 def test_a_detector_can_be_told_what_to_keep(key, samples):
-    model, (image, _) = BY_KEY[key].load(DETECTOR_WEIGHTS[key]), samples[0]
+    model, (image, _) = load(DETECTOR_WEIGHTS[key]), samples[0]
     inputs = [[image], *([[selective_search(image, max_proposals=40)]] if key == "rcnn" else [])]
     before = model.detect(*inputs)[0]["scores"]
     keep_from(model, float(before.median()))

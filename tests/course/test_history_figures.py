@@ -80,21 +80,6 @@ class TestAccuracyAndTime:
             "masks",
         ]
 
-    @pytest.mark.parametrize(
-        ("rows", "message"),
-        [
-            ([], "rows must hold at least one detector"),
-            ([Row("A", 0.5, None, [], [])], "A must have times and a total for each of the 1 titles"),
-            ([Row("A", 0.5, None, [{"heads": 1.0}], [])], "A must have times and a total for each"),
-            ([Row("A", 0.5, None, [{"heads": 1.0}], [0.0])], "A: times and totals must be positive"),
-            ([Row("A", 0.5, None, [{"heads": 0.0}], [1.0])], "A: times and totals must be positive"),
-            ([Row("A", 0.5, None, [{"coffee": 1.0}], [1.0])], "A: there is no stage 'coffee'; there are selective"),
-        ],
-    )
-    def test_what_is_refused(self, rows, message):
-        with pytest.raises(ValueError, match=message):
-            plot_history(rows, ["T"])
-
 
 VIEW = {
     "name": "A, 2000",
@@ -117,5 +102,3 @@ class TestOneScene:
         assert len(axes[1, 0].patches) == 1 and axes[1, 0].patches[0].get_bbox().bounds == (1, 2, 29, 38)
         assert texts(axes[1, 0]) == ["cat"], "scores of different kinds are not shown"
         assert len(axes[1, 2].images) == len(axes[1, 0].images) + 1, "the masks"
-        with pytest.raises(ValueError, match="views must hold at least one detector"):
-            plot_generations(torch.rand(3, 50, 60), [], ["background"])

@@ -15,23 +15,14 @@ from minircnn.course import compare
 
 @dataclass(frozen=True)
 class Case:
-    """One operation of ours beside its reference.
+    """One operation of ours beside its reference."""
 
-    Attributes:
-        name: what is computed, and on how much.
-        reference: whose implementation it is compared with.
-        ours: computes our result.
-        theirs: computes the reference's result.
-        check: whether the two results agree. A fast wrong answer is not worth a row.
-        memory: whether memory is compared, too: only what torch allocates is seen.
-    """
-
-    name: str
-    reference: str
-    ours: Callable[[], object]
-    theirs: Callable[[], object]
-    check: Callable[[object, object], bool]
-    memory: bool = False
+    name: str  # what is computed, and on how much
+    reference: str  # whose implementation it is compared with
+    ours: Callable[[], object]  # computes our result
+    theirs: Callable[[], object]  # computes the reference's result
+    check: Callable[[object, object], bool]  # whether the two results agree. A fast wrong answer is not worth a row
+    memory: bool = False  # whether memory is compared, too: only what torch allocates is seen
 
 
 @dataclass(frozen=True)

@@ -26,27 +26,17 @@ from minircnn.transforms import Size
 
 @dataclass(frozen=True)
 class PaperScale:
-    """What is run.
+    """What is run."""
 
-    Attributes:
-        network: the AlexNet.
-        classes: with background; PASCAL VOC has 20.
-        size: ``(height, width)`` of the image.
-        proposals: of R-CNN and Fast R-CNN.
-        crops: proposals that R-CNN is timed on; its times behind the search are multiplied by ``proposals / crops``.
-        rounds: times that every detector is run; one more warms up.
-        rpn: the region proposal network: 9 anchors a place, 300 proposals.
-        mask_channels: of the mask branch's convolutions.
-    """
-
-    network: AlexNetConfig = ALEXNET_2012
-    classes: int = 21
-    size: Size = (600, 800)
-    proposals: int = 2000
+    network: AlexNetConfig = ALEXNET_2012  # the AlexNet
+    classes: int = 21  # with background; PASCAL VOC has 20
+    size: Size = (600, 800)  # `(height, width)` of the image
+    proposals: int = 2000  # of R-CNN and Fast R-CNN
+    # proposals that R-CNN is timed on; its times behind the search are multiplied by `proposals / crops`
     crops: int = 100
-    rounds: int = 3
-    rpn: RPNConfig = field(default_factory=RPNConfig)
-    mask_channels: tuple[int, ...] = (256, 256, 256, 256)
+    rounds: int = 3  # times that every detector is run; one more warms up
+    rpn: RPNConfig = field(default_factory=RPNConfig)  # the region proposal network: 9 anchors a place, 300 proposals
+    mask_channels: tuple[int, ...] = (256, 256, 256, 256)  # of the mask branch's convolutions
 
 
 def paper_models(scale: PaperScale) -> dict[str, nn.Module]:

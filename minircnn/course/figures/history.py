@@ -33,21 +33,14 @@ _LEAST_LABEL = 8  # percent: in a narrower part of a bar its number has no room
 
 @dataclass(frozen=True)
 class Row:
-    """One detector of the figure.
+    """One detector of the figure."""
 
-    Attributes:
-        name: stands in front of its bars.
-        box: average precision of boxes, in [0, 1].
-        mask: the same of masks, or None.
-        times: panel by panel, milliseconds by stage; names of stages are those of :data:`STAGE_COLORS`.
-        totals: panel by panel, milliseconds of all stages. They need not be the sums, as medians are not.
-    """
-
-    name: str
-    box: float
-    mask: float | None
+    name: str  # stands in front of its bars
+    box: float  # average precision of boxes, in [0, 1]
+    mask: float | None  # the same of masks, or None
+    # panel by panel, milliseconds by stage; names of stages are those of `STAGE_COLORS`
     times: Sequence[Mapping[str, float]]
-    totals: Sequence[float]
+    totals: Sequence[float]  # panel by panel, milliseconds of all stages. They need not be the sums, as medians are not
 
 
 def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP50") -> Figure:
@@ -64,20 +57,7 @@ def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP
 
     Returns:
         A new figure.
-
-    Raises:
-        ValueError: there are no rows, or one has another number of times than there are titles, or an unknown stage.
     """
-    if not rows:
-        raise ValueError("rows must hold at least one detector")
-    for row in rows:
-        if len(row.times) != len(titles) or len(row.totals) != len(titles):
-            raise ValueError(f"{row.name} must have times and a total for each of the {len(titles)} titles")
-        if not all(value > 0 for value in (*row.totals, *(sum(times.values()) for times in row.times))):
-            raise ValueError(f"{row.name}: times and totals must be positive, but are {row.times} and {row.totals}")
-        if unknown := {stage for times in row.times for stage in times} - set(STAGE_COLORS):
-            known = ", ".join(STAGE_COLORS)
-            raise ValueError(f"{row.name}: there is no stage {sorted(unknown)[0]!r}; there are {known}")
     figure, axes = plt.subplots(
         1,
         1 + len(titles),
@@ -175,12 +155,7 @@ def plot_generations(
 
     Returns:
         Axes, ``(2, detectors)``.
-
-    Raises:
-        ValueError: there are no detectors.
     """
-    if not views:
-        raise ValueError("views must hold at least one detector")
     titles = [f"{view['name']}\n{len(view['proposals'])} proposals" for view in views]
     found: list[Objects] = [{key: value for key, value in view["found"].items() if key != "scores"} for view in views]
     axes = image_grid(
