@@ -81,7 +81,7 @@ class Detector:
 
     labels: Mapping[str, Any]  # what it differs in
     detect: Detect  # finds objects
-    # gives the boxes `(P, 4)` of its own proposals, if their recall is part of the table
+    # Gives the boxes `(P, 4)` of its own proposals, if their recall is part of the table
     propose: Callable[[Tensor], Tensor] | None = None
 
 

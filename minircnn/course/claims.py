@@ -120,7 +120,7 @@ class Claim:
     notebooks: tuple[str, ...]  # where it is shown
     says: Callable[[Measured], str]  # what was measured about it, as a sentence with numbers
     rule: Callable[[Measured], bool]  # whether these numbers are as the claim has them
-    # whether that is asked of the times at the papers' size as well; or another rule for these
+    # Whether that is asked of the times at the papers' size as well; or another rule for these
     timed: bool | Callable[[Measured], bool] = False
 
     def evidence(self, results: Results) -> str:

@@ -47,11 +47,11 @@ class Generation:
     key: str  # its name on the command line and in files
     name: str  # its name in prose
     year: int  # of its first publication
-    # one after the other, each of which needs what the one before it has made. R-CNN: the network, the SVMs, the
+    # Trainings, one after the other, each of which needs what the one before it has made. R-CNN: the network, the SVMs, the
     # box regressions. The pre-training of the convolutions, which all four share, does not count
     trainings: int
     searches: bool = False  # whether it is given proposals of selective search; those after it make their own
-    # the score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2
+    # The score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2
     surest: float = 0.5
 
     @property
@@ -199,7 +199,7 @@ class Trace:
     proposals: Tensor  # `(P, 4)` in pixels of the image, best first
     passes: int  # how many images, or warped crops, went through the convolutions
     seconds: dict[str, float]  # by stage, in the order of `STAGES`; a detector without masks has no such entry
-    # of `detect` with `regress=False`, without masks: boxes stay where the proposals are. None unless it was
+    # Of `detect` with `regress=False`, without masks: boxes stay where the proposals are. None unless it was
     # asked for
     unmoved: dict[str, Tensor] | None = None
 

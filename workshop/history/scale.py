@@ -32,7 +32,7 @@ class PaperScale:
     classes: int = 21  # with background; PASCAL VOC has 20
     size: Size = (600, 800)  # `(height, width)` of the image
     proposals: int = 2000  # of R-CNN and Fast R-CNN
-    # proposals that R-CNN is timed on; its times behind the search are multiplied by `proposals / crops`
+    # Proposals that R-CNN is timed on; its times behind the search are multiplied by `proposals / crops`
     crops: int = 100
     rounds: int = 3  # times that every detector is run; one more warms up
     rpn: RPNConfig = field(default_factory=RPNConfig)  # the region proposal network: 9 anchors a place, 300 proposals

@@ -38,7 +38,7 @@ class Row:
     name: str  # stands in front of its bars
     box: float  # average precision of boxes, in [0, 1]
     mask: float | None  # the same of masks, or None
-    # panel by panel, milliseconds by stage; names of stages are those of `STAGE_COLORS`
+    # Panel by panel, milliseconds by stage; names of stages are those of `STAGE_COLORS`
     times: Sequence[Mapping[str, float]]
     totals: Sequence[float]  # panel by panel, milliseconds of all stages. They need not be the sums, as medians are not
 
