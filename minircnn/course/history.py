@@ -47,8 +47,8 @@ class Generation:
     key: str  # its name on the command line and in files
     name: str  # its name in prose
     year: int  # of its first publication
-    # Trainings, one after the other, each of which needs what the one before it has made. R-CNN: the network, the SVMs, the
-    # box regressions. The pre-training of the convolutions, which all four share, does not count
+    # Trainings, one after the other, each of which needs what the one before it has made. R-CNN: the network, the
+    # SVMs, the box regressions. The pre-training of the convolutions, which all four share, does not count
     trainings: int
     searches: bool = False  # whether it is given proposals of selective search; those after it make their own
     # The score from which a detection is worth being shown: where an SVM says yes, or a probability of 1/2
