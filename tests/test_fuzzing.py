@@ -484,7 +484,7 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
         again = network()
         optimiser = torch.optim.AdamW([{"params": list(again.parameters()), "scale": 1.0}])
         try:
-            assert Checkpoint(path, again, optimiser, NoScaler(), asdict(settings)).load() == 6
+            assert Checkpoint(path, asdict(settings), model=again, optimizer=optimiser, scaler=NoScaler()).load() == 6
         except WeightsError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ") and "start without resume" in str(error)

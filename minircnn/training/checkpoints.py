@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Subset
 
 from minircnn import cache
@@ -22,10 +22,7 @@ def describe_data(
 ) -> dict[str, Any]:
     """What a run learns from, by name, so that it does not go on with something else. No image is read for this.
 
-    Args:
-        samples: ``(image, target)`` pairs; a data set with ``annotation_sources`` tells by these what it knows.
-        classes: names by label.
-        proposals: of each image, where they are given.
+    A data set with ``annotation_sources`` tells by these what it knows.
     """
     annotations = [fingerprint(*_annotation(samples, index)) for index in range(len(samples))]
     about = {"images": len(samples), "classes": tuple(classes), "annotations": fingerprint(*annotations)}
@@ -58,46 +55,27 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        model: what learns.
-        optimizer: its optimizer, which remembers the gradients of iterations before.
-        scaler: of the gradients, with what it has learned about them; empty without mixed precision.
-        run: what the run depends on: numbers and words by name. A run with another one does not go on from the file.
+        run: what the run depends on, by name. A run with another one does not go on from the file.
+        parts: what has a state: model, optimizer, and the scaler of the gradients.
 
     Attributes:
         totals: the sum of the losses of each iteration so far.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        scaler: "torch.amp.GradScaler",  # in quotes: its name only since PyTorch 2.3
-        run: dict[str, Any],
-    ) -> None:
-        self.path, self.run = path, run
+    def __init__(self, path: Path, run: dict[str, Any], **parts: Any) -> None:  # noqa: ANN401
+        self.path, self.run, self.parts = path, run, parts
         self.totals: list[float] = []
-        self._model, self._optimizer, self._scaler = model, optimizer, scaler
 
     def save(self, iteration: int) -> None:
-        """Replaces the file, in one step, by the state after so many iterations."""
-        state = {
-            "iteration": iteration,
-            "settings": self.run,
-            "totals": self.totals,
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
-        }
+        """Replace the file, in one step, by the state after so many iterations."""
+        state = {"iteration": iteration, "settings": self.run, "totals": self.totals}
+        state |= {name: part.state_dict() for name, part in self.parts.items()}
         buffer = io.BytesIO()
         torch.save({**state, "fingerprint": fingerprint(*_parts(state))}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
     def load(self) -> int:
-        """Puts the file's state into model, optimizer and scaler, if it is of this run.
-
-        Returns:
-            The iteration to go on with, counted from 0.
+        """Put the file's state into the parts, if it is of this run, and return the iteration to go on with.
 
         Raises:
             WeightsError: the file is damaged or was changed, or is of another run. The model is as before.
@@ -109,9 +87,9 @@ class Checkpoint:
             if before == self.run:
                 if fingerprint(*_parts(state)) != stated:
                     raise ValueError("not as it was written")
-                self._scaler.load_state_dict(state["scaler"])
-                self._optimizer.load_state_dict(state["optimizer"])
-                load_into(self._model, state["model"], path)  # last, and all or nothing
+                self.parts["scaler"].load_state_dict(state["scaler"])
+                self.parts["optimizer"].load_state_dict(state["optimizer"])
+                load_into(self.parts["model"], state["model"], path)  # last, and all or nothing
                 self.totals = state["totals"]
                 return state["iteration"]
         except Exception as error:  # whatever a damaged file makes torch raise
@@ -141,12 +119,7 @@ class Log:
         self._columns: list[str] = []  # as in the file, once it is ours
 
     def write(self, row: Mapping[str, float], losses: Mapping[str, float], evaluation: Mapping[str, float]) -> None:
-        """Add a row.
-
-        Args:
-            row: the first columns: ``"iteration"``, counted from 1, and whatever else each row has.
-            losses: by name, the same names in each row.
-            evaluation: numbers by name, or none.
+        """Add a row: the first columns with ``"iteration"``, counted from 1; losses; numbers of an evaluation, or none.
 
         Raises:
             ValueError: the file that a resumed run goes on with has other columns, or is damaged.

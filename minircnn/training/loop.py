@@ -109,19 +109,16 @@ def fit(
         checkpoint: a file for the state of the run, written every ``checkpoint_every`` iterations and at the end.
         checkpoint_every: iterations between two.
         resume: go on where ``checkpoint`` stands, if there is such a file.
-        replaces: a file that the caller is going to replace. If it is there, a training that ended no better than it
-            began raises: the mean of its total loss over the last tenth of the iterations must be below that over the
-            first tenth.
+        replaces: a file that is to be replaced. If it is there, a training that ended no better than it began raises:
+            its mean loss over the last tenth of the iterations must be below that over the first tenth.
         about: what else the run depends on, such as its data, by name. A checkpoint of another run is refused.
-        log: a CSV file that gets a row for each iteration; see :class:`minircnn.training.Log`.
-        evaluate: measures the model, in evaluation mode and without gradients, and gives numbers by name. Of several
-            processes the main one calls it.
+        log: a CSV file; see :class:`minircnn.training.Log`.
+        evaluate: gives numbers by name for the model in evaluation mode; of several processes the main one calls it.
         evaluate_every: iterations between two evaluations; the last is at the end. None: no other.
         quiet: no progress bar. None: none where the output is not a terminal.
 
     Returns:
-        The losses of each iteration of this call, averaged over the processes, and in the main process the numbers of
-        an evaluation after it.
+        The losses of each iteration of this call, averaged over the processes, with the numbers of an evaluation.
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
@@ -132,7 +129,8 @@ def fit(
         raise ValueError(f"must be at least 1: checkpoint_every {checkpoint_every}, evaluate_every {evaluate_every}")
     step = _Step(model, losses, settings, groups or [{"params": list(model.parameters()), "scale": 1.0}])
     run = {**asdict(settings), **(about or {})}
-    state = Checkpoint(checkpoint, model, step.optimizer, step.scaler, run) if checkpoint else None
+    parts = {"model": model, "optimizer": step.optimizer, "scaler": step.scaler}
+    state = Checkpoint(checkpoint, run, **parts) if checkpoint else None
     start = state.load() if state and resume and checkpoint.is_file() else 0
     replaced = replaces is not None and replaces.exists()  # asked now: later another process may have written it
     totals, table, history, shown = state.totals if state else [], Log(log, start) if log else None, [], {}
