@@ -278,7 +278,7 @@ def test_the_commands_say_the_same_on_both(detector, tmp_path):
     averages = []
     for device in ("cpu", GPU):
         file = tmp_path / f"{device}.json"
-        command = ["evaluate", detector, "--pictures", "4", "--device", device, "--json", str(file)]
+        command = ["evaluate", detector, "--images", "4", "--device", device, "--json", str(file)]
         result = CliRunner().invoke(app, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
         averages.append(numbers(json.loads(file.read_text())))
@@ -295,7 +295,7 @@ def numbers(found, name=""):
 def test_training_and_detecting_by_command(tmp_path):
     weights, run = tmp_path / "w.safetensors", CliRunner()
     for command in (
-        f"train mask_rcnn --pictures 4 --iterations 2 --device cuda --mixed-precision --out {weights}",
+        f"train mask_rcnn --images 4 --iterations 2 --device cuda --mixed-precision --out {weights}",
         f"detect mask_rcnn data/toytown/test/000001.jpg --weights {weights} --device cuda "
         f"--out {tmp_path / 'found.png'}",
     ):

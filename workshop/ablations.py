@@ -338,17 +338,21 @@ def compare_convolutions(
         for start, options in {"trained": [], "random": ["--from-scratch"]}.items():
             weights, measured = Path(folder) / f"{start}.safetensors", Path(folder) / f"{start}.measured.json"
             minircnn(["train", "rcnn", *shared, "--weights", str(network), *options, "--out", str(weights)])
-            minircnn(["evaluate", "rcnn", *shared, "--weights", str(weights), "--json", str(measured)])
-            found = json.loads(measured.read_text(encoding="utf-8"))
-            moved = found["with_box_regression"]
+            evaluate = ["evaluate", "rcnn", *shared, "--weights", str(weights), "--json", str(measured)]
+            results = []
+            for words in ([], ["--no-regression"]):
+                minircnn([*evaluate, *words])
+                found = json.loads(measured.read_text(encoding="utf-8"))
+                results.append(found["result"])
+            moved, fixed = results
             rows.append(
                 {
                     "start": start,
-                    "pictures": found["pictures"],
+                    "pictures": found["images"],
                     "objects": sum(one["objects"] for one in moved["classes"]),
-                    "recall": found["proposal_recall"]["recall"],
+                    "recall": list(found["proposal_recall"]["recall"].values())[-1],  # of all proposals
                     "ap50": moved["ap50"],
-                    "ap50_without": found["without_box_regression"]["ap50"],
+                    "ap50_without": fixed["ap50"],
                     "ap": moved["ap"],
                 }
             )

@@ -1,7 +1,6 @@
-"""The command line: ``minircnn COMMAND``.
+"""The command line: ``minircnn COMMAND``, one file a command; the detector is an argument.
 
-Each of train, evaluate and detect has a file of its own, with a sub-command for each detector. Whatever takes long to
-import is imported inside of the commands, so that ``minircnn --help`` does not wait for PyTorch.
+Whatever takes long to import is imported inside of the commands, so that neither help nor refusals wait for PyTorch.
 """
 
 from typing import Annotated
@@ -10,7 +9,7 @@ import typer
 
 from minircnn import __version__
 from minircnn.cli import data, demo, detect, evaluate, train
-from minircnn.cli.errors import OneLineErrors
+from minircnn.cli.options import OneLineErrors
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -20,11 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain messages, which may be searched, piped and read aloud
 )
-app.add_typer(train.app, name="train")
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(detect.app, name="detect")
-app.add_typer(data.app, name="data")
+app.command(no_args_is_help=True)(train.train)
+app.command(no_args_is_help=True)(evaluate.evaluate)
+app.command(no_args_is_help=True)(detect.detect)
 app.command()(demo.demo)
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,281 +1,409 @@
-"""``minircnn detect``: one sub-command for each detector."""
+"""``minircnn detect``: objects in the user's own images, and how they are drawn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from minircnn.cli.errors import RefusedError, echo, naming_memory
-from minircnn.cli.options import Device, JsonFile, MaxProposals, probability, ready_device
-from minircnn.cli.pictures import Plan, make_plan
-from minircnn.cli.timing import on_cpu
-from minircnn.cli.weights import Weights, WeightsOrCoco, detector_files, read_detector
-from minircnn.files import write_atomically, write_json
+from minircnn.cli.options import (
+    Device,
+    JsonFile,
+    MaxProposals,
+    RefusedError,
+    Weights,
+    detect_in,
+    detector_file,
+    echo,
+    naming_memory,
+    read_detector,
+    ready_device,
+    refuse_others,
+)
+from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs, with_json
+from minircnn.files import printable, write_atomically, write_json
+from minircnn.shipped import DETECTOR_WEIGHTS
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
     from torch import Tensor
-
-    from minircnn.cli.drawing import Drawing
 
     Detections = dict[str, Any]
 
-BY_DEFAULT = "mask_rcnn"
 FOUND = Path("detections.png")
+MAX_PROPOSALS = 300
+LONGEST_SIDE = 1000  # pixels; a larger image is shrunk before it is drawn
+GRID_SIDE = 450  # the same for each image of a grid
+LARGEST_GRID = 60  # images; more are slow to draw and too many to look at
+WIDEST, TALLEST = 8.0, 2.5  # width / height and height / width; beyond it a white margin makes room for labels
+CELL_WIDTH = 3.0  # inches at least for each image of a grid
+LONGEST_NAME = 32  # letters, which fit above an image of a grid
 
 
-class _MaskRCNNByDefault(TyperGroup):
-    """``minircnn detect PICTURE``: whoever names no detector gets the last one."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Puts it in front, if no argument is a detector's name."""
-        if args and not {*args} & {*self.commands, "--help"}:
-            args = [BY_DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(
-    help="Find objects in your own pictures. Without a detector's name it is mask_rcnn that does it.",
-    cls=_MaskRCNNByDefault,
-    no_args_is_help=True,
-)
-
-# readable: what may not be read is left out like other pictures that cannot be.
-Pictures = Annotated[
-    list[Path], typer.Argument(metavar="PICTURE", help="Picture files, or folders of them.", readable=False)
-]
-OutPng = Annotated[
-    Path,
-    typer.Option(metavar="PNG", help="A file that ends in .png and shows all pictures, or a folder for one PNG each."),
-]
-
-ClassNames = Annotated[
-    str | None,
-    typer.Option(
-        "--classes",
-        metavar="NAMES",
-        help="What a .pth file of one's own tells apart, in the order of the labels, with commas between: "
-        "background,pedestrian. Such files hold no names.",
-        show_default="COCO's",
-    ),
-]
-
-Probability = Annotated[
-    float, typer.Option(metavar="P", callback=probability, help="Show what is more probable than this.")
-]
-
-
-@app.command()
-def rcnn(
-    pictures: Pictures,
-    out: OutPng = FOUND,
+def detect(
+    arguments: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[DETECTOR] IMAGE...",
+            help=f"{', '.join(DETECTOR_WEIGHTS)} (by default the last), then image files, or folders of them.",
+            readable=False,  # what may not be read is left out like other images that cannot be
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="PNG", help="A file that ends in .png and shows all images, or a folder for one PNG each."
+        ),
+    ] = FOUND,
     weights: Weights = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What a .pth file of one's own tells apart, in the order of the labels, with commas between: "
+            "background,pedestrian. Such files hold no names.",
+            show_default="COCO's",
+        ),
+    ] = None,
     threshold: Annotated[
-        float, typer.Option(metavar="MARGIN", help="Show what scores more; a margin of an SVM, no probability.")
-    ] = 0.0,
-    max_proposals: MaxProposals = 300,
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Show what scores more: a probability; of rcnn a margin of an SVM.",
+            show_default="0.5; 0 of rcnn",
+        ),
+    ] = None,
+    max_proposals: MaxProposals = None,
     device: Device = "cpu",
     json_file: JsonFile = None,
 ) -> None:
-    """Find objects with R-CNN.
+    """Find objects in your own images, and outline them (mask_rcnn).
 
-    A line for each object says the picture, the class, the score, and the box as x1 y1 x2 y2 in pixels. Pictures that
-    cannot be read are named and left out; the exit status is then 1.
+    A line for each object says the image, the class, the score, and the box as x1 y1 x2 y2 in pixels. The JSON file
+    holds masks as COCO's run-length encoding. Images that cannot be read are named and left out; the exit status is
+    then 1.
     """
-    if not math.isfinite(threshold):
-        raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
-    plan = start("rcnn", weights, pictures, out, json_file)
-    from minircnn.rcnn import load_rcnn
-
-    target_device = ready_device(device)
-    weights, model = read_detector("rcnn", weights, None, load_rcnn)
-    model.to(target_device)
-    model.config = replace(model.config, score_threshold=threshold)
-    about = {"detector": "rcnn", "weights": str(weights), "threshold": threshold, "max_proposals": max_proposals}
-    detect_all(plan, _on_proposals(model, target_device, max_proposals), model.classes, about)
-
-
-@app.command("fast_rcnn")
-def fast_rcnn(
-    pictures: Pictures,
-    out: OutPng = FOUND,
-    weights: Weights = None,
-    threshold: Probability = 0.5,
-    max_proposals: MaxProposals = 300,
-    device: Device = "cpu",
-    json_file: JsonFile = None,
-) -> None:
-    """Find objects with Fast R-CNN.
-
-    A line for each object says the picture, the class, the probability, and the box as x1 y1 x2 y2 in pixels. Pictures
-    that cannot be read are named and left out; the exit status is then 1.
-    """
-    plan = start("fast_rcnn", weights, pictures, out, json_file)
-    from minircnn.fast_rcnn import load_fast_rcnn
-
-    weights, model = read_detector("fast_rcnn", weights, None, load_fast_rcnn)
-    about = _set_up(model, "fast_rcnn", weights, threshold, device)
-    about["max_proposals"] = max_proposals
-    detect_all(plan, _on_proposals(model, ready_device(device), max_proposals), model.classes, about)
-
-
-@app.command("faster_rcnn")
-def faster_rcnn(
-    pictures: Pictures,
-    out: OutPng = FOUND,
-    weights: WeightsOrCoco = None,
-    classes: ClassNames = None,
-    threshold: Probability = 0.5,
-    device: Device = "cpu",
-    json_file: JsonFile = None,
-) -> None:
-    """Find objects with Faster R-CNN; what is printed and written is as with Fast R-CNN."""
-    plan = start("faster_rcnn", weights, pictures, out, json_file)
-    from minircnn.faster_rcnn import load_faster_rcnn
-    from minircnn.published import fasterrcnn_resnet50_fpn
-
-    weights, model = read_detector("faster_rcnn", weights, _split(classes), load_faster_rcnn, fasterrcnn_resnet50_fpn)
-    about = _set_up(model, "faster_rcnn", weights, threshold, device)
-    target_device = ready_device(device)
-    detect_all(plan, lambda image: model.detect([image.to(target_device)])[0], model.classes, about)
-
-
-@app.command("mask_rcnn")
-def mask_rcnn(
-    pictures: Pictures,
-    out: OutPng = FOUND,
-    weights: WeightsOrCoco = None,
-    classes: ClassNames = None,
-    threshold: Probability = 0.5,
-    device: Device = "cpu",
-    json_file: JsonFile = None,
-) -> None:
-    """Find objects with Mask R-CNN, and outline them; the JSON file holds masks as COCO's run-length encoding.
-
-    What is printed is as with Fast R-CNN.
-    """
-    plan = start("mask_rcnn", weights, pictures, out, json_file)
-    from minircnn.mask_rcnn import load_mask_rcnn
-    from minircnn.published import maskrcnn_resnet50_fpn
-
-    weights, model = read_detector("mask_rcnn", weights, _split(classes), load_mask_rcnn, maskrcnn_resnet50_fpn)
-    about = _set_up(model, "mask_rcnn", weights, threshold, device)
-    target_device = ready_device(device)
-    detect_all(plan, lambda image: model.detect_encoded([image.to(target_device)])[0], model.classes, about)
-
-
-def _split(classes: str | None) -> list[str] | None:
-    return [name.strip() for name in classes.split(",")] if classes else None
-
-
-def _set_up(model: Any, detector: str, weights: Path, threshold: float, device: str) -> dict[str, Any]:  # noqa: ANN401
-    """Moves a detector to its device and lets it find what is above a probability; returns what it is, for JSON."""
-    model.to(ready_device(device))
-    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=threshold)
-    return {"detector": detector, "weights": str(weights), "threshold": threshold}
-
-
-def _on_proposals(model: Any, device: torch.device, max_proposals: int) -> Callable[[Tensor], Detections]:  # noqa: ANN401
-    """How a detector that is given proposals finds what is in a picture."""
-    from minircnn.selective_search import selective_search
+    named = str(arguments[0]) in DETECTOR_WEIGHTS
+    detector, paths = (str(arguments[0]), arguments[1:]) if named else ("mask_rcnn", arguments)
+    if not paths:
+        raise RefusedError(f"{detector}: name images, or folders of them")
+    refuse_others(detector, {"max_proposals": max_proposals})
+    threshold = threshold_of(detector, threshold)
+    file = detector_file(detector, weights)
+    plan = make_plan(paths, out, json_file, named=out != FOUND, inputs=with_json(file))
+    for path, reason in plan.skipped:
+        complain(path, reason)
+    if not plan.images:
+        raise typer.Exit(1)
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    model = read_detector(detector, file, names).to(ready_device(device))
+    set_threshold(model, threshold)
+    about: dict[str, Any] = {"detector": detector, "weights": str(file), "threshold": threshold}
+    if on_proposals := detector in ("rcnn", "fast_rcnn"):
+        about["max_proposals"] = max_proposals = max_proposals or MAX_PROPOSALS
 
     def find(image: Tensor) -> Detections:
-        return model.detect([image.to(device)], [selective_search(image, max_proposals=max_proposals)])[0]
+        from minircnn.selective_search import selective_search
 
-    return find
+        return detect_in(model, image, selective_search(image, max_proposals=max_proposals) if on_proposals else None)
+
+    detect_all(plan, find, model.classes, about)
 
 
-def start(detector: str, weights: Path | None, pictures: Sequence[Path], out: Path, json_file: Path | None) -> Plan:
-    """What to do, after what can be refused without PyTorch; ends the command if there is nothing to do."""
-    plan = make_plan(pictures, out, json_file, named=out != FOUND, inputs=detector_files(detector, weights))
-    for path, reason in plan.skipped:
-        _complain(path, reason)
-    if not plan.pictures:
-        raise typer.Exit(1)
-    return plan
+def threshold_of(detector: str, given: float | None) -> float:
+    """The score above which detections are shown: what the user wants, or 0 for a margin and 0.5 for a probability."""
+    threshold = given if given is not None else (0.0 if detector == "rcnn" else 0.5)
+    if not math.isfinite(threshold):
+        raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
+    if detector != "rcnn" and not 0 <= threshold <= 1:
+        raise RefusedError(f"--threshold {threshold}: this is no probability, from 0 to 1")
+    return threshold
+
+
+def set_threshold(model: Any, threshold: float) -> None:  # noqa: ANN401 - any detector
+    """Let a detector give what scores more than this."""
+    part = getattr(model, "roi_heads", model)
+    part.config = replace(part.config, score_threshold=threshold)
+
+
+# ------------------------------------------------------------------------------------------------------ what to read
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to read and what to write.
+
+    Attributes:
+        images: the files to read, each once.
+        skipped: what was named but cannot be read, and why.
+        out: the one PNG that will show all images, or the folder of ``targets``.
+        targets: a PNG for each image; empty if one shows all.
+        json_file: where to write the numbers, or None.
+    """
+
+    images: Sequence[Path]
+    skipped: Sequence[tuple[Path, str]]
+    out: Path
+    targets: Sequence[Path]
+    json_file: Path | None
+
+
+def make_plan(
+    arguments: Sequence[Path], out: Path, json_file: Path | None, *, named: bool = True, inputs: Sequence[Path] = ()
+) -> Plan:
+    """Find the images and decide which files will be written.
+
+    Args:
+        arguments: Image files and folders.
+        out: A file that ends in ``.png``, or a folder, which may have to be made.
+        json_file: A file, or None.
+        named: Whether the user has named ``out``.
+        inputs: What else is read.
+
+    Raises:
+        RefusedError: ``out`` or ``json_file`` could not be written, or something that is there would be lost.
+    """
+    one_png = out.suffix.lower() == ".png"
+    images, skipped = find_images(arguments)
+    targets = () if one_png else tuple(out / f"{name}.png" for name in distinct_stems(images))
+    if not one_png:
+        if not out.exists() and out.suffix.lower() in SUFFIXES:
+            raise RefusedError(f"--out {out}: images are written as PNG; let the name end in .png, or name a folder")
+        check_folder("--out", out)
+    outputs = [Output("--out", out, named)] if one_png else [Output("--out", path, named=False) for path in targets]
+    check_outputs([*outputs, *([Output("--json", json_file)] if json_file else [])], [*images, *inputs])
+    if one_png and len(images) > LARGEST_GRID:
+        raise RefusedError(
+            f"--out {out}: {len(images)} images, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
+        )
+    return Plan(images, skipped, out, targets, json_file)
+
+
+def find_images(arguments: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The files that are meant, each once, and what is none, with the reason.
+
+    Of a folder these are all images, by suffix and in order of name; folders in it and hidden files are left alone.
+    """
+    images: dict[Path, None] = {}
+    skipped = []
+    for argument in arguments:
+        try:
+            if argument.is_dir():
+                inside = sorted(argument.iterdir(), key=lambda path: path.name)
+                found = [p for p in inside if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()]
+                images |= dict.fromkeys(found)
+                skipped += [] if found else [(argument, "no images in this folder")]
+            elif argument.is_file():
+                images[argument] = None
+            else:
+                reason = "neither a file nor a folder" if argument.exists() else "there is no such file; check the path"
+                skipped.append((argument, reason))
+        except OSError as error:
+            skipped.append((argument, f"cannot be opened ({error.strerror})"))
+    return list(images), skipped
+
+
+def distinct_stems(paths: Iterable[Path]) -> list[str]:
+    """A name for each file: its own without the suffix, or with a number behind it where an earlier one has that.
+
+    >>> distinct_stems([Path("a/cat.jpg"), Path("b/cat.jpg"), Path("cat_2.png"), Path("dog.jpg")])
+    ['cat', 'cat_2', 'cat_2_2', 'dog']
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 2
+        while name.casefold() in taken:  # on most machines Cat.png and cat.png are one file
+            name, number = f"{path.stem}_{number}", number + 1
+        names.append(name)
+        taken.add(name.casefold())
+    return names
+
+
+# ------------------------------------------------------------------------------------------------------ what is found
 
 
 def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequence[str], about: dict[str, Any]) -> None:
-    """Looks at each picture, prints and draws what is there, and writes what the plan says.
+    """Look at each image, print and draw what is there, and write what the plan says.
 
     Args:
-        plan: what to read and to write.
-        find: detections of a picture (3, H, W), best first.
-        classes: names by label.
-        about: goes into the JSON file.
+        plan: What to read and to write.
+        find: Detections of an image (3, H, W), best first.
+        classes: Names by label.
+        about: Goes into the JSON file.
 
     Raises:
-        typer.Exit: with status 1, after all else is done, if something was skipped.
+        typer.Exit: With status 1, after all else is done, if something was skipped.
     """
-    from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one
+    from minircnn.datasets.images import read_image
 
-    grid = not plan.targets and len(plan.pictures) > 1
+    grid = not plan.targets and len(plan.images) > 1
     skipped, records, drawings = list(plan.skipped), [], []
-    for index, path in enumerate(plan.pictures):
+    for index, path in enumerate(plan.images):
         try:
             with naming_memory():
-                record, drawing = _look_at(path, find, classes, GRID_SIDE if grid else LONGEST_SIDE)
+                image = read_image(path)
+                found = find(image)
+                # The image itself is not kept: shrunk ones do not fill the memory.
+                drawings.append((path, make_drawing(image, found, GRID_SIDE if grid else LONGEST_SIDE)))
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
-            _complain(*skipped[-1])
+            complain(*skipped[-1])
             continue
         png = plan.targets[index] if plan.targets else plan.out
-        records.append({**record, "png": str(png)})
-        _print(record)
-        drawings.append(drawing)
+        records.append({**_as_record(path, image, found, classes), "png": str(png)})
+        _print(records[-1])
         if plan.targets:
-            write_atomically(png, draw_one(drawings.pop(), classes))
+            write_atomically(png, _draw([drawings.pop()], classes))
     if drawings:
-        write_atomically(plan.out, draw_grid(drawings, classes) if grid else draw_one(drawings[0], classes))
+        write_atomically(plan.out, _draw(drawings, classes))
     if records:
         echo(f"written to {plan.out}")
     if records and plan.json_file:
-        left_out = [{"picture": str(path), "reason": reason} for path, reason in skipped]
-        write_json(plan.json_file, {**about, "pictures": records, "skipped": left_out})
+        left_out = [{"image": str(path), "reason": reason} for path, reason in skipped]
+        write_json(plan.json_file, {**about, "images": records, "skipped": left_out})
         echo(f"written to {plan.json_file}")
     if skipped:
         raise typer.Exit(1)
 
 
-def _look_at(
-    path: Path, find: Callable[[Tensor], Detections], classes: Sequence[str], longest_side: int
-) -> tuple[dict[str, Any], Drawing]:
-    """What is in an image, for the JSON file and ready to be drawn; the large image itself is not kept."""
-    from minircnn.cli.drawing import make_drawing
-    from minircnn.datasets.images import read_image
-
-    image = read_image(path)
-    found = on_cpu(find(image))
-    return _as_record(path, image, found, classes), make_drawing(path, image, found, longest_side)
-
-
 def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
-    """A picture's detections as JSON holds them; boxes in pixels of the upright picture."""
+    """Detections in an image as JSON holds them; boxes in pixels of the upright image."""
     rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
     objects = [{"class": classes[label], "label": label, "score": score, "box": box} for label, score, box in rows]
-    if "masks" in found:
-        for one, encoded in zip(objects, found["masks"], strict=True):
-            one["segmentation"] = {**encoded, "counts": encoded["counts"].decode("ascii")}
-    return {"picture": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
+    for one, encoded in zip(objects, found.get("masks", ()), strict="masks" in found):
+        one["segmentation"] = {**encoded, "counts": encoded["counts"].decode("ascii")}
+    return {"image": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
 
 
 def _print(record: dict[str, Any]) -> None:
-    """A line for each object of a picture, or one that says that there is none."""
-    name = record["picture"]
+    """A line for each object of an image, or one that says that there is none."""
     for row in record["detections"]:
         box = " ".join(f"{value:.1f}" for value in row["box"])
-        echo(f"{name}: {row['class']} {row['score']:.2f} at {box}")
+        echo(f"{record['image']}: {row['class']} {row['score']:.2f} at {box}")
     if not record["detections"]:
-        echo(f"{name}: nothing found")
+        echo(f"{record['image']}: nothing found")
 
 
-def _complain(path: Path, reason: str) -> None:
-    """One line about what is left out; the name comes once, also where the reason begins with it."""
-    reason = " ".join(reason.removeprefix(f"{path}: ").split())
-    echo(f"{path}: skipped: {reason}", err=True)
+def complain(path: Path, reason: str) -> str:
+    """Say on standard error what is left out, in one line; the name comes once. Returns the line."""
+    line = f"{path}: skipped: {' '.join(reason.removeprefix(f'{path}: ').split())}"
+    echo(line, err=True)
+    return printable(line)
+
+
+# ---------------------------------------------------------------------------------------------------------- drawings
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image that is ready to be drawn: ``pixels`` (h, w, 3) uint8, and detections or a target in these pixels."""
+
+    pixels: np.ndarray
+    found: dict[str, Tensor]
+
+
+def make_drawing(image: Tensor, found: dict[str, Any], longest_side: int) -> Drawing:
+    """Shrink a large image together with what was found, and give a very slim one a margin at the right or below.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        found: Detections or a target in pixels of ``image``; masks (N, H, W) bool, or run-length encoded.
+        longest_side: Of the shrunk image, in pixels.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import pad
+
+    from minircnn.datasets.coco import decode_masks
+    from minircnn.selective_search import shrink
+    from minircnn.transforms import resize_masks
+
+    height, width = image.shape[1:]
+    pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
+    h, w = pixels.shape[:2]
+    found = {**found, "boxes": found["boxes"] * found["boxes"].new_tensor([w / width, h / height] * 2)}
+    below, right = max(0, math.ceil(w / WIDEST) - h), max(0, math.ceil(h / TALLEST) - w)
+    pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
+    if "masks" in found:
+        shrunk = torch.zeros(len(found["masks"]), h, w, dtype=torch.bool)
+        for own, mask in zip(shrunk, found["masks"], strict=True):  # of a large image only one lies in memory at a time
+            mask = mask[None] if isinstance(mask, torch.Tensor) else decode_masks([mask], (height, width))
+            own[:] = resize_masks(mask, (h, w))[0]
+        found["masks"] = pad(shrunk, (0, right, 0, below))
+    return Drawing(pixels, found)
+
+
+def _draw(drawings: Sequence[tuple[Path, Drawing]], classes: Sequence[str]) -> bytes:
+    """One image as large as it is, or several below their names, with the folder where a name comes twice."""
+    names = [path.name for path, _ in drawings]
+    titles = [str(name if names.count(name) == 1 else path) for name, (path, _) in zip(names, drawings, strict=True)]
+    nothing = ["" if len(drawing.found["boxes"]) else "nothing found" for _, drawing in drawings]
+    if len(drawings) > 1:
+        return draw(
+            [drawing for _, drawing in drawings],
+            classes,
+            [f"{title}\n{words}".rstrip("\n") for title, words in zip(titles, nothing, strict=True)],
+        )
+    height, width = drawings[0][1].pixels.shape[:2]
+    inches = min(max(max(height, width) / 100, 6.0), 10.0) * min(1.0, width / height)
+    return draw([drawings[0][1]], classes, nothing if nothing[0] else None, width=inches)
+
+
+def draw(
+    drawings: Sequence[Drawing],
+    classes: Sequence[str],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    width: float | None = None,
+    dpi: int = 100,
+    **options: bool,
+) -> bytes:
+    """A PNG of images side by side, with their objects.
+
+    Args:
+        drawings: At least one.
+        classes: Names by label.
+        titles: For each, perhaps in several lines; what is too long in the first loses its beginning.
+        columns: Images in a row.
+        width: In inches.
+        dpi: Dots an inch.
+        **options: Of :func:`minircnn.plotting.draw_objects`.
+    """
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from minircnn.plotting import image_grid, render_png
+
+    matplotlib.use("Agg")  # no windows
+    columns = columns or min(6, math.ceil(math.sqrt(len(drawings))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks become boxes
+        axes = image_grid(
+            [drawing.pixels for drawing in drawings],
+            titles=titles and [_title(title) for title in titles],
+            objects=[drawing.found for drawing in drawings],
+            classes=classes,
+            columns=columns,
+            width=width or max(9.0, CELL_WIDTH * columns),
+            **options,
+        )
+        figure = axes[0].get_figure()
+        try:
+            return render_png(figure, dpi)
+        finally:
+            plt.close(figure)
+
+
+def _title(text: str) -> str:
+    first, newline, rest = text.partition("\n")
+    first = printable(first)
+    first = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
+    return f"{first}{newline}{rest}".replace("$", r"\$")  # otherwise matplotlib takes it for a formula

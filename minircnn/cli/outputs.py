@@ -1,4 +1,4 @@
-"""The files that a command writes, and those that it reads. What would cost the user a file is refused before any work.
+"""Files that a command reads and writes: whatever would cost the user a file is refused before any work.
 
 Every command states both once, to :func:`check_outputs`.
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from minircnn.cli.errors import RefusedError
+from minircnn.cli.options import RefusedError
 
 # What is taken for an image in a folder. A file that is named may end as it likes.
 SUFFIXES = (
@@ -42,10 +42,7 @@ class Output:
 
 
 def of_weights(out: Path) -> list[Output]:
-    """What a training writes: the weights, the JSON beside them, and on its way the state to go on from.
-
-    That of an unfinished run may be damaged, and the training says that it will be replaced.
-    """
+    """What a training writes: the weights, the JSON beside them, and on its way the state to go on from."""
     beside = Output("--out", out.with_suffix(".json"), named=False)
     return [Output("--out", out), beside, Output("--out", out.with_suffix(".checkpoint"))]
 
@@ -58,18 +55,17 @@ def with_json(weights: Path | None) -> list[Path]:
 
 
 def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> None:
-    """Refuses outputs that cannot be written, or that would be written over something.
+    """Refuse outputs that cannot be written, or that would be written over something.
 
     Files are compared as the file system does: links, other names of a file and, where they are one, upper and lower
     case lead to the same one. Devices and pipes lose nothing.
 
     Args:
-        outputs: all files that will be written.
-        inputs: all files that will be read; of a folder, the images and annotations somewhere in it. What is not there
-            is left to the one who reads it.
+        outputs: All files that will be written.
+        inputs: All files that will be read; of a folder, the images and annotations somewhere in it.
 
     Raises:
-        RefusedError: an output is a folder, lies in a folder that is not there, may not be written, is an input, the
+        RefusedError: An output is a folder, lies in a folder that is not there, may not be written, is an input, the
             same file as another output or as what is printed into; or it is there, was not named, and is not ours.
     """
     inputs = list(inputs)
@@ -98,7 +94,7 @@ def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> Non
 
 
 def check_folder(option: str, path: Path) -> None:
-    """Refuses a folder that is none, or that could not be made or written into."""
+    """Refuse a folder that is none, or that could not be made or written into."""
     if path.exists() and not path.is_dir():
         raise RefusedError(f"{option} {path}: this is a file; name a folder")
     _check_writable(option, path, path if path.is_dir() else path.parent)

@@ -1,10 +1,10 @@
-"""``minircnn detect`` against a detector called directly, with every kind of picture that users have."""
+"""``minircnn detect`` against detectors called directly, with every kind of image that users have."""
 
 import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
+import string
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,31 +13,42 @@ import pytest
 import safetensors.torch
 import torch
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from pycocotools import mask as rle
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
-from minircnn.cli import drawing
-from minircnn.cli.detect import detect_all
-from minircnn.cli.drawing import GRID_SIDE, LONGEST_SIDE, draw_grid, draw_one, make_drawing, titles_of
-from minircnn.cli.pictures import make_plan
+from minircnn import published
+from minircnn.cli.detect import (
+    GRID_SIDE,
+    LONGEST_SIDE,
+    detect_all,
+    distinct_stems,
+    find_images,
+    make_drawing,
+    make_plan,
+)
 from minircnn.datasets.images import read_image
-from minircnn.datasets.toytown import DATA_FOLDER
-from minircnn.fast_rcnn import load_fast_rcnn
+from minircnn.evaluation import encode_masks
+from minircnn.mask_rcnn import binary_masks
 from minircnn.rcnn import load_rcnn
-from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.weights import load_weights, save_weights
-from tests.cli.conftest import lines_of
+from tests.cli.conftest import FEW, IMAGE, LOAD, ON_PROPOSALS, directly
 
-TOWN = [DATA_FOLDER / "test" / f"00000{i}.jpg" for i in range(1, 5)]
-FEW = 30  # proposals, so that the tests are quick
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
 
 
 @pytest.fixture
-def detect(call, detector):
-    def run(*arguments):
+def detect(call, files):
+    def run(name, *arguments):
         figures = plt.get_fignums()
-        result = call("detect", "rcnn", "--weights", detector, "--max-proposals", FEW, *arguments)
+        few = ("--max-proposals", FEW) if name in ON_PROPOSALS else ()
+        result = call("detect", name, "--weights", files[name], *few, *arguments)
         assert plt.get_fignums() == figures, "figures are closed"
         return result
 
@@ -46,14 +57,14 @@ def detect(call, detector):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working folder with pictures of all kinds; their names have blanks and letters of several scripts."""
+    """A working folder with images of all kinds; their names have blanks and letters of several scripts."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(TOWN[0], "street scene.jpg")
-    shutil.copy(TOWN[1], "日本 $x_1$ ü.jpg")
+    shutil.copy(IMAGE, "street scene.jpg")
+    shutil.copy(IMAGE.with_name("000002.jpg"), "日本 $x_1$ ü.jpg")
     (tmp_path / "kinds").mkdir()
-    with Image.open(TOWN[2]) as file:
+    with Image.open(IMAGE.with_name("000003.jpg")) as file:
         town = file.convert("RGB")
-    for mode in ("L", "LA", "RGBA", "P"):
+    for mode in ("L", "RGBA", "P"):
         town.convert(mode).save(f"kinds/{mode}.png")
     town.convert("CMYK").save("kinds/CMYK.jpg")
     Image.fromarray(np.asarray(town.convert("L")).astype(np.uint16) * 257).save("kinds/sixteen.png")
@@ -64,14 +75,6 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def directly(detector, path, threshold, proposals=FEW):
-    """What the detector finds without the command line, above its own low threshold first."""
-    model, image = load_rcnn(detector), read_image(Path(path))
-    (found,) = model.detect([image], [selective_search(image)[:proposals]])
-    above = found["scores"] > threshold
-    return {name: value[above] for name, value in found.items()}, model.classes
-
-
 def size_of(path):
     with Image.open(path) as file:
         file.load()
@@ -79,251 +82,165 @@ def size_of(path):
         return file.size
 
 
-def assert_same(record, found, classes):
+def assert_same(record, found):
     assert [row["label"] for row in record["detections"]] == found["labels"].tolist()
-    assert [row["class"] for row in record["detections"]] == [classes[label] for label in found["labels"]]
     torch.testing.assert_close(torch.tensor([row["score"] for row in record["detections"]]), found["scores"])
     boxes = torch.tensor([row["box"] for row in record["detections"]]).reshape(-1, 4)
     torch.testing.assert_close(boxes, found["boxes"])
 
 
-# ---------------------------------------------------------------------------------------------------- what it finds
-
-
-@pytest.mark.parametrize("threshold", [-0.5, 0.0, 0.3])
-def test_lines_and_json_are_what_the_detector_finds(detect, detector, place, threshold):
-    result = detect("street scene.jpg", "--out", "x.png", "--json", "x.json", "--threshold", threshold)
-    assert result.exit_code == 0, result.output
-    found, classes = directly(detector, "street scene.jpg", threshold)
-    assert len(found["scores"]) > 1
-    assert result.stdout.splitlines() == [
-        *lines_of("street scene.jpg", found, classes),
-        "written to x.png",
-        "written to x.json",
-    ]
-    written = json.loads(Path("x.json").read_text())
-    assert written["threshold"] == threshold
-    assert written["max_proposals"] == FEW
-    assert written["weights"] == str(detector)
-    assert written["skipped"] == []
-    (record,) = written["pictures"]
-    assert (record["picture"], record["height"], record["width"]) == ("street scene.jpg", 128, 128)
-    assert_same(record, found, classes)
-
-
-def test_threshold_below_the_detectors_own_finds_more(detect, detector, place):
-    detect("street scene.jpg", "--out", "x.png", "--json", "x.json", "--threshold", -5)
-    model, image = load_rcnn(detector), read_image(Path("street scene.jpg"))
-    model.config = replace(model.config, score_threshold=-5.0)
-    (found,) = model.detect([image], [selective_search(image)[:FEW]])
-    assert found["scores"].min() < load_rcnn(detector).config.score_threshold
-    assert_same(json.loads(Path("x.json").read_text())["pictures"][0], found, model.classes)
-
-
-def test_all_kinds_of_pictures(detect, detector, place):
-    result = detect("kinds", "--out", "out", "--json", "x.json")
-    assert result.exit_code == 0, result.output
-    records = json.loads(Path("x.json").read_text())["pictures"]
-    expected = ["CMYK.jpg", "L.png", "LA.png", "P.png", "RGBA.png", "moving.gif", "sixteen.png", "turned.jpg"]
-    assert [Path(record["picture"]).name for record in records] == expected
-    for record in records:
-        upright = (128, 60) if "turned" in record["picture"] else (128, 128)
-        assert (record["height"], record["width"]) == upright
-        assert_same(record, *directly(detector, record["picture"], 0.0))
-        assert record["png"] == str(Path("out", Path(record["picture"]).stem + ".png"))
-    # These hold the very same pixels.
-    by_name = {Path(record["picture"]).stem: record["detections"] for record in records}
-    assert by_name["L"] == by_name["LA"] == by_name["sixteen"] != by_name["RGBA"]
-
-
-def test_nothing_found(detect, place):
-    result = detect("street scene.jpg", "kinds/L.png", "--out", "x.png", "--json", "x.json", "--threshold", 100)
-    assert result.exit_code == 0
-    name = Path("kinds", "L.png")
-    assert result.stdout.splitlines()[:2] == ["street scene.jpg: nothing found", f"{name}: nothing found"]
-    assert [record["detections"] for record in json.loads(Path("x.json").read_text())["pictures"]] == [[], []]
-    size_of("x.png")
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 300), (700, 3)])
-def test_odd_shapes(detect, place, size):
-    Image.new("RGB", size, "#4080c0").save("odd.png")
-    assert detect("odd.png", "--out", "x.png", "--threshold", -100).exit_code == 0
-    assert min(size_of("x.png")) > 80, "there is room to read the labels"
-    assert detect("odd.png", "street scene.jpg", "--out", "y.png", "--threshold", -100).exit_code == 0
-    size_of("y.png")
+# ------------------------------------------------------------------------------------------------------ what is found
 
 
 @pytest.mark.parametrize(
-    ("options", "threshold"), [((), 0.5), (("--threshold", 0.8), 0.8), (("--threshold", 0.03), 0.03)]
+    ("name", "options", "threshold"),
+    [
+        *[(name, (), 0.0 if name == "rcnn" else 0.5) for name in LOAD],
+        *[("rcnn", ("--threshold", -5), -5.0), ("fast_rcnn", ("--threshold", 0.03), 0.03)],
+    ],
 )
-def test_fast_rcnn(call, fast_detector, place, options, threshold):
-    """The threshold counts, also where it is below the detector's own."""
-    arguments = ("detect", "fast_rcnn", "street scene.jpg", "--weights", fast_detector, "--max-proposals", FEW)
-    result = call(*arguments, "--out", "x.png", "--json", "x.json", *options)
+def test_lines_and_json_are_what_the_detector_finds(detect, files, place, name, options, threshold):
+    """Thresholds count, also where they are below the detector's own."""
+    result = detect(name, "street scene.jpg", "--out", "x.png", "--json", "x.json", *options)
     assert result.exit_code == 0, result.output
-    model, image = load_fast_rcnn(fast_detector), read_image(Path("street scene.jpg"))
-    own = model.roi_heads.config
-    model.roi_heads.config = replace(own, score_threshold=0.0, max_detections=10_000)
-    (found,) = model.detect([image], [selective_search(image)[:FEW]])
-    above = torch.where(found["scores"] > threshold)[0][: own.max_detections]
-    assert 1 < len(above) < len(found["scores"])
-    found = {name: value[above] for name, value in found.items()}
-    assert result.stdout.splitlines() == [
-        *lines_of("street scene.jpg", found, model.classes),
-        "written to x.png",
-        "written to x.json",
+    found = directly(name, files[name], read_image(Path("street scene.jpg")), threshold)
+    classes = LOAD[name](files[name]).classes
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
+    assert len(found["scores"]) > 1 and result.stdout.splitlines() == [
+        *[f"street scene.jpg: {classes[k]} {s:.2f} at {' '.join(f'{edge:.1f}' for edge in box)}" for k, s, box in rows],
+        *["written to x.png", "written to x.json"],
     ]
     written = json.loads(Path("x.json").read_text())
-    (record,) = written.pop("pictures")
-    assert_same(record, found, model.classes)
-    assert written == {
-        "detector": "fast_rcnn",
-        "weights": str(fast_detector),
-        "threshold": threshold,
-        "max_proposals": FEW,
-        "skipped": [],
-    }
-    assert size_of("x.png")[0] == 600
+    (record,) = written.pop("images")
+    assert_same(record, found)
+    assert record.items() >= {"image": "street scene.jpg", "height": 128, "width": 128, "png": "x.png"}.items()
+    assert [row["class"] for row in record["detections"]] == [classes[label] for label in found["labels"]]
+    about = {"detector": name, "weights": str(files[name]), "threshold": threshold, "skipped": []}
+    assert written == about | ({"max_proposals": FEW} if name in ON_PROPOSALS else {})
+    if name == "mask_rcnn":
+        decoded = np.stack([rle.decode(one["segmentation"]) for one in record["detections"]]).astype(bool)
+        assert np.array_equal(decoded, binary_masks(found)["masks"].numpy()) and 0 < decoded.mean() < 1
 
 
-def test_fast_rcnn_by_default(call, fast_detector, place, monkeypatch):
-    """With the weights of the project and 300 proposals."""
-    monkeypatch.setitem(DETECTOR_WEIGHTS, "fast_rcnn", fast_detector)
+def test_mask_rcnn_of_the_project_by_default_and_options_may_come_first(call, place):
+    assert call("detect", "--json", "x.json", "--out", "x.png", "street scene.jpg").exit_code == 0
+    written = json.loads(Path("x.json").read_text())
+    assert (written["detector"], written["weights"]) == ("mask_rcnn", str(DETECTOR_WEIGHTS["mask_rcnn"]))
+    found = directly("mask_rcnn", DETECTOR_WEIGHTS["mask_rcnn"], read_image(Path("street scene.jpg")), 0.5)
+    assert_same(written["images"][0], found)
+
+
+def test_three_hundred_proposals_by_default(call, files, place, monkeypatch):
+    monkeypatch.setitem(DETECTOR_WEIGHTS, "fast_rcnn", files["fast_rcnn"])
     assert call("detect", "fast_rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
     written = json.loads(Path("x.json").read_text())
-    assert (written["weights"], written["threshold"], written["max_proposals"]) == (str(fast_detector), 0.5, 300)
-    model, image = load_fast_rcnn(fast_detector), read_image(Path("street scene.jpg"))
-    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=0.5)
-    assert_same(written["pictures"][0], *model.detect([image], [selective_search(image)[:300]]), model.classes)
+    assert written["max_proposals"] == 300
+    image = read_image(Path("street scene.jpg"))
+    assert_same(written["images"][0], directly("fast_rcnn", files["fast_rcnn"], image, 0.5, 300))
 
 
-# --------------------------------------------------------------------------------------------------- what it writes
+def test_all_kinds_of_images_and_photographs(detect, files, place, real_data):
+    photographs = sorted((real_data / "coco-mini" / "images").glob("*.jpg"))[:1]
+    result = detect("fast_rcnn", "kinds", *photographs, "--out", "out", "--json", "x.json")
+    assert result.exit_code == 0, result.output
+    records = json.loads(Path("x.json").read_text())["images"]
+    expected = ["CMYK.jpg", "L.png", "P.png", "RGBA.png", "moving.gif", "sixteen.png", "turned.jpg"]
+    assert [Path(record["image"]).name for record in records] == [*expected, photographs[0].name]
+    for record in records:
+        image = read_image(Path(record["image"]))
+        assert (record["height"], record["width"]) == tuple(image.shape[1:])
+        assert_same(record, directly("fast_rcnn", files["fast_rcnn"], image, 0.5))
+        assert record["png"] == str(Path("out", Path(record["image"]).stem + ".png")) and size_of(record["png"])
+    by_name = {Path(record["image"]).stem: record for record in records}
+    assert (by_name["turned"]["height"], by_name["turned"]["width"]) == (128, 60), "upright"
+    assert by_name["L"]["detections"] == by_name["sixteen"]["detections"] != by_name["RGBA"]["detections"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 3)])
+def test_odd_shapes(detect, place, size):
+    Image.new("RGB", size, "#4080c0").save("odd.png")
+    assert detect("fast_rcnn", "odd.png", "--out", "x.png", "--threshold", 0).exit_code == 0
+    assert min(size_of("x.png")) > 80, "there is room to read the labels"
+    assert detect("fast_rcnn", "odd.png", "street scene.jpg", "--out", "y.png", "--threshold", 0).exit_code == 0
+
+
+# ------------------------------------------------------------------------------------------------- what is written
 
 
 def test_one_png_for_several_is_a_grid(detect, place):
-    result = detect("street scene.jpg", "日本 $x_1$ ü.jpg", "kinds", "--out", "grid.png")
+    result = detect("fast_rcnn", "street scene.jpg", "日本 $x_1$ ü.jpg", "kinds", "--out", "grid.png")
     assert result.exit_code == 0, result.output
     assert "日本 $x_1$ ü.jpg: " in result.stdout
     width, height = size_of("grid.png")
-    assert width == 1200  # four columns of three inches
-    assert 1240 < height < 1400  # two rows of squares; the turned picture, 60 pixels by 128, is twice as tall; names
+    assert width == 900  # three columns of three inches
+    assert 1290 < height < 1450  # two rows of squares and one of the turned image, 60 pixels by 128; names
     assert not list(place.glob("*.part"))
 
 
 def test_folder_gets_a_png_for_each_and_none_is_lost(detect, place):
     (place / "again").mkdir()
-    shutil.copy(TOWN[3], "again/street scene.jpg")
-    shutil.copy(TOWN[3], "again/Street Scene.png")
-    result = detect("street scene.jpg", "again", "--out", "out", "--json", "x.json")
+    shutil.copy(IMAGE.with_name("000004.jpg"), "again/street scene.jpg")
+    shutil.copy(IMAGE.with_name("000004.jpg"), "again/Street Scene.png")
+    result = detect("fast_rcnn", "street scene.jpg", "again", "--out", "out", "--json", "x.json")
     assert result.exit_code == 0, result.output
     names = ["street scene.png", "Street Scene_2.png", "street scene_3.png"]
     assert sorted(path.name for path in (place / "out").iterdir()) == sorted(names)
-    records = json.loads(Path("x.json").read_text())["pictures"]
+    records = json.loads(Path("x.json").read_text())["images"]
     assert [record["png"] for record in records] == [str(Path("out", name)) for name in names]
     pngs = [Path(record["png"]).read_bytes() for record in records]
-    assert pngs[1] == pngs[2] != pngs[0], "the last two show the same picture"
+    assert pngs[1] == pngs[2] != pngs[0], "the last two show the same image"
 
 
-def test_one_picture_into_a_folder(detect, place):
-    assert detect("street scene.jpg", "--out", "out").exit_code == 0
-    assert [path.name for path in (place / "out").iterdir()] == ["street scene.png"]
-
-
-def test_the_pngs_show_the_pictures_with_their_boxes(detect, place):
-    """Where no box lies, the drawn picture has the colours of the file; along each box it has others."""
-    detect("street scene.jpg", "--out", "plain.png", "--threshold", 100)
-    detect("street scene.jpg", "--out", "x.png", "--json", "x.json", "--threshold", 0.3)
-    with Image.open("plain.png") as file:
-        plain = file.convert("RGB")
+def test_the_pngs_show_the_images_with_their_boxes_and_masks(call, detect, place):
+    """Where no box lies, the drawn image has the colors of the file; along each box, and in masks, it has others."""
+    result = detect("rcnn", "street scene.jpg", "--out", "plain.png", "--threshold", 100)
+    assert result.stdout.splitlines()[0] == "street scene.jpg: nothing found"
+    command = ("detect", "street scene.jpg", "--out", "x.png", "--json", "x.json")
+    assert call(*command).exit_code == 0
+    plain, marked = (np.asarray(Image.open(name).convert("RGB")).astype(float) for name in ("plain.png", "x.png"))
     with Image.open("street scene.jpg") as file:
         town = np.asarray(file.convert("RGB").resize((32, 32), Image.Resampling.BOX)).astype(float)
-    below_title = plain.crop((0, plain.height - plain.width, plain.width, plain.height))
+    below_title = Image.fromarray(plain[-plain.shape[1] :].astype(np.uint8))
     small = np.asarray(below_title.resize((32, 32), Image.Resampling.BOX)).astype(float)
     assert np.abs(small - town)[1:-1, 1:-1].mean() < 6
-    with Image.open("x.png") as file:
-        marked = np.asarray(file.convert("RGB")).astype(float)
     assert marked.shape[0] == marked.shape[1] == 600
-    for row in json.loads(Path("x.json").read_text())["pictures"][0]["detections"]:
+    rows = json.loads(Path("x.json").read_text())["images"][0]["detections"]
+    for row in rows:
         _, y1, x2, y2 = (2 + value * 596 / 128 for value in row["box"])
-        middle = marked[int((y1 + y2) / 2), int(x2) - 3 : int(x2) + 4]  # across the right side
+        middle = marked[int((y1 + y2) / 2), max(int(x2) - 4, 0) : int(x2) + 4]  # across the right side
         assert np.ptp(middle, axis=0).max() > 60
+    mask = rle.decode(rows[0]["segmentation"]).astype(bool)
+    ys, xs = ((2 + (place + 0.5) * 596 / 128).astype(int) for place in np.nonzero(mask))
+    assert (np.abs(marked - plain[-600:])[ys, xs].max(axis=1) > 20).mean() > 0.5
 
 
-def test_what_is_drawn_of_a_large_picture_has_its_boxes_shrunk(tmp_path):
-    """By 133 / 333 in height, which is not quite the 1000 / 2500 of the width."""
-    found = {"boxes": torch.tensor([[500.0, 111.0, 2500.0, 333.0]]), "labels": torch.tensor([1])}
-    shrunk = make_drawing(tmp_path, torch.zeros(3, 333, 2500), found, LONGEST_SIDE)
-    assert shrunk.pixels.shape == (133, 1000, 3)
-    torch.testing.assert_close(shrunk.found["boxes"], torch.tensor([[200.0, 133 / 3, 1000.0, 133.0]]))
-    assert found["boxes"].tolist() == [[500.0, 111.0, 2500.0, 333.0]]
-    assert make_drawing(tmp_path, torch.zeros(3, 333, 2500), found, GRID_SIDE).pixels.shape == (60, 450, 3)
-
-
-def test_large_pictures_do_not_fill_the_memory_before_a_grid_is_drawn(place, monkeypatch):
-    sizes = []
-    monkeypatch.setattr(drawing, "draw_grid", lambda them, _: sizes.extend(d.pixels.shape for d in them) or b"png")
-    monkeypatch.setattr(drawing, "draw_one", lambda it, _: sizes.append(it.pixels.shape) or b"png")
-    for name in ("a.png", "b.png"):
-        Image.new("RGB", (1200, 900)).save(name)
-    for names, out in ((["a.png", "b.png"], "x.png"), (["a.png"], "y.png"), (["a.png", "b.png"], "out")):
-        detect_all(make_plan([Path(name) for name in names], Path(out), None), lambda _: NOTHING, ["background"], {})
-    assert sizes == [(338, 450, 3)] * 2 + [(750, 1000, 3)] * 3
-
-
-@pytest.mark.parametrize(
-    ("size", "drawn"), [((10, 1000), (125, 1000)), ((1000, 10), (1000, 400)), ((2, 3), (2, 3)), ((1, 9), (2, 9))]
-)
-def test_margin_of_slim_pictures_is_white_and_moves_nothing(tmp_path, size, drawn):
-    found = {"boxes": torch.tensor([[0.0, 0.0, 2.0, 1.0]]), "labels": torch.tensor([1])}
-    slim = make_drawing(tmp_path, torch.full((3, *size), 0.2), found, LONGEST_SIDE)
-    assert slim.pixels.shape == (*drawn, 3)
-    assert (slim.pixels[: size[0], : size[1]] == 51).all()
-    assert slim.pixels.sum() == 3 * (51 * size[0] * size[1] + 255 * (drawn[0] * drawn[1] - size[0] * size[1]))
-    assert torch.equal(slim.found["boxes"], found["boxes"])
-
-
-def test_titles_tell_pictures_apart(tmp_path):
-    def draw(path, objects=1):
-        found = {"boxes": torch.zeros(objects, 4) + torch.tensor([0.0, 0, 2, 2]), "labels": torch.ones(objects).long()}
-        return make_drawing(Path(path), torch.zeros(3, 4, 4), found, GRID_SIDE)
-
-    drawings = [
-        draw("a/x.png"),
-        draw("b/x.png"),
-        draw("c/5 $ or $6.png", 0),
-        draw("d/" + "y" * 40 + ".png"),
-    ]
-    titles = titles_of(drawings)
-    assert titles == [
-        str(Path("a/x.png")),
-        str(Path("b/x.png")),
-        r"5 \$ or \$6.png" + "\nnothing found",
-        "…" + "y" * 27 + ".png",
-    ]
-    assert draw_grid(drawings, ["background", "thing"]).startswith(b"\x89PNG")
-    assert draw_one(drawings[2], ["background", "thing"]).startswith(b"\x89PNG")
-
-
-def test_photographs(detect, detector, real_data, tmp_path):
-    photographs = sorted((real_data / "coco-mini" / "images").glob("*.jpg"))[:2]
-    result = detect(*photographs, "--out", tmp_path, "--json", tmp_path / "x.json")
-    assert result.exit_code == 0, result.output
-    for record, path in zip(json.loads((tmp_path / "x.json").read_text())["pictures"], photographs, strict=True):
-        assert_same(record, *directly(detector, path, 0.0))
-        assert size_of(record["png"])[0] >= 400
+def test_masks_and_boxes_shrink_with_their_image_and_what_is_slim_gets_a_margin():
+    """An image so wide that it is shrunk and gets a margin below: what it shows moves with it."""
+    image, masks = torch.zeros(3, 100, 2000), torch.zeros(1, 100, 2000, dtype=torch.bool)
+    masks[0, 20:60, 400:1200] = image[:, 20:60, 400:1200] = 1
+    found = {"boxes": torch.tensor([[400.0, 20, 1200, 60]]), "labels": torch.tensor([1]), "masks": masks}
+    drawing = make_drawing(image, found, LONGEST_SIDE)
+    of_runs = make_drawing(image, {**found, "masks": encode_masks(masks)}, LONGEST_SIDE)
+    assert torch.equal(of_runs.found["masks"], drawing.found["masks"])
+    assert drawing.found["masks"].shape[1:] == drawing.pixels.shape[:2] == (125, 1000)
+    white = torch.from_numpy((drawing.pixels[:50] > 127).all(axis=2))
+    assert (white == drawing.found["masks"][0, :50]).float().mean() > 0.99
+    assert (drawing.pixels[50:] == 255).all() and not drawing.found["masks"][0, 50:].any()
+    assert drawing.found["boxes"].tolist() == [[200, 10, 600, 30]] and drawing.found["masks"].sum() == 400 * 20
+    assert found["boxes"].tolist() == [[400, 20, 1200, 60]] and masks.shape == (1, 100, 2000), "not changed"
+    assert make_drawing(image, found, GRID_SIDE).pixels.shape == (57, 450, 3)
 
 
 # ------------------------------------------------------------------------------------------------- what goes wrong
 
 
-def test_bad_files_are_named_and_the_others_go_on(detect, detector, place):
-    Path("text.jpg").write_text("this is no picture")
-    Path("cut.jpg").write_bytes(TOWN[0].read_bytes()[:2000])
+def test_bad_files_are_named_and_the_others_go_on(detect, files, place):
+    Path("text.jpg").write_text("this is no image")
+    Path("cut.jpg").write_bytes(IMAGE.read_bytes()[:2000])
     Path("nothing.png").write_bytes(b"")
     (place / "empty").mkdir()
     bad = ["text.jpg", "missing.jpg", "cut.jpg", "nothing.png", "empty"]
-    result = detect(*bad[:2], "street scene.jpg", *bad[2:], "--out", "out", "--json", "x.json")
+    result = detect("fast_rcnn", *bad[:2], "street scene.jpg", *bad[2:], "--out", "out", "--json", "x.json")
     assert result.exit_code == 1
     lines = result.stderr.splitlines()
     assert sorted(line.split(": skipped: ")[0] for line in lines) == sorted(bad)
@@ -332,184 +249,246 @@ def test_bad_files_are_named_and_the_others_go_on(detect, detector, place):
     assert result.stdout.splitlines()[-2:] == ["written to out", "written to x.json"]
     assert [path.name for path in (place / "out").iterdir()] == ["street scene.png"]
     written = json.loads(Path("x.json").read_text())
-    assert {entry["picture"] for entry in written["skipped"]} == set(bad)
-    (record,) = written["pictures"]
-    assert_same(record, *directly(detector, "street scene.jpg", 0.0))
+    assert {entry["image"] for entry in written["skipped"]} == set(bad) and len(written["images"]) == 1
+    before = sorted(place.rglob("*"))
+    for out in ("x.png", "new"):
+        result = detect("fast_rcnn", "text.jpg", "missing.jpg", "--out", out)
+        assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 2)
+    assert sorted(place.rglob("*")) == before, "nothing is written when nothing can be read"
 
 
 HUGE = 10**15  # bytes that no machine has
-HUNGRY = {
-    "Python": lambda: bytearray(HUGE),
-    "NumPy": lambda: np.zeros(HUGE),
-    "torch": lambda: torch.zeros(HUGE),
-}
 
 
-@pytest.mark.parametrize("kind", HUNGRY)
+@pytest.mark.parametrize("hungry", [lambda: bytearray(HUGE), lambda: np.zeros(HUGE), lambda: torch.zeros(HUGE)])
 @pytest.mark.parametrize("out", ["x.png", "out"])
-def test_an_image_without_enough_memory_leaves_the_others_their_results(place, capsys, kind, out):
-    """The errors are those that Python, NumPy and PyTorch raise themselves."""
+def test_an_image_without_enough_memory_leaves_the_others_their_results(place, capsys, hungry, out):
+    """The errors are those that Python, NumPy and PyTorch raise themselves; an image may also vanish in between."""
     Image.new("RGB", (7, 3)).save("slim.png")
-
-    def find(image):
-        return HUNGRY[kind]() if image.shape[2] == 7 else NOTHING
-
-    plan = make_plan([Path("kinds/L.png"), Path("slim.png"), Path("street scene.jpg")], Path(out), Path("x.json"))
+    shutil.copy(IMAGE, "gone.jpg")
+    names = ["kinds/L.png", "slim.png", "gone.jpg", "street scene.jpg"]
+    plan = make_plan([Path(name) for name in names], Path(out), Path("x.json"))
+    Path("gone.jpg").unlink()
     with pytest.raises(typer.Exit) as ended:
-        detect_all(plan, find, ["background"], {})
+        detect_all(plan, lambda image: hungry() if image.shape[2] == 7 else NOTHING, ["background"], {})
     assert ended.value.exit_code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("slim.png: skipped: there is not enough memory")
+    slim, gone = capsys.readouterr().err.splitlines()
+    assert slim.startswith("slim.png: skipped: there is not enough memory")
+    assert gone == "gone.jpg: skipped: there is no such image; check the path"
     written = json.loads(Path("x.json").read_text())
-    assert [entry["picture"] for entry in written["pictures"]] == [str(Path("kinds/L.png")), "street scene.jpg"]
-    assert [entry["picture"] for entry in written["skipped"]] == ["slim.png"]
-    pngs = [Path("x.png")] if out == "x.png" else [Path("out/L.png"), Path("out/street scene.png")]
-    assert all(path.exists() for path in pngs)
-
-
-def test_other_runtime_errors_are_faults(place):
-    def find(image):
-        raise RuntimeError("sizes of tensors must match")
-
-    with pytest.raises(RuntimeError, match="must match"):
-        detect_all(make_plan([Path("street scene.jpg")], Path("x.png"), None), find, ["background"], {})
-
-
-def test_a_picture_that_vanishes_in_between_is_named_once(place, capsys):
-    plan = make_plan([Path("street scene.jpg"), Path("kinds")], Path("x.png"), None)
-    Path("street scene.jpg").unlink()
-    with pytest.raises(typer.Exit):
-        detect_all(plan, lambda _: NOTHING, ["background"], {})
-    assert capsys.readouterr().err == "street scene.jpg: skipped: there is no such image; check the path\n"
-    size_of("x.png")
-
-
-def test_grid_of_what_can_be_read(detect, place):
-    Path("text.jpg").write_text("this is no picture")
-    assert detect("text.jpg", "street scene.jpg", "--out", "x.png").exit_code == 1
-    assert size_of("x.png")[0] == 900
-
-
-def test_nothing_is_written_when_nothing_can_be_read(detect, place):
-    Path("text.jpg").write_text("this is no picture")
-    before = sorted(place.rglob("*"))
-    for out in ("x.png", "out"):
-        result = detect("text.jpg", "missing.jpg", "--out", out, "--json", "x.json")
-        assert result.exit_code == 1
-        assert result.stdout == ""
-        assert len(result.stderr.splitlines()) == 2
-    result = detect("missing.jpg", "--out", "x.png")
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert sorted(place.rglob("*")) == before
+    assert [entry["image"] for entry in written["images"]] == [str(Path("kinds/L.png")), "street scene.jpg"]
+    assert [entry["image"] for entry in written["skipped"]] == ["slim.png", "gone.jpg"]
+    assert all(Path(entry["png"]).exists() for entry in written["images"])
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="here every file may be read")
 def test_a_file_that_may_not_be_read_is_named(detect, place):
-    Path("secret.jpg").write_bytes(TOWN[0].read_bytes())
+    Path("secret.jpg").write_bytes(IMAGE.read_bytes())
     Path("secret.jpg").chmod(0)
-    result = detect("secret.jpg", "street scene.jpg", "--out", "x.png")
+    result = detect("fast_rcnn", "secret.jpg", "street scene.jpg", "--out", "x.png")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == ["secret.jpg: skipped: may not be read; change its permissions"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "arguments", "message"),
     [
-        (["--out", "none/x.png"], "Error: --out none/x.png: the folder none does not exist; make it first"),
-        (["--out", "kinds/L.png"], "would be written over"),
-        (["--out", "x.png", "--json", "kinds"], "Error: --json kinds: this is a folder; name a file in it"),
-        (["--out", "x.png", "--threshold", "nan"], "Error: --threshold nan: this is no number"),
-        (["--out", "x.png", "--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
-        (["--out", "x.png", "--device", "toaster"], "Error: --device toaster: not on this machine"),
-        (["--out", "x.png", "--max-proposals", "0"], "max-proposals"),
+        ("rcnn", ["--threshold", "nan"], "Error: --threshold nan: this is no number"),
+        *[("fast_rcnn", ["--threshold", x], "no probability, from 0 to 1") for x in ("-0.01", "1.01", "50")],
+        ("fast_rcnn", ["--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
+        ("fast_rcnn", ["--max-proposals", "0"], "max-proposals"),
+        ("mask_rcnn", ["--max-proposals", "9"], "--max-proposals: mask_rcnn has no such option, only rcnn, fast_rcnn"),
+        ("fast_rcnn", ["--classes", "background,cat"], "names its classes: background, person"),
     ],
 )
-def test_what_is_refused_before_any_work(detect, place, arguments, message):
+def test_what_is_refused_before_any_work(detect, place, name, arguments, message):
     before = sorted(place.rglob("*"))
-    result = detect("kinds", *arguments)
-    assert result.exit_code == 2
-    assert message.replace("/", os.sep) in result.stderr
-    assert result.stdout == ""
-    assert sorted(place.rglob("*")) == before
-
-
-@pytest.mark.parametrize("threshold", ["-0.01", "1.01", "50", "nan", "inf"])
-def test_what_is_no_probability_is_refused(call, fast_detector, place, threshold):
-    before = sorted(place.rglob("*"))
-    arguments = ("--weights", fast_detector, "--out", "x.png", "--threshold", threshold)
-    result = call("detect", "fast_rcnn", "street scene.jpg", *arguments)
+    result = detect(name, "kinds", "--out", "x.png", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert f"{float(threshold)} is no probability, from 0 to 1" in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())
     assert sorted(place.rglob("*")) == before
 
 
-@pytest.mark.parametrize("threshold", [0, 1])
-def test_the_ends_are_probabilities(call, fast_detector, place, threshold):
-    arguments = ("--weights", fast_detector, "--out", "x.png", "--threshold", threshold, "--max-proposals", 5)
-    result = call("detect", "fast_rcnn", "street scene.jpg", *arguments)
-    assert result.exit_code == 0, result.output
-    assert (result.stdout.splitlines()[0] == "street scene.jpg: nothing found") == (threshold == 1)
+def test_the_ends_are_probabilities(detect, place):
+    for threshold in (0, 1):
+        result = detect("fast_rcnn", "street scene.jpg", "--out", "x.png", "--threshold", threshold)
+        assert result.exit_code == 0, result.output
+        assert (result.stdout.splitlines()[0] == "street scene.jpg: nothing found") == (threshold == 1)
 
 
-def test_weights_that_are_missing_or_wrong(call, detector, place, monkeypatch, tmp_path):
+def test_weights_that_are_missing_damaged_or_of_another_detector(call, files, place, monkeypatch, tmp_path):
+    def refused(name, *arguments):
+        result = call("detect", name, "street scene.jpg", "--out", "x.png", *arguments)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1) and not Path("x.png").exists()
+        return result.stderr
+
     monkeypatch.setitem(DETECTOR_WEIGHTS, "rcnn", tmp_path / "none.safetensors")
-    arguments = ("detect", "rcnn", "street scene.jpg", "--out", "x.png")
-    result = call(*arguments)
-    assert result.exit_code == 1
-    assert result.stderr.startswith(
-        f"Error: {tmp_path / 'none.safetensors'}: not there; train it with `minircnn train rcnn`"
-    )
-    result = call(*arguments, "--weights", "absent.safetensors")
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "--weights absent.safetensors: there is no such file" in result.stderr
-    shutil.copy(detector, "alone.safetensors")
-    assert "alone.json" in call(*arguments, "--weights", "alone.safetensors").stderr
-    shutil.copy(detector.with_suffix(".json"), "alone.json")
-    Path("alone.safetensors").write_bytes(detector.read_bytes()[:-9])
-    result = call(*arguments, "--weights", "alone.safetensors")
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert result.stderr.startswith("Error: alone.safetensors: damaged")
-    assert not Path("x.png").exists()
-
-
-def test_weights_by_default_are_those_of_the_project(call, detector, place, monkeypatch):
-    monkeypatch.setitem(DETECTOR_WEIGHTS, "rcnn", detector)
-    assert call("detect", "rcnn", "street scene.jpg", "--out", "x.png", "--json", "x.json").exit_code == 0
-    written = json.loads(Path("x.json").read_text())
-    assert (written["threshold"], written["max_proposals"]) == (0.0, 300)
-    assert_same(written["pictures"][0], *directly(detector, "street scene.jpg", 0.0, proposals=300))
-
-
-def test_nan_in_the_weights_is_one_line(call, detector, place, tmp_path):
-    model = load_rcnn(detector)
+    wanted = f"Error: {tmp_path / 'none.safetensors'}: not there; train it with `minircnn train rcnn`"
+    assert refused("rcnn").startswith(wanted)
+    assert "--weights absent.safetensors: there is no such file" in refused("rcnn", "--weights", "absent.safetensors")
+    shutil.copy(files["rcnn"], "alone.safetensors")
+    assert "alone.json" in refused("rcnn", "--weights", "alone.safetensors")
+    shutil.copy(files["rcnn"].with_suffix(".json"), "alone.json")
+    Path("alone.safetensors").write_bytes(files["rcnn"].read_bytes()[:-9])
+    assert refused("rcnn", "--weights", "alone.safetensors").startswith("Error: alone.safetensors: damaged")
+    for name, other in zip(LOAD, reversed(LOAD), strict=True):
+        assert str(files[other]) in refused(name, "--weights", files[other])
+    model = load_rcnn(files["rcnn"])
     model.network.classifier.fc6.bias.data[0] = torch.nan
     content = safetensors.torch.save(model.state_dict())  # the project's own function would refuse to write this
-    (tmp_path / "nan.safetensors").write_bytes(content)
-    record = {**load_weights(detector)[1], "sha256": hashlib.sha256(content).hexdigest()}
-    (tmp_path / "nan.json").write_text(json.dumps(record))
-    result = call("detect", "rcnn", "street scene.jpg", "--out", "x.png", "--weights", tmp_path / "nan.safetensors")
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "nan.safetensors: network.classifier.fc6.bias holds nan or infinity; train or fetch" in result.stderr
-    assert not Path("x.png").exists()
+    Path("nan.safetensors").write_bytes(content)
+    record = {**load_weights(files["rcnn"])[1], "sha256": hashlib.sha256(content).hexdigest()}
+    Path("nan.json").write_text(json.dumps(record))
+    assert "network.classifier.fc6.bias holds nan or infinity" in refused("rcnn", "--weights", "nan.safetensors")
 
 
-def test_names_from_files_do_nothing_to_a_terminal(call, detector, place, tmp_path):
-    """Class names, that erase the screen, turn the text, or write a line that looks like another."""
-    tensors, about = load_weights(detector)
+def test_names_from_files_do_nothing_to_a_terminal(call, files, place, tmp_path):
+    """Class and tensor names that erase the screen, turn the text, or write a line that looks like another."""
+    tensors, about = load_weights(files["rcnn"])
     names = ["background", *(f"a\x1b[2J\u202e\nError: {letter}" for letter in "bcdefg")]
     save_weights(tmp_path / "odd.safetensors", tensors, {**about, "classes": names})
-    options = ("--out", tmp_path / "x.png", "--max-proposals", FEW, "--weights", tmp_path / "odd.safetensors")
-    result = call("detect", "rcnn", "street scene.jpg", *options)
+    command = ("detect", "rcnn", "street scene.jpg", "--out", tmp_path / "x.png", "--max-proposals", FEW, "--weights")
+    result = call(*command, tmp_path / "odd.safetensors")
     lines = result.stdout.splitlines()
     assert result.exit_code == 0 and len(lines) > 1 and all(line.isprintable() for line in lines)
     assert all(line.startswith("street scene.jpg: a?[2J??Error: ") for line in lines[:-1])
-
-
-def test_messages_do_nothing_to_a_terminal(call, detector, place, tmp_path):
-    tensors, about = load_weights(detector)
     save_weights(tmp_path / "odd.safetensors", {**tensors, "b\x1b[31m\nx": torch.zeros(1)}, about)
-    result = call("detect", "rcnn", "street scene.jpg", "--weights", tmp_path / "odd.safetensors")
-    (line,) = result.stderr.splitlines()
-    assert result.exit_code == 1 and line.endswith(
-        "odd.safetensors: weights for another network: b?[31m?x is not in the network"
-    )
+    (line,) = call(*command, tmp_path / "odd.safetensors").stderr.splitlines()
+    assert line.endswith("odd.safetensors: weights for another network: b?[31m?x is not in the network")
+
+
+# --------------------------------------------------------------------------------------------- which files are meant
+
+
+def touch(*paths):
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no image, but nobody looks yet")
+    return list(paths)
+
+
+def test_files_that_are_meant(tmp_path):
+    """Of a folder by suffix and name; named ones need no suffix, and come in the order given, each once."""
+    wanted = touch(*(tmp_path / "f" / name for name in ("10.PNG", "9.jpeg", "b c.gif", "ü.webp")))
+    touch(*(tmp_path / "f" / name for name in ("notes.txt", ".hidden.png", "png", "x.json", "z.png.part")))
+    touch(tmp_path / "f" / "inner.png" / "deep.png")
+    assert find_images([tmp_path / "f"]) == (wanted, [])
+    b, a, odd = touch(tmp_path / "b.png", tmp_path / "a.png", tmp_path / "odd")
+    assert find_images([b, odd, tmp_path, tmp_path / "." / "b.png"]) == ([b, odd, a], [])
+    (tmp_path / "empty").mkdir()
+    images, skipped = find_images([tmp_path / "empty", b, tmp_path / "none.png", tmp_path / ("x" * 300)])
+    assert images == [b] and [path.name for path, _ in skipped] == ["empty", "none.png", "x" * 300]
+    assert "no images in this folder" in skipped[0][1] and "no such file" in skipped[1][1] and skipped[2][1]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert find_images([tmp_path / "pipe.png"]) == ([], [(tmp_path / "pipe.png", "neither a file nor a folder")])
+
+
+names = st.text(string.ascii_letters[:2] + "AB_2", min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(names, st.sampled_from([".png", ".jpg"]))))
+def test_no_two_images_share_a_name_and_the_first_keeps_its_own(entries):
+    paths = [Path(stem + suffix) for stem, suffix in entries]
+    found = distinct_stems(paths)
+    assert len({name.lower() for name in found}) == len(found) == len(paths)
+    for index, (path, name) in enumerate(zip(paths, found, strict=True)):
+        assert name.startswith(path.stem)
+        if path.stem.lower() not in {earlier.lower() for earlier in found[:index]}:
+            assert name == path.stem
+
+
+# ------------------------------------------------------------------------------------------- the published detectors
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    """A small one, so that what it is enlarged to is not wide."""
+    path = tmp_path_factory.mktemp("photo") / "photo.png"
+    torch.manual_seed(0)
+    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 4), size=(50, 40))[0].mul(255).byte()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def torchvisions(sure_of):
+    """Torchvision's Mask R-CNN, random, whose classifier is sure of one class."""
+    torch.manual_seed(0)
+    model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    if sure_of == 1:  # two classes, as torchvision's tutorial makes them, with a narrower mask predictor
+        heads = model.roi_heads
+        heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, 2)
+        heads.mask_predictor = MaskRCNNPredictor(heads.mask_predictor.conv5_mask.in_channels, 64, 2)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var.fill_(6.0)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[sure_of] = 8.0
+    return model.state_dict()
+
+
+def test_finds_what_the_published_detector_finds(call, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvisions(sure_of=18), "coco.pth")
+    checksum = hashlib.sha256(Path("coco.pth").read_bytes()).hexdigest()[:8]
+    source = published.Published((tmp_path / "coco.pth").as_uri(), checksum, "170 MB")
+    monkeypatch.setattr(published, "MASK_RCNN_COCO", source)
+    result = call("detect", photo, "--weights", "coco", "--json", "found.json")
+    assert result.exit_code == 0, result.output
+    (record,) = json.loads((tmp_path / "found.json").read_text())["images"]
+    (wanted,) = published.maskrcnn_resnet50_fpn(weights="coco").detect([read_image(photo)])
+    sure = wanted["scores"] > 0.5
+    assert int(sure.sum()) > 0
+    assert_same(record, {name: wanted[name][sure] for name in ("labels", "scores", "boxes")})
+    assert {row["class"] for row in record["detections"]} == {"dog"} and "written to detections.png" in result.output
+    result = call("detect", "faster_rcnn", photo, "--weights", "coco.pth", "--out", "x.png")
+    assert result.exit_code == 1 and "coco.pth: holds a Mask R-CNN, not a Faster R-CNN; use it as" in result.stderr
+
+
+def test_classes_of_a_file_of_ones_own(call, photo, tmp_path, monkeypatch):
+    """Never an answer from layers that were drawn at random; evaluation takes the same files."""
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": torchvisions(sure_of=1)}, "two.pth")
+    Image.new("RGB", (40, 50), "red").save("1.png")
+    box = {"id": 1, "image_id": 1, "bbox": [0, 0, 40, 50], "area": 2000, "segmentation": [[0, 0, 40, 0, 40, 50, 0, 50]]}
+    data = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 40, "height": 50}],
+        "annotations": [{**box, "category_id": 2, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "pedestrian"}],
+    }
+    Path("a.json").write_text(json.dumps(data))
+    own = ("--data", "coco", "--root", ".", "--annotations", "a.json", "--split", "all")
+    detect = ("detect", photo, "--weights", "two.pth")
+    evaluate = ("evaluate", "mask_rcnn", "--weights", "two.pth", *own)
+    for command in (detect, (*detect, "--classes", "pedestrian"), evaluate):
+        (line,) = call(*command).stderr.strip().splitlines()
+        assert line.startswith("Error: two.pth: has 2 classes") and "--classes background,NAME" in line
+    assert not Path("detections.png").exists()
+    result = call(*detect, "--classes", "background, pedestrian")
+    assert result.exit_code == 0 and ": pedestrian 1.00 at " in result.stdout, result.output
+    result = call(*evaluate, "--classes", "background,pedestrian", "--json", "r.json")
+    assert result.exit_code == 0, result.output
+    assert "not measured, because the detector does not know them: dog" in result.stdout
+    (row,) = json.loads(Path("r.json").read_text())["result"]["classes"]
+    assert row["name"] == "pedestrian" and row["objects"] == 1
+    result = call("evaluate", "mask_rcnn", *own, "--classes", "background,dog")
+    assert result.exit_code == 2 and "names its classes" in result.stderr
+
+
+def test_weights_that_cannot_be_fetched_or_are_not_published(call, photo, tmp_path, monkeypatch):
+    def nobody(*_, **__):
+        raise OSError("no such host")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", nobody)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    for name, weights, words in (
+        ("mask_rcnn", "coco", "Error: could not fetch https://download.pytorch.org/models/mask"),
+        ("rcnn", "coco", "coco: there is no such file"),
+        ("fast_rcnn", tmp_path / "w.pth", "w.pth: only .safetensors files of this project's own"),
+    ):
+        result = call("detect", name, photo, "--weights", weights, "--out", tmp_path / "x.png")
+        (line,) = result.stderr.strip().splitlines()
+        assert result.exit_code == 1 and words in line and not (tmp_path / "x.png").exists()

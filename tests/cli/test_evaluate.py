@@ -1,231 +1,268 @@
-"""``minircnn evaluate`` against evaluate() called directly, and a recall counted object by object."""
+"""``minircnn evaluate`` against evaluate() called directly, a recall counted object by object, labels by names."""
 
 import json
 import math
-import re
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.ops import box_iou
 
-from minircnn.cli.evaluate import timed_detections
+from minircnn.cli.evaluate import common_classes
 from minircnn.datasets import ToyTown
+from minircnn.datasets.named import open_data
 from minircnn.evaluation import evaluate
-from minircnn.fast_rcnn import load_fast_rcnn
-from minircnn.rcnn import load_rcnn
+from minircnn.mask_rcnn import binary_masks
 from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
-from minircnn.weights import save
+from minircnn.weights import load_weights, save_weights
+from tests.cli.conftest import COUNT, LOAD, ON_PROPOSALS, changed, directly, own
 
-COUNT, PROPOSALS = 5, 40
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A detector: how its command and how it is called, its file, and what reads it."""
-
-    command: str
-    name: str
-    file: Path
-    load: Callable
-
-
-@pytest.fixture(scope="module", params=["rcnn", "fast_rcnn"])
-def kind(request, detector, fast_detector):
-    if request.param == "rcnn":
-        return Kind("rcnn", "R-CNN", detector, load_rcnn)
-    return Kind("fast_rcnn", "Fast R-CNN", fast_detector, load_fast_rcnn)
-
-
-@pytest.fixture(scope="module", params=["test", "val"])
-def pictures(request):
-    """A split, pictures of it, and their proposals."""
-    data = ToyTown(request.param)
-    samples = [data[index] for index in range(COUNT)]
-    return request.param, samples, [selective_search(image)[:PROPOSALS] for image, _ in samples]
-
-
-@pytest.fixture(scope="module")
-def direct(pictures, kind):
-    """What comes out without the command line: the split, results without and with regression, and the recall."""
-    (split, samples, proposals), model = pictures, kind.load(kind.file)
-    results, classes = [], ToyTown(split).classes
-    for regress in (False, True):
-        found = [model.detect([s[0]], [p], regress=regress)[0] for s, p in zip(samples, proposals, strict=True)]
-        results.append(evaluate(found, [target for _, target in samples], classes=classes))
-    covered = [
-        any(float(box_iou(object_[None], p[None])) >= 0.5 for p in boxes)
-        for (_, target), boxes in zip(samples, proposals, strict=True)
-        for object_ in target["boxes"]
-    ]
-    return split, *results, sum(covered) / len(covered)
+NAMES = {"rcnn": "R-CNN", "fast_rcnn": "Fast R-CNN", "faster_rcnn": "Faster R-CNN", "mask_rcnn": "Mask R-CNN"}
+PROPOSALS = 40
 
 
 def without_nan(values):
     return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
 
 
-def test_numbers_are_those_of_evaluate(call, kind, direct, tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "fresh"))  # what is found there is not timed
-    split, unmoved, moved, recall = direct
-    assert moved.ap != unmoved.ap and moved.ap50 > 0, "otherwise this test says little"
-    start = time.perf_counter()
-    result = call(
-        *("evaluate", kind.command, "--weights", kind.file, "--split", split, "--pictures", COUNT),
-        *("--max-proposals", PROPOSALS, "--json", tmp_path / "x.json"),
-    )
-    took = time.perf_counter() - start
+@pytest.mark.parametrize(("name", "split"), [("rcnn", "test"), ("fast_rcnn", "val"), ("faster_rcnn", "val")])
+def test_numbers_are_those_of_evaluate(call, files, name, split, tmp_path):
+    file = DETECTOR_WEIGHTS[name] if name == "faster_rcnn" else files[name]  # a random one finds nothing
+    data, model = ToyTown(split), LOAD[name](file)
+    samples = [data[index] for index in range(4)]
+    found = [directly(name, file, image, proposals=PROPOSALS) for image, _ in samples]
+    wanted = evaluate(found, [target for _, target in samples], classes=data.classes)
+    few = ("--max-proposals", PROPOSALS) if name in ON_PROPOSALS else ()
+    options = ("--weights", file, "--split", split, "--images", 4, *few, "--json", tmp_path / "x.json")
+    result = call("evaluate", name, *options)
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(f"{kind.name} on 5 pictures, Toy Town's {split} split: {moved}\n\n")
-    for name, numbers in (("without box regression ", unmoved), ("with box regression    ", moved)):
-        values = f"AP {100 * numbers.ap:.1f} %   AP50 {100 * numbers.ap50:.1f} %   AP75 {100 * numbers.ap75:.1f} %"
-        assert f"\n{name} {values}\n" in result.stdout
-    assert f"\nrecall of the first 40 proposals at IoU 0.5: {100 * recall:.1f} %\n" in result.stdout
-
+    assert result.stdout.startswith(f"{NAMES[name]} on 4 images, Toy Town's {split} split: {wanted}\n\n")
+    shares = "   ".join(f"{kind} {100 * getattr(wanted, kind.lower()):.1f} %" for kind in ("AP", "AP50", "AP75"))
+    assert f"\n{shares}\n" in result.stdout and wanted.ap50 > 0
     written = json.loads((tmp_path / "x.json").read_text())
-    for name, numbers in (("without_box_regression", unmoved), ("with_box_regression", moved)):
-        classes = written[name].pop("classes")
-        assert written[name] == without_nan(numbers.summary())
-        assert classes == [without_nan(asdict(row)) for row in numbers.per_class.values()]
-    assert None in written["with_box_regression"].values(), "no object is large, which JSON has to say with null"
-    assert written["proposal_recall"] == {"iou": 0.5, "recall": pytest.approx(recall)}
-    assert (written["pictures"], written["max_proposals"], written["device"]) == (COUNT, PROPOSALS, "cpu")
-    assert (written["detector"], written["data"]) == (kind.command, f"Toy Town, {split}")
-    seconds = written["seconds_a_picture"]
-    assert 0 < seconds["network_and_rest"] * COUNT < took
-    assert 0 < seconds["proposals"] * COUNT < took
+    classes = written["result"].pop("classes")
+    assert written["result"] == without_nan(wanted.summary())
+    assert None in written["result"].values(), "no object is large, which JSON has to say with null"
+    assert classes == [without_nan(asdict(row)) for row in wanted.per_class.values()]
+    assert (written["detector"], written["images"], written["device"]) == (name, 4, "cpu")
+    if name in ON_PROPOSALS:
+        proposals = [selective_search(image)[:PROPOSALS] for image, _ in samples]
+    else:
+        proposals = [model.propose([image])[0]["boxes"] for image, _ in samples]
+    recalls = {}
+    for limit in (10, min(50, max(map(len, proposals))), max(map(len, proposals))):
+        covered = [
+            bool((box_iou(one[None], boxes[:limit]) >= 0.5).any())
+            for (_, target), boxes in zip(samples, proposals, strict=True)
+            for one in target["boxes"]
+        ]
+        recalls[str(limit)] = sum(covered) / len(covered)
+    assert max(recalls.values()) > 0
+    assert written["proposal_recall"] == {"iou": 0.5, "recall": pytest.approx(recalls)}
+    given = [[selective_search(image)[:PROPOSALS]] for image, _ in samples] if name in ON_PROPOSALS else None
+    fixed = [
+        model.detect([image], *([given[i]] if given else []), regress=False)[0] for i, (image, _) in enumerate(samples)
+    ]
+    plain = evaluate(fixed, [target for _, target in samples], classes=data.classes)
+    assert call("evaluate", name, *options, "--no-regression").stdout.count(f"\n\nAP {100 * plain.ap:.1f} %") == 1
+    assert json.loads((tmp_path / "x.json").read_text())["result"]["ap"] == plain.ap != wanted.ap
+    shares = ", ".join(f"{limit}: {100 * recall:.1f} %" for limit, recall in recalls.items())
+    assert f"recall of the first proposals at IoU 0.5: {shares}\nseconds an image: " in result.stdout
 
 
-def test_proposals_are_timed_only_when_they_are_computed(call, detector, tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "fresh"))
-
-    def run(count):
-        file = tmp_path / "x.json"
-        result = call(
-            "evaluate", "rcnn", "--weights", detector, "--pictures", count, "--max-proposals", 5, "--json", file
-        )
-        (line,) = (line for line in result.stdout.splitlines() if line.startswith("seconds a picture"))
-        return line, json.loads(file.read_text())
-
-    line, first = run(2)
-    assert re.fullmatch(r"seconds a picture: proposals \d+\.\d{3}; network and the rest \d+\.\d{3}", line)
-    line, again = run(2)
-    assert line.startswith("seconds a picture: proposals from the cache, not timed; network")
-    assert first["seconds_a_picture"]["proposals"] > 0
-    assert again["seconds_a_picture"]["proposals"] is None
-    assert again["with_box_regression"] == first["with_box_regression"]
-    line, more = run(3)
-    assert re.search(r"proposals \d+\.\d{3} \(2 of 3 from the cache, not timed\); network", line)
-    assert more["seconds_a_picture"]["proposals"] > 0
-
-
-def test_by_default_it_is_the_test_split_with_300_proposals(call, kind, tmp_path, monkeypatch):
-    monkeypatch.setitem(DETECTOR_WEIGHTS, kind.command, kind.file)
-    assert call("evaluate", kind.command, "--pictures", 1, "--json", tmp_path / "x.json").exit_code == 0
+def test_boxes_and_masks_of_the_projects_weights(call, tmp_path):
+    """By default those of the test split: random weights find neither boxes nor masks."""
+    data, model = ToyTown("test"), LOAD["mask_rcnn"]()
+    samples = [data[index] for index in range(3)]
+    found, targets = [binary_masks(model.detect([image])[0]) for image, _ in samples], [t for _, t in samples]
+    boxes, masks = (evaluate(found, targets, classes=data.classes, kind=kind) for kind in ("boxes", "masks"))
+    result = call("evaluate", "mask_rcnn", "--images", 3, "--json", tmp_path / "x.json")
+    assert result.exit_code == 0, result.output
+    for kind, wanted in (("boxes", boxes), ("masks", masks)):
+        assert f"Mask R-CNN on 3 images, Toy Town's test split, {kind}: {wanted}\n\n" in result.stdout
     written = json.loads((tmp_path / "x.json").read_text())
-    assert written["weights"] == str(kind.file)
-    assert (written["data"], written["max_proposals"]) == ("Toy Town, test", 300)
+    assert (written["result"]["ap"], written["mask_result"]["ap"]) == (boxes.ap, masks.ap)
+    assert boxes.ap != masks.ap and written["weights"] == str(DETECTOR_WEIGHTS["mask_rcnn"])
+
+
+# ------------------------------------------------------------------------------------------------------------ own data
+
+
+def measured(call, tmp_path, files, *options, name="rcnn"):
+    """What `evaluate` writes, and what it prints."""
+    few = ("--max-proposals", 60) if name in ON_PROPOSALS else ()
+    result = call("evaluate", name, "--weights", files[name], *few, "--json", tmp_path / "x.json", *options)
+    assert result.exit_code == 0, result.output
+    return json.loads((tmp_path / "x.json").read_text()), result.stdout
+
+
+def rows(written):
+    return {row["name"]: row for row in written["result"]["classes"]}
+
+
+@pytest.fixture(scope="module")
+def everything(folder, files, tmp_path_factory):
+    """R-CNN measured without the command line on all images of the user's data set: detections and targets."""
+    data, model = (
+        open_data("coco", folder / "images", folder / "instances.json", masks=False),
+        LOAD["rcnn"](files["rcnn"]),
+    )
+    samples = [data[index] for index in range(COUNT)]
+    found = [model.detect([image], [selective_search(image)[:60]])[0] for image, _ in samples]
+    return found, [target for _, target in samples], data.classes
+
+
+def test_own_images(call, folder, files, everything, tmp_path):
+    found, targets, classes = everything
+    wanted = evaluate(found, targets, classes=classes)
+    written, printed = measured(call, tmp_path, files, *own(folder), "--split", "all")
+    assert wanted.ap50 > 0 and written["result"]["ap50"] == wanted.ap50
+    assert (written["data"], written["images"]) == ("all of coco", COUNT)
+    assert (written["root"], written["annotations"]) == (str(folder / "images"), str(folder / "instances.json"))
+    assert printed.startswith("R-CNN on 10 images, all of coco: ")
+
+
+def test_classes_go_by_their_names(call, folder, files, everything, tmp_path):
+    """Categories in another order change nothing, and a detector that knows more, or less, is measured on the rest."""
+    found, targets, classes = everything
+
+    def reverse(content):
+        for one in content["categories"]:
+            one["id"] = 100 - one["id"]
+        for one in content["annotations"]:
+            one["category_id"] = 100 - one["category_id"]
+
+    def add_zebras(content):
+        content["categories"].append({"id": 99, "name": "zebra"})
+        content["annotations"] += [
+            {**one, "id": one["id"] + 10**6, "category_id": 99} for one in content["annotations"]
+        ]
+
+    wanted = evaluate(found, targets, classes=classes)
+    all_rows = {row.name: without_nan(asdict(row)) for row in wanted.per_class.values()}
+    for options, names, left_out in (
+        (changed(folder, "b.json", reverse), list(reversed(classes[1:])), ""),
+        (
+            (*own(folder), "--classes", "tree, car"),
+            ["tree", "car"],
+            "these images do not tell: person, cat, house",
+        ),
+        (changed(folder, "c.json", add_zebras), classes[1:], "the detector does not know them: zebra\n"),
+    ):
+        written, printed = measured(call, tmp_path, files, *options, "--split", "all")
+        assert list(rows(written)) == list(names)
+        for name, row in rows(written).items():
+            assert {**row, "label": 0} == {**all_rows[name], "label": 0} and (name != "tree" or row["detections"])
+        assert (f"not measured, because {left_out}" in printed) if left_out else ("not measured" not in printed)
+
+
+def test_labels_are_numbers_of_names_also_for_masks(call, folder, tmp_path):
+    names = ["tree", "person"]
+    written, _ = measured(
+        *(call, tmp_path, DETECTOR_WEIGHTS, *own(folder), "--classes", ",".join(names)), name="mask_rcnn"
+    )
+    data = open_data("coco", folder / "images", folder / "instances.json", split="test")
+    model, found, targets = LOAD["mask_rcnn"](), [], []
+    for index in range(len(data)):
+        image, target = data[index]
+        one = binary_masks(model.detect([image])[0])
+        for values, labels, collected in ((one, one["labels"], found), (target, target["labels"], targets)):
+            label = torch.tensor([names.index(data.classes[k]) + 1 if data.classes[k] in names else 0 for k in labels])
+            parts = {key: values[key][label > 0] for key in ("boxes", "masks", "scores", "area") if key in values}
+            collected.append({**parts, "labels": label[label > 0]})
+    wanted = evaluate(found, targets, classes=["background", *names], kind="masks")
+    assert wanted.ap > 0.1 and written["mask_result"]["ap"] == pytest.approx(wanted.ap, abs=1e-12)
+
+
+def test_pascal_voc_is_measured_by_its_own_rules_too(call, files, tmp_path):
+    """Every second person is difficult."""
+    data, people = ToyTown("test", masks=False), 0
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    for index in range(6):
+        target, objects = data.load_target(index), []
+        (tmp_path / "voc" / "JPEGImages" / f"{index:06}.jpg").write_bytes(data.image_path(index).read_bytes())
+        for (x1, y1, x2, y2), label in zip(target["boxes"].round().int().tolist(), target["labels"], strict=True):
+            people += label == 1
+            if data.classes[label] in ("person", "car", "cat"):
+                objects.append(
+                    f"<object><name>{data.classes[label]}</name><difficult>{int(label == 1 and people % 2 == 0)}"
+                    f"</difficult><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+                    "</bndbox></object>"
+                )
+        size = "<size><width>128</width><height>128</height><depth>3</depth></size>"
+        text = f"<annotation><filename>{index:06}.jpg</filename>{size}{''.join(objects)}</annotation>"
+        (tmp_path / "voc" / "Annotations" / f"{index:06}.xml").write_text(text)
+    (tmp_path / "voc" / "ImageSets" / "Main" / "test.txt").write_text("".join(f"{i:06}\n" for i in range(6)))
+    names = ["person", "car", "cat"]
+    options = ("--data", "voc", "--root", tmp_path / "voc", "--classes", ",".join(names))
+    written, printed = measured(call, tmp_path, files, *options)
+    data = open_data("voc", tmp_path / "voc", split="test", classes=names, masks=False)
+    found = []
+    for index in range(len(data)):
+        one = directly("rcnn", files["rcnn"], data.load_image(index), proposals=60)
+        kept = one["labels"] <= 3
+        found.append({name: value[kept] for name, value in one.items()})
+    targets = [data.load_target(index) for index in range(len(data))]
+    assert any(target["difficult"].any() for target in targets)
+    for protocol in ("voc2007", "voc2010"):
+        wanted = evaluate(found, targets, classes=["background", *names], protocol=protocol).ap
+        assert wanted > 0 and written[protocol] == pytest.approx(wanted, abs=1e-12)
+    assert written["voc2007"] != written["voc2010"]
+    assert f"\nas PASCAL VOC counts: AP {100 * written['voc2007']:.1f} % at 11 points (2007), " in printed
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "status", "message"),
     [
-        (["--pictures", "201"], "Error: --pictures 201: Toy Town's test split has only 200"),
-        (["--json", "none/x.json"], "the folder none does not exist; make it first"),
-        (["--device", "cuda:77"], "Error: --device cuda:77: not on this machine"),
-        # That a detector knows the pictures that it learned from says nothing.
-        (["--split", "train"], "--split train: of Toy Town only val and test are to measure with"),
-        (["--pictures", "0"], "pictures"),
+        (["--images", "201"], 2, "Error: --images 201: Toy Town's test split has only 200"),
+        (["--device", "cuda:77"], 2, "Error: --device cuda:77: not on this machine"),
+        # That a detector knows the images that it learned from says nothing.
+        (["--split", "train"], 2, "--split train: of Toy Town only val and test are to measure with"),
+        (["--images", "0"], 2, "images"),
+        (["OWN", "--split", "val"], 2, "--split: there is no 'val' here"),
+        (["OWN", "--images", 3], 2, "--images 3: coco's test split has only 2"),
+        (["OWN", "--classes", "zebra"], 2, "--classes: there is no 'zebra'"),
+        (["--data", "voc", "--root", "none"], 1, "none"),
     ],
 )
-def test_what_is_refused(call, kind, arguments, message):
-    result = call("evaluate", kind.command, "--weights", kind.file, *arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
+def test_what_is_refused(call, files, folder, arguments, status, message):
+    words = [word for one in arguments for word in (own(folder) if one == "OWN" else [one])]
+    result = call("evaluate", "rcnn", "--weights", files["rcnn"], *words)
+    assert (result.exit_code, result.stdout) == (status, "")
     assert message in result.stderr
 
 
-def renamed(kind, names, path):
-    """The same detector, for which its classes are called something else."""
-    model = kind.load(kind.file)
-    if kind.command == "rcnn":
-        model.classes = tuple(names)
-        save(model, path, {})
-    else:
-        model.classes = names
-        save(model, path, {})
-    return path
-
-
-def test_detector_of_other_classes_is_refused(call, kind, tmp_path):
+def test_detector_of_other_classes_is_refused(call, files, tmp_path):
+    tensors, about = load_weights(files["rcnn"])
     names = ["background", "cat", "car", "person", "tree", "house", "zebra"]
-    other = renamed(kind, names, tmp_path / "other.safetensors")
-    result = call("evaluate", kind.command, "--weights", other, "--pictures", 1)
+    save_weights(tmp_path / "other.safetensors", tensors, {**about, "classes": names})
+    result = call("evaluate", "rcnn", "--weights", tmp_path / "other.safetensors", "--images", 1)
     assert (result.exit_code, result.stdout) == (2, "")
     assert (
-        "it knows cat, car, person, tree, house, zebra, but these pictures show person, car, cat, tree, house, "
-        "balloon; name those that both have with --classes person,car,cat,tree,house"
+        "it knows cat, car, person, tree, house, zebra, but these images show person, car, cat, tree, house, balloon; "
+        "name those that both have with --classes person,car,cat,tree,house"
     ) in result.stderr
 
 
-def test_labels_are_numbers_of_names(call, kind, tmp_path):
-    """A detector for which tree and house have exchanged labels sees what is called house as trees."""
-    names = list(ToyTown("test").classes)
-    tree, house = names.index("tree"), names.index("house")
-    exchanged = [*names]
-    exchanged[tree], exchanged[house] = "house", "tree"
-    other = renamed(kind, exchanged, tmp_path / "other.safetensors")
-    options = ("--pictures", COUNT, "--max-proposals", PROPOSALS, "--json", tmp_path / "x.json")
-    assert call("evaluate", kind.command, "--weights", other, *options).exit_code == 0
-    rows = json.loads((tmp_path / "x.json").read_text())["without_box_regression"]["classes"]
-    data, model, found = ToyTown("test"), kind.load(kind.file), []
-    for index in range(COUNT):
-        image = data.load_image(index)
-        (one,) = model.detect([image], [selective_search(image)[:PROPOSALS]], regress=False)
-        table = torch.arange(len(names))
-        table[tree], table[house] = house, tree
-        found.append({**one, "labels": table[one["labels"]]})
-    wanted = evaluate(found, [data.load_target(index) for index in range(COUNT)], classes=names)
-    assert [(row["name"], row["detections"], row["ap"]) for row in rows] == [
-        (row.name, row.detections, without_nan({"ap": row.ap})["ap"]) for row in wanted.per_class.values()
-    ]
+def test_classes_that_nobody_can_have_meant():
+    def refused(known, shown):
+        with pytest.raises(Exception) as caught:
+            common_classes(Path("x"), ["background", *known], ["background", *shown])
+        return str(caught.value)
 
-
-def test_weights_that_are_not_there(call, kind, tmp_path, monkeypatch):
-    monkeypatch.setitem(DETECTOR_WEIGHTS, kind.command, tmp_path / "none.safetensors")
-    result = call("evaluate", kind.command)
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert f"none.safetensors: not there; train it with `minircnn train {kind.command}`" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["rcnn", "fast_rcnn"])
-def test_weights_of_the_other_detector_are_refused(call, detector, fast_detector, command):
-    other = fast_detector if command == "rcnn" else detector
-    result = call("evaluate", command, "--weights", other, "--pictures", 1)
-    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
-    assert str(other) in result.stderr
-
-
-def test_time_is_that_of_looking_at_a_picture_not_of_reading_it(monkeypatch):
-    """A clock that we set: each picture takes five seconds to read, the first two to look at, the second four."""
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-
-    class Slow:
-        def __len__(self):
-            return 2
-
-        def __getitem__(self, index):
-            clock[0] += 5
-            return torch.full((3, 2, 2), float(index)), {}
-
-    def detect(image, boxes):
-        clock[0] += 2 + 2 * float(image[0, 0, 0])
-        return {"scores": image[0, 0] + boxes[0, :2]}
-
-    found, seconds = timed_detections(detect, Slow(), [torch.zeros(1, 4), torch.ones(1, 4)], "")
-    assert [entry["scores"].tolist() for entry in found] == [[0, 0], [2, 2]]
-    assert seconds == 3
+    assert refused(["cat"], ["dog"]) == "--weights x: it knows cat, but these images show dog"
+    assert refused(["cat", "dog"], ["dog", "cow"]).endswith(
+        "show dog, cow; name those that both have with --classes dog"
+    )
+    assert "show c0, c1, c2, c3, c4, c5, c6, c7 and 4 more" in refused(["cat"], [f"c{i}" for i in range(12)])
+    assert refused([], ["dog"]).startswith("--weights x: it knows ")
+    # Numbers of COCO's that stand for no class are not told as left out.
+    assert common_classes(Path("coco"), ["background", "cat", "N/A", "N/A"], ["background", "cat"])[1] == []
+    (left_out,) = common_classes(Path("coco"), ["background", "cat", "N/A", "dog"], ["background", "cat"])[1]
+    assert left_out == "not measured, because these images do not tell: dog"
