@@ -37,7 +37,7 @@ class Transform:
         if any(size is not None and size < 1 for size in (self.min_size, self.max_size, self.divisor)):
             raise ValueError(f"min_size, max_size and divisor must be at least 1, but this is {self}")
 
-    def batch(self, images: Sequence[Tensor], scale: float = 1.0) -> tuple[Tensor, list[Size]]:
+    def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Size]]:
         """Images, each ``(3, H, W)`` floats in [0, 1], as the network's input.
 
         Returns:
@@ -48,7 +48,7 @@ class Transform:
         """
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
-        ready = [resize(self.normalize(image), self.new_size(size_of(image), scale)) for image in images]
+        ready = [resize(self.normalize(image), self.new_size(size_of(image))) for image in images]
         return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
 
     def normalize(self, image: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Transform:
         mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (image - mean).div_(std)  # in place: of 24 megapixels each copy takes 0.3 GB
 
-    def new_size(self, size: Size, scale: float = 1.0) -> Size:
+    def new_size(self, size: Size) -> Size:
         """What a size becomes, sides keeping their ratio up to a pixel.
 
         >>> Transform(min_size=600, max_size=1000).new_size((375, 500)), Transform().new_size((375, 500))
@@ -65,9 +65,10 @@ class Transform:
         >>> Transform(min_size=192).new_size((128, 512)), Transform(min_size=192).new_size((1, 1000))
         ((192, 768), (1, 768))
         """
-        if self.min_size is not None:
-            longest = self.max_size if self.max_size is not None else _SLIMMEST * self.min_size
-            scale *= min(self.min_size / min(size), longest / max(size))
+        if self.min_size is None:
+            return size
+        longest = self.max_size if self.max_size is not None else _SLIMMEST * self.min_size
+        scale = min(self.min_size / min(size), longest / max(size))
         return max(int(size[0] * scale), 1), max(int(size[1] * scale), 1)
 
 

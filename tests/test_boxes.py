@@ -175,7 +175,9 @@ class TestNMS:
     def test_equals_torchvision(self, n, threshold):
         boxes = random_boxes(n, n)
         scores = torch.rand(n, generator=torch.Generator().manual_seed(n))
-        assert torch.equal(B.nms(boxes, scores, threshold), torchvision.ops.nms(boxes, scores, threshold))
+        expected = torchvision.ops.nms(boxes, scores, threshold)
+        assert torch.equal(B.nms(boxes, scores, threshold), expected)
+        assert torch.equal(B.nms_loop(boxes, scores, threshold), expected)
 
     @pytest.mark.parametrize("seed", range(5))
     def test_ties_in_scores_and_overlaps_equal_torchvision(self, seed):
