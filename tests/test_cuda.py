@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
+from tests.mask_rcnn import conftest as small_mask_rcnn
 from typer.testing import CliRunner
 
 from minircnn.alexnet import AlexNet
@@ -25,8 +26,7 @@ from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.matching import match, subsample
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
-from tests.fast_rcnn.conftest import CLASSES, TINY
-from tests.mask_rcnn import conftest as small_mask_rcnn
+from tests.tiny import CLASSES, TINY
 from tests.training import test_recipes as recipes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -34,7 +34,7 @@ from minircnn.training import fit
 from minircnn.training.checkpoints import Checkpoint
 from minircnn.transforms import Transform
 from minircnn.weights import WeightsError, config_of, load, load_into, load_weights, read_tensors, save, save_weights
-from tests.fast_rcnn.conftest import CLASSES, TINY
+from tests.tiny import CLASSES, TINY
 from tests.training.conftest import SETTINGS, network, noisy
 
 

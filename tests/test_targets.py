@@ -21,7 +21,7 @@ from minircnn.targets import (
     single_objects,
 )
 from minircnn.training import FasterRCNNTrainingSettings, draw_batch, train_faster_rcnn
-from tests.fast_rcnn.conftest import TINY
+from tests.tiny import TINY
 
 H, W = 48, 64
 CLASSES = ("background", "cat", "dog")

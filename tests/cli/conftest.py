@@ -20,7 +20,7 @@ from minircnn.rcnn import RCNN, load_rcnn
 from minircnn.selective_search import selective_search
 from minircnn.shipped import TOYTOWN_FOLDER
 from minircnn.weights import save
-from tests.fast_rcnn.conftest import TINY
+from tests.tiny import TINY
 
 LOAD = {"rcnn": load_rcnn, "fast_rcnn": load_fast_rcnn, "faster_rcnn": load_faster_rcnn, "mask_rcnn": load_mask_rcnn}
 ON_PROPOSALS = ("rcnn", "fast_rcnn")

@@ -35,8 +35,7 @@ from minircnn.training import (
     train_rcnn,
 )
 from minircnn.weights import WeightsError, load_weights
-from tests.fast_rcnn.conftest import TINY, boxes_in
-from tests.mask_rcnn.conftest import ellipses
+from tests.tiny import TINY, boxes_in, ellipses
 
 RPN = RPNConfig(
     anchor_sizes=((20.0, 60.0),), batch_size_per_image=32, pre_nms_top_n=(200, 100), post_nms_top_n=(40, 20)

@@ -14,7 +14,7 @@ from minircnn.course.history import GENERATIONS, Search, by_stages, search
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.pooling import warp_regions
-from tests.fast_rcnn.conftest import TINY
+from tests.tiny import TINY
 from workshop.history import measure
 from workshop.history import scale as module
 from workshop.history.measure import alignment_example, first, scenes, seconds_of_an_iteration, training_costs, transfer

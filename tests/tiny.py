@@ -1,15 +1,48 @@
-"""A tiny Faster R-CNN, the same in torchvision's classes, and pictures of different sizes for both."""
+"""Tiny networks, images, proposals and targets that the tests of the detectors share."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from minircnn.alexnet import AlexNet
-from minircnn.course.compare import torchvision_faster_rcnn
+from minircnn.alexnet import AlexNet, AlexNetConfig
 from minircnn.fast_rcnn import RoIConfig
-from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
+from minircnn.faster_rcnn import RPNConfig
+from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
 from minircnn.transforms import Transform
-from tests.fast_rcnn.conftest import CLASSES, TINY
+
+CLASSES = ("background", "cat", "dog", "bird")
+TINY = AlexNetConfig(
+    channels=(4, 6, 8, 8, 6),
+    groups=(1, 1, 1, 1, 1),
+    kernel=7,
+    stride=2,
+    padding=2,
+    pool2_padding=1,
+    response_norm=False,
+    pool5="grid",
+    pool5_size=3,
+    hidden=16,
+    input_size=64,
+    blue_first=False,
+)
+
+
+def boxes_in(count, height, width, seed):
+    """Proposals of at least four pixels, some of which reach out of the picture."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) - 4
+    return torch.cat([start, start + 4 + torch.rand(count, 2, generator=generator) * 40], dim=1)
+
+
+def target_of(proposals, count, seed):
+    """Objects near some of the proposals, so that there are positives."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(proposals), generator=generator)[:count]
+    boxes = proposals[chosen] + torch.rand(len(chosen), 4, generator=generator) * 2
+    return {"boxes": boxes, "labels": torch.randint(1, len(CLASSES), (len(chosen),), generator=generator)}
+
 
 RPN_CONFIG = RPNConfig(
     anchor_sizes=((12.0, 30.0),),
@@ -32,25 +65,6 @@ def random_answers(model):
         nn.init.normal_(layer.weight, std=0.05)
     for parameter in model.roi_heads.box_predictor.parameters():
         nn.init.normal_(parameter, std=0.5)
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    model = faster_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RPN_CONFIG, HEADS, PADDED)
-    random_answers(model)
-    return model
-
-
-@pytest.fixture
-def reference(model):
-    """Torchvision's FasterRCNN around the very same layers."""
-    return torchvision_faster_rcnn(model)
-
-
-@pytest.fixture
-def pictures():
-    return some_pictures()
 
 
 def some_pictures():
@@ -84,3 +98,25 @@ def assert_same_losses_and_gradients(model, reference, pictures, seed):
         assert ours[name].item() > 0
     for name, parameter in model.named_parameters():
         assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name
+
+
+MASK_HEADS = MaskRoIConfig(
+    **vars(replace(HEADS, pooling="align", aligned=False)), mask_pool_size=5, mask_channels=(6, 7)
+)
+
+
+def tiny_mask_rcnn(**changes):
+    """Random weights, but large enough in all siblings for answers that differ from place to place."""
+    torch.manual_seed(0)
+    model = mask_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RPN_CONFIG, replace(MASK_HEADS, **changes), PADDED)
+    random_answers(model)
+    nn.init.normal_(model.roi_heads.mask_predictor.mask_fcn_logits.weight, std=1)
+    return model
+
+
+def ellipses(boxes, size):
+    """Masks (N, H, W) bool that fill their boxes as far as ellipses do."""
+    rows, columns = (torch.arange(side) + 0.5 for side in size)
+    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    x, y = (columns - middle[:, :1]) / half[:, :1], (rows - middle[:, 1:]) / half[:, 1:]
+    return x[:, None, :] ** 2 + y[:, :, None] ** 2 <= 1

@@ -1,4 +1,4 @@
-"""R-CNN against the same steps taken one proposal at a time, and against what users may give it."""
+"""R-CNN against the same steps taken one proposal at a time, scikit-learn, and what users may give it."""
 
 import json
 from dataclasses import replace
@@ -8,25 +8,64 @@ import pytest
 import torch
 import torchvision
 from sklearn.linear_model import Ridge
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
+from torch import nn
 
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import decode_boxes, encode_boxes
 from minircnn.cache import Cache
 from minircnn.pooling import warp_regions
-from minircnn.rcnn import RCNN, RCNNConfig, SVMSettings, far_from_class, load_rcnn, scale_to
+from minircnn.rcnn import (
+    EASY,
+    HARD,
+    RCNN,
+    FineTuningSettings,
+    ProposalPool,
+    RCNNConfig,
+    SVMSettings,
+    far_from_class,
+    fit_box_regressor,
+    load_rcnn,
+    mine_hard_negatives,
+    scale_to,
+    train_svm,
+)
+from minircnn.targets import in_crowd, single_objects
 from minircnn.weights import WeightsError, load_weights, save, save_weights
+
+COLOURS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def picture(labels, side=60):
+    """Uniform squares of 20 pixels, a colour for each class, on grey."""
+    image = COLOURS[0][:, None, None].expand(3, side, side).clone()
+    boxes = []
+    for i, label in enumerate(labels):
+        x, y = 20 * (i % 3), 20 * (i // 3)
+        image[:, y : y + 20, x : x + 20] = COLOURS[label][:, None, None]
+        boxes.append([x, y, x + 20, y + 20])
+    return image, {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+    }
+
+
+def random_boxes(count, seed, side=60):
+    random = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=random) * (side - 10)
+    return torch.cat([corner, (corner + 5 + torch.rand(count, 2, generator=random) * 25).clamp(max=side)], dim=1)
+
 
 CLASSES = ["background", "red", "green", "blue"]
 
 
 @pytest.fixture(scope="module")
-def samples(picture):
+def samples():
     return [picture([1, 2, 3, 1]), picture([2, 3]), picture([]), picture([3, 1, 1])]
 
 
 @pytest.fixture(scope="module")
-def proposals(samples, random_boxes):
+def proposals(samples):
     """Some at random, and some near the objects."""
     shifts = torch.tensor([[2.0, -1.0, 1.0, 2.0], [0.0, 1.0, 2.0, 0.0], [1.0, 1.0, -1.0, 2.0]])
     near = [(target["boxes"][:, None] + shifts).flatten(0, 1) for _, target in samples]
@@ -65,24 +104,8 @@ def test_features_are_those_of_each_box_alone(samples, proposals):
         torch.testing.assert_close(found[layer], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1), (3, 1000)], ids=str)
-def test_slim_images_are_warped_like_others(size):
-    model, image = fresh_model(RCNNConfig(score_threshold=-100.0)), torch.rand(3, *size)
-    boxes = torch.tensor([[0.0, 0, size[1], size[0]], [0, 0, size[1] / 2, size[0] / 2]])
-    features = model.features(image, boxes, ["fc7"])["fc7"]
-    torch.testing.assert_close(features, one_by_one(model, image, boxes, "fc7"), atol=1e-4, rtol=1e-4)
-    assert all(found["boxes"].isfinite().all() for found in model.detect([image], [boxes]))
-
-
-def test_more_crops_than_fit_at_once(samples, random_boxes):
-    model, boxes = fresh_model(), random_boxes(600, 5)
-    found = model.features(samples[0][0], boxes, ["fc6"])["fc6"]
-    assert found.shape == (600, 256)
-    torch.testing.assert_close(found[550:], model.features(samples[0][0], boxes[550:], ["fc6"])["fc6"])
-
-
 @pytest.mark.parametrize("side, at_once", [(64, 256), (227, 20), (128, 64), (2000, 1)])
-def test_larger_crops_come_in_smaller_portions(samples, random_boxes, side, at_once):
+def test_larger_crops_come_in_smaller_portions(samples, side, at_once):
     """So that a portion always holds about as many pixels, a million."""
     network, seen = AlexNet(replace(SMALL, channels=(2,) * 5, hidden=2, input_size=side), 2), []
     network.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
@@ -169,24 +192,6 @@ def test_features_that_are_there_need_not_be_computed_again(fitted, samples, pro
     assert len(narrow["boxes"]) and float(narrow["boxes"][:, 2].max()) <= 30
 
 
-def test_finds_the_squares_that_it_was_shown(samples, proposals):
-    """The whole of it, on pictures in which colour is the class: the objects themselves are the proposals."""
-    fitted = fresh_model(RCNNConfig(score_threshold=-3.0))
-    fitted.fit_svms(samples, proposals, settings=SVMSettings(cost=1.0))
-    for image, target in samples:
-        (found,) = fitted.detect([image], [target["boxes"]], regress=False)
-        best = {
-            tuple(box.tolist()): int(k) for box, k in zip(found["boxes"].flip(0), found["labels"].flip(0), strict=True)
-        }
-        assert [best[tuple(box.tolist())] for box in target["boxes"]] == target["labels"].tolist()
-
-
-def test_no_proposals_and_no_pictures(fitted, samples):
-    (found,) = fitted.detect([samples[0][0]], [torch.zeros(0, 4)])
-    assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
-    assert fitted.detect([], []) == []
-
-
 def test_a_picture_smaller_than_its_regions(fitted):
     """Proposals that reach out of the picture are seen with the mean colour around, and detections end at its edge."""
     image = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0))
@@ -195,25 +200,12 @@ def test_a_picture_smaller_than_its_regions(fitted):
     assert ((found["boxes"][:, 2:] - found["boxes"][:, :2]) > 0).all()
 
 
-def test_proposals_without_area_are_survived(fitted, samples):
-    boxes = torch.tensor([[10.0, 10.0, 10.0, 10.0], [5.0, 5.0, 30.0, 5.0]])
-    (found,) = fitted.detect([samples[0][0]], [boxes], regress=False)
-    assert len(found["boxes"]) == 0
-
-
-def test_training_survives_pictures_without_proposals(samples, proposals):
-    model, fewer = fresh_model(), [*proposals[:1], torch.zeros(0, 4), *proposals[2:]]
-    model.fit_svms(samples, fewer)
-    model.fit_box_regressors(samples, fewer)
-    assert model.svm.isfinite().all() and model.box.isfinite().all()
-
-
 def test_a_class_without_objects_is_named(samples, proposals):
     with pytest.raises(ValueError, match="no object of class 'green'"):
         fresh_model().fit_svms([samples[3]], [proposals[3]])
 
 
-def test_a_class_without_near_proposals_leaves_boxes_alone(samples, proposals, random_boxes):
+def test_a_class_without_near_proposals_leaves_boxes_alone(samples, proposals):
     model = fresh_model()
     counts = model.fit_box_regressors([samples[3]], [proposals[3]])
     assert counts[1] == 0 and counts[0] > 0
@@ -322,3 +314,195 @@ def test_a_negative_for_one_class_may_be_an_object_of_another(samples, proposals
 def test_features_are_scaled_to_a_mean_length_unless_they_are_all_zero():
     assert scale_to(20.0, torch.tensor([1.0, 3.0])) == 10.0
     assert scale_to(20.0, torch.zeros(3)) == scale_to(20.0, torch.zeros(0)) == 1.0
+
+
+def test_the_pool_equals_a_loop():
+    samples = [picture([1, 2, 3, 1, 2]), picture([]), picture([3])]
+    proposals = [random_boxes(200, seed) for seed in range(3)]
+    pool = ProposalPool(samples, proposals, positive_iou=0.5)
+    row = 0
+    for index, (_, target) in enumerate(samples):
+        for box in [*proposals[index], *target["boxes"]]:
+            best, name = 0.0, 0
+            for other, label in zip(target["boxes"], target["labels"], strict=True):
+                iou = float(torchvision.ops.box_iou(box[None], other[None]))
+                if iou > best:
+                    best, name = iou, int(label)
+            assert pool.image[row] == index
+            assert pool.boxes[row].tolist() == box.tolist()
+            assert pool.labels[row] == (name if best >= 0.5 else 0)
+            row += 1
+    assert row == len(pool.labels)
+
+
+def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike():
+    samples = [picture([1, 2]), picture([3])]
+    pool = ProposalPool(samples, [random_boxes(30, seed) for seed in range(2)], 0.5)
+    torch.manual_seed(0)
+    drawn = pool.draw(4000, 8000)
+    labels = pool.labels[drawn]
+    assert (labels > 0).sum() == 4000 and (labels == 0).sum() == 8000
+    assert (drawn.diff() >= 0).all()
+    for kind in (pool.labels > 0, pool.labels == 0):
+        counts = drawn.bincount(minlength=len(pool.labels))[kind]
+        expected = counts.float().mean()
+        assert (counts - expected).abs().max() < 5 * expected.sqrt()
+
+
+def test_crowds_are_neither_objects_nor_background():
+    image, target = picture([1, 2])
+    target["iscrowd"] = torch.tensor([False, True])
+    assert single_objects(target)["labels"].tolist() == [1]
+    boxes = torch.tensor(
+        [[20.0, 0.0, 40.0, 20.0], [30.0, 0.0, 50.0, 20.0], [31.0, 0.0, 51.0, 20.0], [25.0, 5.0, 26.0, 6.0]]
+    )
+    assert in_crowd(boxes, target).tolist() == [True, False, False, True]  # whole, exactly half, less, a small one
+    pool = ProposalPool([(image, target)], [boxes], 0.5)
+    assert pool.labels.tolist() == [0, 0, 1]
+    assert not in_crowd(boxes, picture([1])[1]).any()
+
+
+class ByColour(nn.Module):
+    """In place of a network: names a crop by the colour in its middle, quite sure of itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.backbone, self.classifier = SMALL, nn.Sequential(), nn.Sequential()
+        self.fc8 = nn.Linear(3, 4)
+        self.mean_color, self.feature_sizes = (0.45, 0.45, 0.45), {"pool5": 3, "fc6": 3, "fc7": 3}
+
+    def normalize(self, images):
+        return images
+
+    def forward(self, crops):
+        middle = crops[:, :, 32, 32]
+        return -100 * torch.cdist(middle, COLOURS)
+
+
+def test_every_crop_meets_its_own_name():
+    samples = [picture([1, 2, 3, 3, 2, 1]), picture([2]), picture([3, 3, 1])]
+    # Half a pixel inside of each object, and grey places, so that the colour in the middle is never in doubt.
+    proposals = [torch.cat([t["boxes"] + 1, torch.tensor([[5.0, 45.0, 15.0, 55.0]])]) for _, t in samples]
+    model = RCNN(ByColour(), ["background", "a", "b", "c"])
+    found = []
+
+    def optimise(network, losses, groups):
+        assert network is model.network and [group["scale"] for group in groups] == [0.1, 1.0]
+        torch.manual_seed(0)
+        found.extend(float(losses(i)["classification"]) for i in range(4))
+
+    model.finetune(samples, proposals, optimise, FineTuningSettings(batch=40, positives=20))
+    assert max(found) < 1e-3
+    assert not model.network.training
+
+
+def test_replaces_the_last_layer_and_gives_every_parameter_to_one_group():
+    model = RCNN(AlexNet(SMALL, 18), ["background", "a", "b", "c"])
+    seen = {}
+
+    def optimise(network, losses, groups):
+        seen["ids"] = [id(p) for group in groups for p in group["params"]]
+        return losses(0)
+
+    samples = [picture([1, 2, 3])]
+    losses = model.finetune(samples, [random_boxes(50, 1)], optimise)
+    assert model.network.fc8.out_features == 4
+    assert sorted(seen["ids"]) == sorted(id(p) for p in model.network.parameters())
+    assert float(losses["classification"].detach()) == pytest.approx(1.386, abs=0.2)  # log 4: it knows nothing yet
+
+
+def clouds(positives, negatives, distance=1.5, size=8, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    shift = torch.zeros(size)
+    shift[0] = distance
+    return (
+        torch.randn(positives, size, generator=random) + shift,
+        torch.randn(negatives, size, generator=random) - shift,
+    )
+
+
+def test_equals_libsvm():
+    """SVC solves the same problem with another algorithm; it leaves the bias out of the size, hence the large scale."""
+    settings = SVMSettings(cost=0.05, bias_scale=10.0)
+    positives, negatives = clouds(40, 200)
+    machine = SVC(C=settings.cost, kernel="linear", class_weight={1: settings.positive_weight, 0: 1.0}, tol=1e-6)
+    machine.fit(torch.cat([positives, negatives]).numpy(), np.repeat([1, 0], [40, 200]))
+    weights = train_svm(positives, negatives, settings)
+    np.testing.assert_allclose(weights[:-1], machine.coef_[0], atol=2e-2)
+    np.testing.assert_allclose(weights[-1], machine.intercept_[0], atol=2e-2)
+
+
+def test_both_kinds_are_needed():
+    positives, negatives = clouds(3, 3)
+    with pytest.raises(ValueError, match="0 positives, 3 negatives"):
+        train_svm(positives[:0], negatives, SVMSettings())
+    with pytest.raises(ValueError, match="3 positives, 0 negatives"):
+        train_svm(positives, negatives[:0], SVMSettings())
+
+
+def pages(features, negative, count):
+    """The data as so many pictures."""
+    return lambda: zip(features.chunk(count), negative.chunk(count), strict=True)
+
+
+def test_mining_finds_the_machine_that_all_negatives_make():
+    """The point of it: what is not hard has no influence on the solution."""
+    settings = SVMSettings(cost=0.01, retrain_after=100)
+    positives, negatives = clouds(60, 3000, distance=1.2)
+    everything = train_svm(positives, negatives, settings)
+    weights, (record,) = mine_hard_negatives(
+        [positives], pages(negatives, torch.ones(3000, 1, dtype=torch.bool), 30), settings
+    )
+    torch.testing.assert_close(weights[0], everything, atol=1e-3, rtol=1e-3)
+    # and it never held them all
+    assert max(record.negatives) < 500
+    assert record.positives == 60
+    torch.testing.assert_close(record.weights[-1], weights[0])
+
+
+def test_each_class_has_its_own_negatives():
+    """Class 0 must not learn from what only class 1 may take as a negative."""
+    positives, negatives = clouds(20, 100)
+    other = -negatives
+    features = torch.cat([negatives, other])
+    allowed = torch.zeros(200, 2, dtype=torch.bool)
+    allowed[:100, 0] = True
+    allowed[100:, 1] = True
+    settings = SVMSettings(cost=1.0)
+    weights, records = mine_hard_negatives([positives, -positives], pages(features, allowed, 5), settings)
+    torch.testing.assert_close(weights[0], train_svm(positives, negatives, settings))
+    torch.testing.assert_close(weights[1], train_svm(-positives, other, settings))
+    assert [r.negatives[0] for r in records] == [100, 100]
+
+
+def test_a_negative_is_taken_once_and_easy_ones_go():
+    settings = SVMSettings(cost=0.01, retrain_after=10_000, passes=3)
+    positives, negatives = clouds(30, 400, distance=1.0)
+    _, (record,) = mine_hard_negatives([positives], pages(negatives, torch.ones(400, 1, dtype=torch.bool), 4), settings)
+    # Without a machine every negative is hard. In later passes the hard ones are there already.
+    assert record.found == [400]
+    assert EASY < HARD
+
+
+def examples(count, size, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, size, generator=random)
+    corner = torch.rand(count, 2, generator=random) * 50
+    proposals = torch.cat([corner, corner + 10 + torch.rand(count, 2, generator=random) * 30], dim=1)
+    return features, proposals
+
+
+def test_equals_the_normal_equations():
+    features, proposals = examples(80, 5)
+    objects = proposals + torch.randn(80, 4, generator=torch.Generator().manual_seed(1))
+    line = fit_box_regressor(features, proposals, objects, ridge=7.0)
+    x, y = features.double().numpy(), encode_boxes(proposals, objects).double().numpy()
+    centred = x - x.mean(0)
+    weights = np.linalg.solve(centred.T @ centred + 7.0 * np.eye(5), centred.T @ (y - y.mean(0)))  # (5, 4)
+    np.testing.assert_allclose(line[:, :-1], weights.T, atol=1e-5)
+    np.testing.assert_allclose(line[:, -1], y.mean(0) - x.mean(0) @ weights, atol=1e-5)
+
+
+def test_nothing_to_learn_from_moves_nothing():
+    line = fit_box_regressor(torch.zeros(0, 4), torch.zeros(0, 4), torch.zeros(0, 4), ridge=1000.0)
+    assert line.shape == (4, 5) and not line.any()

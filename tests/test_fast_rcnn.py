@@ -1,0 +1,512 @@
+"""Fast R-CNN and its heads against torchvision's, sums worked by hand, and what users may give it."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import TruncatedSVD
+from torch import nn
+from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionHeads
+from torchvision.ops import RoIPool, roi_pool
+
+from minircnn.alexnet import AlexNet
+from minircnn.boxes import box_iou, decode_boxes
+from minircnn.fast_rcnn import (
+    RegionLinear,
+    RoIConfig,
+    RoIHeads,
+    compress,
+    fast_rcnn_alexnet,
+    fast_rcnn_loss,
+    load_fast_rcnn,
+    truncate,
+)
+from minircnn.transforms import Transform
+from minircnn.weights import WeightsError, load_weights, save, save_weights
+from tests.tiny import CLASSES, TINY, boxes_in, target_of
+
+
+@pytest.fixture
+def model():
+    """A tiny Fast R-CNN with random weights, whose answers differ from class to class."""
+    torch.manual_seed(0)
+    model = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES)
+    for parameter in model.roi_heads.box_predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@pytest.fixture
+def pictures():
+    """Three pictures of one size, their proposals, and their targets, the last one without objects."""
+    images = [torch.rand(3, 72, 88, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    proposals = [boxes_in(count, 72, 88, seed) for seed, count in enumerate((60, 90, 20))]
+    targets = [
+        target_of(found, count, seed) for seed, (found, count) in enumerate(zip(proposals, (3, 1, 0), strict=True))
+    ]
+    return images, proposals, targets
+
+
+def finite(losses, model):
+    sum(losses.values()).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return all(bool(value.detach().isfinite()) for value in losses.values()) and all(
+        bool(gradient.isfinite().all()) for gradient in gradients
+    )
+
+
+def test_one_pass_and_both_siblings_step_by_step(model, pictures):
+    """What predict says, from torchvision's RoIPool and plain layers."""
+    image, proposals = pictures[0][0], pictures[1][0]
+    model.eval()
+    with torch.no_grad():
+        features = model.backbone((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
+        regions = roi_pool(features, [proposals], 3, 1 / 8).flatten(1)
+        head, predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
+        x = head.fc7(head.fc6(regions).relu()).relu()
+        probabilities = predictor["cls_score"](x).softmax(dim=1)
+        boxes = decode_boxes(proposals, predictor["bbox_pred"](x).view(-1, 4, 4), (10, 10, 5, 5))
+        found = model.detect([image], [proposals])[0]
+    seen, sizes = model.features([image])
+    assert seen.shape == (1, 6, 9, 11) and sizes == [(72, 88)]
+    assert torch.allclose(seen, features, atol=1e-3)
+    best = int(probabilities[:, 1:].max(dim=1).values.argmax())
+    label = int(probabilities[best, 1:].argmax()) + 1
+    assert int(found["labels"][0]) == label
+    assert float(found["scores"][0]) == pytest.approx(float(probabilities[best, label]), abs=1e-5)
+    height, width = image.shape[1:]
+    expected = boxes[best, label].clamp(min=0).minimum(torch.tensor([width, height, width, height]))
+    assert torch.allclose(found["boxes"][0], expected, atol=1e-3)
+
+
+def test_the_network_starts_where_alexnet_ended(pictures):
+    """RoIPool of the whole picture, fc6, fc7: the very features that the classification network computes."""
+    torch.manual_seed(0)
+    network = AlexNet(TINY, 5).eval()
+    model = fast_rcnn_alexnet(network, CLASSES)
+    image = pictures[0][0]
+    whole = torch.tensor([[0.0, 0.0, 80.0, 64.0]])  # cells 0 … 10 and 0 … 8
+    with torch.no_grad():
+        ours = model.roi_heads.box_features(model.features([image])[0], [whole])
+        theirs = network.features(network.normalize(image[None]), ["fc7"])["fc7"]
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_batch_gives_what_pictures_alone_give(model, pictures):
+    images, proposals, _ = pictures
+    together = model.eval().detect(images, proposals)
+    for image, boxes, expected in zip(images, proposals, together, strict=True):
+        alone = model.detect([image], [boxes])[0]
+        assert torch.equal(alone["labels"], expected["labels"])
+        assert torch.allclose(alone["boxes"], expected["boxes"], atol=1e-3)
+
+
+def test_enlarged_pictures_are_found_as_if_they_had_been_enlarged_before(pictures):
+    """The backbone and the heads see large pictures and boxes; what comes out is in pixels of the small ones."""
+    images, proposals, targets = pictures
+    large = Transform(TINY.mean, TINY.std, min_size=144)
+    torch.manual_seed(0)
+    resizing = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, transform=large).eval()
+    torch.nn.init.normal_(resizing.roi_heads.box_predictor["cls_score"].weight, std=0.5)
+    plain = copy.deepcopy(resizing)
+    plain.transform = Transform(TINY.mean, TINY.std)
+    twice = [torch.nn.functional.interpolate(image[None], size=(144, 176), mode="bilinear")[0] for image in images]
+    found = resizing.detect(images, proposals)
+    expected = plain.detect(twice, [2 * boxes for boxes in proposals])
+    for mine, reference in zip(found, expected, strict=True):
+        assert torch.equal(mine["labels"], reference["labels"])
+        assert torch.allclose(mine["boxes"], reference["boxes"] / 2, atol=1e-3)
+    doubled = [{**target, "boxes": 2 * target["boxes"]} for target in targets]
+    torch.manual_seed(3)
+    losses = resizing.losses(images, proposals, targets)
+    torch.manual_seed(3)
+    wanted = plain.losses(twice, [2 * boxes for boxes in proposals], doubled)
+    assert all(torch.allclose(losses[name], wanted[name], rtol=1e-3) for name in wanted)
+
+
+NO_BOXES = torch.zeros(0, 4)
+NO_OBJECTS = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+OBJECT = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}
+
+
+@pytest.mark.parametrize(
+    "proposals, target",
+    [
+        (NO_BOXES, NO_OBJECTS),
+        (NO_BOXES, OBJECT),
+        (torch.tensor([[8.0, 8, 40, 40]]), NO_OBJECTS),
+        (torch.tensor([[60.0, 60, 70, 70]]), OBJECT),
+        (torch.tensor([[5.0, 5, 5, 5], [9, 3, 9, 30], [30, 30, 8, 8]]), OBJECT),
+        (torch.tensor([[500.0, 500, 600, 600], [-90, -90, -10, -10]]), OBJECT),
+        (torch.tensor([[8.0, 8, 40, 40]]), {**OBJECT, "iscrowd": torch.tensor([True])}),
+    ],
+    ids=["nothing", "no proposals", "no objects", "only background", "degenerate", "outside", "only a crowd"],
+)
+def test_nothing_to_learn_from_is_survived(model, proposals, target):
+    image = torch.rand(3, 72, 88)
+    assert finite(model.losses([image], [proposals], [target]), model)
+    found = model.eval().detect([image], [proposals])[0]
+    assert found["boxes"].shape == (len(found["labels"]), 4) and found["scores"].shape == found["labels"].shape
+    assert found["boxes"].isfinite().all()
+    assert found["labels"].dtype == torch.int64
+    if not len(proposals):
+        assert not len(found["labels"])
+
+
+def test_forward_is_losses_or_detect(model, pictures):
+    images, proposals, targets = pictures
+    torch.manual_seed(0)
+    losses = model.train()(images, proposals, targets)
+    torch.manual_seed(0)
+    assert losses == model.losses(images, proposals, targets)
+    with pytest.raises(ValueError, match="targets are needed for training"):
+        model(images, proposals)
+    found = model.eval()(images, proposals)
+    assert torch.equal(found[0]["boxes"], model.detect(images, proposals)[0]["boxes"])
+
+
+def test_nothing_that_is_given_changes(model, pictures):
+    images, proposals, targets = pictures
+    before = (
+        [image.clone() for image in images],
+        [boxes.clone() for boxes in proposals],
+        json.dumps([{name: value.tolist() for name, value in target.items()} for target in targets]),
+    )
+    model.losses(images, proposals, targets)
+    model.detect(images, proposals)
+    assert all(map(torch.equal, images, before[0])) and all(map(torch.equal, proposals, before[1]))
+    assert json.dumps([{n: v.tolist() for n, v in target.items()} for target in targets]) == before[2]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, i, p, t: m.losses(i, p[:2], t), "3 images but proposals for 2"),
+        (lambda m, i, p, t: m.losses(i, p, t[:1]), "3 images but targets for 1"),
+        (lambda m, i, p, t: m.detect(i, p[:1]), "3 images but proposals for 1"),
+        (lambda m, i, p, t: m.detect([i[0].mul(255).byte()], p[:1]), "image 0 must be a float tensor"),
+        (lambda m, i, p, t: m.detect([i[0], i[1][None]], p[:2]), "image 1 must be a float tensor"),
+        (lambda m, i, p, t: m.detect([i[0] * torch.nan], p[:1]), "image 0 must .* but holds nan"),
+        (lambda m, i, p, t: m.detect([], []), "at least one image"),
+    ],
+)
+def test_bad_input_is_refused(model, pictures, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model, *pictures)
+
+
+def test_another_grid_than_fc6_expects_is_refused():
+    with pytest.raises(ValueError, match="pool_size is 7, but fc6 expects maps of 3² cells"):
+        fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RoIConfig(pool_size=7))
+
+
+class TestFiles:
+    def test_saved_and_loaded_it_finds_the_same(self, tmp_path, model, pictures):
+        model = model.half().float().eval()
+        save(model, tmp_path / "fast.safetensors", {"note": "hello"})
+        loaded = load_fast_rcnn(tmp_path / "fast.safetensors")
+        assert not loaded.training and loaded.classes == CLASSES
+        assert loaded.roi_heads.config == model.roi_heads.config and loaded.transform == model.transform
+        ours, theirs = loaded.detect(*pictures[:2]), model.detect(*pictures[:2])
+        assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(ours, theirs, strict=True))
+        assert load_weights(tmp_path / "fast.safetensors")[1]["note"] == "hello"
+
+    def test_what_is_no_fast_rcnn_is_named(self, tmp_path, model):
+        path = tmp_path / "fast.safetensors"
+        save(model, path, {})
+        tensors, about = load_weights(path)
+        for change, message in (
+            ({"detector": "rcnn"}, "holds rcnn, not a Fast R-CNN"),
+            ({"config": {"pools": 3}}, "does not describe a Fast R-CNN"),
+            ({"network": {**about["network"], "hidden": 17}}, "fast.safetensors"),
+            ({"classes": ["background", "cat"]}, "fast.safetensors"),
+        ):
+            save_weights(path, tensors, {**about, **change})
+            with pytest.raises(WeightsError, match=message):
+                load_fast_rcnn(path)
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            load_fast_rcnn(tmp_path / "nowhere.safetensors")
+
+
+class TestTruncatedSVD:
+    def test_compressed_to_full_rank_nothing_changes(self, model, pictures):
+        model.eval()
+        found = compress(model, 16, 16).detect(*pictures[:2])
+        for mine, reference in zip(found, model.detect(*pictures[:2]), strict=True):
+            assert torch.equal(mine["labels"], reference["labels"])
+            assert torch.allclose(mine["boxes"], reference["boxes"], atol=1e-2)
+
+    def test_the_original_stays_as_it_is(self, model):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        compressed = compress(model, 2, 2)
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+        assert compressed.roi_heads.box_head.fc6[0].weight.shape == (2, 54)
+        count = sum(parameter.numel() for parameter in compressed.parameters())
+        assert count < sum(parameter.numel() for parameter in model.parameters())
+
+    def test_twice_is_refused(self, model):
+        with pytest.raises(ValueError, match="compress the original"):
+            compress(compress(model, 2, 2), 2, 2)
+
+
+def test_what_is_found_may_be_changed(model, pictures):
+    images, proposals, _ = pictures
+    for found in model.eval().detect(images, proposals):
+        assert not any(value.is_inference() for value in found.values())
+        found["boxes"] += 1
+
+
+K = len(CLASSES)
+SIZE = (72, 88)
+
+
+class PoolOneMap(nn.Module):
+    """Torchvision's RoIPool behind the interface that its heads expect."""
+
+    def __init__(self, size, scale):
+        super().__init__()
+        self.pool = RoIPool(size, scale)
+
+    def forward(self, features, boxes, sizes):
+        return self.pool(features["0"], boxes)
+
+
+class Siblings(nn.Module):
+    """Torchvision's predictor with our two layers."""
+
+    def __init__(self, predictor):
+        super().__init__()
+        self.cls_score, self.bbox_pred = predictor["cls_score"], predictor["bbox_pred"]
+
+    def forward(self, x):
+        return self.cls_score(x), self.bbox_pred(x)
+
+
+def make_heads(config=None, seed=0):
+    torch.manual_seed(seed)
+    config = config or RoIConfig(pool_size=3, smooth_l1_beta=1 / 9)
+    head = nn.Sequential(RegionLinear(6 * config.pool_size**2, 16), nn.ReLU())
+    heads = RoIHeads(head, 16, K, 8, config)
+    for parameter in heads.box_predictor.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return heads
+
+
+def torchvision_heads(ours):
+    config = ours.config
+    head = nn.Sequential(nn.Flatten(), ours.box_head)
+    return TorchvisionHeads(
+        PoolOneMap(config.pool_size, 1 / ours.stride),
+        head,
+        Siblings(ours.box_predictor),
+        config.foreground_iou,
+        config.background_iou[1],
+        config.batch_size_per_image,
+        config.positive_fraction,
+        config.box_weights,
+        config.score_threshold,
+        config.nms_threshold,
+        config.max_detections,
+    )
+
+
+def data(counts=(60, 90, 20), objects=(3, 1, 0)):
+    proposals = [boxes_in(count, *SIZE, seed) for seed, count in enumerate(counts)]
+    targets = [target_of(found, n, seed) for seed, (found, n) in enumerate(zip(proposals, objects, strict=True))]
+    features = torch.randn(len(counts), 6, 9, 11, generator=torch.Generator().manual_seed(5)).relu()
+    return features, proposals, targets
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "config",
+    [
+        RoIConfig(pool_size=3, smooth_l1_beta=1 / 9),
+        RoIConfig(
+            pool_size=2,
+            smooth_l1_beta=1 / 9,
+            batch_size_per_image=17,
+            positive_fraction=0.5,
+            foreground_iou=0.6,
+            background_iou=(0.0, 0.3),
+            box_weights=(1.0, 2.0, 3.0, 4.0),
+        ),
+    ],
+    ids=["usual", "other"],
+)
+def test_losses_and_gradients_equal_torchvisions(seed, config):
+    features, proposals, targets = data()
+    ours = make_heads(config, seed)
+    theirs = torchvision_heads(ours).train()
+    gradients, losses = [], []
+    for side in ("ours", "theirs"):
+        leaf = features.clone().requires_grad_()
+        torch.manual_seed(seed)
+        if side == "ours":
+            found = ours.losses(leaf, ours.sample(proposals, targets))
+        else:
+            _, found = theirs({"0": leaf}, list(proposals), [SIZE] * 3, targets)
+        ours.zero_grad()
+        sum(found.values()).backward()
+        losses.append({name: float(value.detach()) for name, value in found.items()})
+        gradients.append([leaf.grad, *(parameter.grad.clone() for parameter in ours.parameters())])
+    assert losses[0].keys() == losses[1].keys()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0]["loss_box_reg"] > 0
+    for mine, reference in zip(*gradients, strict=True):
+        assert torch.allclose(mine, reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_regions_are_drawn_as_by_torchvision(seed):
+    _, proposals, targets = data()
+    ours = make_heads(seed=seed)
+    torch.manual_seed(seed)
+    sampled = ours.sample(proposals, targets)
+    torch.manual_seed(seed)
+    boxes, gt_index, labels, deltas = torchvision_heads(ours).select_training_samples(list(proposals), targets)
+    for i, rois in enumerate(sampled):
+        assert torch.equal(rois.boxes, boxes[i])
+        assert torch.equal(rois.labels, labels[i])
+        positive = labels[i] > 0  # elsewhere torchvision's other two mean nothing
+        assert torch.equal(rois.gt_index[positive], gt_index[i][positive])
+        assert torch.allclose(rois.deltas[positive], deltas[i][positive], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_detections_equal_torchvisions(seed):
+    features, proposals, _ = data()
+    ours = make_heads(RoIConfig(pool_size=3, max_detections=25), seed).eval()
+    with torch.no_grad():
+        found = ours.detect(features, proposals, [SIZE] * 3)
+        expected, _ = torchvision_heads(ours).eval()({"0": features}, list(proposals), [SIZE] * 3)
+    for mine, reference in zip(found, expected, strict=True):
+        assert len(mine["labels"]) > 5
+        assert torch.equal(mine["labels"], reference["labels"])
+        assert torch.allclose(mine["boxes"], reference["boxes"], atol=1e-4)
+        assert torch.allclose(mine["scores"], reference["scores"], atol=1e-6)
+
+
+def test_a_quarter_shows_objects_and_objects_take_part():
+    proposals = [torch.tensor([[0.0, 0, 10, 10], [40, 40, 60, 60]]).repeat(50, 1)]
+    target = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([2])}
+    rois = make_heads().sample(proposals, [target])[0]
+    assert len(rois.labels) == 64
+    assert (rois.labels == 2).sum() == 16 and (rois.labels == 0).sum() == 48
+    assert (rois.deltas[rois.labels == 0] == 0).all()
+    lonely = make_heads().sample([torch.zeros(0, 4)], [target])[0]  # no proposals: the object itself is the region
+    assert torch.equal(lonely.boxes, target["boxes"]) and lonely.labels.tolist() == [2]
+
+
+def test_background_has_a_band_of_overlaps():
+    """Proposals that overlap an object by 0.0, 0.05, 0.2, 0.45, 0.5 and 0.9, in the paper's bands."""
+    overlaps = torch.tensor([0.0, 0.05, 0.2, 0.45, 0.5, 0.9])
+    proposals = torch.stack([torch.zeros(6), torch.zeros(6), torch.full((6,), 100.0), 100 * overlaps], dim=1)
+    proposals[0] = torch.tensor([200.0, 200.0, 300.0, 300.0])
+    target = {"boxes": torch.tensor([[0.0, 0, 100, 100]]), "labels": torch.tensor([1])}
+    assert box_iou(proposals, target["boxes"]).flatten().tolist() == pytest.approx(overlaps.tolist())
+
+    def drawn(**bands):
+        config = RoIConfig(pool_size=3, batch_size_per_image=100, **bands)
+        rois = make_heads(config).sample([proposals], [target])[0]
+        return [
+            (round(float(iou), 2), int(label))
+            for iou, label in zip(box_iou(rois.boxes, target["boxes"]).flatten(), rois.labels, strict=True)
+        ]
+
+    paper = drawn(background_iou=(0.1, 0.5))
+    assert paper == [(0.2, 0), (0.45, 0), (0.5, 1), (0.9, 1), (1.0, 1)]
+    assert drawn()[:2] == [(0.0, 0), (0.05, 0)]
+    assert drawn(background_iou=(0.0, 0.3))[2:4] == [(0.2, 0), (0.5, 1)]
+
+
+def test_crowds_are_neither_objects_nor_background():
+    proposals = [torch.tensor([[0.0, 0, 10, 10], [50, 50, 60, 60], [52, 52, 58, 58]])]
+    target = {
+        "boxes": torch.tensor([[48.0, 48, 70, 70], [0, 0, 10, 10]]),
+        "labels": torch.tensor([3, 1]),
+        "iscrowd": torch.tensor([True, False]),
+    }
+    rois = make_heads().sample(proposals, [target])[0]
+    assert rois.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]  # the proposal and the object
+    assert rois.labels.tolist() == [1, 1] and rois.gt_index.tolist() == [0, 0]
+
+
+class TestLoss:
+    def test_by_hand(self):
+        logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        deltas = torch.zeros(2, 2, 4)
+        deltas[1, 1] = torch.tensor([0.5, -3.0, 0.0, 0.0])
+        deltas[:, 0] = 77.0  # background's own deltas do not count
+        classifier, box = fast_rcnn_loss(logits, deltas, torch.tensor([0, 1]), torch.zeros(2, 4), beta=1.0)
+        wanted = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))) / 2
+        assert float(classifier) == pytest.approx(wanted)
+        assert float(box) == pytest.approx((0.5 * 0.25 + 2.5) / 2)
+
+    def test_only_the_true_class_gets_a_gradient_for_its_box(self):
+        deltas = torch.zeros(2, 3, 4, requires_grad=True)
+        _, box = fast_rcnn_loss(torch.zeros(2, 3), deltas, torch.tensor([2, 0]), torch.ones(2, 4))
+        box.backward()
+        assert deltas.grad.nonzero()[:, :2].unique(dim=0).tolist() == [[0, 2]]
+
+    @pytest.mark.parametrize("labels", [[], [0, 0, 0]], ids=["no regions", "background only"])
+    def test_nothing_to_regress_gives_zero_with_gradients(self, labels):
+        logits = torch.randn(len(labels), K, requires_grad=True)
+        deltas = torch.randn(len(labels), K, 4, requires_grad=True)
+        labels = torch.tensor(labels, dtype=torch.int64)
+        classifier, box = fast_rcnn_loss(logits, deltas, labels, torch.zeros(len(labels), 4))
+        (classifier + box).backward()
+        assert float(box.detach()) == 0 and bool(classifier.isfinite())
+        assert logits.grad.isfinite().all() and (deltas.grad == 0).all()
+
+
+def test_fresh_siblings_know_nothing():
+    """Section 2.3: deviations 0.01 and 0.001, no bias: all classes about equally probable, boxes stay."""
+    torch.manual_seed(0)
+    heads = RoIHeads(nn.Flatten(), 512, 21, 16)
+    assert heads.box_predictor["cls_score"].weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert heads.box_predictor["bbox_pred"].weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert not heads.box_predictor["cls_score"].bias.any() and not heads.box_predictor["bbox_pred"].bias.any()
+    assert sorted(heads.state_dict()) == [
+        f"box_predictor.{name}.{kind}" for name in ("bbox_pred", "cls_score") for kind in ("bias", "weight")
+    ]
+
+
+def test_bands_that_contradict_each_other_are_refused():
+    for bands in ({"background_iou": (0.3, 0.1)}, {"background_iou": (0.1, 0.7)}, {"foreground_iou": 0.4}):
+        with pytest.raises(ValueError, match="background_iou must rise and end at or below foreground_iou"):
+            RoIConfig(**bands)
+
+
+@pytest.fixture
+def layer():
+    torch.manual_seed(0)
+    return nn.Linear(30, 20)
+
+
+@pytest.mark.parametrize("rank", [1, 5, 19, 20])
+def test_no_layers_of_this_rank_come_nearer(layer, rank):
+    """Eckart and Young: the squared error is the sum of the squared singular values that are left out."""
+    first, second = truncate(layer, rank)
+    product = (second.weight @ first.weight).detach().numpy()
+    singular = np.linalg.svd(layer.weight.detach().numpy(), compute_uv=False)
+    error = ((product - layer.weight.detach().numpy()) ** 2).sum()
+    assert error == pytest.approx((singular[rank:] ** 2).sum(), rel=1e-4, abs=1e-9)
+    assert np.linalg.matrix_rank(product, tol=1e-5) == rank
+
+
+def test_equals_scikit_learns(layer):
+    weight = layer.weight.detach().numpy()
+    reference = TruncatedSVD(4, algorithm="arpack").fit(weight)
+    first, second = truncate(layer, 4)
+    expected = reference.transform(weight) @ reference.components_
+    assert np.allclose((second.weight @ first.weight).detach().numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 21])
+def test_ranks_that_do_not_fit_are_refused(layer, rank):
+    with pytest.raises(ValueError, match="rank must be from 1 to 20"):
+        truncate(layer, rank)

@@ -1,0 +1,363 @@
+"""Faster R-CNN, its anchors and its RPN against torchvision's with the same layers, weights and seed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RPNHead as TorchvisionHead
+
+from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
+from minircnn.boxes import box_iou
+from minircnn.course.compare import torchvision_faster_rcnn
+from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
+from minircnn.faster_rcnn import RPN, RPNConfig, RPNHead, base_anchors, faster_rcnn_alexnet, grid_anchors
+from tests.tiny import (
+    CLASSES,
+    HEADS,
+    PADDED,
+    RPN_CONFIG,
+    TINY,
+    assert_same_losses_and_gradients,
+    random_answers,
+    some_pictures,
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = faster_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RPN_CONFIG, HEADS, PADDED)
+    random_answers(model)
+    return model
+
+
+@pytest.fixture
+def reference(model):
+    """Torchvision's FasterRCNN around the very same layers."""
+    return torchvision_faster_rcnn(model)
+
+
+@pytest.fixture
+def pictures():
+    return some_pictures()
+
+
+SETS = [
+    ((128, 256, 512), (0.5, 1.0, 2.0)),
+    ((20, 38, 72), (0.5, 1, 2)),
+    ((16,), (1.0,)),
+    ((33.3, 7), (0.3, 3.0, 0.9, 1)),
+]
+
+
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), SETS)
+def test_base_anchors_equal_torchvisions(sizes, aspect_ratios):
+    assert torch.equal(base_anchors(sizes, aspect_ratios), AnchorGenerator((sizes,), (aspect_ratios,)).cell_anchors[0])
+
+
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), SETS)
+@pytest.mark.parametrize(
+    ("image", "grid"),
+    [((128, 128), (16, 16)), ((130, 203), (16, 25)), ((600, 800), (37, 50)), ((7, 5), (7, 5)), ((9, 30), (1, 4))],
+)
+def test_grid_anchors_equal_torchvisions(sizes, aspect_ratios, image, grid):
+    """Also where the picture is no multiple of the stride."""
+    stride = (image[0] // grid[0], image[1] // grid[1])
+    pictures = ImageList(torch.zeros(2, 3, *image), [image, image])
+    expected = AnchorGenerator((sizes,), (aspect_ratios,))(pictures, [torch.zeros(2, 4, *grid)])
+    assert torch.equal(grid_anchors(grid, stride, sizes, aspect_ratios), expected[0])
+
+
+def test_shifted_anchors_lie_around_the_middle_of_their_cells():
+    anchors = grid_anchors((2, 3), (8, 10), [12], [1.0], offset=0.5)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centres.tolist() == [[5, 4], [15, 4], [25, 4], [5, 12], [15, 12], [25, 12]]
+
+
+def test_ratios_are_heights_over_widths_and_areas_stay():
+    anchors = base_anchors([100], [0.25, 1.0, 4.0])
+    widths, heights = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
+    assert (heights / widths).tolist() == [0.25, 1, 4]
+    assert (heights * widths).tolist() == [10_000] * 3
+
+
+@pytest.mark.parametrize(("sizes", "aspect_ratios"), [([], [1.0]), ([16], []), ([0], [1.0]), ([16], [-1.0])])
+def test_what_makes_no_anchor_is_refused(sizes, aspect_ratios):
+    with pytest.raises(ValueError, match="must be positive numbers, at least one each"):
+        base_anchors(sizes, aspect_ratios)
+
+
+ONE = RPNConfig(
+    anchor_sizes=((16.0, 40.0),), batch_size_per_image=40, pre_nms_top_n=(200, 150), post_nms_top_n=(50, 30)
+)
+THREE = RPNConfig(
+    anchor_sizes=((10.0,), (24.0,), (60.0,)), batch_size_per_image=64, pre_nms_top_n=(90, 60), post_nms_top_n=(70, 40)
+)
+SIZES = [(90, 101), (75, 128)]  # of the pictures; the batch has (96, 128)
+
+
+def pair(config, seed=0):
+    """Ours and torchvision's, with the same weights, and feature maps of as many levels."""
+    torch.manual_seed(seed)
+    ours = RPN(8, config)
+    for layer in (ours.head.cls_logits, ours.head.bbox_pred, ours.head.conv[0][0]):
+        nn.init.normal_(layer.weight, std=0.3)
+    head = TorchvisionHead(8, config.anchors_per_cell)
+    head.load_state_dict(ours.head.state_dict())  # by name: they have the same
+    theirs = RegionProposalNetwork(
+        AnchorGenerator(config.anchor_sizes, (config.aspect_ratios,) * len(config.anchor_sizes)),
+        head,
+        config.foreground_iou,
+        config.background_iou,
+        config.batch_size_per_image,
+        config.positive_fraction,
+        dict(zip(("training", "testing"), config.pre_nms_top_n, strict=True)),
+        dict(zip(("training", "testing"), config.post_nms_top_n, strict=True)),
+        config.nms_threshold[0],
+    )
+    levels = [torch.randn(2, 8, 96 // s, 128 // s) for s in (8, 16, 32)[: len(config.anchor_sizes)]]
+    start = torch.rand(2, 4, 2) * 60
+    boxes = torch.cat([start, start + 8 + torch.rand(2, 4, 2) * 25], dim=2)
+    targets = [{"boxes": found, "labels": torch.ones(4, dtype=torch.int64)} for found in boxes]
+    return ours, theirs, levels, targets
+
+
+@pytest.mark.parametrize("config", [ONE, THREE], ids=["one level", "three levels"])
+@pytest.mark.parametrize("training", [True, False])
+def test_proposals_and_losses_equal_torchvisions(config, training):
+    ours, theirs, levels, targets = pair(config)
+    ours.train(training), theirs.train(training)
+    images = ImageList(torch.zeros(2, 3, 96, 128), SIZES)
+    torch.manual_seed(1)
+    expected, losses = theirs(images, {str(i): level for i, level in enumerate(levels)}, targets)
+    rpn_outputs = ours(levels, (96, 128))
+    found = ours.filter_proposals(rpn_outputs, SIZES)
+    for mine, boxes, size in zip(found, expected, SIZES, strict=True):
+        assert len(boxes) > 10
+        assert torch.allclose(mine["boxes"], boxes, atol=1e-4)
+        assert mine["scores"].tolist() == sorted(mine["scores"].tolist(), reverse=True)
+        assert mine["boxes"].min() >= 0 and (mine["boxes"] <= torch.tensor([*size[::-1]] * 2)).all()
+    if training:
+        torch.manual_seed(1)
+        mine = ours.losses(rpn_outputs, targets)
+        for name, value in losses.items():
+            assert mine[name].item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_the_window_is_a_small_network_at_every_place():
+    """A convolution and two siblings, against a loop over places with matrices."""
+    torch.manual_seed(0)
+    head, features = RPNHead(3, 2), torch.randn(1, 3, 4, 5)
+    logits, deltas = head(features)
+    window, padded = head.conv[0][0], torch.nn.functional.pad(features, (1, 1, 1, 1))
+    place = 0
+    for y in range(4):
+        for x in range(5):
+            patch = padded[0, :, y : y + 3, x : x + 3].flatten()
+            hidden = (window.weight.flatten(1) @ patch + window.bias).relu()
+            scores = head.cls_logits.weight.flatten(1) @ hidden + head.cls_logits.bias
+            boxes = (head.bbox_pred.weight.flatten(1) @ hidden + head.bbox_pred.bias).view(2, 4)
+            assert torch.allclose(logits[0, place : place + 2], scores, atol=1e-6)
+            assert torch.allclose(deltas[0, place : place + 2], boxes, atol=1e-6)
+            place += 2
+    assert logits.shape == (1, place) and deltas.shape == (1, place, 4)
+
+
+def test_labels_by_hand():
+    """Good, between, bad, and the best of an object that none overlaps well."""
+    rpn = RPN(8, ONE)
+    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 40, 40], [50, 50, 60, 60], [90, 90, 99, 99]])
+    target = {"boxes": torch.tensor([[0.0, 0, 10, 10], [50, 50, 75, 60]]), "labels": torch.tensor([1, 1])}
+    assert box_iou(target["boxes"], anchors)[1, 3].item() == pytest.approx(0.4)
+    gt_index, label = rpn.label_anchors(anchors, target)
+    assert label.tolist() == [1, -1, 0, 1, 0]
+    assert gt_index[[0, 3]].tolist() == [0, 1]
+
+
+def test_levels_do_not_suppress_each_other():
+    """The same box from two levels stays twice, as in torchvision: suppression is for each level on its own."""
+    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,), (16.0,)), aspect_ratios=(1.0,), post_nms_top_n=(50, 50))).eval()
+    nn.init.zeros_(rpn.head.bbox_pred.weight)
+    rpn_outputs = rpn([torch.randn(1, 8, 2, 2)] * 2, (64, 64))
+    found = rpn.filter_proposals(rpn_outputs, [(64, 64)])[0]["boxes"]
+    assert len(found) == 8 and len(found.unique(dim=0)) == 4
+
+
+def test_training_and_detection_have_numbers_of_their_own():
+    limits = {"nms_threshold": (0.9, 0.1), "pre_nms_top_n": (300, 50), "post_nms_top_n": (200, 9)}
+    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0, 40.0),), **limits))
+    torch.manual_seed(0)
+    rpn_outputs = rpn([torch.randn(1, 8, 12, 16)], (96, 128))
+    many, few = (len(rpn.train(mode).filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]) for mode in (True, False))
+    assert 100 < many <= 200 and few <= 9
+    found = rpn.eval().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
+    assert (box_iou(found, found).triu(1) <= 0.1).all()
+    more = rpn.train().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
+    assert box_iou(more, more).triu(1).max() > 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
+    assert_same_losses_and_gradients(model, reference, pictures, seed)
+
+
+def test_detections_equal_torchvisions(model, reference, pictures):
+    images, _ = pictures
+    ours, theirs = model.eval().detect(images), reference.eval()(images)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert len(mine["labels"]) > 3
+        assert torch.equal(mine["labels"], other["labels"])
+        assert torch.allclose(mine["scores"], other["scores"], atol=1e-5)
+        assert torch.allclose(mine["boxes"], other["boxes"], atol=1e-3)
+
+
+def test_no_gradient_flows_through_the_coordinates_of_proposals(model, pictures):
+    """The heads' losses leave the layers that propose alone, and proposals do not ask for gradients."""
+    images, targets = pictures
+    losses = model.train().losses(images, targets)
+    (losses["loss_classifier"] + losses["loss_box_reg"]).backward(retain_graph=True)
+    assert all(parameter.grad is None for parameter in model.rpn.parameters())
+    assert model.backbone.conv1.weight.grad.abs().sum() > 0
+    (losses["loss_objectness"] + losses["loss_rpn_box_reg"]).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.rpn.parameters())
+    features, sizes = model.features(images)
+    for found in model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes):
+        assert not found["boxes"].requires_grad and not found["scores"].requires_grad
+
+
+NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+OBJECT = {"boxes": torch.tensor([[5.0, 5, 40, 30]]), "labels": torch.tensor([1])}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        NOTHING,
+        OBJECT,
+        {**OBJECT, "iscrowd": torch.tensor([True])},
+        {**OBJECT, "boxes": torch.tensor([[5.0, 5, 5.5, 5.5]])},
+    ],
+    ids=["no objects", "one", "only a crowd", "an object smaller than a pixel"],
+)
+def test_finite_in_every_case(model, target):
+    losses = model.train().losses([torch.rand(3, 60, 70)], [target])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_no_proposals_are_survived(model, pictures):
+    """All anchors are too small to stay: the heads have only the objects to learn from, and nothing is found."""
+    images, targets = pictures
+    model.rpn.config = RPNConfig(anchor_sizes=((12.0, 30.0),), min_size=1e4)
+    losses = model.train().losses(images, targets)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    for found in model.eval().detect(images):
+        assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
+
+
+def test_crowds_teach_the_proposer_nothing(model):
+    target = {
+        "boxes": torch.tensor([[0.0, 0, 80, 80], [5, 5, 35, 35]]),
+        "labels": torch.tensor([1, 2]),
+        "iscrowd": torch.tensor([True, False]),
+    }
+    anchors = torch.tensor([[2.0, 2, 60, 60], [5, 5, 36, 35], [100, 100, 130, 130]])
+    gt_index, label = model.rpn.label_anchors(anchors, target)
+    assert label.tolist() == [-1, -1, 0]  # both lie in the crowd
+    without = {name: value[1:] for name, value in target.items()}
+    assert model.rpn.label_anchors(anchors, without)[1].tolist() == [0, 1, 0]
+    assert gt_index.tolist() == [0, 0, 0]
+
+
+def test_forward_is_losses_or_detect(model, pictures):
+    images, targets = pictures
+    torch.manual_seed(0)
+    losses = model.train()(images, targets)
+    torch.manual_seed(0)
+    assert losses == model.losses(images, targets)
+    with pytest.raises(ValueError, match="targets are needed for training"):
+        model(images)
+    assert torch.equal(model.eval()(images)[0]["boxes"], model.detect(images)[0]["boxes"])
+
+
+def test_proposals_are_those_that_detection_uses(model, pictures):
+    """Fast R-CNN on the proposals of the network gives what Faster R-CNN gives."""
+    images, _ = pictures
+    model.eval()
+    found = model.detect(images[:1])[0]
+    proposals = model.propose(images[:1])[0]["boxes"]
+    fast = FastRCNN(model.backbone, model.roi_heads, CLASSES, model.transform)
+    again = fast.eval().detect(images[:1], [proposals])[0]
+    assert torch.equal(found["labels"], again["labels"])
+    assert torch.allclose(found["boxes"], again["boxes"], atol=1e-3)
+
+
+def test_bad_input_is_refused(model, pictures):
+    images, targets = pictures
+    with pytest.raises(ValueError, match="4 images but targets for 3"):
+        model.losses(images, targets[:3])
+    with pytest.raises(ValueError, match="nan or infinite"):
+        model.eval().detect([torch.full_like(images[0], -torch.inf)])
+    with pytest.raises(ValueError, match="2 levels of features, but anchor_sizes for 1"):
+        model.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32))
+    with pytest.raises(ValueError, match="every level must have equally many anchor_sizes"):
+        RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0)))
+
+
+def test_what_is_found_may_be_changed_and_learned_from(model, pictures):
+    """PyTorch refuses both with what was made in inference mode; a picture that is not resized shows it."""
+    images, targets = pictures
+    model.transform = replace(model.transform, min_size=None)
+    for found in model.eval().detect(images):
+        assert not any(value.is_inference() for value in found.values())
+        found["boxes"] += 1
+        weight = torch.ones((), requires_grad=True)
+        (weight * found["scores"].square()).sum().backward()
+    sum(model.train().losses(images, targets).values()).backward()  # remembered anchors are no obstacle
+
+
+@pytest.mark.parametrize("side", range(56, 80))
+def test_anchors_stay_on_their_cells_at_every_size(side):
+    """A cell of the map looks at its own 8 pixels, of all sizes; so the last anchor is centred on the last ones."""
+    model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()
+    with torch.no_grad():
+        features, sizes = model.features([torch.rand(3, side, 100)])
+        anchors = model.rpn(features, model.batch_size(sizes)).anchors
+    rows, columns = features.shape[2:]
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
+    assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
+    assert 0 <= 8 * rows - side < 8 and 0 <= 8 * columns - 100 < 8
+
+
+SLIM = [(1, 1), (1, 20000), (20000, 1), (3, 1000), (5, 6), (60, 90)]
+IMAGENET = replace(ALEXNET_2012, channels=(4, 4, 4, 4, 4), hidden=8, response_norm=False)
+
+
+@pytest.mark.parametrize("network", [TINY, IMAGENET], ids=["stride 8", "stride 16, nothing beyond the edge"])
+@pytest.mark.parametrize("build", [fast_rcnn_alexnet, faster_rcnn_alexnet])
+@pytest.mark.parametrize("min_size", [None, 64])
+def test_slim_and_tiny_images_alone_and_together(network, build, min_size):
+    """What the backbone sees is bounded by the largest side, and is never too small for a cell of the map."""
+    torch.manual_seed(0)
+    model = build(AlexNet(network, 5), CLASSES).eval()
+    model.transform = replace(model.transform, min_size=min_size)
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
+    images = [torch.rand(3, *size) for size in SLIM]
+    alone = images if min_size else [images[0], images[3], images[4]]
+    for batch in [*([image] for image in alone), images if min_size else images[3:]]:
+        proposals = [[torch.tensor([[0.0, 0.0, image.shape[2], image.shape[1]]]) for image in batch]]
+        proposals = proposals if build is fast_rcnn_alexnet else []
+        for image, found in zip(batch, model.detect(batch, *proposals), strict=True):
+            assert found["boxes"].isfinite().all() and (found["boxes"] >= 0).all()
+            assert (found["boxes"] <= torch.tensor([image.shape[2], image.shape[1]] * 2)).all()
+        targets = [{"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([1])} for _ in batch]
+        assert all(loss.isfinite() for loss in model.losses(batch, *proposals, targets).values())
+    if min_size:
+        assert max(max(size) for size in seen) == 256

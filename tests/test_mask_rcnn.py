@@ -1,0 +1,354 @@
+"""Mask R-CNN, its targets, losses and pasted masks against torchvision's, loops and values worked by hand."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools import mask as rle
+from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in_image
+from torchvision.models.detection.roi_heads import project_masks_on_boxes as torchvision_projection
+
+from minircnn.course.compare import peak_memory, torchvision_mask_rcnn
+from minircnn.fast_rcnn import POOLINGS
+from minircnn.mask_rcnn import (
+    MaskRoIConfig,
+    binary_masks,
+    encode_pasted,
+    load_mask_rcnn,
+    mask_loss,
+    mask_probabilities,
+    paste_masks,
+    project_masks_on_boxes,
+)
+from minircnn.weights import save
+from tests.tiny import assert_same_losses_and_gradients, ellipses, some_pictures, tiny_mask_rcnn
+
+
+@pytest.fixture
+def model():
+    return tiny_mask_rcnn()
+
+
+@pytest.fixture
+def reference(model):
+    """Torchvision's MaskRCNN around the very same layers."""
+    return torchvision_mask_rcnn(model)
+
+
+@pytest.fixture
+def pictures():
+    """With an ellipse in each box, as its object's mask."""
+    images, targets = some_pictures()
+    for image, target in zip(images, targets, strict=True):
+        target["masks"] = ellipses(target["boxes"], image.shape[1:])
+    return images, targets
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
+    assert_same_losses_and_gradients(model, reference, pictures, seed)
+    assert model.roi_heads.mask_head[0][0].weight.grad.abs().sum() > 0
+
+
+def test_detections_equal_torchvisions(model, reference, pictures):
+    images, _ = pictures
+    ours, theirs = model.eval().detect(images), reference.eval()(images)
+    for image, mine, other in zip(images, ours, theirs, strict=True):
+        assert len(mine["labels"]) > 3
+        assert torch.equal(mine["labels"], other["labels"])
+        assert torch.allclose(mine["scores"], other["scores"], atol=1e-5)
+        assert torch.allclose(mine["boxes"], other["boxes"], atol=1e-3)
+        assert mine["masks"].shape == other["masks"].shape == (len(mine["labels"]), 1, *image.shape[1:])
+        # A corner of a box that lies on a whole pixel, up to rounding, may go to either side: such a mask is shifted.
+        apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
+        assert (apart < 1e-4).float().mean() > 0.9
+        assert binary_masks(mine)["masks"].shape == (len(mine["labels"]), *image.shape[1:])
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_encoded_detections_are_the_detections(pictures, aligned):
+    images, _ = pictures
+    model = tiny_mask_rcnn(aligned=aligned).eval()
+    for mine, encoded in zip(model.detect(images), model.detect_encoded(images), strict=True):
+        wanted = binary_masks(mine)["masks"].permute(1, 2, 0).numpy().astype(np.uint8)
+        assert encoded.pop("masks") == rle.encode(np.asfortranarray(wanted))
+        assert all(torch.equal(value, mine[name]) for name, value in encoded.items())
+    model.roi_heads.config = replace(model.roi_heads.config, score_threshold=1.0)
+    assert [one["masks"] for one in model.detect_encoded(images)] == [[] for _ in images]
+
+
+def test_keys_are_torchvisions(model, reference):
+    """What the two call their layers behind the backbone; fc6 and fc7 are AlexNet's own."""
+    ours = {key for key in model.state_dict() if key.startswith(("rpn", "roi_heads.mask", "roi_heads.box_predictor"))}
+    assert ours == {
+        key for key in reference.state_dict() if key.startswith(("rpn", "roi_heads.mask", "roi_heads.box_p"))
+    }
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_every_variant_survives_pictures_of_nothing(pooling, kind):
+    model = tiny_mask_rcnn(pooling=pooling, mask_kind=kind)
+    nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 60, 70).bool()}
+    losses = model.train().losses([torch.rand(3, 60, 70)], [nothing])
+    sum(losses.values()).backward()
+    assert losses["loss_mask"] == 0
+    assert all(loss.isfinite() for loss in losses.values())
+    model.roi_heads.config = MaskRoIConfig(**{**vars(model.roi_heads.config), "score_threshold": 1.1})
+    (found,) = model.eval().detect([torch.rand(3, 60, 70)])
+    assert found["masks"].shape == (0, 1, 60, 70)
+
+
+def test_crowds_give_no_masks(model, pictures):
+    """Objects are counted without crowds; so are their masks."""
+    (image, *_), (target, *_) = pictures
+    features, _ = model.features([image])
+    far = torch.tensor([[0.0, 0, 3, 3]])
+    crowded = {
+        "boxes": torch.cat([far, target["boxes"]]),
+        "labels": torch.cat([torch.tensor([1]), target["labels"]]),
+        "masks": torch.cat([torch.ones(1, *image.shape[1:]).bool(), target["masks"]]),
+        "iscrowd": torch.tensor([True, False, False, False]),
+    }
+    losses = []
+    for truth in (target, crowded):
+        torch.manual_seed(0)
+        sampled = model.roi_heads.sample([target["boxes"]], [truth])
+        losses.append(model.roi_heads.mask_loss(features, sampled, [truth]).item())
+    assert losses[0] > 0 and losses[0] == losses[1]
+
+
+def test_targets_without_masks_are_refused(model, pictures):
+    images, targets = pictures
+    with pytest.raises(ValueError, match="hold no masks"):
+        model.train().losses(images, [{k: v for k, v in target.items() if k != "masks"} for target in targets])
+
+
+def test_mask_features_share_the_boxes_regions(model, pictures):
+    """The masks of detections are those of their final boxes, not of the proposals."""
+    images, _ = pictures
+    features, sizes = model.eval().features(images[:1])
+    proposals = [
+        one["boxes"] for one in model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes)
+    ]
+    (found,) = model.roi_heads.add_masks(features, model.roi_heads.detect(features, proposals, sizes))
+    with torch.no_grad():
+        logits = model.roi_heads.predict_masks(features, [found["boxes"]])
+    own = torch.stack([row[label] for row, label in zip(logits, found["labels"], strict=True)])
+    assert torch.allclose(found["masks"], own.sigmoid(), atol=1e-6)
+
+
+def test_saved_and_read_again(tmp_path, pictures):
+    images, _ = pictures
+    model = tiny_mask_rcnn(aligned=True, pooling="warp").eval().half().float()
+    save(model, tmp_path / "m.safetensors", {"command": "x"})
+    again = load_mask_rcnn(tmp_path / "m.safetensors")
+    assert again.roi_heads.config == model.roi_heads.config and not again.training
+    for mine, other in zip(model.detect(images), again.detect(images), strict=True):
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def test_bad_numbers_are_refused():
+    for wrong in ({"pooling": "crop"}, {"mask_kind": "tanh"}, {"mask_channels": ()}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            MaskRoIConfig(**wrong)
+
+
+def test_forward_is_losses_or_detect(model, pictures):
+    images, targets = pictures
+    assert "loss_mask" in model.train()(images, targets)
+    assert "masks" in model.eval()(images)[0]
+
+
+def test_proposals_have_no_masks(model, pictures):
+    """They are boxes in pixels of the pictures, as Faster R-CNN's."""
+    for image, found in zip(pictures[0], model.eval().propose(pictures[0]), strict=True):
+        assert set(found) == {"boxes", "scores"} and len(found["boxes"]) > 3
+        assert (found["boxes"][:, 2:].amax(dim=0) <= torch.tensor(image.shape[1:]).flip(0) + 1e-3).all()
+
+
+def test_masks_may_be_changed(model, pictures):
+    """They are made outside of inference mode."""
+    images, _ = pictures
+    for found in model.eval().detect(images):
+        assert not any(value.is_inference() for value in found.values())
+        found["masks"] *= 0.5
+
+
+def some_boxes(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(count, 2, generator=generator) * 60 - 10
+    return torch.cat([start, start + 2 + torch.rand(count, 2, generator=generator) * 50], dim=1)
+
+
+def test_targets_equal_torchvisions():
+    masks, boxes = ellipses(some_boxes(5), (70, 80)), some_boxes(200, seed=1)
+    gt_index = torch.randint(0, 5, (200,), generator=torch.Generator().manual_seed(0))
+    found = project_masks_on_boxes(masks, boxes, gt_index, 28, aligned=False)
+    assert torch.allclose(found, torchvision_projection(masks, boxes, gt_index, 28), atol=1e-5)
+
+
+def test_aligned_targets_are_the_share_that_is_covered():
+    """Boxes whose cells are two by two pixels: each cell's value is the mean of its four."""
+    mask = torch.rand(1, 12, 16, generator=torch.Generator().manual_seed(0)) > 0.5
+    found = project_masks_on_boxes(mask, torch.tensor([[4.0, 2.0, 12.0, 10.0]]), torch.tensor([0]), 4)
+    expected = F.avg_pool2d(mask[:, None, 2:10, 4:12].float(), 2)[:, 0]
+    assert torch.equal(found, expected)
+
+
+def test_no_regions():
+    assert project_masks_on_boxes(torch.ones(2, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (
+        0,
+        28,
+        28,
+    )
+    assert project_masks_on_boxes(torch.ones(0, 5, 5).bool(), torch.zeros(0, 4), torch.zeros(0).long(), 28).shape == (
+        0,
+        28,
+        28,
+    )
+
+
+def test_loss_equals_torchvisions():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20, 4, 14, 14, generator=generator).requires_grad_()
+    masks, boxes = ellipses(some_boxes(5), (70, 80)), some_boxes(20, seed=1)
+    gt_index, labels = torch.arange(20) % 5, 1 + torch.arange(5) % 3
+    expected = maskrcnn_loss(logits, [boxes], [masks.byte()], [labels], [gt_index])
+    found = mask_loss(logits, labels[gt_index], project_masks_on_boxes(masks, boxes, gt_index, 14, aligned=False))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (found, expected))
+    assert torch.allclose(ours, theirs, atol=1e-7)
+
+
+def test_only_the_true_classes_mask_is_looked_at():
+    logits = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    labels = torch.tensor([1, 3, 2])
+    mask_loss(logits, labels, torch.ones(3, 2, 2)).backward()
+    touched = logits.grad.abs().sum(dim=(2, 3)) > 0
+    assert touched.nonzero().tolist() == [[0, 1], [1, 3], [2, 2]]
+
+
+def test_softmax_by_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    logits, wanted = torch.randn(2, 3, 2, 2, generator=generator), torch.rand(2, 2, 2, generator=generator)
+    labels, total = [2, 1], 0.0
+    for region in range(2):
+        for row in range(2):
+            for column in range(2):
+                numbers = logits[region, :, row, column].tolist()
+                right = labels[region] if wanted[region, row, column] >= 0.5 else 0
+                total -= numbers[right] - math.log(sum(map(math.exp, numbers)))
+    assert mask_loss(logits, torch.tensor(labels), wanted, "softmax").item() == pytest.approx(total / 8, rel=1e-5)
+    chosen = mask_probabilities(logits, torch.tensor(labels), "softmax")
+    assert torch.allclose(chosen[0], logits[0].exp()[2] / logits[0].exp().sum(dim=0))
+
+
+def test_probabilities_are_those_of_the_class():
+    logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = mask_probabilities(logits, torch.tensor([2, 1]))
+    assert torch.equal(found, torch.stack([logits[0, 2], logits[1, 1]]).sigmoid())
+    assert mask_probabilities(torch.zeros(0, 3, 4, 4), torch.zeros(0).long()).shape == (0, 4, 4)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
+def test_no_regions_cost_nothing(kind):
+    logits = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    loss = mask_loss(logits, torch.zeros(0).long(), torch.zeros(0, 4, 4), kind)
+    loss.backward()
+    assert loss == 0 and logits.grad.shape == logits.shape
+
+
+def test_unknown_kinds_are_refused():
+    for call in (
+        lambda: mask_loss(torch.zeros(1, 3, 4, 4), torch.tensor([1]), torch.zeros(1, 4, 4), "tanh"),
+        lambda: mask_probabilities(torch.zeros(1, 3, 4, 4), torch.tensor([1]), "tanh"),
+    ):
+        with pytest.raises(ValueError, match="'sigmoid' or 'softmax', but is 'tanh'"):
+            call()
+
+
+def random_boxes(count, height, width, seed):
+    """Most of them reach out of the picture, but none lies outside: that torchvision cannot take. Some are flat."""
+    generator = torch.Generator().manual_seed(seed)
+    start = (torch.rand(count, 2, generator=generator) * 1.2 - 0.3) * torch.tensor([width, height])
+    size = torch.rand(count, 2, generator=generator) ** 2 * 1.2 * torch.tensor([width, height])
+    return torch.cat([start, (start + size).clamp(min=2)], dim=1)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 28]))
+def test_equal_to_torchvisions_pixel_by_pixel(seed, side):
+    height, width = 20 + seed % 37, 20 + seed % 53
+    boxes = random_boxes(12, height, width, seed)
+    masks = torch.rand(12, side, side, generator=torch.Generator().manual_seed(seed))
+    expected = paste_masks_in_image(masks[:, None], boxes, (height, width))
+    assert torch.equal(paste_masks(masks, boxes, (height, width), aligned=False), expected)
+
+
+def test_aligned_by_a_loop_over_pixels():
+    masks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[2.3, 1.7, 9.4, 12.2], [-4.0, -3.0, 5.5, 30.0], [10.0, 3.0, 10.5, 3.2]])
+    found = paste_masks(masks, boxes, (15, 12))
+    for mask, (x1, y1, x2, y2), picture in zip(masks.tolist(), boxes.tolist(), found[:, 0], strict=True):
+        for row in range(15):
+            for column in range(12):
+                v, u = (row + 0.5 - y1) / (y2 - y1) * 4 - 0.5, (column + 0.5 - x1) / (x2 - x1) * 4 - 0.5
+                value = sum(
+                    max(1 - abs(v - i), 0) * max(1 - abs(u - j), 0) * mask[i][j] for i in range(4) for j in range(4)
+                )
+                assert picture[row, column].item() == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (128, 100)])
+def test_what_was_cropped_comes_back(size):
+    """Law: of objects larger than the grid nearly every pixel is the same after cropping and pasting, if aligned."""
+    boxes = torch.tensor([[3.0, 5.0, 35.0, 37.0], [10.5, 2.25, 55.0, 36.75]])
+    masks = ellipses(boxes, size)
+
+    def again(aligned):
+        cropped = project_masks_on_boxes(masks, boxes, torch.arange(2), 28, aligned)
+        pasted = binary_masks({"masks": paste_masks(cropped, boxes, size, aligned)})["masks"]
+        return ((pasted & masks).sum(dim=(1, 2)) / (pasted | masks).sum(dim=(1, 2))).min()
+
+    assert again(aligned=True) > 0.97 > again(aligned=False)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_outside_flat_and_none(aligned):
+    masks = torch.ones(4, 5, 5)
+    boxes = torch.tensor([[-50.0, 0, -30, 20], [0, 40, 20, 90], [5, 5, 5, 5], [9, 9, 4, 2]])
+    pasted = paste_masks(masks, boxes, (30, 30), aligned)
+    assert pasted.shape == (4, 1, 30, 30) and not pasted[:2].any() and pasted.isfinite().all()
+    assert paste_masks(torch.zeros(0, 5, 5), torch.zeros(0, 4), (30, 30), aligned).shape == (0, 1, 30, 30)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 28]), st.booleans(), st.sampled_from([0.0, 0.5, 0.9]))
+def test_encoded_one_by_one_equals_pasted_and_encoded_together(seed, side, aligned, threshold):
+    """By pycocotools' runs, also of masks that are outside, flat or empty."""
+    size = 1 + seed % 37, 1 + seed % 53
+    outside = torch.tensor([[-50.0, 0, -30, 20], [0, 90, 20, 99], [5, 5, 5, 5], [9, 9, 4, 2]])
+    boxes = torch.cat([random_boxes(8, *size, seed), outside])
+    masks = torch.rand(12, side, side, generator=torch.Generator().manual_seed(seed))
+    pasted = binary_masks({"masks": paste_masks(masks, boxes, size, aligned)}, threshold)["masks"]
+    expected = rle.encode(np.asfortranarray(pasted.permute(1, 2, 0).numpy().astype(np.uint8)))
+    assert encode_pasted(masks, boxes, size, aligned, threshold) == expected
+    assert encode_pasted(masks[:0], boxes[:0], size, aligned) == []
+
+
+def test_encoded_masks_take_the_memory_of_one():
+    masks, boxes = torch.rand(20, 28, 28), torch.tensor([[100.0, 50, 700, 350]]).expand(20, 4)
+    one = peak_memory(lambda: paste_masks(masks[:1], boxes[:1], (400, 800)))
+    assert peak_memory(lambda: encode_pasted(masks, boxes, (400, 800))) < 2 * one
+    assert peak_memory(lambda: paste_masks(masks, boxes, (400, 800))) > 10 * one
+
+
+def test_bad_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"masks must be \(N, m, m\) for 2 boxes, but are \(1, 5, 5\)"):
+        paste_masks(torch.zeros(1, 5, 5), torch.zeros(2, 4), (30, 30))
+    with pytest.raises(ValueError, match="but are"):
+        paste_masks(torch.zeros(1, 1, 5, 5), torch.zeros(1, 4), (30, 30))
