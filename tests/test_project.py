@@ -5,11 +5,14 @@ The workshop may import everything, and nothing in the package or the notebooks 
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+import minircnn
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -67,8 +70,28 @@ def test_import_order_is_the_history():
         assert not list(order_violations(module, source, list(path.relative_to(ROOT).parts[:-1]))), path
 
 
-def test_importing_the_package_imports_no_module_of_it():
-    assert not list(imported_modules((PACKAGE / "__init__.py").read_text(encoding="utf-8"), ["minircnn"]))
+IMPORTS = """
+import sys
+import minircnn
+loaded = [{*sys.modules}]
+import minircnn.faster_rcnn
+loaded.append({*sys.modules})
+from minircnn import *
+assert {*minircnn.__all__} <= {*dir(minircnn)} and {*minircnn.__all__} <= {*globals()}
+packages = "torch", "numpy", "sklearn", "skimage", "scipy", "matplotlib", "typer"
+print(*[[name for name in packages if name in modules] for modules in loaded])
+print(MaskRCNN.__module__, roi_align.__module__, load.__module__, hasattr(minircnn, "nonsense"))
+"""
+
+
+def test_public_names_are_loaded_when_they_are_used():
+    """Importing the package takes nothing else; that of a detector takes only PyTorch and what this needs."""
+    found = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True).stdout
+    assert found == "[] ['torch', 'numpy']\nminircnn.mask_rcnn minircnn.pooling minircnn.weights False\n"
+    block = next(node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If))
+    typed = {alias.name: node.module for node in block.body for alias in node.names}
+    assert {name: f"minircnn.{module}" for module, names in minircnn._PLACES.items() for name in names} == typed
+    assert {*typed} == {*minircnn.__all__}, "type checkers are told of the same names"
 
 
 @pytest.mark.parametrize(
