@@ -140,10 +140,7 @@ def object_problems(target: Target, size: tuple[int, int], classes: list[str], w
         target: A target.
         size: (height, width) of the image.
         classes: Names by label.
-        where: The image's file, which begins every sentence.
-
-    Returns:
-        A sentence for each, with the object's place in the target from 1, its class and a remedy.
+        where: The image's file, which begins every sentence, before the object's place in the target from 1.
     """
     boxes, labels, problems = target["boxes"].tolist(), target["labels"].tolist(), []
     names = [f"{where}, object {place} ({classes[label]})" for place, label in enumerate(labels, start=1)]

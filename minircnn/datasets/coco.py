@@ -178,14 +178,11 @@ class CocoDataset(ImageDataset):
 
 
 def decode_masks(segmentations: list[Any], size: tuple[int, int]) -> Tensor:
-    """Masks of any of COCO's three kinds as pixels.
+    """Masks of any of COCO's three kinds as pixels: (G, H, W) bool.
 
     Args:
         segmentations: G times polygons, uncompressed or compressed run lengths, all of one image.
         size: (height, width) of the image; a ValueError says where a run-length mask has another one.
-
-    Returns:
-        (G, H, W) bool.
     """
     height, width = size
     if not segmentations:
@@ -419,7 +416,7 @@ def _area_problems(annotation: Record, image: Record) -> Iterator[str]:
 
 
 def _segmentation_problem(segmentation: object, size: tuple[int, int]) -> str | None:
-    """What is wrong with a mask of an image of ``size`` in any of the three ways of writing it; None if nothing is."""
+    """What is wrong with a mask of an image of ``size``, in any of the three ways of writing it; None if nothing is."""
     if isinstance(segmentation, dict):
         if segmentation.get("size") != list(size):
             stated = segmentation.get("size")

@@ -66,12 +66,7 @@ class MaskFolder(ImageDataset):
         """The objects of an image as masks (G, H, W), each of at least a pixel, and the defects of those left out."""
 
     def load_target(self, index: int) -> Target:
-        """Only the target; of the image only its size is read.
-
-        Raises:
-            IndexError: No such image.
-            DatasetError: Masks that cannot be used, each with its file (unless ``drop_invalid``).
-        """
+        """Only the target; of the image only its size is read. Masks that cannot be used are named by file."""
         objects, invalid = self.read_objects(index)  # (G, H, W)
         if not self.drop_invalid:
             raise_problems(self.image_path(index), invalid)
@@ -100,10 +95,6 @@ class PennFudanDataset(MaskFolder):
         root: The folder PennFudanPed.
         masks: Whether targets hold masks.
         drop_invalid: Leave images without a mask file out rather than refuse them.
-
-    Raises:
-        FileNotFoundError: No such folder.
-        DatasetError: There are no images, or masks are missing.
     """
 
     def __init__(self, root: str | Path, *, masks: bool = True, drop_invalid: bool = False) -> None:
@@ -146,10 +137,6 @@ class NucleiDataset(MaskFolder):
         root: The folder stage1_train.
         masks: Whether targets hold masks.
         drop_invalid: Leave invalid masks out, and images of which a file or folder is missing, rather than refuse them.
-
-    Raises:
-        FileNotFoundError: No such folder.
-        DatasetError: There are no images, or an image lacks its file or its folder of masks.
     """
 
     def __init__(self, root: str | Path, *, masks: bool = True, drop_invalid: bool = False) -> None:
@@ -212,13 +199,7 @@ def _check_nucleus(path: Path, values: NDArray[np.integer]) -> None:
 
 
 def room_for_masks(path: Path, count: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Empty masks (G, H, W) for the objects of an image, refused where they would fill the memory.
-
-    Args:
-        path: The file that asks for them, for the message.
-        count: How many objects there are.
-        size: (height, width) of the image.
-    """
+    """Empty masks for the objects of an image, refused where they would fill the memory: (count, *size) bool."""
     if count * size[0] * size[1] > MOST_MASK_PIXELS:
         raise DatasetError(
             f"{path}: {count} objects in an image of {size[0]} × {size[1]} pixels, whose masks would fill the memory; "
@@ -268,7 +249,6 @@ def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
         (H, W) whole numbers. Of an image of one bit they are 0 and 255.
 
     Raises:
-        FileNotFoundError: There is no such file.
         DatasetError: It cannot be decoded, is of another size, or has colors or negative numbers.
     """
     with open_image(path) as file:

@@ -70,12 +70,7 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Image ``index`` and its objects.
-
-        Raises:
-            IndexError: No such image.
-            DatasetError: A file cannot be decoded, or files do not fit together.
-        """
+        """Image ``index`` and its objects; a DatasetError names a file that cannot be decoded or does not fit."""
         return self.load_image(index), self.load_target(index)
 
     @abstractmethod
@@ -119,14 +114,7 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
 
 
 def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
-    """Batch for a ``DataLoader``: a list of images and a list of targets, since images differ in size.
-
-    Example:
-        >>> batch = [(torch.zeros(3, 4, 5), {"image_id": 1}), (torch.zeros(3, 6, 7), {"image_id": 2})]
-        >>> images, targets = collate(batch)
-        >>> [tuple(image.shape) for image in images], [target["image_id"] for target in targets]
-        ([(3, 4, 5), (3, 6, 7)], [1, 2])
-    """
+    """Batch for a ``DataLoader``: a list of images and a list of targets, since images differ in size."""
     return [image for image, _ in batch], [target for _, target in batch]
 
 
@@ -177,16 +165,11 @@ def read_image(path: str | Path) -> Tensor:
     of an animation the first frame is taken. 16-bit gray images are divided by 65535, so that they keep their full
     range (Pillow alone would clip it at 255). An EXIF tag that is damaged turns nothing.
 
-    Args:
-        path: The image file, of any format that Pillow reads.
-
     Returns:
         (3, H, W) float32 in [0, 1].
 
     Raises:
-        FileNotFoundError: There is no such file.
-        PermissionError: It may not be read.
-        DatasetError: See :func:`open_image`; or its numbers have no known range.
+        DatasetError: Its numbers have no known range; for this and other errors see :func:`open_image`.
     """
     with open_image(path) as file:
         orientation = _orientation(file)
@@ -247,14 +230,7 @@ def orientation_note(path: str | Path) -> str | None:
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
-    """Turn an image or masks upright, as an EXIF tag asks for.
-
-    Args:
-        image: (…, H, W).
-        orientation: The tag; other values than 2 to 8 turn nothing.
-
-    Returns:
-        (…, H, W), or (…, W, H) for orientations from 5 on; contiguous.
+    """Turn an image or masks (…, H, W) upright, as an EXIF tag asks for: contiguous, (…, W, H) for tags from 5 on.
 
     Example:
         >>> turn(torch.tensor([[1, 2, 3], [4, 5, 6]]), 6)

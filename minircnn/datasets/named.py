@@ -62,11 +62,8 @@ def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM)
 def grouped(problems: Iterable[str]) -> list[str]:
     """Defects of one kind in one line: the first, how many there are, and the first three places.
 
-    Args:
-        problems: Sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words.
-
-    Returns:
-        As many lines as kinds, in the order of the first of each; up to three of a kind have a line each.
+    They are sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words. Up to
+    three of a kind have a line each.
 
     Example:
         >>> grouped([f"image {n}: box [{n}, 2] is not right" for n in range(5)])
@@ -134,10 +131,10 @@ def open_data(
     masks: bool | None = None,
     drop_invalid: bool = False,
 ) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
-    """A data set by its name; see :class:`~minircnn.datasets.images.ImageDataset` for what it has.
+    """A data set by its name, one of ``DATA_NAMES``; see :class:`~minircnn.datasets.images.ImageDataset`.
 
     Args:
-        name: One of ``DATA_NAMES``.
+        name: Of the data set.
         root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
         annotations: The JSON file of a COCO data set; None for all others.
         split: Which images. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a list in
@@ -174,20 +171,10 @@ def open_data(
 
 
 def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
-    """Which images of a data set without splits of its own are for training and which for testing.
+    """Indices of the images of a data set without splits of its own that are for "train" or for "test", ascending.
 
     In the order of their ids every fifth image (the 5th, the 10th, …) is for testing, all others are for training.
     Nothing is drawn at random: the same images are chosen in every run, in whatever order the file lists them.
-
-    Args:
-        image_ids: of all images, each once.
-        split: "train" or "test".
-
-    Returns:
-        Indices into ``image_ids``, ascending.
-
-    Raises:
-        DatasetError: There is no such split.
 
     Example:
         >>> indices_by_id([10, 20, 30, 40, 50, 60], "test"), indices_by_id([60, 50, 40, 30, 20, 10], "test")
@@ -201,15 +188,7 @@ def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
 
 
 class Part:
-    """Some images of a data set, in a given order: a data set itself.
-
-    Args:
-        whole: A data set such as :class:`~minircnn.datasets.CocoDataset`.
-        indices: Of its images.
-
-    Raises:
-        IndexError: There is no image of such an index.
-    """
+    """Some images of a data set, by their indices in it: a data set itself."""
 
     def __init__(self, whole: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - any of our data sets
         self.whole, self.indices = whole, list(indices)
@@ -247,14 +226,9 @@ class Part:
 
 
 class OnlyClasses(Part):
-    """A data set of which only the objects of some classes are kept, in labels of their own.
+    """A data set of which only the objects of some classes are kept, whose names are given in the order of new labels.
 
-    All images stay, also those that have no object any more: a detector has to stay silent on them. A crowd of a kept
-    class stays a crowd.
-
-    Args:
-        whole: A data set such as :class:`~minircnn.datasets.CocoDataset`.
-        classes: Names of the classes to keep, in the order of their new labels; "background" is not among them.
+    All images stay, also those that have no object any more: a detector has to stay silent on them.
 
     Raises:
         DatasetError: A name is unknown (with the nearest known one), given twice, or there is none.

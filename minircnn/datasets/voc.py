@@ -166,12 +166,7 @@ class VocDataset(ImageDataset):
         return [name, repr(self._annotations[index].objects), *([self._mask_path(name)] if self.masks else [])]
 
     def load_target(self, index: int) -> Target:
-        """Only the target; of the image only its head is read. See the class for its keys.
-
-        Raises:
-            IndexError: No such image.
-            DatasetError: The image is of another size than the XML states, or the mask file cannot be used.
-        """
+        """Only the target; of the image only its head is read. See the class for its keys."""
         size, orientation = self.upright_size(index)
         objects = self._annotations[index].objects
         boxes = torch.tensor([one.box for one in objects], dtype=torch.float32).reshape(-1, 4)  # (G, 4)
@@ -224,24 +219,14 @@ class _Object:
 
 
 class _Annotation:
-    """An annotation file.
-
-    Attributes:
-        path: Of the file.
-        tree: What it says.
-        file_name: Of its image, without folders; empty where the file does not state it.
-        image: Where the image lies.
-        size: (height, width) that the file states, else (some programs write 0) that of the image.
-        objects: Those without defects.
-    """
+    """An annotation file; :meth:`read_objects` needs to know its image."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file; :meth:`read_objects` needs to know its image."""
         self.path, self.tree = path, read_xml(path)
-        self.file_name = PureWindowsPath(_texts(self.tree).get("filename", "")).name
-        self.image = path
-        self.size = (0, 0)
-        self.objects: list[_Object] = []
+        self.file_name = PureWindowsPath(_texts(self.tree).get("filename", "")).name  # empty where it is not stated
+        self.image = path  # where that lies
+        self.size = (0, 0)  # (height, width) that the file states, else (some programs write 0) that of the image
+        self.objects: list[_Object] = []  # those without defects
 
     def class_names(self) -> set[str]:
         """The classes of all objects, valid or not."""
@@ -291,15 +276,10 @@ def _texts(element: Element | None) -> dict[str, str]:
 
 
 def read_xml(path: Path) -> Element:
-    """The tree of an annotation file, which holds text and nothing that is worked out from declarations.
+    """The tree of an annotation file; a DatasetError says what else it is, or where it is damaged.
 
     A file may declare entities that grow to gigabytes when they are put in, or that stand for other files. Those of
     VOC declare nothing, so a file that begins to is refused there and then, before anything else of it is read.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        DatasetError: It is too large, declares a document type, is damaged (with line and column), or is something
-            else than an annotation.
     """
     if path.stat().st_size > LARGEST_FILE:
         raise DatasetError(f"{path}: {path.stat().st_size} bytes, far more than any annotation of VOC; write it again")
