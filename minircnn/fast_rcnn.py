@@ -240,11 +240,8 @@ def fast_rcnn_alexnet(
 ) -> FastRCNN:
     """Fast R-CNN from a pre-trained AlexNet (section 2.2): RoIPool replaces pool5, two siblings replace fc8.
 
-    Args:
-        network: is taken apart; its tensors are shared, not copied.
-        classes: names; ``classes[0]`` is the background.
-        config: of the heads; ``pool_size`` must be the network's, so that fc6 fits.
-        transform: by default images are normalized as the network learned them.
+    The network is taken apart; its tensors are shared, not copied. The heads' ``pool_size`` must be the network's, so
+    that fc6 fits. By default images are normalized as the network learned them.
     """
     config = config or RoIConfig(pool_size=network.config.pool5_size)
     heads = RoIHeads(*alexnet_head(network, config), len(classes), network.config.total_stride, config)
@@ -286,19 +283,12 @@ def resize_proposals(proposals: Sequence[Tensor], images: Sequence[Tensor], size
 
 @dataclass(frozen=True)
 class SampledRoIs:
-    """RoIs of one image that the heads learn from. They are constants: no gradient flows into them.
+    """RoIs of one image that the heads learn from. They are constants: no gradient flows into them."""
 
-    Attributes:
-        boxes: ``(S, 4)``, in the order of the proposals.
-        labels: ``(S,)`` int64: the class of the matched object, 0 for background.
-        gt_index: ``(S,)`` int64: the object with the largest overlap, counted without crowd regions.
-        deltas: ``(S, 4)`` regression targets, times ``box_weights``; 0 for background.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    gt_index: Tensor
-    deltas: Tensor
+    boxes: Tensor  # (S, 4), in the order of the proposals
+    labels: Tensor  # (S,) int64: the class of the matched object, 0 for background
+    gt_index: Tensor  # (S,) int64: the object with the largest overlap, counted without crowd regions
+    deltas: Tensor  # (S, 4) regression targets, times box_weights; 0 for background
 
 
 class RoIHeads(nn.Module):

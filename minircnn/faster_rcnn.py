@@ -234,8 +234,8 @@ def grid_anchors(
 
     Args:
         grid_size: ``(h, w)`` of the map.
-        stride: pixels from a cell to the next, down and across: ``image_size // grid_size`` of each axis. It is not
-            always the product of the network's strides, because convolutions at the edge may lose or add a cell.
+        stride: pixels from a cell to the next, down and across: ``image_size // grid_size`` of each axis, which is not
+            always the product of the network's strides: convolutions at the edge may lose or add a cell.
         sizes: see :func:`base_anchors`.
         aspect_ratios: see :func:`base_anchors`.
         offset: where in its cell an anchor is centered, as a share of the stride. Paper vs code: the paper's code has
@@ -284,19 +284,12 @@ class RPNHead(nn.Module):
 
 @dataclass(frozen=True)
 class RPNOutputs:
-    """What the RPN predicts for each anchor.
+    """What the RPN predicts for each anchor."""
 
-    Attributes:
-        objectness: ``(B, N)`` logits: is there an object, of whatever class?
-        deltas: ``(B, N, 4)``, from the anchor to it.
-        anchors: ``(N, 4)``, the same for all images of the batch.
-        counts: how many anchors each level has.
-    """
-
-    objectness: Tensor
-    deltas: Tensor
-    anchors: Tensor
-    counts: list[int]
+    objectness: Tensor  # (B, N) logits: is there an object, of whatever class?
+    deltas: Tensor  # (B, N, 4), from the anchor to it
+    anchors: Tensor  # (N, 4), the same for all images of the batch
+    counts: list[int]  # how many anchors each level has
 
 
 class RPN(nn.Module):
@@ -474,12 +467,7 @@ def faster_rcnn_fpn(
 ) -> FasterRCNN:
     """Faster R-CNN with a residual network and a feature pyramid (Lin et al. 2017, arXiv 1612.03144, section 4.2).
 
-    Args:
-        network: the backbone, or its configuration; then its weights are random.
-        classes: names; ``classes[0]`` is the background.
-        rpn: the hyperparameters of the RPN.
-        heads: those of the RoI heads.
-        transform: what happens to images.
+    ``network`` is the backbone, or its configuration; then its weights are random.
     """
     backbone = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
     channels = backbone.config.channels

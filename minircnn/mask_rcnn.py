@@ -121,11 +121,7 @@ class MaskRCNN(Detector):
             targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
 
         Returns:
-            ``loss_classifier``, ``loss_box_reg``, ``loss_mask``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in
-            every case.
-
-        Raises:
-            ValueError: there is not one target for each image, or one is wrong or has no masks.
+            ``loss_classifier``, ``loss_box_reg``, ``loss_mask``, ``loss_objectness``, ``loss_rpn_box_reg``, all finite.
         """
         features, sizes = self.features(images)
         targets = self.prepare_targets(images, targets, sizes)
@@ -159,12 +155,8 @@ class MaskRCNN(Detector):
         heads, hidden = self.roi_heads.config, self.roi_heads.mask_predictor.mask_fcn_logits.in_channels
         # The predictor may be another one by now, such as torchvision's.
         heads = replace(heads, mask_hidden=None if hidden == heads.mask_channels[-1] else hidden)
-        return {
-            "rpn": self.rpn.config,
-            "heads": heads,
-            "network": self.backbone.config,
-            "transform": self.transform,
-        }
+        network = self.backbone.config
+        return {"rpn": self.rpn.config, "heads": heads, "network": network, "transform": self.transform}
 
     @classmethod
     def build(cls, classes: Sequence[str], configs: Mapping[str, Any]) -> "MaskRCNN":
@@ -210,13 +202,7 @@ class MaskRoIHeads(RoIHeads):
     14 × 14 cells, a deconvolution doubles them, and a 1 × 1 convolution gives a mask for each class. Names of layers
     are torchvision's.
 
-    Args:
-        box_head: see :class:`minircnn.fast_rcnn.RoIHeads`, also for the next three.
-        representation_size: of its result.
-        num_classes: K, with background.
-        stride: pixels of the image per cell of the feature map.
-        channels: C of the feature map.
-        config: the hyperparameters.
+    ``channels`` is C of the feature map; for the other arguments see :class:`minircnn.fast_rcnn.RoIHeads`.
     """
 
     config: MaskRoIConfig
@@ -381,15 +367,9 @@ def encode_pasted(
 
     A hundred masks of 24 megapixels take 10 GB as probabilities. Here one lies in memory at a time.
 
-    Args:
-        masks: see :func:`paste_masks`, also for the next three.
-        boxes: of the masks.
-        size: of the image.
-        aligned: whether a mask lies exactly on its box.
-        threshold: what a probability must exceed, at least 0.
-
     Returns:
-        N dicts of ``size`` ``[H, W]`` and ``counts``, as pycocotools makes them.
+        N dicts of ``size`` ``[H, W]`` and ``counts``, as pycocotools makes them, where probabilities exceed the
+        threshold.
 
     >>> one = encode_pasted(torch.ones(1, 2, 2), torch.tensor([[1.0, 1.0, 3.0, 3.0]]), (4, 4))
     >>> one[0]["size"], int(rle.area(one[0])), rle.toBbox(one[0]).tolist()

@@ -35,13 +35,7 @@ COCO = "coco"
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights.
-
-    Attributes:
-        url: where it lies.
-        checksum: how its SHA-256 begins; its name says so.
-        size: for messages.
-    """
+    """A file of weights: where it lies, how its SHA-256 begins, as its name says, and its size, for messages."""
 
     url: str
     checksum: str
@@ -61,6 +55,7 @@ _SCORES, _MASKS = "roi_heads.box_predictor.cls_score.bias", "roi_heads.mask_pred
 _OLDER_NAMES = (
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
+    (r"\.mask_head\.mask_fcn(\d+)\.", lambda found: f".mask_head.{int(found[1]) - 1}.0."),
 )
 
 
@@ -93,7 +88,6 @@ def maskrcnn_resnet50_fpn(
         WeightsError: the file could not be fetched (the message says what to put where), or is of another network, or
             of another number of classes.
         ValueError: ``classes`` and ``num_classes`` contradict each other.
-        FileNotFoundError: there is no such file.
 
     >>> import torch
     >>> model = maskrcnn_resnet50_fpn(["background", "coin"])
@@ -163,17 +157,10 @@ def _built(
 def load_torchvision_weights(
     model: FasterRCNN, state: Mapping[str, Tensor], source: str | Path = "the state dict"
 ) -> None:
-    """Gives a model the weights of torchvision's model of the same kind, all of them or none.
+    """Give a model the weights of torchvision's model of the same kind and size, all of them or none.
 
-    Args:
-        model: of :func:`maskrcnn_resnet50_fpn` or :func:`fasterrcnn_resnet50_fpn`, or as large as the other model.
-        state: by torchvision's names, those of today or the older ones that published files have.
-        source: where they come from, for messages.
-
-    If the weights are for COCO's 91 classes and the model has others, its last layers keep the weights that they have.
-
-    Raises:
-        WeightsError: they are of another network, or hold nan.
+    Names are those of today or the older ones of published files. If the weights are for COCO's 91 classes and the
+    model has others, its last layers stay. Weights of another network, or with nan, are refused with a WeightsError.
     """
     given = rename_keys(state)
     _check_kind(given, source, masks=isinstance(model, MaskRCNN))
@@ -183,7 +170,7 @@ def load_torchvision_weights(
 
 
 def _check_kind(state: Mapping[str, Tensor], source: str | Path, masks: bool) -> None:
-    """Refuses weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and says what they are of."""
+    """Refuse weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and says what they are of."""
     wanted, other = ("Mask R-CNN", "Faster R-CNN")[:: 1 if masks else -1]
     if kind := _other_network(state):
         raise WeightsError(f"{source}: holds {kind}, and not a {wanted} (torchvision's with resnet50_fpn)")
@@ -222,6 +209,5 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         for pattern, replacement in _OLDER_NAMES:
             key = re.sub(pattern, replacement, key)
-        key = re.sub(r"\.mask_head\.mask_fcn(\d+)\.", lambda found: f".mask_head.{int(found[1]) - 1}.0.", key)
         renamed[key] = value
     return renamed

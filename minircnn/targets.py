@@ -19,26 +19,13 @@ Sample = tuple[Tensor, dict[str, Any]]  # an image (3, H, W) and its target
 
 
 def check_classes(classes: Sequence[str]) -> None:
-    """Refuse names of classes that do not begin with the background, whose label is 0.
-
-    Raises:
-        ValueError: there are none, or the first is another.
-    """
+    """Refuse names of classes that do not begin with the background, whose label is 0, with a ValueError."""
     if not classes or "background" not in classes[0]:  # torchvision writes "__background__"
         raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
 
 
 def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], num_classes: int) -> list[dict]:
-    """The targets of a batch, each checked as :func:`check_target` does.
-
-    Args:
-        images: B times ``(3, H, W)``.
-        targets: one for each image.
-        num_classes: K, with background.
-
-    Raises:
-        ValueError: there is not one target for each image, or one is wrong.
-    """
+    """The targets of a batch of images ``(3, H, W)``, one for each, checked as :func:`check_target` does."""
     if len(images) != len(targets):
         raise ValueError(f"there are {len(images)} images but targets for {len(targets)}: give one for each")
     return [
@@ -96,12 +83,7 @@ def check_target(
 
 
 class CheckedSamples:
-    """A data set whose targets pass through :func:`check_target` whenever one is asked for.
-
-    Args:
-        samples: ``(image, target)`` by index.
-        num_classes: K, with background.
-    """
+    """A data set whose targets pass through :func:`check_target` whenever one is asked for."""
 
     def __init__(self, samples: Sequence[Sample], num_classes: int) -> None:
         self.samples, self.num_classes = samples, num_classes
@@ -119,14 +101,9 @@ class CheckedSamples:
 
 
 def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Refuse a data set of which nothing can be learned; reading ends with the first image that shows an object.
+    """Refuse a data set, of this name, that shows no object, or crowds alone, with a ValueError.
 
-    Args:
-        targets: one for each image.
-        name: what the message calls the data set.
-
-    Raises:
-        ValueError: there is no object in any image, or there are crowds alone.
+    Reading ends with the first image that shows an object.
     """
     images, crowds = 0, 0
     for target in targets:
@@ -150,7 +127,7 @@ def single_objects(target: Mapping[str, Any]) -> dict[str, Tensor]:
 def in_crowd(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:
     """Which boxes lie with more than half of their area in a crowd region: (P, 4) to (P,) bool.
 
-    They show objects that nobody has drawn one by one, so they are neither positives nor background.
+    They show objects that nobody has annotated one by one, so they are neither positives nor background.
     """
     if "iscrowd" not in target or not target["iscrowd"].any():
         return torch.zeros(len(boxes), dtype=torch.bool)
