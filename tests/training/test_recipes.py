@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minircnn.alexnet import SMALL, AlexNet
-from minircnn.cache import Cache
+from minircnn.alexnet import AlexNet
 from minircnn.datasets import ToyTown
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
 from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
 from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig, load_mask_rcnn, mask_rcnn_alexnet, mask_rcnn_fpn
 from minircnn.rcnn import RCNNConfig, load_rcnn
 from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
-from minircnn.selective_search import stored_proposals
 from minircnn.training import (
     Augmentation,
     FasterRCNNTrainingSettings,
@@ -138,7 +136,7 @@ def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data):
 def test_losses_fall(data):
     """All five, on two images."""
     settings = MaskRCNNTrainingSettings(
-        iterations=100, images_per_batch=2, learning_rate=0.01, backbone_lr_mult=1.0, min_size=96
+        iterations=70, images_per_batch=2, learning_rate=0.01, backbone_lr_mult=1.0, min_size=96
     )
     settings = replace(settings, color_jitter=0, scale_jitter=0)
     _, history = run(
@@ -400,25 +398,25 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def searched(data, folder):
-    """Four images and their proposals of selective search."""
-    return data[0][:4], stored_proposals(data[0][:4], cache=Cache(folder)), data[2]
+def four(data):
+    """Images, their proposals, and the names of the classes."""
+    return data[0][:4], data[1][:4], data[2]
 
 
-def run_rcnn(searched, iterations=4, max_proposals=30, seed=0, start=0, **options):
+def run_rcnn(four, iterations=4, max_proposals=30, seed=0, start=0, **options):
     torch.manual_seed(start)
     settings = RCNNTrainingSettings(iterations, max_proposals=max_proposals, seed=seed)
-    return train_rcnn(AlexNet(SMALL, 18), *searched, settings, **{"report": lambda _: None, **options})
+    return train_rcnn(AlexNet(TINY, 5), *four, settings, **{"report": lambda _: None, **options})
 
 
 @pytest.fixture(scope="module")
-def whole(searched, folder):
+def whole(four, folder):
     lines = []
-    model = run_rcnn(searched, out=folder / "whole.safetensors", about={"command": "c"}, report=lines.append)
+    model = run_rcnn(four, out=folder / "whole.safetensors", about={"command": "c"}, report=lines.append)
     return model, lines
 
 
-def test_rcnn_saves_what_it_returns_and_says_what_it_did(whole, searched, folder):
+def test_rcnn_saves_what_it_returns_and_says_what_it_did(whole, four, folder):
     model, lines = whole
     loaded = load_rcnn(folder / "whole.safetensors")
     assert not differing(model.state_dict(), loaded.state_dict())
@@ -426,15 +424,15 @@ def test_rcnn_saves_what_it_returns_and_says_what_it_did(whole, searched, folder
     assert about["settings"]["iterations"] == 4 and about["command"] == "c"
     assert [line[:6] for line in lines if line[0] in "123"] == ["1 of 3", "2 of 3", "3 of 3"]
     counts = [int(line.split(":")[1].split()[0]) for line in lines if "hard negatives" in line]
-    labels = torch.cat([target["labels"] for _, target in searched[0]])
+    labels = torch.cat([target["labels"] for _, target in four[0]])
     assert counts == labels.bincount(minlength=7)[1:].tolist()
-    assert max(map(len, searched[1])) > 30
-    cut = run_rcnn((searched[0], [found[:30] for found in searched[1]], searched[2]))
+    assert max(map(len, four[1])) > 30
+    cut = run_rcnn((four[0], [found[:30] for found in four[1]], four[2]))
     assert not differing(model.state_dict(), cut.state_dict()), "only the first proposals count"
-    assert differing(run_rcnn(searched, 1).state_dict(), run_rcnn(searched, 1, seed=5).state_dict())
+    assert differing(run_rcnn(four, 1).state_dict(), run_rcnn(four, 1, seed=5).state_dict())
 
 
-def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, searched, folder, monkeypatch):
+def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, four, folder, monkeypatch):
     out, fit = folder / "broken.safetensors", recipes.fit
 
     def interrupted(network, losses, **options):
@@ -450,30 +448,30 @@ def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, 
     with monkeypatch.context() as patch:
         patch.setattr(recipes, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run_rcnn(searched, out=out)
+            run_rcnn(four, out=out)
     assert not out.exists()
     with pytest.raises(WeightsError, match=r"network [0-9a-f]{32} → "):
-        run_rcnn(searched, start=1, out=out, resume=True)
-    resumed = run_rcnn(searched, out=out, resume=True)
+        run_rcnn(four, start=1, out=out, resume=True)
+    resumed = run_rcnn(four, out=out, resume=True)
     assert not differing(whole[0].state_dict(), resumed.state_dict())
     assert not out.with_suffix(".checkpoint").exists()
 
 
 @pytest.mark.parametrize("iterations", [0, 1])
-def test_on_pool5_only_the_convolutions_are_kept(searched, folder, iterations):
+def test_on_pool5_only_the_convolutions_are_kept(four, folder, iterations):
     """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
     out = folder / f"pool5_{iterations}.safetensors"
     torch.manual_seed(0)
-    before = AlexNet(SMALL, 18).backbone.conv5.weight.half().float()
-    model = run_rcnn(searched, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)
-    assert model.network.config == replace(SMALL, hidden=0)
+    before = AlexNet(TINY, 5).backbone.conv5.weight.half().float()
+    model = run_rcnn(four, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)
+    assert model.network.config == replace(TINY, hidden=0)
     assert torch.equal(before, model.network.backbone.conv5.weight) == (iterations == 0)
-    assert model.svm.shape == (6, 128 * 6 * 6 + 1) and model.svm.any() and model.box.any()
+    assert model.svm.shape == (6, 6 * 3 * 3 + 1) and model.svm.any() and model.box.any()
     assert not any("fc6" in name or "fc7" in name for name in load_weights(out)[0])
-    (a,), (b,) = (m.detect([searched[0][0][0]], [searched[1][0][:30]]) for m in (model, load_rcnn(out)))
+    (a,), (b,) = (m.detect([four[0][0][0]], [four[1][0][:30]]) for m in (model, load_rcnn(out)))
     assert len(a["scores"]) and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_where_box_regression_reads_fc7_it_stays(searched):
-    model = run_rcnn(searched, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
-    assert model.network.config == SMALL and model.network.fc8.out_features == 18 and model.box.any()
+def test_where_box_regression_reads_fc7_it_stays(four):
+    model = run_rcnn(four, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
+    assert model.network.config == TINY and model.network.fc8.out_features == 5 and model.box.any()
