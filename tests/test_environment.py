@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -48,15 +49,6 @@ def test_python_out_of_range(version):
     assert ".".join(map(str, version)) in check.found
     assert ">=3.10,<3.14" in check.found or "<3.14" in check.found
     assert ".venv" in check.remedy
-
-
-@pytest.mark.parametrize("version", [(3, 10, 0), (3, 13, 11)])
-def test_python_in_range(version):
-    assert check_python(version, ">=3.10,<3.14").state == "ok"
-
-
-def test_this_python_is_looked_at_by_default():
-    assert ".".join(map(str, sys.version_info[:3])) in check_python().found
 
 
 def test_packages_missing_old_and_right():
@@ -116,10 +108,6 @@ def test_torch_and_torchvision_that_do_not_fit(error, found, remedy):
     assert "\n" not in check.found
 
 
-def test_torch_and_torchvision_of_this_machine():
-    assert check_torch_pair().state == "ok"
-
-
 def test_data_missing_changed_and_complete(tmp_path):
     missing = check_data(tmp_path / "toytown")
     assert missing.state == "problem"
@@ -155,22 +143,14 @@ def test_one_changed_byte_of_the_data_is_found(tmp_path):
         (check_cores(2), "ok"),
         (check_memory(GIGABYTE), "warning"),
         (check_memory(4 * GIGABYTE), "ok"),
+        (check_disk(Path(), GIGABYTE // 2), "warning"),
+        (check_disk(Path(), 2 * GIGABYTE), "ok"),
+        (check_python((3, 13, 11), ">=3.10,<3.14"), "ok"),
     ],
 )
 def test_small_machines_are_a_remark_only(check, state):
     assert check.state == state
     assert bool(check.remedy) == (state != "ok")
-
-
-def test_disk(tmp_path):
-    assert check_disk(tmp_path, free=GIGABYTE // 2).state == "warning"
-    assert check_disk(tmp_path, free=2 * GIGABYTE).state == "ok"
-    assert check_disk(tmp_path).found.endswith("GB")
-
-
-def test_memory_that_cannot_be_read_is_no_problem(monkeypatch):
-    monkeypatch.setitem(sys.modules, "psutil", None)
-    assert check_memory() == Check("free memory", "ok", "not known")
 
 
 def test_report_shows_each_remedy_below_its_problem():

@@ -90,17 +90,6 @@ def test_all_is_shown_unless_a_window_is_given(axes):
     assert [(ax.get_xlim(), ax.get_ylim()) for ax in near] == [((5, 45), (36, 8)), ((1, 9), (4.5, 1))]
 
 
-def test_ticks_count_pixels_and_cells():
-    first, second = plotting.plot_misalignment(picture(), REGION, CELLS, window=(5, 8, 45, 36))
-    assert first.get_xticks().tolist() == [5, 10, 15, 20, 25, 30, 35, 40, 45]
-    assert first.get_yticks().tolist() == [10, 15, 20, 25, 30, 35]
-    assert second.get_xticks().tolist() == list(range(1, 10))
-    assert second.get_yticks().tolist() == [1, 2, 3, 4]
-    assert (first.get_xlabel(), second.get_xlabel()) == ("pixels", "cells")
-    big = plotting.plot_misalignment(picture((512, 512)), (10, 10, 90, 90), (64, 64))
-    assert max(len(ax.get_xticks()) for ax in big) <= 10
-
-
 def test_the_map_is_the_mean_brightness_of_each_cell_or_what_is_given(axes):
     image = picture()
     expected = image.double().mean(dim=0).view(5, 8, 12, 5).mean(dim=(1, 3))
@@ -121,22 +110,6 @@ def test_the_legend_names_what_is_drawn(axes):
     assert colours == [patch.get_edgecolor() for patch in axes[1].patches]
 
 
-def test_given_axes_and_titles_are_used():
-    figure, given = plt.subplots(2, 1)
-    axes = plotting.plot_misalignment(picture(), REGION, CELLS, axes=given, titles=("one", "two"))
-    assert list(axes) == list(given)
-    assert [ax.get_title() for ax in axes] == ["one", "two"]
-    assert not figure.legends and len(plt.get_fignums()) == 1
-
-
-def test_nothing_given_is_changed():
-    image = picture()
-    cells = torch.rand(CELLS)
-    before = image.clone(), cells.clone()
-    plotting.plot_misalignment(image, REGION, CELLS, features=cells)
-    assert torch.equal(image, before[0]) and torch.equal(cells, before[1])
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -153,9 +126,3 @@ def test_what_cannot_be_drawn_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         plotting.plot_misalignment(picture(), **{"region": REGION, "feature_size": CELLS, **arguments})
     assert not plt.get_fignums(), "refused before a figure is opened"
-
-
-def test_two_axes_or_none():
-    _, given = plt.subplots(1, 3)
-    with pytest.raises(ValueError, match="axes must be two"):
-        plotting.plot_misalignment(picture(), REGION, CELLS, axes=given)

@@ -1,13 +1,9 @@
 """Filters, maps, sheets and losses as they are drawn, against the numbers that were given."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from minircnn.course import figures as plotting
 from minircnn.course.figures import display
@@ -99,16 +95,6 @@ def test_what_are_no_filters_is_refused(weight, message):
         plotting.plot_filters(weight)
 
 
-def test_columns_are_those_asked_for():
-    weight = torch.rand(5, 3, 2, 2)
-    assert shown(plotting.plot_filters(weight, columns=1)).shape[:2] == (5 * 3 - 1, 2)
-    assert shown(plotting.plot_filters(weight, columns=9)).shape[:2] == (2, 5 * 3 - 1)
-    assert shown(plotting.plot_filters(weight)).shape[:2] == (2 * 3 - 1, 3 * 3 - 1)
-    for columns in (0, -1):
-        with pytest.raises(ValueError, match=f"columns is {columns}: there must be at least 1"):
-            plotting.plot_filters(weight, columns=columns)
-
-
 # ---------------------------------------------------------------------------------------------------------------- maps
 
 
@@ -135,13 +121,6 @@ def test_each_map_has_its_own_scale_or_all_share_one():
     np.testing.assert_allclose(one[1, 1], quarter)
     for picture in (own, one):
         assert (brightness(picture[:, 10:]) < 0.01).all()  # nothing there: black, not nan
-
-
-def test_gaps_are_the_same_share_of_small_and_large_maps():
-    """Sheets below each other, of layers with maps of other sizes, must stay in line."""
-    for side, gap in ((16, 1), (31, 2), (63, 4), (3, 1)):
-        picture = shown(plotting.plot_maps(torch.ones(6, side, side), columns=6))
-        assert picture.shape[:2] == (side, 6 * side + 5 * gap)
 
 
 @pytest.mark.parametrize(
@@ -214,63 +193,6 @@ def test_frames_boxes_and_captions_belong_to_their_pictures():
         assert y + 20 < text.get_position()[1] < y + 24
 
 
-@pytest.mark.parametrize("columns", [2, 4, 8])
-@pytest.mark.parametrize("lines", ["one", "one\ntwo"])
-def test_captions_hide_no_picture_and_stay_on_the_paper(columns, lines):
-    images = pictures(2 * columns, 64, 64)
-    ax = plotting.contact_sheet(images, columns=columns, captions=[lines] * len(images), labels=[1] * len(images))
-    figure = ax.get_figure()
-    display.render_png(figure)
-    tops = [ax.transData.transform((0, 0.0 + place_of(ax, images[i])[1]))[1] for i in (0, columns)]
-    for i, text in enumerate(ax.texts):
-        extent = text.get_window_extent()
-        assert extent.y0 >= 0
-        if i < columns:
-            assert extent.y0 > tops[1]  # above the second row
-        assert extent.y1 < tops[i // columns]
-
-
-def test_row_titles_stand_beside_their_rows_and_are_not_cut_off():
-    images = pictures(6, 64, 64)
-    ax = plotting.contact_sheet(images, columns=3, row_titles=["house", "hot-air balloon"], title="Favourites")
-    figure = ax.get_figure()
-    display.render_png(figure)
-    labels = ax.get_yticklabels()
-    assert [label.get_text() for label in labels] == ["house", "hot-air balloon"]
-    for row, label in enumerate(labels):
-        extent = label.get_window_extent()
-        middle = ax.transData.transform((0, place_of(ax, images[3 * row])[1] + 32))[1]
-        assert extent.x0 >= 0
-        assert extent.x1 < ax.get_window_extent().x0
-        assert (extent.y0 + extent.y1) / 2 == pytest.approx(middle, abs=3)
-    assert ax.title.get_window_extent().y1 <= figure.bbox.y1
-    assert figure.get_size_inches()[0] == 9
-
-
-def test_new_figure_has_no_empty_space():
-    """The sheet touches the paper's edges, all but its own white margins: measured on the rendered image."""
-    ax = plotting.contact_sheet(torch.zeros(6, 3, 64, 64), columns=3, width=6)
-    drawn = np.asarray(Image.open(io.BytesIO(display.render_png(ax.get_figure()))).convert("L"))
-    assert drawn.shape[1] == 600
-    rows, columns = np.nonzero(drawn < 128)
-    assert max(rows.min(), columns.min(), drawn.shape[0] - 1 - rows.max(), drawn.shape[1] - 1 - columns.max()) < 15
-
-
-def test_sheet_on_axes_that_are_given():
-    _, ax = plt.subplots()
-    assert plotting.contact_sheet(pictures(3), ax=ax) is ax
-    assert len(plt.get_fignums()) == 1
-
-
-def test_one_column_too_many_leaves_white():
-    one = pictures(1)
-    ax = plotting.contact_sheet(one, columns=4)
-    x, y = place_of(ax, one[0])
-    canvas = shown(ax).copy()
-    canvas[y : y + 20, x : x + 30] = 1
-    assert (canvas == 1).all()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -310,14 +232,3 @@ def test_losses_and_their_running_mean():
     assert ax.lines[0].get_color() != ax.lines[2].get_color()
     assert ax.get_ylim()[0] == 0
     assert ax.get_title() == "Training"
-
-
-def test_a_short_training_and_none():
-    ax = plotting.plot_losses([{"loss": 2.0}])
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[2.0], [2.0]]
-    _, mine = plt.subplots()
-    assert plotting.plot_losses([{"loss": 2.0}, {"loss": 1.0}], ax=mine) is mine
-    with pytest.raises(ValueError, match="history has 0 iterations"):
-        plotting.plot_losses([])
-    with pytest.raises(ValueError, match="window is 0"):
-        plotting.plot_losses([{"loss": 1.0}], window=0)

@@ -1,6 +1,5 @@
 """What is drawn against what was given: rectangles, texts, pixels, colors, alt texts."""
 
-import base64
 import copy
 import io
 
@@ -17,7 +16,6 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from minircnn.course import figures as plotting
 from minircnn.course.figures import display
-from minircnn.datasets import CocoDataset
 from minircnn.evaluation import evaluate
 
 CLASSES = ["background", "person", "car"]
@@ -110,31 +108,6 @@ def test_what_is_no_picture_is_refused(image, message):
         plotting.show_image(image)
 
 
-def test_rounding_errors_of_a_resize_are_clipped():
-    shown = plotting.show_image(torch.tensor([[-1e-7, 1 + 1e-6]])).images[0].get_array()
-    assert shown.min() == 0
-    assert shown.max() == 1
-
-
-def test_figure_keeps_the_proportions_of_the_picture():
-    for height, width in ((40, 60), (60, 40)):
-        figure = plotting.show_image(picture(height, width)).get_figure()
-        wide, high = figure.get_size_inches()
-        assert high / wide == pytest.approx(height / width)
-        assert max(wide, high) == pytest.approx(6)
-    plain = plotting.show_image(picture()).get_figure().get_size_inches()
-    titled = plotting.show_image(picture(), title="Two\nlines").get_figure().get_size_inches()
-    assert titled[0] == plain[0]
-    assert titled[1] > plain[1]
-
-
-def test_axes_that_are_given_are_used():
-    _, ax = plt.subplots()
-    assert plotting.show_image(picture(), ax=ax, title="Here") is ax
-    assert ax.get_title() == "Here"
-    assert len(plt.get_fignums()) == 1
-
-
 # ------------------------------------------------------------------------------------------------------------- objects
 
 
@@ -147,12 +120,6 @@ def test_boxes_names_and_scores_are_those_given():
     edges = {tuple(np.round(patch.get_edgecolor()[:3], 6)) for patch in ax.patches}
     assert edges == {tuple(np.round(plotting.class_color(label), 6)) for label in (1, 2)}
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
-
-
-def test_best_detection_is_drawn_last():
-    ax = plotting.plot_detections(picture(), target(), CLASSES)
-    assert rectangles(ax)[-1] == target()["boxes"][0].tolist()
-    assert ax.texts[0].get_zorder() > ax.texts[1].get_zorder()
 
 
 def test_crowd_is_dashed_and_named():
@@ -202,27 +169,6 @@ def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
     np.testing.assert_allclose(boxes, objects["boxes"].flip(0))
 
 
-def test_parts_can_be_left_out():
-    ax = plotting.plot_detections(picture(), target(), CLASSES, boxes=False, masks=False, names=False)
-    assert (len(ax.patches), len(ax.texts), len(ax.images), len(ax.collections)) == (0, 0, 1, 0)
-
-
-def test_no_objects_leave_the_picture_alone():
-    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)}
-    empty["masks"] = torch.zeros(0, 40, 60, dtype=torch.bool)
-    ax = plotting.plot_detections(picture(), empty, CLASSES)
-    assert (len(ax.patches), len(ax.texts)) == (0, 0)
-    assert np.asarray(ax.images[1].get_array())[..., 3].max() == 0
-
-
-def test_empty_mask_draws_nothing():
-    objects = target()
-    objects["masks"][:] = False
-    ax = plotting.plot_detections(picture(), objects, CLASSES)
-    assert len(ax.collections) == 0
-    assert len(ax.patches) == 2
-
-
 def test_labels_without_a_name_are_numbers():
     objects = {"boxes": torch.tensor([[1.0, 2, 3, 4]] * 3), "labels": torch.tensor([2, 17, -1])}
     assert texts(plotting.plot_detections(picture(), objects, CLASSES)) == ["car", "class 17", "class -1"]
@@ -266,17 +212,6 @@ def test_labels_of_the_same_place_do_not_hide_each_other():
     assert not any(a.overlaps(b) for i, a in enumerate(frames) for b in frames[:i])
 
 
-def test_text_is_larger_on_a_larger_picture_and_smaller_among_many():
-    def points(width, count=1):
-        boxes = torch.tensor([[5.0, 5, 20, 20]]).repeat(count, 1)
-        objects = {"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64)}
-        return plotting.plot_detections(picture(), objects, CLASSES, width=width).texts[0].get_fontsize()
-
-    assert points(1.5) < points(4) < points(9)
-    assert points(4, 30) < points(4)
-    assert points(1.5, 30) >= 5.9
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -308,30 +243,7 @@ def test_inputs_are_not_changed():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[key]))
 
 
-def test_photograph_of_coco_with_all_its_objects(real_data):
-    root = real_data / "coco-mini"
-    dataset = CocoDataset(root / "images", root / "instances.json")
-    index = next(i for i in range(len(dataset)) if dataset.load_target(i)["iscrowd"].any())
-    image, objects = dataset[index]
-    ax = plotting.plot_detections(image, objects, dataset.classes)
-    np.testing.assert_allclose(sorted(rectangles(ax)), sorted(objects["boxes"].tolist()), rtol=1e-6)
-    assert len(ax.texts) == len(objects["labels"])
-    assert np.array_equal(np.asarray(ax.images[1].get_array())[..., 3] > 0, objects["masks"].any(dim=0).numpy())
-
-
 # --------------------------------------------------------------------------------------------------------------- grids
-
-
-@pytest.mark.parametrize(
-    ("count", "columns", "shape"), [(1, None, (1, 1)), (5, None, (2, 3)), (7, 4, (2, 4)), (2, 9, (1, 2))]
-)
-def test_grid_has_an_axes_for_each_picture(count, columns, shape):
-    images = [picture(40 + i, 60) for i in range(count)]
-    axes = plotting.image_grid(images, titles=[f"t{i}" for i in range(count)], columns=columns)
-    assert [ax.get_title() for ax in axes] == [f"t{i}" for i in range(count)]
-    assert [ax.get_ylim()[0] for ax in axes] == [40 + i for i in range(count)]
-    assert len(axes[0].get_figure().axes) == count
-    assert axes[0].get_gridspec().get_geometry() == shape
 
 
 def test_grid_draws_the_objects_of_each_picture():
@@ -340,21 +252,6 @@ def test_grid_draws_the_objects_of_each_picture():
     assert [len(rectangles(ax)) for ax in axes] == [2, 1]
     assert texts(axes[1]) == ["car"]
     assert len(axes[0].images) == 1
-
-
-@pytest.mark.parametrize("columns", [1, 3, 6])
-@pytest.mark.parametrize("title", ["Typography", "Two\nlines"])
-def test_titles_are_not_cut_off(columns, title):
-    many = plotting.image_grid([picture(50, 50)] * 6, titles=[title] * 6, columns=columns)
-    for axes in (many, [plotting.show_image(picture(), title=title)]):
-        figure = axes[0].get_figure()
-        render(axes[0])
-        for ax in axes:
-            frame, paper = ax.title.get_window_extent(), figure.bbox
-            assert frame.y1 <= paper.y1
-            assert frame.x0 >= paper.x0
-            assert frame.x1 <= paper.x1
-            assert not any(frame.overlaps(other.get_window_extent()) for other in axes)
 
 
 def test_grid_refuses_lists_that_do_not_fit():
@@ -379,23 +276,6 @@ def test_proposals_are_all_drawn_and_the_best_is_named():
     assert rectangles(ax) == [*target()["boxes"].tolist(), boxes[2].tolist(), boxes[3].tolist()]
     styles = [patch.get_linestyle() in ("-", "solid") for patch in ax.patches]
     assert styles == [False, False, True, True]
-
-
-def test_many_proposals_are_fainter_than_few():
-    def alpha(count):
-        boxes = torch.tensor([[1.0, 1, 20, 20]]).repeat(count, 1)
-        return plotting.plot_proposals(picture(), boxes).collections[0].get_alpha()
-
-    assert alpha(2000) < alpha(100) < alpha(5)
-
-
-def test_no_proposals_or_no_objects():
-    none = torch.zeros(0, 4)
-    assert texts(plotting.plot_proposals(picture(), none)) == []
-    ax = plotting.plot_proposals(picture(), none, two_objects(), CLASSES)
-    assert rectangles(ax) == target()["boxes"].tolist()
-    empty = {"boxes": none, "labels": torch.zeros(0, dtype=torch.int64)}
-    assert texts(plotting.plot_proposals(picture(), target()["boxes"], empty, CLASSES)) == []
 
 
 # -------------------------------------------------------------------------------------------------------------- curves
@@ -449,13 +329,6 @@ def test_label_map_has_one_colour_for_each_region_and_lines_between():
     line[:, [9, 19]] = True
     np.testing.assert_allclose(shown[~line], colours[~line])
     np.testing.assert_allclose(shown[line], 0.35 * colours[line])
-
-
-def test_region_keeps_its_colour_when_others_merge():
-    before = np.arange(12).reshape(3, 4)
-    after = np.where(before == 5, 4, before)
-    kept = before != 5
-    assert np.array_equal(plotting.label_map_colors(before)[kept], plotting.label_map_colors(after)[kept])
 
 
 def test_label_map_over_its_picture():
@@ -512,11 +385,6 @@ def test_first_24_colours_and_the_background_are_distinct():
     assert len(set(everything)) == 90
 
 
-def test_class_colour_takes_any_kind_of_number():
-    assert plotting.class_color(np.int64(3)) == plotting.class_color(torch.tensor(3)) == plotting.class_color(3)
-    assert plotting.class_color(-1) == plotting.class_color(0)
-
-
 def test_text_is_read_on_every_class_colour():
     def luminance(colour):
         linear = np.where(
@@ -551,14 +419,6 @@ def test_show_gives_the_picture_with_its_text_and_closes_the_figure(published):
     assert plt.get_fignums() == []
 
 
-def test_show_takes_figures_axes_and_grids(published):
-    plotting.show(plotting.show_image(picture()).get_figure(), alt="figure")
-    plotting.show(plotting.image_grid([picture(), picture()]), alt="grid")
-    assert [data["text/plain"] for data, _ in published] == ["figure", "grid"]
-    with pytest.raises(ValueError, match="2 figures"):
-        plotting.show([plotting.show_image(picture()), plotting.show_image(picture())], alt="two")
-
-
 @pytest.mark.parametrize("alt", ["", "  \n", None])
 def test_show_insists_on_a_text(published, alt):
     with pytest.raises(ValueError, match="alt is empty"):
@@ -573,11 +433,6 @@ def test_size_does_not_depend_on_the_readers_settings(published):
         assert matplotlib.rcParams["savefig.bbox"] == "tight"
     first, second = (data["image/png"] for data, _ in published)
     assert first == second
-
-
-def test_show_outside_of_a_notebook_prints_the_text(capsys):
-    plotting.show(plotting.show_image(picture()), alt="An image.")
-    assert capsys.readouterr().out == "An image.\n"
 
 
 def test_photograph_becomes_lighter_and_looks_alike():
@@ -602,35 +457,6 @@ def test_picture_that_256_colours_would_spoil_stays_as_it_is(monkeypatch):
     assert display.compress_png(small) == small
 
 
-def test_notebook_cell_holds_exactly_one_output_with_alt_text():
-    """A real kernel: the figure must not appear a second time, as pyplot's figures do at the end of a cell."""
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    code = (
-        "import torch\nfrom minircnn.course.figures import show, show_image\n"
-        "show(show_image(torch.zeros(3, 40, 60)), alt='Black.')"
-    )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    (output,) = notebook.cells[0].outputs
-    assert output.output_type == "display_data"
-    assert output.data["text/plain"] == "Black."
-    assert output.metadata["image/png"]["alt"] == "Black."
-    assert Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).size == (600, 400)
-
-
-def test_classic_pages_hold_the_alt_text(published):
-    nbformat = pytest.importorskip("nbformat")
-    nbconvert = pytest.importorskip("nbconvert")
-    plotting.show(plotting.show_image(picture()), alt="A red square on white.")
-    ((data, metadata),) = published
-    data = data | {"image/png": base64.b64encode(data["image/png"]).decode()}
-    output = nbformat.v4.new_output("display_data", data, metadata=metadata)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
-    page, _ = nbconvert.HTMLExporter(template_name="classic").from_notebook_node(notebook)
-    assert 'alt="A red square on white."' in page
-
-
 def test_class_names_without_the_background_are_refused():
     """Every name would be one too far, without a word."""
     with pytest.raises(ValueError, match='must be "background"'):
@@ -650,9 +476,3 @@ def test_class_names_are_no_formulas():
     ax = plotting.plot_detections(picture(), target(), ["background", r"$\foo$ note", "car"])
     plotting.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
     assert r"$\foo$ note" in [text.get_text() for text in ax.texts]
-
-
-def test_proposals_as_arrays_and_beside_a_crowd():
-    objects = {**target(), "iscrowd": torch.tensor([False, True])}
-    ax = plotting.plot_proposals(picture(), objects["boxes"].numpy(), objects, CLASSES)
-    assert [text.get_text() for text in ax.texts] == ["person: IoU 1.00"]

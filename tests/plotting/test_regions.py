@@ -75,19 +75,6 @@ def test_numbers_stand_in_their_cells_and_can_be_read():
     assert all(text.get_clip_on() for text in ax.texts), "or they would stand beside a map of which a part is shown"
 
 
-def test_no_numbers_unless_asked_for_and_the_map_stays_as_it_is():
-    cells = values()
-    ax = plotting.plot_cells(cells)
-    assert not ax.texts
-    assert torch.equal(cells, values())
-
-
-def test_given_axes_are_used():
-    _, ax = plt.subplots()
-    assert plotting.plot_cells(values(), ax=ax) is ax
-    assert len(plt.get_fignums()) == 1
-
-
 @pytest.mark.parametrize(
     "wrong", [torch.zeros(1, 3, 3), torch.zeros(0, 3), torch.zeros(3), torch.tensor([[0.0, torch.nan]])]
 )
@@ -110,15 +97,6 @@ def test_a_line_at_every_edge_of_a_cell():
     assert lines.get_alpha() == 0.5
     np.testing.assert_allclose(lines.get_colors()[0][:3], to_rgb("red"))
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 40), (24, 0))
-
-
-def test_a_picture_that_no_number_of_cells_fills_has_no_line_outside():
-    ax = plotting.show_image(torch.zeros(3, 20, 30))
-    plotting.draw_grid(ax, 8)
-    assert max(segment[:, 0].max() for segment in ax.collections[0].get_segments()) == 30  # of the lines across
-    assert sorted({float(x) for s in ax.collections[0].get_segments() if s[0, 0] == s[1, 0] for x in s[:, 0]}) == [
-        *(0, 8, 16, 24)
-    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------- bins
@@ -154,12 +132,6 @@ def test_neighbouring_bins_differ_in_colour_and_in_distance_from_their_edge():
                 assert box[1] != found[i, j + 1][0][1], "their upper lines would run into each other"
 
 
-def test_an_empty_bin_is_not_drawn():
-    ax = plotting.plot_cells(values(4, 4))
-    plotting.draw_bins(ax, [(0, 2), (4, 4)], [(1, 3), (4, 4)])
-    assert len(outlines(ax)) == 1
-
-
 # --------------------------------------------------------------------------------------------------------------- marks
 
 
@@ -172,9 +144,3 @@ def test_rings_around_the_middle_of_cells(stride):
     assert not len(rings.get_facecolors()), "the value must stay visible"
     np.testing.assert_allclose(rings.get_edgecolors()[0][:3], to_rgb("cyan"))
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 5 * stride), (3 * stride, 0))
-
-
-def test_no_cells_no_rings():
-    ax = plotting.plot_cells(values())
-    plotting.mark_cells(ax, [])
-    assert not ax.collections
