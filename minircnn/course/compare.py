@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from torchvision.ops import MultiScaleRoIAlign, roi_pool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from minircnn.evaluation import Result
+from minircnn.evaluation import encode_masks as run_lengths
 from minircnn.faster_rcnn import PYRAMID_HEADS, PYRAMID_RPN, PYRAMID_TRANSFORM, FasterRCNN, faster_rcnn_fpn
 from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRCNN, mask_rcnn_fpn
 from minircnn.published import COCO_CLASSES, load_torchvision_weights
@@ -239,10 +239,7 @@ def soft_shapes(height: int, width: int) -> Tensor:
 
 def encode_masks(targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same targets or detections with run-length encoded masks, as COCO's files hold them."""
-    return [
-        {**target, "masks": rle.encode(np.asfortranarray(target["masks"].numpy().view(np.uint8).transpose(1, 2, 0)))}
-        for target in targets
-    ]
+    return [{**target, "masks": run_lengths(target["masks"])} for target in targets]
 
 
 def for_pycocotools(
