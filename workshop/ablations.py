@@ -337,22 +337,21 @@ def compare_convolutions(
     with TemporaryDirectory() as folder:
         for start, options in {"trained": [], "random": ["--from-scratch"]}.items():
             weights, measured = Path(folder) / f"{start}.safetensors", Path(folder) / f"{start}.measured.json"
-            minircnn(["train", "rcnn", *shared, "--weights", str(network), *options, "--out", str(weights)])
-            evaluate = ["evaluate", "rcnn", *shared, "--weights", str(weights), "--json", str(measured)]
-            results = []
-            for words in ([], ["--no-regression"]):
-                minircnn([*evaluate, *words])
-                found = json.loads(measured.read_text(encoding="utf-8"))
-                results.append(found["result"])
-            moved, fixed = results
+            minircnn(["train", "rcnn", *shared, "--network", str(network), *options, "--out", str(weights)])
+            found = {}
+            for regress, option in {True: [], False: ["--no-regression"]}.items():
+                words = [*shared, "--weights", str(weights), *option, "--json", str(measured)]
+                minircnn(["evaluate", "rcnn", *words])
+                found[regress] = json.loads(measured.read_text(encoding="utf-8"))
+            moved = found[True]["result"]
             rows.append(
                 {
                     "start": start,
-                    "pictures": found["images"],
+                    "pictures": found[True]["images"],
                     "objects": sum(one["objects"] for one in moved["classes"]),
-                    "recall": list(found["proposal_recall"]["recall"].values())[-1],  # of all proposals
+                    "recall": list(found[True]["proposal_recall"]["recall"].values())[-1],  # of all proposals
                     "ap50": moved["ap50"],
-                    "ap50_without": fixed["ap50"],
+                    "ap50_without": found[False]["result"]["ap50"],
                     "ap": moved["ap"],
                 }
             )

@@ -73,8 +73,9 @@ def test_memory_is_in_the_row_where_it_was_asked_for():
 
 def small_cases():
     """Of each kind one that takes little time; larger inputs are the tests' of the operations themselves."""
-    pooling = operations.pooling_cases()
-    return [*operations.box_cases(), pooling[0], pooling[2], pooling[3], pooling[10], pooling[11], *detectors.cases()]
+    pooling, whole = operations.pooling_cases(), detectors.cases()
+    few = [pooling[0], pooling[2], pooling[3], pooling[10], pooling[11], whole[0], whole[2], whole[4]]
+    return [*operations.box_cases()[:8], *few]
 
 
 @pytest.mark.parametrize("case", small_cases(), ids=lambda case: case.name)
