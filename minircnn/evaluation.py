@@ -77,7 +77,7 @@ def evaluate(
         A :class:`Result`: the summary numbers, the table of the classes and the curves.
 
     Raises:
-        ValueError: if the lists differ in length, a score is nan, a box is none …; the message names the image's index.
+        ValueError: naming the image's index: a score is nan, a box is none …
 
     Paper vs code, where we follow pycocotools and its papers do not say:
 
@@ -148,10 +148,7 @@ def _class_names(classes: Sequence[str] | None, found: "_Table", wanted: "_Table
 
 @dataclass(frozen=True)
 class _Table:
-    """All objects of a data set, or all detections: N rows in the order of the images, then of the list given.
-
-    Average precision ranks the detections of *all* images together, so the image is only a column here.
-    """
+    """All objects of a data set, or all detections: the image is a column, since *all* images are ranked together."""
 
     image: np.ndarray  # (N,) position of the image in the lists
     label: np.ndarray  # (N,) int64, at least 1
@@ -247,10 +244,7 @@ class Ranking:
 
 
 def _rank(found: _Table, wanted: _Table, label: int, rules: Protocol) -> Ranking:
-    """Decide, image by image, which detections of one class are true positives, then rank those of all images together.
-
-    Of detections with equal scores the one in the earlier image comes first, then the one earlier in its list.
-    """
+    """Decide, image by image, which detections of one class are true positives, then rank those of all images."""
     d = np.flatnonzero(found.label == label)
     d = d[np.lexsort((-found.score[d], found.image[d]))]  # (D,) by image, and in it best first
     rank = np.arange(len(d)) - np.searchsorted(found.image[d], found.image[d])
@@ -266,7 +260,7 @@ def _rank(found: _Table, wanted: _Table, label: int, rules: Protocol) -> Ranking
     fate = padded[np.arange(len(ignored))[:, None, None], found_by]  # (A, T, D)
     dropped = np.where(matched, fate, _outside(found.area[d], rules)[:, None])
 
-    order = np.argsort(-found.score[d], kind="stable")
+    order = np.argsort(-found.score[d], kind="stable")  # of equal scores the earlier image comes first
     return Ranking(
         scores=found.score[d][order],
         rank=rank[order],
@@ -313,8 +307,7 @@ def _read_curves(rankings: Sequence[Ranking], rules: Protocol) -> dict[str, np.n
                 read = read_curve(interpolate(precision[t]), recall[t], rules.recall_points)  # (R,)
                 precisions[t, :, k, a, m] = read
                 scores[t, :, k, a, m] = read_curve(ranking.scores[within], recall[t], rules.recall_points)
-                area = area_under_curve(precision[t], recall[t]) if rules.takes_area else read.mean()
-                average[t, k, a, m] = area
+                average[t, k, a, m] = area_under_curve(precision[t], recall[t]) if rules.takes_area else read.mean()
     return {"average_precision": average, "recall": recalls, "precision": precisions, "scores": scores}
 
 

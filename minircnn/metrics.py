@@ -169,12 +169,12 @@ def precision_recall(tp: np.ndarray, fp: np.ndarray, num_objects: int) -> tuple[
     """Precision and recall after each detection of a ranked list.
 
     Args:
-        tp: true positives, ``(…, D)`` bool, best detection first: it found an object that counts.
+        tp: true positives, ``(…, D)`` bool, best detection first.
         fp: false positives, ``(…, D)`` bool. A detection may be neither: then it is ignored.
         num_objects: how many objects there were to find, at least 1.
 
     Returns:
-        ``(precision, recall)``, each ``(…, D)`` float64 in [0, 1]. Precision is 0 until one detection counts.
+        Each ``(…, D)`` float64 in [0, 1]. Precision is 0 until one detection counts.
 
     >>> precision, recall = precision_recall(np.array([1, 0, 1]), np.array([0, 1, 0]), num_objects=4)
     >>> precision.round(2).tolist(), recall.tolist()
@@ -239,9 +239,6 @@ def proposal_recall(
     Returns:
         ``(len(counts),)`` float64 in [0, 1], ``nan`` if no image holds an object. All objects of the data set
         count the same, whichever image they are in.
-
-    Raises:
-        ValueError: if the two lists differ in length, or something in them does not fit.
 
     >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])}
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 5.0, 5.0], [21.0, 0.0, 31.0, 10.0]])

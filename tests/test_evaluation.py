@@ -31,7 +31,7 @@ def compare(detections, targets, kind, num_classes):
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
-@pytest.mark.parametrize(("seed", "size", "crowds"), [(0, (128, 128), 0.0), (1, (128, 128), 0.2), (2, (300, 260), 0.1)])
+@pytest.mark.parametrize(("seed", "size", "crowds"), [(1, (128, 128), 0.2), (2, (300, 260), 0.1)])
 def test_random_detections(kind, seed, size, crowds):
     targets = random_targets(40, size, num_classes=6, seed=seed, crowd_fraction=crowds)
     detections = random_detections(targets, num_classes=6, seed=seed)

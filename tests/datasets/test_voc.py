@@ -10,8 +10,6 @@ from torchvision.datasets import VOCDetection
 
 from minircnn.datasets import DatasetError, VocDataset, open_data
 from minircnn.datasets.voc import CLASSES, read_xml
-from minircnn.evaluation import evaluate
-from minircnn.targets import single_objects
 from tests.datasets.conftest import VOC_SIZE, an_object, write_voc, write_voc_mask, xml
 
 HEIGHT, WIDTH = VOC_SIZE
@@ -100,17 +98,6 @@ def test_against_torchvision(tmp_path):
         inclusive = target["boxes"] + torch.tensor([1, 1, 0, 0])
         corners = [[float(one["bndbox"][side]) for side in ("xmin", "ymin", "xmax", "ymax")] for one in objects]
         assert inclusive.tolist() == corners
-
-
-def test_difficult_objects_are_neither_learned_nor_counted(root):
-    target = VocDataset(root, masks=False).load_target(1)
-    assert single_objects(target)["labels"].tolist() == [12, 20]
-    person = {"boxes": target["boxes"][1:2], "labels": target["labels"][1:2], "scores": torch.tensor([0.9])}
-    for protocol in ("voc2007", "voc2010", "coco"):
-        result = evaluate([person], [target], protocol=protocol, classes=VocDataset(root, masks=False).classes)
-        row = result.per_class[15]
-        assert (row.objects, np.isnan(row.ap)) == (0, True), "neither an object to find nor a wrong detection"
-        assert result.ap == 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------- masks
