@@ -73,8 +73,8 @@ def class_color(label: int) -> Color:
 def text_color(background: Color) -> str:
     """Black or white, whichever is read better on a background.
 
-    Contrast as in the Web Content Accessibility Guidelines 2.1, "contrast ratio": (lighter + 0.05) / (darker + 0.05) of
-    the relative luminances. One of the two always reaches 4.58, more than the 4.5 that the guidelines ask for.
+    Contrast ratio of the Web Content Accessibility Guidelines 2.1: (lighter + 0.05) / (darker + 0.05) of the relative
+    luminances. One of the two always reaches 4.58; the guidelines ask for 4.5.
 
     >>> text_color((1.0, 1.0, 0.0)), text_color((0.0, 0.0, 0.6))
     ('black', 'white')
@@ -209,7 +209,7 @@ def image_grid(
     width: float = NOTEBOOK_WIDTH,
     **options: bool,
 ) -> np.ndarray:
-    """Images side by side, with their objects if given.
+    """Images side by side, with a title for each and their objects if given: (N,) array of the axes.
 
     Args:
         images: The images; they may differ in size.
@@ -219,9 +219,6 @@ def image_grid(
         columns: Images in a row; by default about as many as rows, at most six.
         width: Width of the figure in inches.
         **options: ``boxes``, ``masks`` and ``names`` of :func:`draw_objects`.
-
-    Returns:
-        (N,) array of the axes, in the order of the images.
 
     Raises:
         ValueError: No images, or lists of other lengths.
@@ -273,11 +270,7 @@ def class_name(label: int, classes: Sequence[str] | None) -> str:
 
 
 def as_arrays(objects: Objects, classes: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The entries of a target or of detections that can be drawn, as arrays of one length.
-
-    Raises:
-        ValueError: An entry is missing, lengths differ, masks are not bool, or ``classes`` has no background.
-    """
+    """The entries of a target or of detections that can be drawn, as arrays of one length; else a ValueError."""
     if classes is not None:
         check_classes(classes)
     keys = [key for key in ("boxes", "labels", "scores", "masks", "iscrowd") if objects.get(key) is not None]
@@ -341,13 +334,9 @@ def _draw_outline(ax: Axes, mask: np.ndarray, color: Color) -> None:
 
 
 def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]], colors: Sequence[Color]) -> None:
-    """Write a text at each box, on the color of its class: where it hides no other text, and within the image.
+    """Write a text at each box, on its color: where it hides no other text, and within the image.
 
-    Args:
-        ax: Axes that show the image.
-        texts: One for each box, the most important first: it chooses its place first, and lies on top.
-        boxes: Corners x1, y1, x2, y2.
-        colors: One for each box.
+    The first of the texts is the most important: it chooses its place first, and lies on top.
     """
     font, (height, width) = _font_size(ax, len(texts)), _image_size(ax)
     window = ax.get_window_extent()

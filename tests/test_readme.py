@@ -74,5 +74,5 @@ def test_the_commands_for_your_own_data(own_data, monkeypatch):
         assert result.exit_code == 0, result.output
         outputs.append(result.output)
     checked, trained, measured = outputs
-    assert "10 pictures" in checked and "my/detector.safetensors" in trained
+    assert "10 images" in checked and "my/detector.safetensors" in trained
     assert all(name in measured for name in ToyTown("val").classes[1:3])

@@ -56,18 +56,11 @@ FirstImages = Annotated[
 
 @dataclass(frozen=True)
 class Chosen:
-    """A data set, or the part of it that was asked for.
+    """A data set, or the part of it that was asked for."""
 
-    Attributes:
-        data: yields ``(image, target)``.
-        title: what it is called in a sentence.
-        count: how many of its images to take.
-        in_memory: whether all of them are small.
-    """
-
-    data: Any
-    title: str
-    count: int
+    data: Any  # yields (image, target)
+    title: str  # what it is called in a sentence
+    count: int  # how many of its images to take
     in_memory: bool = False
 
     def samples(self) -> Any:  # noqa: ANN401 - a sequence of pairs
@@ -81,22 +74,13 @@ class Chosen:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What the user said about images.
-
-    Attributes:
-        name: of the data set.
-        root: where it lies.
-        annotations: the file that describes it.
-        split: which part of it; None for what suits the command.
-        classes: names, perhaps several in one with commas between them; None or nothing for all.
-        drop_invalid: whether to leave invalid annotations out.
-    """
+    """What the user said about images."""
 
     name: str = TOYTOWN
     root: Path | None = None
     annotations: Path | None = None
-    split: str | None = None
-    classes: Sequence[str] | None = None
+    split: str | None = None  # None for what suits the command
+    classes: Sequence[str] | None = None  # perhaps several in one, with commas between them; None or nothing for all
     drop_invalid: bool = False
 
     def files(self, *, to_learn: bool) -> list[Path]:

@@ -97,21 +97,13 @@ $content
 
 @dataclass(frozen=True)
 class Seen:
-    """An image that all detectors have looked at.
-
-    Attributes:
-        name: its heading.
-        size: (height, width) of the image in its file.
-        shown: (height, width) of what the detectors saw.
-        drawings: of the image with what is there, if that is known, and of what each detector found.
-        seconds: that each took.
-    """
+    """An image that all detectors have looked at."""
 
     name: str
-    size: tuple[int, int]
-    shown: tuple[int, int]
-    drawings: Sequence[Drawing]
-    seconds: Sequence[float]
+    size: tuple[int, int]  # (height, width) of the image in its file
+    shown: tuple[int, int]  # (height, width) of what the detectors saw
+    drawings: Sequence[Drawing]  # of the image with what is there, if that is known, and of what each detector found
+    seconds: Sequence[float]  # that each took
 
 
 def demo(

@@ -137,20 +137,12 @@ def set_threshold(model: Any, threshold: float) -> None:  # noqa: ANN401 - any d
 
 @dataclass(frozen=True)
 class Plan:
-    """What to read and what to write.
+    """What to read and what to write."""
 
-    Attributes:
-        images: the files to read, each once.
-        skipped: what was named but cannot be read, and why.
-        out: the one PNG that will show all images, or the folder of ``targets``.
-        targets: a PNG for each image; empty if one shows all.
-        json_file: where to write the numbers, or None.
-    """
-
-    images: Sequence[Path]
-    skipped: Sequence[tuple[Path, str]]
-    out: Path
-    targets: Sequence[Path]
+    images: Sequence[Path]  # each once
+    skipped: Sequence[tuple[Path, str]]  # what was named but cannot be read, and why
+    out: Path  # the one PNG that will show all images, or the folder of targets
+    targets: Sequence[Path]  # a PNG for each image; empty if one shows all
     json_file: Path | None
 
 
