@@ -231,10 +231,10 @@ def test_trained_and_random_convolutions_are_measured_alike(tmp_path, monkeypatc
         ]
         assert option(command, "--max-proposals") == "7"
     trainings = commands[::3]
-    assert [option(command, "--weights") for command in trainings] == ["n.npz", "n.npz"]
+    assert [option(command, "--network") for command in trainings] == ["n.npz", "n.npz"]
     assert ["--from-scratch" in command for command in trainings] == [False, True]
-    for training, measuring in zip(trainings, commands[1::3], strict=True):
-        assert option(measuring, "--weights") == option(training, "--out")
+    for training, *measurings in zip(trainings, commands[1::3], commands[2::3], strict=True):
+        assert {option(one, "--weights") for one in measurings} == {option(training, "--out")}
     record = json.loads((tmp_path / "x.json").read_text())
     assert record["class"] == "person" and record["max_proposals"] == 7
     assert [(row["start"], row["ap50"], row["ap50_without"]) for row in record["rows"]] == [
