@@ -15,7 +15,7 @@ POOLED = [2, 1, 9, 5]  # in cells, half open
 STRIDE = np.array([5, 8, 5, 8])
 
 
-def picture(size=SIZE):
+def square(size=SIZE):
     return torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
 
 
@@ -43,12 +43,12 @@ def edges(ax):
 
 @pytest.fixture
 def axes():
-    return plotting.plot_misalignment(picture(), REGION, CELLS)
+    return plotting.plot_misalignment(square(), REGION, CELLS)
 
 
 def test_the_example_of_the_story():
     """15 of 128 pixels are 2.93 of 25 cells; 2 when rounded down; RoIPool takes 4, which end at pixel 20.48."""
-    first, second = plotting.plot_misalignment(picture((128, 128)), (0, 0, 15, 15), (25, 25), rounded_down=True)
+    first, second = plotting.plot_misalignment(square((128, 128)), (0, 0, 15, 15), (25, 25), rounded_down=True)
     in_pixels, in_cells = drawn_boxes(first), drawn_boxes(second)
     assert in_pixels["region"] == [0, 0, 15, 15]
     assert in_cells["region"] == pytest.approx([0, 0, 2.93, 2.93], abs=0.005)
@@ -71,7 +71,7 @@ def test_rows_and_columns_have_strides_of_their_own(axes):
 
 @pytest.mark.parametrize(("bins", "ratio"), [(2, 2), (3, 1)])
 def test_points_are_spread_evenly_over_the_region(bins, ratio):
-    first, second = plotting.plot_misalignment(picture(), REGION, CELLS, output_size=bins, sampling_ratio=ratio)
+    first, second = plotting.plot_misalignment(square(), REGION, CELLS, output_size=bins, sampling_ratio=ratio)
     steps = (np.arange(bins * ratio) + 0.5) / (bins * ratio)
     expected = {(round(11 + 27 * a, 6), round(9 + 20 * b, 6)) for a in steps for b in steps}
     assert {(round(x, 6), round(y, 6)) for x, y in points(first).tolist()} == expected
@@ -86,12 +86,12 @@ def test_a_line_along_each_edge_of_a_cell(axes):
 
 def test_all_is_shown_unless_a_window_is_given(axes):
     assert [(ax.get_xlim(), ax.get_ylim()) for ax in axes] == [((0, 60), (40, 0)), ((0, 12), (5, 0))]
-    near = plotting.plot_misalignment(picture(), REGION, CELLS, window=(5, 8, 45, 36))
+    near = plotting.plot_misalignment(square(), REGION, CELLS, window=(5, 8, 45, 36))
     assert [(ax.get_xlim(), ax.get_ylim()) for ax in near] == [((5, 45), (36, 8)), ((1, 9), (4.5, 1))]
 
 
 def test_the_map_is_the_mean_brightness_of_each_cell_or_what_is_given(axes):
-    image = picture()
+    image = square()
     expected = image.double().mean(dim=0).view(5, 8, 12, 5).mean(dim=(1, 3))
     np.testing.assert_allclose(axes[1].images[0].get_array(), expected, atol=1e-6)
     np.testing.assert_allclose(axes[0].images[0].get_array(), image.permute(1, 2, 0), atol=1e-6)
@@ -105,9 +105,9 @@ def test_the_legend_names_what_is_drawn(axes):
     (legend,) = axes[0].get_figure().legends
     names = ["RoIPool: whole cells", "region", "RoIAlign: sampling points"]
     assert [text.get_text() for text in legend.get_texts()] == names
-    colours = [patch.get_edgecolor() for patch in axes[0].patches]
-    assert len(set(colours)) == 2
-    assert colours == [patch.get_edgecolor() for patch in axes[1].patches]
+    colors = [patch.get_edgecolor() for patch in axes[0].patches]
+    assert len(set(colors)) == 2
+    assert colors == [patch.get_edgecolor() for patch in axes[1].patches]
 
 
 @pytest.mark.parametrize(
@@ -124,5 +124,5 @@ def test_the_legend_names_what_is_drawn(axes):
 )
 def test_what_cannot_be_drawn_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        plotting.plot_misalignment(picture(), **{"region": REGION, "feature_size": CELLS, **arguments})
+        plotting.plot_misalignment(square(), **{"region": REGION, "feature_size": CELLS, **arguments})
     assert not plt.get_fignums(), "refused before a figure is opened"

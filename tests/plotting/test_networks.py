@@ -10,7 +10,7 @@ from minircnn.course.figures import display
 from minircnn.course.figures.networks import mosaic
 
 
-def pictures(count, height=20, width=30):
+def squares(count, height=20, width=30):
     return torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
 
 
@@ -50,19 +50,19 @@ def test_mosaic_holds_every_tile_and_white_elsewhere(count, columns, gap):
 # ------------------------------------------------------------------------------------------------------------- filters
 
 
-def test_grey_is_no_weight_and_the_largest_has_full_colour():
+def test_gray_is_no_weight_and_the_largest_has_full_color():
     weight = torch.zeros(3, 3, 2, 2)
     weight[0, 0, 0, 0] = 4.0  # red
     weight[0, 2, 1, 1] = -1.0  # a little of the opposite of blue
     weight[1, 1, 0, 1] = -0.001  # scaled on its own: full magenta
     ax = plotting.plot_filters(weight, columns=3)
-    picture = shown(ax)
-    assert picture.shape == (2, 3 * 2 + 2, 3)  # a pixel between two
-    np.testing.assert_allclose(picture[0, 0], [1, 0.5, 0.5])
-    np.testing.assert_allclose(picture[1, 1], [0.5, 0.5, 0.375])
-    np.testing.assert_allclose(picture[0, 4], [0.5, 0, 0.5])
-    np.testing.assert_allclose(picture[:, 6:], 0.5)  # a filter without weights
-    assert (picture[:, [2, 5]] == 1).all()
+    square = shown(ax)
+    assert square.shape == (2, 3 * 2 + 2, 3)  # a pixel between two
+    np.testing.assert_allclose(square[0, 0], [1, 0.5, 0.5])
+    np.testing.assert_allclose(square[1, 1], [0.5, 0.5, 0.375])
+    np.testing.assert_allclose(square[0, 4], [0.5, 0, 0.5])
+    np.testing.assert_allclose(square[:, 6:], 0.5)  # a filter without weights
+    assert (square[:, [2, 5]] == 1).all()
     assert ax.images[0].get_interpolation() == "nearest"
 
 
@@ -72,12 +72,12 @@ def test_filters_are_in_order_and_left_as_they_were():
     ax = plotting.plot_filters(weight, title="conv1")
     assert torch.equal(weight.detach(), before)
     assert ax.get_title() == "conv1"
-    picture = shown(ax)
-    assert picture.shape == (6 * 8 - 1, 6 * 8 - 1, 3)  # 32 filters: 6 in a row
+    square = shown(ax)
+    assert square.shape == (6 * 8 - 1, 6 * 8 - 1, 3)  # 32 filters: 6 in a row
     for number in (0, 5, 6, 31):
         one = before[number].permute(1, 2, 0).numpy()
         y, x = number // 6 * 8, number % 6 * 8
-        np.testing.assert_allclose(picture[y : y + 7, x : x + 7], 0.5 + 0.5 * one / np.abs(one).max(), atol=1e-6)
+        np.testing.assert_allclose(square[y : y + 7, x : x + 7], 0.5 + 0.5 * one / np.abs(one).max(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ def test_what_are_no_filters_is_refused(weight, message):
 # ---------------------------------------------------------------------------------------------------------------- maps
 
 
-def brightness(picture):
-    return picture @ [0.2126, 0.7152, 0.0722]
+def brightness(square):
+    return square @ [0.2126, 0.7152, 0.0722]
 
 
 def test_maps_are_brighter_where_they_are_larger():
     ramp = torch.arange(16.0).view(1, 4, 4)
-    picture = shown(plotting.plot_maps(ramp))
-    assert (np.diff(brightness(picture).ravel()) > 0).all()
-    assert brightness(picture[0, 0]) < 0.01
-    assert brightness(picture[3, 3]) > 0.9
+    square = shown(plotting.plot_maps(ramp))
+    assert (np.diff(brightness(square).ravel()) > 0).all()
+    assert brightness(square[0, 0]) < 0.01
+    assert brightness(square[3, 3]) > 0.9
 
 
 def test_each_map_has_its_own_scale_or_all_share_one():
@@ -119,8 +119,8 @@ def test_each_map_has_its_own_scale_or_all_share_one():
     np.testing.assert_allclose(own[1, 1], own[2, 7])
     np.testing.assert_allclose(one[2, 7], own[2, 7])
     np.testing.assert_allclose(one[1, 1], quarter)
-    for picture in (own, one):
-        assert (brightness(picture[:, 10:]) < 0.01).all()  # nothing there: black, not nan
+    for square in (own, one):
+        assert (brightness(square[:, 10:]) < 0.01).all()  # nothing there: black, not nan
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def place_of(ax, image):
     raise AssertionError("the image is not in the sheet")
 
 
-def test_sheet_holds_pictures_row_by_row():
-    images = pictures(5)
+def test_sheet_holds_images_row_by_row():
+    images = squares(5)
     ax = plotting.contact_sheet(images, columns=3, title="Five")
     places = [place_of(ax, image) for image in images]
     xs, ys = sorted({x for x, _ in places}), sorted({y for _, y in places})
@@ -167,8 +167,8 @@ def test_sheet_holds_pictures_row_by_row():
     assert not ax.patches
 
 
-def test_frames_boxes_and_captions_belong_to_their_pictures():
-    images = pictures(6)
+def test_frames_boxes_and_captions_belong_to_their_images():
+    images = squares(6)
     captions = ["a", "b", "c\nd", r"$\foo$", "", "f"]
     ax = plotting.contact_sheet(
         images,
@@ -179,13 +179,13 @@ def test_frames_boxes_and_captions_belong_to_their_pictures():
     )
     places = [place_of(ax, image) for image in images]
     drawn = rectangles(ax)
-    white = [corners for corners, colour in drawn if colour == (1, 1, 1)]
-    frames = [(corners, colour) for corners, colour in drawn if colour != (1, 1, 1)]
+    white = [corners for corners, color in drawn if color == (1, 1, 1)]
+    frames = [(corners, color) for corners, color in drawn if color != (1, 1, 1)]
     (x1, y1), (x2, y2) = places[1], places[2]
     assert white == [[x1, y1, x1 + 30, y1 + 20], [x2 + 2, y2 + 3, x2 + 10, y2 + 12]]
-    for (x, y), (corners, colour), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
+    for (x, y), (corners, color), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
         assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the image, hiding none of it
-        assert colour == pytest.approx(plotting.class_color(label))
+        assert color == pytest.approx(plotting.class_color(label))
     assert [text.get_text() for text in ax.texts] == captions
     display.render_png(ax.get_figure())  # matplotlib parses a formula, or what it takes for one, when it draws it
     for (x, y), text in zip(places, ax.texts, strict=True):
@@ -208,7 +208,7 @@ def test_frames_boxes_and_captions_belong_to_their_pictures():
 )
 def test_sheets_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        plotting.contact_sheet(**({"images": pictures(3), "columns": 2} | change))
+        plotting.contact_sheet(**({"images": squares(3), "columns": 2} | change))
 
 
 # --------------------------------------------------------------------------------------------------------------- losses

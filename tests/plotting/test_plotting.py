@@ -21,7 +21,7 @@ from minircnn.evaluation import evaluate
 CLASSES = ["background", "person", "car"]
 
 
-def picture(height=40, width=60):
+def square(height=40, width=60):
     return torch.rand((3, height, width), generator=torch.Generator().manual_seed(0))
 
 
@@ -69,24 +69,24 @@ def pixel_of(ax, x, y):
 # ------------------------------------------------------------------------------------------------------------ images
 
 
-def test_picture_lies_on_its_own_pixels():
-    ax = plotting.show_image(picture())
+def test_image_lies_on_its_own_pixels():
+    ax = plotting.show_image(square())
     assert ax.get_xlim() == (0, 60)
     assert ax.get_ylim() == (40, 0)
     assert ax.images[0].get_extent() == [0, 60, 40, 0]  # pixel (0, 0) covers 0…1, as boxes count
     assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
 
 
-def test_all_forms_of_a_picture_show_the_same():
-    tensor = picture()
+def test_all_forms_of_a_image_show_the_same():
+    tensor = square()
     tensor = (tensor * 255).round() / 255
     array = tensor.permute(1, 2, 0).numpy()
     forms = [tensor, tensor.double(), array, (array * 255).round().astype(np.uint8)]
     shown = [plotting.show_image(form).images[0].get_array() for form in forms]
     for other in shown:
         np.testing.assert_allclose(other, array, atol=1e-6)
-    grey = [tensor[:1], tensor[0], array[..., 0]]
-    for form in grey:
+    gray = [tensor[:1], tensor[0], array[..., 0]]
+    for form in gray:
         other = plotting.show_image(form).images[0].get_array()
         np.testing.assert_allclose(other, np.repeat(array[..., :1], 3, axis=2), atol=1e-6)
 
@@ -103,7 +103,7 @@ def test_all_forms_of_a_picture_show_the_same():
         (torch.full((3, 4, 5), float("nan")), "must lie in"),
     ],
 )
-def test_what_is_no_picture_is_refused(image, message):
+def test_what_is_no_image_is_refused(image, message):
     with pytest.raises(ValueError, match=message):
         plotting.show_image(image)
 
@@ -113,7 +113,7 @@ def test_what_is_no_picture_is_refused(image, message):
 
 def test_boxes_names_and_scores_are_those_given():
     objects = {key: target()[key] for key in ("boxes", "labels")} | {"scores": torch.tensor([0.987, 0.5])}
-    ax = plotting.plot_detections(picture(), objects, CLASSES, title="Found")
+    ax = plotting.plot_detections(square(), objects, CLASSES, title="Found")
     assert sorted(rectangles(ax)) == sorted(objects["boxes"].tolist())
     assert texts(ax) == ["person 0.99", "car 0.50"]
     assert ax.get_title() == "Found"
@@ -123,16 +123,16 @@ def test_boxes_names_and_scores_are_those_given():
 
 
 def test_crowd_is_dashed_and_named():
-    ax = plotting.plot_detections(picture(), target(), CLASSES)
+    ax = plotting.plot_detections(square(), target(), CLASSES)
     assert texts(ax) == ["person", "car (crowd)"]
     styles = {tuple(patch.get_xy()): patch.get_linestyle() for patch in ax.patches}
     assert styles[(10.0, 5.0)] in ("-", "solid")
     assert styles[(20.0, 15.0)] not in ("-", "solid")
 
 
-def test_mask_overlay_is_coloured_where_the_mask_is_and_only_there():
+def test_mask_overlay_is_colored_where_the_mask_is_and_only_there():
     objects = target()
-    ax = plotting.plot_detections(picture(), objects, CLASSES)
+    ax = plotting.plot_detections(square(), objects, CLASSES)
     overlay = np.asarray(ax.images[1].get_array())
     inside = objects["masks"].any(dim=0).numpy()
     assert np.array_equal(overlay[..., 3] > 0, inside)
@@ -144,10 +144,10 @@ def test_mask_overlay_is_coloured_where_the_mask_is_and_only_there():
     assert ax.images[1].get_interpolation() == "nearest"  # any other blends color into the neighbors when drawn
 
 
-def test_mask_is_seen_in_the_rendered_picture():
-    grey = torch.full((3, 40, 60), 0.5)
+def test_mask_is_seen_in_the_rendered_image():
+    gray = torch.full((3, 40, 60), 0.5)
     objects = {key: value[:1] for key, value in target().items() if key in ("boxes", "labels", "masks")}
-    ax = plotting.plot_detections(grey, objects, boxes=False, names=False)
+    ax = plotting.plot_detections(gray, objects, boxes=False, names=False)
     expected = 0.55 * 127.5 + 0.45 * 255 * np.array(plotting.class_color(1))
     assert np.abs(pixel_of(ax, 20, 12) - expected).max() < 3
     assert np.abs(pixel_of(ax, 28, 18) - expected).max() < 3
@@ -157,7 +157,7 @@ def test_mask_is_seen_in_the_rendered_picture():
 
 def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
     objects = target()
-    ax = plotting.plot_detections(picture(), objects, CLASSES, boxes=False, names=False)
+    ax = plotting.plot_detections(square(), objects, CLASSES, boxes=False, names=False)
     # matplotlib before 3.8 puts the lines of a contour set into the axes, later ones the set itself.
     outlines = [path for collection in ax.collections for path in collection.get_paths() if len(path)]
     assert len(outlines) == 2
@@ -171,8 +171,8 @@ def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
 
 def test_labels_without_a_name_are_numbers():
     objects = {"boxes": torch.tensor([[1.0, 2, 3, 4]] * 3), "labels": torch.tensor([2, 17, -1])}
-    assert texts(plotting.plot_detections(picture(), objects, CLASSES)) == ["car", "class 17", "class -1"]
-    assert texts(plotting.plot_detections(picture(), objects)) == ["class 2", "class 17", "class -1"]
+    assert texts(plotting.plot_detections(square(), objects, CLASSES)) == ["car", "class 17", "class -1"]
+    assert texts(plotting.plot_detections(square(), objects)) == ["class 2", "class 17", "class -1"]
 
 
 EDGE_BOXES = [
@@ -190,9 +190,9 @@ EDGE_BOXES = [
 
 @pytest.mark.parametrize("size", [1.2, 3.0, 9.0])
 @pytest.mark.parametrize("box", EDGE_BOXES)
-def test_label_stays_within_the_picture(box, size):
+def test_label_stays_within_the_image(box, size):
     objects = {"boxes": torch.tensor([box]), "labels": torch.tensor([1]), "scores": torch.tensor([0.88])}
-    ax = plotting.plot_detections(picture(), objects, ["background", "jumping gypsy"], width=size)
+    ax = plotting.plot_detections(square(), objects, ["background", "jumping gypsy"], width=size)
     render(ax)
     frame = ax.get_window_extent()
     label = ax.texts[0].get_bbox_patch().get_window_extent()
@@ -206,7 +206,7 @@ def test_label_stays_within_the_picture(box, size):
 
 def test_labels_of_the_same_place_do_not_hide_each_other():
     objects = {"boxes": torch.tensor([[20.0, 15, 40, 30]] * 3), "labels": torch.tensor([1, 2, 1])}
-    ax = plotting.plot_detections(picture(), objects, CLASSES, width=6)
+    ax = plotting.plot_detections(square(), objects, CLASSES, width=6)
     render(ax)
     frames = [text.get_bbox_patch().get_window_extent().padded(-1) for text in ax.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(frames) for b in frames[:i])
@@ -226,11 +226,11 @@ def test_labels_of_the_same_place_do_not_hide_each_other():
 )
 def test_objects_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        plotting.plot_detections(picture(), target() | change, CLASSES)
+        plotting.plot_detections(square(), target() | change, CLASSES)
 
 
 def test_inputs_are_not_changed():
-    image, objects = picture(), target()
+    image, objects = square(), target()
     before_image, before = image.clone(), copy.deepcopy(objects)
     plotting.plot_detections(image, objects, CLASSES)
     plotting.plot_proposals(image, objects["boxes"], objects, CLASSES)
@@ -246,9 +246,9 @@ def test_inputs_are_not_changed():
 # --------------------------------------------------------------------------------------------------------------- grids
 
 
-def test_grid_draws_the_objects_of_each_picture():
+def test_grid_draws_the_objects_of_each_image():
     one = {"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([2])}
-    axes = plotting.image_grid([picture(), picture()], objects=[target(), one], classes=CLASSES, masks=False)
+    axes = plotting.image_grid([square(), square()], objects=[target(), one], classes=CLASSES, masks=False)
     assert [len(rectangles(ax)) for ax in axes] == [2, 1]
     assert texts(axes[1]) == ["car"]
     assert len(axes[0].images) == 1
@@ -258,9 +258,9 @@ def test_grid_refuses_lists_that_do_not_fit():
     with pytest.raises(ValueError, match="images is empty"):
         plotting.image_grid([])
     with pytest.raises(ValueError, match="1 titles for 2 images"):
-        plotting.image_grid([picture(), picture()], titles=["one"])
+        plotting.image_grid([square(), square()], titles=["one"])
     with pytest.raises(ValueError, match="3 objects for 2 images"):
-        plotting.image_grid([picture(), picture()], objects=[target()] * 3)
+        plotting.image_grid([square(), square()], objects=[target()] * 3)
 
 
 # ----------------------------------------------------------------------------------------------------------- proposals
@@ -268,7 +268,7 @@ def test_grid_refuses_lists_that_do_not_fit():
 
 def test_proposals_are_all_drawn_and_the_best_is_named():
     boxes = torch.tensor([[0.0, 0, 5, 5], [10, 5, 30, 15], [10, 5, 30, 20], [22, 15, 60, 40]])
-    ax = plotting.plot_proposals(picture(), boxes, two_objects(), CLASSES)
+    ax = plotting.plot_proposals(square(), boxes, two_objects(), CLASSES)
     (collection,) = [c for c in ax.collections if isinstance(c, PatchCollection)]
     drawn = [[p.vertices[:, 0].min(), p.vertices[:, 1].min(), *p.vertices.max(axis=0)] for p in collection.get_paths()]
     np.testing.assert_allclose(drawn, boxes)
@@ -318,22 +318,22 @@ def test_curves_without_objects_and_at_an_unknown_threshold():
 # ----------------------------------------------------------------------------------------------------------- label map
 
 
-def test_label_map_has_one_colour_for_each_region_and_lines_between():
+def test_label_map_has_one_color_for_each_region_and_lines_between():
     labels = np.zeros((20, 30), dtype=np.int64)
     labels[:, 10:20], labels[:, 20:] = 1, 7
     shown = np.asarray(plotting.plot_label_map(labels).images[0].get_array())
     inner = {number: {tuple(c) for c in np.round(shown[labels == number], 9)} for number in (0, 1, 7)}
     assert [len(inner[number]) for number in (0, 1, 7)] == [2, 2, 1]  # its color, and its dark line at the right
-    colours = plotting.label_map_colors(labels)
+    colors = plotting.label_map_colors(labels)
     line = np.zeros((20, 30), dtype=bool)
     line[:, [9, 19]] = True
-    np.testing.assert_allclose(shown[~line], colours[~line])
-    np.testing.assert_allclose(shown[line], 0.35 * colours[line])
+    np.testing.assert_allclose(shown[~line], colors[~line])
+    np.testing.assert_allclose(shown[line], 0.35 * colors[line])
 
 
-def test_label_map_over_its_picture():
+def test_label_map_over_its_image():
     labels = np.zeros((40, 60), dtype=np.int32)
-    image = picture()
+    image = square()
     shown = np.asarray(plotting.plot_label_map(torch.from_numpy(labels), image, opacity=0.25).images[0].get_array())
     expected = 0.25 * plotting.label_map_colors(labels) + 0.75 * image.permute(1, 2, 0).numpy()
     np.testing.assert_allclose(shown, expected, atol=1e-6)
@@ -344,14 +344,14 @@ def test_label_map_over_its_picture():
 )
 def test_what_is_no_label_map_is_refused(labels):
     with pytest.raises(ValueError, match="labels"):
-        plotting.plot_label_map(labels, picture())
+        plotting.plot_label_map(labels, square())
 
 
 # ------------------------------------------------------------------------------------------------------------- colors
 
 # Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color vision deficiency",
 # severity 1.
-COLOUR_BLIND = {
+COLOR_BLIND = {
     "normal": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
@@ -359,36 +359,36 @@ COLOUR_BLIND = {
 }
 
 
-def least_difference(colours):
+def least_difference(colors):
     """The smallest CIEDE2000 difference between two of some colors."""
-    lab = rgb2lab(np.asarray(colours)[None])[0]
+    lab = rgb2lab(np.asarray(colors)[None])[0]
     difference = deltaE_ciede2000(lab[:, None], lab[None])
     return difference[~np.eye(len(lab), dtype=bool)].min()
 
 
-def as_seen(colours, matrix):
-    colours = np.asarray(colours)
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+def as_seen(colors, matrix):
+    colors = np.asarray(colors)
+    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.asarray(matrix).T, 0, 1)
     return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
 
 
-@pytest.mark.parametrize("sight", COLOUR_BLIND)
-def test_colours_of_toy_town_are_far_apart_for_every_reader(sight):
-    colours = [plotting.class_color(label) for label in range(1, 7)]
-    assert least_difference(as_seen(colours, COLOUR_BLIND[sight])) > 15
+@pytest.mark.parametrize("sight", COLOR_BLIND)
+def test_colors_of_toy_town_are_far_apart_for_every_reader(sight):
+    colors = [plotting.class_color(label) for label in range(1, 7)]
+    assert least_difference(as_seen(colors, COLOR_BLIND[sight])) > 15
 
 
-def test_first_24_colours_and_the_background_are_distinct():
+def test_first_24_colors_and_the_background_are_distinct():
     assert least_difference([plotting.class_color(label) for label in range(25)]) > 12
     everything = [plotting.class_color(label) for label in range(1, 91)]
     assert len(set(everything)) == 90
 
 
-def test_text_is_read_on_every_class_colour():
-    def luminance(colour):
+def test_text_is_read_on_every_class_color():
+    def luminance(color):
         linear = np.where(
-            np.asarray(colour) <= 0.04045, np.asarray(colour) / 12.92, ((np.asarray(colour) + 0.055) / 1.055) ** 2.4
+            np.asarray(color) <= 0.04045, np.asarray(color) / 12.92, ((np.asarray(color) + 0.055) / 1.055) ** 2.4
         )
         return linear @ [0.2126, 0.7152, 0.0722]
 
@@ -409,8 +409,8 @@ def published(monkeypatch):
     return outputs
 
 
-def test_show_gives_the_picture_with_its_text_and_closes_the_figure(published):
-    plotting.show(plotting.show_image(picture()), alt="A red square on white.")
+def test_show_gives_the_image_with_its_text_and_closes_the_figure(published):
+    plotting.show(plotting.show_image(square()), alt="A red square on white.")
     ((data, metadata),) = published
     assert data["text/plain"] == "A red square on white."
     assert metadata == {"image/png": {"alt": "A red square on white."}}
@@ -422,14 +422,14 @@ def test_show_gives_the_picture_with_its_text_and_closes_the_figure(published):
 @pytest.mark.parametrize("alt", ["", "  \n", None])
 def test_show_insists_on_a_text(published, alt):
     with pytest.raises(ValueError, match="alt is empty"):
-        plotting.show(plotting.show_image(picture()), alt=alt)
+        plotting.show(plotting.show_image(square()), alt=alt)
     assert published == []
 
 
 def test_size_does_not_depend_on_the_readers_settings(published):
-    plotting.show(plotting.show_image(picture()), alt="as it is")
+    plotting.show(plotting.show_image(square()), alt="as it is")
     with plt.rc_context({"savefig.bbox": "tight", "savefig.dpi": 37, "savefig.facecolor": "black"}):
-        plotting.show(plotting.show_image(picture()), alt="with other settings")
+        plotting.show(plotting.show_image(square()), alt="with other settings")
         assert matplotlib.rcParams["savefig.bbox"] == "tight"
     first, second = (data["image/png"] for data, _ in published)
     assert first == second
@@ -449,7 +449,7 @@ def test_photograph_becomes_lighter_and_looks_alike():
     assert np.abs(means[0] - means[1]).mean() < 1.5
 
 
-def test_picture_that_256_colours_would_spoil_stays_as_it_is(monkeypatch):
+def test_image_that_256_colors_would_spoil_stays_as_it_is(monkeypatch):
     png = display.render_png(plotting.show_image(skimage.data.astronaut()).get_figure())
     monkeypatch.setattr(display, "ALIKE", 0.0)
     assert display.compress_png(png) == png
@@ -460,19 +460,19 @@ def test_picture_that_256_colours_would_spoil_stays_as_it_is(monkeypatch):
 def test_class_names_without_the_background_are_refused():
     """Every name would be one too far, without a word."""
     with pytest.raises(ValueError, match='must be "background"'):
-        plotting.plot_detections(picture(), target(), ["person", "car"])
+        plotting.plot_detections(square(), target(), ["person", "car"])
     with pytest.raises(ValueError, match='must be "background"'):
-        plotting.plot_proposals(picture(), torch.zeros(0, 4), target(), ["person", "car"])
+        plotting.plot_proposals(square(), torch.zeros(0, 4), target(), ["person", "car"])
 
 
 def test_masks_of_probabilities_are_refused():
     objects = target()
     objects["masks"] = objects["masks"] * 0.4
     with pytest.raises(ValueError, match=r"compare probabilities with 0\.5 first"):
-        plotting.plot_detections(picture(), objects, CLASSES)
+        plotting.plot_detections(square(), objects, CLASSES)
 
 
 def test_class_names_are_no_formulas():
-    ax = plotting.plot_detections(picture(), target(), ["background", r"$\foo$ note", "car"])
+    ax = plotting.plot_detections(square(), target(), ["background", r"$\foo$ note", "car"])
     plotting.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
     assert r"$\foo$ note" in [text.get_text() for text in ax.texts]

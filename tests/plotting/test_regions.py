@@ -37,7 +37,7 @@ def outlines(ax):
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
-def test_each_cell_has_the_colour_of_its_value():
+def test_each_cell_has_the_color_of_its_value():
     ax = plotting.plot_cells(values(), colors="viridis")
     expected = plt.get_cmap("viridis")(values().numpy() / 14)[..., :3]
     np.testing.assert_allclose(drawn(ax), expected, atol=0.005)
@@ -52,12 +52,12 @@ def test_each_cell_has_the_colour_of_its_value():
         (torch.zeros(2, 2), None, (0, 0)),
     ],
 )
-def test_the_colours_begin_at_zero_or_below(cells, limits, expected):
+def test_the_colors_begin_at_zero_or_below(cells, limits, expected):
     assert plotting.plot_cells(cells, limits=limits).images[0].get_clim() == expected
 
 
 @pytest.mark.parametrize("stride", [1, 8, 16.0])
-def test_a_map_lies_on_the_pixels_of_its_picture(stride):
+def test_a_map_lies_on_the_pixels_of_its_image(stride):
     ax = plotting.plot_cells(values(), stride=stride, title="a map")
     assert ax.get_xlim() == (0, 5 * stride)
     assert ax.get_ylim() == (3 * stride, 0)
@@ -116,18 +116,18 @@ def test_an_outline_lies_just_inside_of_its_bin(stride):
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 8 * stride), (7 * stride, 0))
 
 
-def test_neighbouring_bins_differ_in_colour_and_in_distance_from_their_edge():
+def test_neighbouring_bins_differ_in_color_and_in_distance_from_their_edge():
     ax = plotting.plot_cells(values(9, 9))
     edges = [(0, 3), (3, 6), (6, 9)]
     plotting.draw_bins(ax, edges, edges)
     found = np.array(outlines(ax), dtype=object).reshape(3, 3, 2)
     for i in range(3):
         for j in range(3):
-            box, colour = found[i, j]
-            np.testing.assert_allclose(colour, bin_color(i, j))
+            box, color = found[i, j]
+            np.testing.assert_allclose(color, bin_color(i, j))
             for di, dj in ((0, 1), (1, 0), (1, 1), (1, -1)):
                 if i + di < 3 and 0 <= j + dj < 3:
-                    assert not np.allclose(colour, found[i + di, j + dj][1])
+                    assert not np.allclose(color, found[i + di, j + dj][1])
             if j < 2:
                 assert box[1] != found[i, j + 1][0][1], "their upper lines would run into each other"
 
