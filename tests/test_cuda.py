@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torchvision
-from tests.mask_rcnn import conftest as small_mask_rcnn
 from typer.testing import CliRunner
 
 from minircnn.alexnet import AlexNet
@@ -26,7 +25,7 @@ from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.matching import match, subsample
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
-from tests.tiny import CLASSES, TINY
+from tests.tiny import CLASSES, TINY, ellipses, some_pictures, tiny_mask_rcnn
 from tests.training import test_recipes as recipes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -146,10 +145,10 @@ def assert_same(one, other):
 
 def test_losses_and_gradients_of_mask_rcnn():
     """Five losses, of pictures of different sizes, one without objects."""
-    images, targets = small_mask_rcnn.some_pictures()
+    images, targets = some_pictures()
     for image, target in zip(images, targets, strict=True):
-        target["masks"] = small_mask_rcnn.ellipses(target["boxes"], image.shape[1:])
-    model = small_mask_rcnn.make()
+        target["masks"] = ellipses(target["boxes"], image.shape[1:])
+    model = tiny_mask_rcnn()
     here, there = (losses_and_gradients(model, device, images, targets) for device in ("cpu", GPU))
     assert len(here[0]) == 5
     assert_same(here, there)

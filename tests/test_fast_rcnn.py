@@ -510,3 +510,14 @@ def test_equals_scikit_learns(layer):
 def test_ranks_that_do_not_fit_are_refused(layer, rank):
     with pytest.raises(ValueError, match="rank must be from 1 to 20"):
         truncate(layer, rank)
+
+
+@pytest.mark.parametrize("pooling", ["pool", "align", "warp"])
+def test_regions_are_pooled_at_the_stride_of_the_map(pooling):
+    """As on a map of stride 1 from boxes an eighth as large, whose halves and quarters are exact."""
+    features, (boxes, *_), _ = data()
+    boxes = (boxes / 4).round() * 4
+    heads = make_heads(RoIConfig(pool_size=3, pooling=pooling))
+    found = heads.pool(features[:1], [boxes])
+    heads.stride = 1
+    assert torch.allclose(found, heads.pool(features[:1], [boxes / 8]), atol=1e-5) and found.any()
