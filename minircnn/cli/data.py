@@ -309,7 +309,7 @@ def check(
         echo(f"written to {out}")
     if json_file:
         numbers = asdict(report)
-        del numbers["shapes"], numbers["readable"]
+        del numbers["readable"]
         write_json(json_file, {"data": name, "split": split, "masks": masks, **numbers})
         echo(f"written to {json_file}")
     echo(_counted(len(report.problems), "defect"))

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
@@ -23,7 +22,6 @@ from minircnn.datasets.folders import boxes_around
 from minircnn.datasets.images import Target, box_problem, orientation_note
 from minircnn.datasets.named import DatasetError, open_data
 from minircnn.targets import check_target
-from minircnn.transforms import Transform
 
 SLACK = 6.0  # pixels of an edge of a mask inside of its box: VOC draws a border of 5, COCO's polygons are rough
 LEAST_OVERLAP = 0.5  # a mask whose own box overlaps the stated one by less shows something else
@@ -43,7 +41,6 @@ class Report:
     largest: tuple[int, int] | None = None  # of the most
     problems: list[str] = field(default_factory=list)  # each with file, object, what it is and what to do
     readable: list[int] = field(default_factory=list)  # indices of images that can be shown with their objects
-    shapes: list[tuple[float, float]] = field(default_factory=list)  # (width, height) of objects as a network sees them
 
 
 def open_to_check(
@@ -70,14 +67,12 @@ def open_to_check(
 def examine(
     data: Any,  # noqa: ANN401 - one of our data sets
     *,
-    min_size: int = 192,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Report:
     """Open every image and every target of a data set.
 
     Args:
         data: A data set such as :class:`~minircnn.datasets.CocoDataset`, opened so that it drops what is invalid.
-        min_size: To how many pixels the network resizes the shorter side of an image; ``shapes`` are counted in these.
         progress: Wraps the numbers of the images, to show how far it is.
     """
     report = Report(list(data.classes), pictures=len(data))
@@ -100,7 +95,6 @@ def examine(
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
         if image is not None and target is not None:
             report.readable.append(index)
-            report.shapes += _shapes(target, size, min_size)
             found += object_problems(target, size, report.classes, str(path))
         report.problems += found
     report.per_class = {name: (objects[name], shown_in[name]) for name in report.classes[1:]}
@@ -123,14 +117,6 @@ def _twice(path: Path, files: dict[bytes, Path]) -> str | None:
     return f"{path}: the same image as {first}; remove one, or it may be both learned from and tested with" * (
         first != path
     )
-
-
-def _shapes(target: Target, size: tuple[int, int], min_size: int) -> list[tuple[float, float]]:
-    """Width and height of the single objects, in pixels of the resized image."""
-    new = Transform(min_size=min_size).new_size(size)
-    boxes = target["boxes"][~target["iscrowd"]]
-    sides = (boxes[:, 2:] - boxes[:, :2]) * torch.tensor([new[1] / size[1], new[0] / size[0]])  # (G, 2)
-    return [(width, height) for width, height in sides.tolist() if width > 0 and height > 0]
 
 
 def object_problems(target: Target, size: tuple[int, int], classes: list[str], where: str) -> list[str]:
