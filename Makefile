@@ -1,7 +1,7 @@
 # Each target sets up what it needs, so that any of them can be run first on a fresh machine.
 #
 #   make course      open the course in JupyterLab           (make course ARGS=--no-browser on a server)
-#   make demo        the four detectors on a scene           (make demo PICTURE=holiday.jpg: and on a picture of yours)
+#   make demo        the four detectors on a scene           (make demo IMAGE=holiday.jpg: and on an image of yours)
 #   make test        unit tests, doctests, every notebook    (make test ARGS="-k nms" for a part)
 #   make unit        without the notebooks
 #   make coverage    the same, and which lines of the package no test runs; fails below 95 %
@@ -37,10 +37,10 @@ $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name))
 course: $(INSTALLED)
 	$(BIN)/jupyter lab $(value ARGS) notebooks/00_start_here.ipynb
 
-# PICTURE is one file, whatever its name holds: the quotes keep the shell from reading anything in it. PICTURES are
-# several, as one writes them in a shell: PICTURES="a.jpg 'b c.jpg' folder".
+# IMAGE is one file, whatever its name holds: the quotes keep the shell from reading anything in it. IMAGES are
+# several, as one writes them in a shell: IMAGES="a.jpg 'b c.jpg' folder".
 demo: $(INSTALLED)
-	$(BIN)/minircnn demo $(if $(value PICTURE),-- '$(subst ','\'',$(value PICTURE))') $(value PICTURES)
+	$(BIN)/minircnn demo $(if $(value IMAGE),-- '$(subst ','\'',$(value IMAGE))') $(value IMAGES)
 
 # Two processes with one thread each: tests and notebooks run side by side without fighting for the cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

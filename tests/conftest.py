@@ -32,7 +32,7 @@ def real_data() -> Path:
     if not folder:
         pytest.skip(
             "set MINIRCNN_DATA to a folder that holds coco-mini/images/*.jpg and coco-mini/instances.json "
-            "(200 pictures of COCO train2017, some with crowds, and their annotations)"
+            "(200 images of COCO train2017, some with crowds, and their annotations)"
         )
     path = Path(folder)
     if not path.is_dir():

@@ -358,7 +358,7 @@ class TestFiles:
         "change",
         [
             {"network": None},
-            {"network": {"colour": "red"}},
+            {"network": {"color": "red"}},
             {"network": asdict(SMALL) | {"groups": [0, 1, 1, 1, 1]}},
             {"network": asdict(SMALL) | {"pool2_padding": 2}},
             {"network": asdict(SMALL) | {"input_size": 2}},

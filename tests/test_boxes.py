@@ -23,7 +23,7 @@ def random_boxes(n, seed=0, scale=100.0):
 
 
 def degenerate_boxes():
-    """Points, lines, inside-out boxes and boxes outside any picture, among ordinary ones."""
+    """Points, lines, inside-out boxes and boxes outside any image, among ordinary ones."""
     rows = [[5, 5, 5, 5], [5, 5, 5, 5], [0, 3, 9, 3], [9, 9, 2, 2], [-7, -7, -3, -3], [0, 0, 10, 10], [0, 0, 10, 10]]
     return torch.tensor(rows, dtype=torch.float32)
 
@@ -127,8 +127,8 @@ class TestEncodeDecode:
         torch.testing.assert_close(B.decode_boxes(src, wild.view(500, 3, 4), weights), expected, atol=1e-6, rtol=1e-6)
 
     def test_values_by_hand(self):
-        src = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # 20 wide, 40 high, centred on (20, 40)
-        dst = torch.tensor([[15.0, 10.0, 55.0, 50.0]])  # 40 wide, 40 high, centred on (35, 30)
+        src = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # 20 wide, 40 high, centered on (20, 40)
+        dst = torch.tensor([[15.0, 10.0, 55.0, 50.0]])  # 40 wide, 40 high, centered on (35, 30)
         expected = [15 / 20, -10 / 40, math.log(2), 0.0]
         assert B.encode_boxes(src, dst)[0].tolist() == pytest.approx(expected)
         assert B.encode_boxes(src, dst, (10, 10, 5, 5))[0].tolist() == pytest.approx([7.5, -2.5, 5 * math.log(2), 0.0])
@@ -266,7 +266,7 @@ def torchvision_heads(score, overlap, most):
 @pytest.mark.parametrize("score, overlap, most", [(0.05, 0.5, 100), (0.2, 0.3, 5), (0.0, 0.9, 1000)])
 def test_selected_detections_equal_torchvisions(proposals, classes, score, overlap, most):
     random = torch.Generator().manual_seed(proposals + classes)
-    corner = torch.rand(proposals, 2, generator=random) * 150 - 20  # some lie outside of the picture
+    corner = torch.rand(proposals, 2, generator=random) * 150 - 20  # some lie outside of the image
     boxes = torch.cat([corner, corner + 1 + torch.rand(proposals, 2, generator=random) * 60], dim=1)
     logits = torch.randn(proposals, classes, generator=random) * 2
     deltas = torch.randn(proposals, classes * 4, generator=random)
@@ -300,7 +300,7 @@ def test_the_threshold_itself_is_not_enough_and_margins_may_be_negative():
 
 
 def test_infinite_background_and_boxes_clipped_to_nothing():
-    boxes = [[60.0, 0.0, 70.0, 10.0], [-9.0, -9.0, 5.0, 5.0]]  # the first lies at the right of the picture
+    boxes = [[60.0, 0.0, 70.0, 10.0], [-9.0, -9.0, 5.0, 5.0]]  # the first lies at the right of the image
     found = select(boxes, [[-torch.inf, 2.0], [-torch.inf, 1.0]])
     assert found["boxes"].tolist() == [[0, 0, 5, 5]]
 

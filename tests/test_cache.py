@@ -30,7 +30,7 @@ PARTS = {
     "in the other order": (1, "fc7"),
     "number as a word": ("fc7", "1"),
     "fraction": ("fc7", 1.5),
-    "its neighbour": ("fc7", math.nextafter(1.5, 2)),
+    "its neighbor": ("fc7", math.nextafter(1.5, 2)),
     "nothing": ("fc7", None),
     "nothing as a word": ("fc7", "null"),
     "no parts": (),

@@ -25,7 +25,7 @@ from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.matching import match, subsample
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
-from tests.tiny import CLASSES, TINY, ellipses, some_pictures, tiny_mask_rcnn
+from tests.tiny import CLASSES, TINY, ellipses, some_images, tiny_mask_rcnn
 from tests.training import test_recipes as recipes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -106,7 +106,7 @@ def test_nms_and_overlaps():
 
 
 def test_the_same_draws():
-    """With a generator of the processor, which every picture of a training has."""
+    """With a generator of the processor, which every image of a training has."""
     iou = box_iou(boxes_at_random(5, seed=4), boxes_at_random(2000, seed=5))
     found = []
     for device in ("cpu", GPU):
@@ -122,15 +122,15 @@ def test_warped_regions(toy_town):
     assert torch.allclose(warp_regions(image.to(GPU), target["boxes"].to(GPU), 64, 5).cpu(), wanted, atol=1e-4)
 
 
-def losses_and_gradients(model, device, *pictures):
+def losses_and_gradients(model, device, *scenes):
     """Of the same images, in double precision."""
     model = model.to(device).double().train()
     model.zero_grad()
-    images = [image.to(device).double() for image in pictures[0]]
+    images = [image.to(device).double() for image in scenes[0]]
     for part in [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]:
         # All anchors and RoIs, because devices draw differently.
         part.config = replace(part.config, batch_size_per_image=10**6, positive_fraction=1.0)
-    losses = model.losses(images, *pictures[1:])
+    losses = model.losses(images, *scenes[1:])
     sum(losses.values()).backward()
     gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
     return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
@@ -144,8 +144,8 @@ def assert_same(one, other):
 
 
 def test_losses_and_gradients_of_mask_rcnn():
-    """Five losses, of pictures of different sizes, one without objects."""
-    images, targets = some_pictures()
+    """Five losses, of images of different sizes, one without objects."""
+    images, targets = some_images()
     for image, target in zip(images, targets, strict=True):
         target["masks"] = ellipses(target["boxes"], image.shape[1:])
     model = tiny_mask_rcnn()
@@ -159,8 +159,8 @@ def test_losses_and_gradients_of_fast_rcnn():
     model = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES)
     image, boxes = torch.rand(3, 120, 150, generator=torch.Generator().manual_seed(7)), boxes_at_random(200)
     target = {"boxes": boxes[:3] + 2, "labels": torch.tensor([1, 2, 3])}
-    pictures = [image, image.flip(2)], [boxes, boxes[50:]], [target, target]
-    assert_same(*(losses_and_gradients(model, device, *pictures) for device in ("cpu", GPU)))
+    scenes = [image, image.flip(2)], [boxes, boxes[50:]], [target, target]
+    assert_same(*(losses_and_gradients(model, device, *scenes) for device in ("cpu", GPU)))
 
 
 @pytest.mark.parametrize("load", [load_faster_rcnn, load_mask_rcnn])
@@ -186,7 +186,7 @@ def test_shipped_detectors_find_the_same(load, toy_town):
 
 @pytest.fixture
 def double_precision():
-    """For layers and pictures that a training makes."""
+    """For layers and images that a training makes."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

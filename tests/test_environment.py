@@ -126,14 +126,14 @@ def test_data_missing_changed_and_complete(tmp_path):
 def test_one_changed_byte_of_the_data_is_found(tmp_path):
     import hashlib
 
-    (tmp_path / "picture.jpg").write_bytes(b"pixels")
+    (tmp_path / "image.jpg").write_bytes(b"pixels")
     digest = hashlib.sha256(b"pixels").hexdigest()
-    (tmp_path / "SHA256SUMS").write_text(f"{digest}  picture.jpg\n", encoding="utf-8")
+    (tmp_path / "SHA256SUMS").write_text(f"{digest}  image.jpg\n", encoding="utf-8")
     assert check_data(tmp_path).state == "ok"
-    (tmp_path / "picture.jpg").write_bytes(b"pixelz")
+    (tmp_path / "image.jpg").write_bytes(b"pixelz")
     check = check_data(tmp_path)
     assert check.state == "problem"
-    assert "picture.jpg" in check.found
+    assert "image.jpg" in check.found
 
 
 @pytest.mark.parametrize(

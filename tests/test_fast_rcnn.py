@@ -40,8 +40,8 @@ def model():
 
 
 @pytest.fixture
-def pictures():
-    """Three pictures of one size, their proposals, and their targets, the last one without objects."""
+def scenes():
+    """Three images of one size, their proposals, and their targets, the last one without objects."""
     images = [torch.rand(3, 72, 88, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     proposals = [boxes_in(count, 72, 88, seed) for seed, count in enumerate((60, 90, 20))]
     targets = [
@@ -58,9 +58,9 @@ def finite(losses, model):
     )
 
 
-def test_one_pass_and_both_siblings_step_by_step(model, pictures):
+def test_one_pass_and_both_siblings_step_by_step(model, scenes):
     """What predict says, from torchvision's RoIPool and plain layers."""
-    image, proposals = pictures[0][0], pictures[1][0]
+    image, proposals = scenes[0][0], scenes[1][0]
     model.eval()
     with torch.no_grad():
         features = model.backbone((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
@@ -82,12 +82,12 @@ def test_one_pass_and_both_siblings_step_by_step(model, pictures):
     assert torch.allclose(found["boxes"][0], expected, atol=1e-3)
 
 
-def test_the_network_starts_where_alexnet_ended(pictures):
-    """RoIPool of the whole picture, fc6, fc7: the very features that the classification network computes."""
+def test_the_network_starts_where_alexnet_ended(scenes):
+    """RoIPool of the whole image, fc6, fc7: the very features that the classification network computes."""
     torch.manual_seed(0)
     network = AlexNet(TINY, 5).eval()
     model = fast_rcnn_alexnet(network, CLASSES)
-    image = pictures[0][0]
+    image = scenes[0][0]
     whole = torch.tensor([[0.0, 0.0, 80.0, 64.0]])  # cells 0 … 10 and 0 … 8
     with torch.no_grad():
         ours = model.roi_heads.box_features(model.features([image])[0], [whole])
@@ -95,8 +95,8 @@ def test_the_network_starts_where_alexnet_ended(pictures):
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_batch_gives_what_pictures_alone_give(model, pictures):
-    images, proposals, _ = pictures
+def test_a_batch_gives_what_images_alone_give(model, scenes):
+    images, proposals, _ = scenes
     together = model.eval().detect(images, proposals)
     for image, boxes, expected in zip(images, proposals, together, strict=True):
         alone = model.detect([image], [boxes])[0]
@@ -104,9 +104,9 @@ def test_a_batch_gives_what_pictures_alone_give(model, pictures):
         assert torch.allclose(alone["boxes"], expected["boxes"], atol=1e-3)
 
 
-def test_enlarged_pictures_are_found_as_if_they_had_been_enlarged_before(pictures):
-    """The backbone and the heads see large pictures and boxes; what comes out is in pixels of the small ones."""
-    images, proposals, targets = pictures
+def test_enlarged_images_are_found_as_if_they_had_been_enlarged_before(scenes):
+    """The backbone and the heads see large images and boxes; what comes out is in pixels of the small ones."""
+    images, proposals, targets = scenes
     large = Transform(TINY.mean, TINY.std, min_size=144)
     torch.manual_seed(0)
     resizing = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, transform=large).eval()
@@ -156,8 +156,8 @@ def test_nothing_to_learn_from_is_survived(model, proposals, target):
         assert not len(found["labels"])
 
 
-def test_forward_is_losses_or_detect(model, pictures):
-    images, proposals, targets = pictures
+def test_forward_is_losses_or_detect(model, scenes):
+    images, proposals, targets = scenes
     torch.manual_seed(0)
     losses = model.train()(images, proposals, targets)
     torch.manual_seed(0)
@@ -168,8 +168,8 @@ def test_forward_is_losses_or_detect(model, pictures):
     assert torch.equal(found[0]["boxes"], model.detect(images, proposals)[0]["boxes"])
 
 
-def test_nothing_that_is_given_changes(model, pictures):
-    images, proposals, targets = pictures
+def test_nothing_that_is_given_changes(model, scenes):
+    images, proposals, targets = scenes
     before = (
         [image.clone() for image in images],
         [boxes.clone() for boxes in proposals],
@@ -193,9 +193,9 @@ def test_nothing_that_is_given_changes(model, pictures):
         (lambda m, i, p, t: m.detect([], []), "at least one image"),
     ],
 )
-def test_bad_input_is_refused(model, pictures, call, message):
+def test_bad_input_is_refused(model, scenes, call, message):
     with pytest.raises(ValueError, match=message):
-        call(model, *pictures)
+        call(model, *scenes)
 
 
 def test_another_grid_than_fc6_expects_is_refused():
@@ -204,13 +204,13 @@ def test_another_grid_than_fc6_expects_is_refused():
 
 
 class TestFiles:
-    def test_saved_and_loaded_it_finds_the_same(self, tmp_path, model, pictures):
+    def test_saved_and_loaded_it_finds_the_same(self, tmp_path, model, scenes):
         model = model.half().float().eval()
         save(model, tmp_path / "fast.safetensors", {"note": "hello"})
         loaded = load_fast_rcnn(tmp_path / "fast.safetensors")
         assert not loaded.training and loaded.classes == CLASSES
         assert loaded.roi_heads.config == model.roi_heads.config and loaded.transform == model.transform
-        ours, theirs = loaded.detect(*pictures[:2]), model.detect(*pictures[:2])
+        ours, theirs = loaded.detect(*scenes[:2]), model.detect(*scenes[:2])
         assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(ours, theirs, strict=True))
         assert load_weights(tmp_path / "fast.safetensors")[1]["note"] == "hello"
 
@@ -232,10 +232,10 @@ class TestFiles:
 
 
 class TestTruncatedSVD:
-    def test_compressed_to_full_rank_nothing_changes(self, model, pictures):
+    def test_compressed_to_full_rank_nothing_changes(self, model, scenes):
         model.eval()
-        found = compress(model, 16, 16).detect(*pictures[:2])
-        for mine, reference in zip(found, model.detect(*pictures[:2]), strict=True):
+        found = compress(model, 16, 16).detect(*scenes[:2])
+        for mine, reference in zip(found, model.detect(*scenes[:2]), strict=True):
             assert torch.equal(mine["labels"], reference["labels"])
             assert torch.allclose(mine["boxes"], reference["boxes"], atol=1e-2)
 
@@ -252,8 +252,8 @@ class TestTruncatedSVD:
             compress(compress(model, 2, 2), 2, 2)
 
 
-def test_what_is_found_may_be_changed(model, pictures):
-    images, proposals, _ = pictures
+def test_what_is_found_may_be_changed(model, scenes):
+    images, proposals, _ = scenes
     for found in model.eval().detect(images, proposals):
         assert not any(value.is_inference() for value in found.values())
         found["boxes"] += 1

@@ -23,7 +23,7 @@ from tests.tiny import (
     TINY,
     assert_same_losses_and_gradients,
     random_answers,
-    some_pictures,
+    some_images,
 )
 
 
@@ -42,8 +42,8 @@ def reference(model):
 
 
 @pytest.fixture
-def pictures():
-    return some_pictures()
+def scenes():
+    return some_images()
 
 
 SETS = [
@@ -65,17 +65,17 @@ def test_base_anchors_equal_torchvisions(sizes, aspect_ratios):
     [((128, 128), (16, 16)), ((130, 203), (16, 25)), ((600, 800), (37, 50)), ((7, 5), (7, 5)), ((9, 30), (1, 4))],
 )
 def test_grid_anchors_equal_torchvisions(sizes, aspect_ratios, image, grid):
-    """Also where the picture is no multiple of the stride."""
+    """Also where the image is no multiple of the stride."""
     stride = (image[0] // grid[0], image[1] // grid[1])
-    pictures = ImageList(torch.zeros(2, 3, *image), [image, image])
-    expected = AnchorGenerator((sizes,), (aspect_ratios,))(pictures, [torch.zeros(2, 4, *grid)])
+    scenes = ImageList(torch.zeros(2, 3, *image), [image, image])
+    expected = AnchorGenerator((sizes,), (aspect_ratios,))(scenes, [torch.zeros(2, 4, *grid)])
     assert torch.equal(grid_anchors(grid, stride, sizes, aspect_ratios), expected[0])
 
 
 def test_shifted_anchors_lie_around_the_middle_of_their_cells():
     anchors = grid_anchors((2, 3), (8, 10), [12], [1.0], offset=0.5)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    assert centres.tolist() == [[5, 4], [15, 4], [25, 4], [5, 12], [15, 12], [25, 12]]
+    centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+    assert centers.tolist() == [[5, 4], [15, 4], [25, 4], [5, 12], [15, 12], [25, 12]]
 
 
 def test_ratios_are_heights_over_widths_and_areas_stay():
@@ -97,7 +97,7 @@ ONE = RPNConfig(
 THREE = RPNConfig(
     anchor_sizes=((10.0,), (24.0,), (60.0,)), batch_size_per_image=64, pre_nms_top_n=(90, 60), post_nms_top_n=(70, 40)
 )
-SIZES = [(90, 101), (75, 128)]  # of the pictures; the batch has (96, 128)
+SIZES = [(90, 101), (75, 128)]  # of the images; the batch has (96, 128)
 
 
 def pair(config, seed=0):
@@ -201,12 +201,12 @@ def test_training_and_detection_have_numbers_of_their_own():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
-    assert_same_losses_and_gradients(model, reference, pictures, seed)
+def test_losses_and_gradients_equal_torchvisions(model, reference, scenes, seed):
+    assert_same_losses_and_gradients(model, reference, scenes, seed)
 
 
-def test_detections_equal_torchvisions(model, reference, pictures):
-    images, _ = pictures
+def test_detections_equal_torchvisions(model, reference, scenes):
+    images, _ = scenes
     ours, theirs = model.eval().detect(images), reference.eval()(images)
     for mine, other in zip(ours, theirs, strict=True):
         assert len(mine["labels"]) > 3
@@ -215,9 +215,9 @@ def test_detections_equal_torchvisions(model, reference, pictures):
         assert torch.allclose(mine["boxes"], other["boxes"], atol=1e-3)
 
 
-def test_no_gradient_flows_through_the_coordinates_of_proposals(model, pictures):
+def test_no_gradient_flows_through_the_coordinates_of_proposals(model, scenes):
     """The heads' losses leave the layers that propose alone, and proposals do not ask for gradients."""
-    images, targets = pictures
+    images, targets = scenes
     losses = model.train().losses(images, targets)
     (losses["loss_classifier"] + losses["loss_box_reg"]).backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in model.rpn.parameters())
@@ -250,9 +250,9 @@ def test_finite_in_every_case(model, target):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def test_no_proposals_are_survived(model, pictures):
+def test_no_proposals_are_survived(model, scenes):
     """All anchors are too small to stay: the heads have only the objects to learn from, and nothing is found."""
-    images, targets = pictures
+    images, targets = scenes
     model.rpn.config = RPNConfig(anchor_sizes=((12.0, 30.0),), min_size=1e4)
     losses = model.train().losses(images, targets)
     sum(losses.values()).backward()
@@ -275,8 +275,8 @@ def test_crowds_teach_the_proposer_nothing(model):
     assert gt_index.tolist() == [0, 0, 0]
 
 
-def test_forward_is_losses_or_detect(model, pictures):
-    images, targets = pictures
+def test_forward_is_losses_or_detect(model, scenes):
+    images, targets = scenes
     torch.manual_seed(0)
     losses = model.train()(images, targets)
     torch.manual_seed(0)
@@ -286,9 +286,9 @@ def test_forward_is_losses_or_detect(model, pictures):
     assert torch.equal(model.eval()(images)[0]["boxes"], model.detect(images)[0]["boxes"])
 
 
-def test_proposals_are_those_that_detection_uses(model, pictures):
+def test_proposals_are_those_that_detection_uses(model, scenes):
     """Fast R-CNN on the proposals of the network gives what Faster R-CNN gives."""
-    images, _ = pictures
+    images, _ = scenes
     model.eval()
     found = model.detect(images[:1])[0]
     proposals = model.propose(images[:1])[0]["boxes"]
@@ -298,8 +298,8 @@ def test_proposals_are_those_that_detection_uses(model, pictures):
     assert torch.allclose(found["boxes"], again["boxes"], atol=1e-3)
 
 
-def test_bad_input_is_refused(model, pictures):
-    images, targets = pictures
+def test_bad_input_is_refused(model, scenes):
+    images, targets = scenes
     with pytest.raises(ValueError, match="4 images but targets for 3"):
         model.losses(images, targets[:3])
     with pytest.raises(ValueError, match="nan or infinite"):
@@ -310,9 +310,9 @@ def test_bad_input_is_refused(model, pictures):
         RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0)))
 
 
-def test_what_is_found_may_be_changed_and_learned_from(model, pictures):
-    """PyTorch refuses both with what was made in inference mode; a picture that is not resized shows it."""
-    images, targets = pictures
+def test_what_is_found_may_be_changed_and_learned_from(model, scenes):
+    """PyTorch refuses both with what was made in inference mode; an image that is not resized shows it."""
+    images, targets = scenes
     model.transform = replace(model.transform, min_size=None)
     for found in model.eval().detect(images):
         assert not any(value.is_inference() for value in found.values())
@@ -324,14 +324,14 @@ def test_what_is_found_may_be_changed_and_learned_from(model, pictures):
 
 @pytest.mark.parametrize("side", range(56, 80))
 def test_anchors_stay_on_their_cells_at_every_size(side):
-    """A cell of the map looks at its own 8 pixels, of all sizes; so the last anchor is centred on the last ones."""
+    """A cell of the map looks at its own 8 pixels, of all sizes; so the last anchor is centered on the last ones."""
     model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()
     with torch.no_grad():
         features, sizes = model.features([torch.rand(3, side, 100)])
         anchors = model.rpn(features, model.batch_size(sizes)).anchors
     rows, columns = features.shape[2:]
-    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
-    assert centres[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
+    centers = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(rows, columns, -1, 2)
+    assert centers[-1, -1, 0].tolist() == [8 * columns - 4, 8 * rows - 4]
     assert 0 <= 8 * rows - side < 8 and 0 <= 8 * columns - 100 < 8
 
 

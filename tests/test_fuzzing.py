@@ -80,7 +80,7 @@ def changed(value, place, new):
     return result
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------------------------------------ images
 
 KINDS = {
     "JPEG": {},
@@ -97,7 +97,7 @@ if features.check("avif"):
     KINDS["AVIF"] = {}
 
 
-def picture_file(kind):
+def image_file(kind):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, **KINDS[kind])
@@ -105,10 +105,10 @@ def picture_file(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_picture_is_read_or_refused(tmp_path, kind):
+def test_a_damaged_image_is_read_or_refused(tmp_path, kind):
     """As `minircnn detect` reads it: what is neither of these two errors would be a traceback there."""
     path, refused = tmp_path / "mit Leerzeichen ü 重み.bin", 0
-    for content in damaged(picture_file(kind), 60):
+    for content in damaged(image_file(kind), 60):
         path.write_bytes(content)
         try:
             image = read_image(path)
@@ -122,7 +122,7 @@ def test_a_damaged_picture_is_read_or_refused(tmp_path, kind):
 
 def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
     """It holds a checksum of every part."""
-    content, path, dice = picture_file("PNG"), tmp_path / "a.png", random.Random(1)
+    content, path, dice = image_file("PNG"), tmp_path / "a.png", random.Random(1)
     path.write_bytes(content)
     right, refused = read_image(path), 0
     for _ in range(100):
@@ -135,8 +135,8 @@ def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("side", [60_000, 2**31 - 1, 2**32 - 1])
-def test_a_picture_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
-    content = picture_file("PNG")
+def test_a_image_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
+    content = image_file("PNG")
     header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
     path = tmp_path / "bomb.png"
     path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
@@ -144,7 +144,7 @@ def test_a_picture_that_promises_too_much_is_refused_before_it_fills_the_memory(
         read_image(path)
 
 
-def test_a_folder_in_place_of_a_picture(tmp_path):
+def test_a_folder_in_place_of_a_image(tmp_path):
     with pytest.raises((OSError, DatasetError), match=r"directory|permission|read"):
         read_image(tmp_path)
 
@@ -159,7 +159,7 @@ def runs_of_a_rectangle():
 
 
 def small_set():
-    """Two pictures, and a mask of each of the three kinds."""
+    """Two images, and a mask of each of the three kinds."""
     common, runs = {"area": 12, "iscrowd": 0, "bbox": [2, 1, 4, 3]}, runs_of_a_rectangle()
     return {
         "images": [
@@ -224,7 +224,7 @@ def test_any_part_of_a_data_set_may_be_something_else(folder, value):
             return
         try:
             refused += read_set(folder, text) is None
-        except DatasetError as error:  # of a picture: another size, or a folder
+        except DatasetError as error:  # of an image: another size, or a folder
             assert "a.png" in str(error) or "b.png" in str(error)
     assert refused > 20
 
@@ -251,7 +251,7 @@ def test_what_is_no_data_set_is_refused(folder, content):
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (1, 10**18), (2**32, 2**32)])
-def test_a_picture_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory(folder, size):
+def test_a_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory(folder, size):
     content = small_set()
     content["images"][0] |= {"height": size[0], "width": size[1]}
     with pytest.raises(DatasetError, match=r"image 7 \('a.png'\): height .* too large to be read"):
@@ -482,9 +482,9 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
     for _ in range(60):
         path.write_bytes(flipped(content, dice))
         again = network()
-        optimiser = torch.optim.AdamW([{"params": list(again.parameters()), "scale": 1.0}])
+        optimizer = torch.optim.AdamW([{"params": list(again.parameters()), "scale": 1.0}])
         try:
-            assert Checkpoint(path, asdict(settings), model=again, optimizer=optimiser, scaler=NoScaler()).load() == 6
+            assert Checkpoint(path, asdict(settings), model=again, optimizer=optimizer, scaler=NoScaler()).load() == 6
         except WeightsError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ") and "start without resume" in str(error)

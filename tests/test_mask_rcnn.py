@@ -26,7 +26,7 @@ from minircnn.mask_rcnn import (
     project_masks_on_boxes,
 )
 from minircnn.weights import save
-from tests.tiny import assert_same_losses_and_gradients, ellipses, some_pictures, tiny_mask_rcnn
+from tests.tiny import assert_same_losses_and_gradients, ellipses, some_images, tiny_mask_rcnn
 
 
 @pytest.fixture
@@ -41,22 +41,22 @@ def reference(model):
 
 
 @pytest.fixture
-def pictures():
+def scenes():
     """With an ellipse in each box, as its object's mask."""
-    images, targets = some_pictures()
+    images, targets = some_images()
     for image, target in zip(images, targets, strict=True):
         target["masks"] = ellipses(target["boxes"], image.shape[1:])
     return images, targets
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_losses_and_gradients_equal_torchvisions(model, reference, pictures, seed):
-    assert_same_losses_and_gradients(model, reference, pictures, seed)
+def test_losses_and_gradients_equal_torchvisions(model, reference, scenes, seed):
+    assert_same_losses_and_gradients(model, reference, scenes, seed)
     assert model.roi_heads.mask_head[0][0].weight.grad.abs().sum() > 0
 
 
-def test_detections_equal_torchvisions(model, reference, pictures):
-    images, _ = pictures
+def test_detections_equal_torchvisions(model, reference, scenes):
+    images, _ = scenes
     ours, theirs = model.eval().detect(images), reference.eval()(images)
     for image, mine, other in zip(images, ours, theirs, strict=True):
         assert len(mine["labels"]) > 3
@@ -71,8 +71,8 @@ def test_detections_equal_torchvisions(model, reference, pictures):
 
 
 @pytest.mark.parametrize("aligned", [False, True])
-def test_encoded_detections_are_the_detections(pictures, aligned):
-    images, _ = pictures
+def test_encoded_detections_are_the_detections(scenes, aligned):
+    images, _ = scenes
     model = tiny_mask_rcnn(aligned=aligned).eval()
     for mine, encoded in zip(model.detect(images), model.detect_encoded(images), strict=True):
         wanted = binary_masks(mine)["masks"].permute(1, 2, 0).numpy().astype(np.uint8)
@@ -92,7 +92,7 @@ def test_keys_are_torchvisions(model, reference):
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
-def test_every_variant_survives_pictures_of_nothing(pooling, kind):
+def test_every_variant_survives_images_of_nothing(pooling, kind):
     model = tiny_mask_rcnn(pooling=pooling, mask_kind=kind)
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 60, 70).bool()}
     losses = model.train().losses([torch.rand(3, 60, 70)], [nothing])
@@ -104,9 +104,9 @@ def test_every_variant_survives_pictures_of_nothing(pooling, kind):
     assert found["masks"].shape == (0, 1, 60, 70)
 
 
-def test_crowds_give_no_masks(model, pictures):
+def test_crowds_give_no_masks(model, scenes):
     """Objects are counted without crowds; so are their masks."""
-    (image, *_), (target, *_) = pictures
+    (image, *_), (target, *_) = scenes
     features, _ = model.features([image])
     far = torch.tensor([[0.0, 0, 3, 3]])
     crowded = {
@@ -123,15 +123,15 @@ def test_crowds_give_no_masks(model, pictures):
     assert losses[0] > 0 and losses[0] == losses[1]
 
 
-def test_targets_without_masks_are_refused(model, pictures):
-    images, targets = pictures
+def test_targets_without_masks_are_refused(model, scenes):
+    images, targets = scenes
     with pytest.raises(ValueError, match="hold no masks"):
         model.train().losses(images, [{k: v for k, v in target.items() if k != "masks"} for target in targets])
 
 
-def test_mask_features_share_the_boxes_regions(model, pictures):
+def test_mask_features_share_the_boxes_regions(model, scenes):
     """The masks of detections are those of their final boxes, not of the proposals."""
-    images, _ = pictures
+    images, _ = scenes
     features, sizes = model.eval().features(images[:1])
     proposals = [
         one["boxes"] for one in model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes)
@@ -143,8 +143,8 @@ def test_mask_features_share_the_boxes_regions(model, pictures):
     assert torch.allclose(found["masks"], own.sigmoid(), atol=1e-6)
 
 
-def test_saved_and_read_again(tmp_path, pictures):
-    images, _ = pictures
+def test_saved_and_read_again(tmp_path, scenes):
+    images, _ = scenes
     model = tiny_mask_rcnn(aligned=True, pooling="warp").eval().half().float()
     save(model, tmp_path / "m.safetensors", {"command": "x"})
     again = load_mask_rcnn(tmp_path / "m.safetensors")
@@ -159,22 +159,22 @@ def test_bad_numbers_are_refused():
             MaskRoIConfig(**wrong)
 
 
-def test_forward_is_losses_or_detect(model, pictures):
-    images, targets = pictures
+def test_forward_is_losses_or_detect(model, scenes):
+    images, targets = scenes
     assert "loss_mask" in model.train()(images, targets)
     assert "masks" in model.eval()(images)[0]
 
 
-def test_proposals_have_no_masks(model, pictures):
-    """They are boxes in pixels of the pictures, as Faster R-CNN's."""
-    for image, found in zip(pictures[0], model.eval().propose(pictures[0]), strict=True):
+def test_proposals_have_no_masks(model, scenes):
+    """They are boxes in pixels of the images, as Faster R-CNN's."""
+    for image, found in zip(scenes[0], model.eval().propose(scenes[0]), strict=True):
         assert set(found) == {"boxes", "scores"} and len(found["boxes"]) > 3
         assert (found["boxes"][:, 2:].amax(dim=0) <= torch.tensor(image.shape[1:]).flip(0) + 1e-3).all()
 
 
-def test_masks_may_be_changed(model, pictures):
+def test_masks_may_be_changed(model, scenes):
     """They are made outside of inference mode."""
-    images, _ = pictures
+    images, _ = scenes
     for found in model.eval().detect(images):
         assert not any(value.is_inference() for value in found.values())
         found["masks"] *= 0.5
@@ -274,7 +274,7 @@ def test_unknown_kinds_are_refused():
 
 
 def random_boxes(count, height, width, seed):
-    """Most of them reach out of the picture, but none lies outside: that torchvision cannot take. Some are flat."""
+    """Most of them reach out of the image, but none lies outside: that torchvision cannot take. Some are flat."""
     generator = torch.Generator().manual_seed(seed)
     start = (torch.rand(count, 2, generator=generator) * 1.2 - 0.3) * torch.tensor([width, height])
     size = torch.rand(count, 2, generator=generator) ** 2 * 1.2 * torch.tensor([width, height])
@@ -294,14 +294,14 @@ def test_aligned_by_a_loop_over_pixels():
     masks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[2.3, 1.7, 9.4, 12.2], [-4.0, -3.0, 5.5, 30.0], [10.0, 3.0, 10.5, 3.2]])
     found = paste_masks(masks, boxes, (15, 12))
-    for mask, (x1, y1, x2, y2), picture in zip(masks.tolist(), boxes.tolist(), found[:, 0], strict=True):
+    for mask, (x1, y1, x2, y2), image in zip(masks.tolist(), boxes.tolist(), found[:, 0], strict=True):
         for row in range(15):
             for column in range(12):
                 v, u = (row + 0.5 - y1) / (y2 - y1) * 4 - 0.5, (column + 0.5 - x1) / (x2 - x1) * 4 - 0.5
                 value = sum(
                     max(1 - abs(v - i), 0) * max(1 - abs(u - j), 0) * mask[i][j] for i in range(4) for j in range(4)
                 )
-                assert picture[row, column].item() == pytest.approx(value, abs=1e-5)
+                assert image[row, column].item() == pytest.approx(value, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [(40, 60), (128, 100)])

@@ -173,5 +173,5 @@ def test_bad_input_is_named(change, message):
     good = {"proposals": [BOX], "targets": [{"boxes": BOX}], "iou_threshold": 0.5, "counts": [1]}
     with pytest.raises(ValueError, match=message):
         proposal_recall(**{**good, **change})
-    with pytest.raises(ValueError, match="pictures"):
-        mean_best_overlap([], [], [1], average="pictures")
+    with pytest.raises(ValueError, match="images"):
+        mean_best_overlap([], [], [1], average="images")

@@ -67,12 +67,12 @@ def test_at_least_four_fifths_of_the_outputs_are_compared(notebook):
     assert not [cell for cell in code_cells(notebook) if "NBVAL_SKIP" in cell.source]
 
 
-def test_every_picture_has_alt_text(notebook):
-    pictures = [o for o in outputs_of(notebook) if "image/png" in o.get("data", {})]
-    assert pictures, "a notebook without a picture"
-    for picture in pictures:
-        alt = picture.metadata.get("image/png", {}).get("alt", "")
-        assert len(alt) > 20, f"a picture with the alt text {alt!r}"
+def test_every_image_has_alt_text(notebook):
+    images = [o for o in outputs_of(notebook) if "image/png" in o.get("data", {})]
+    assert images, "a notebook without an image"
+    for image in images:
+        alt = image.metadata.get("image/png", {}).get("alt", "")
+        assert len(alt) > 20, f"an image with the alt text {alt!r}"
 
 
 def test_is_small_and_asks_for_the_plain_kernel(path, notebook):

@@ -20,7 +20,7 @@ ROI = {
     "positive_fraction": 0.25,  # 2.3
     "foreground_iou": 0.5,  # 2.3
     "background_iou": (0.0, 0.5),  # 2.3 has 0.1; its later code 0
-    "box_weights": (10.0, 10.0, 5.0, 5.0),  # 2.3 normalises targets; py-faster-rcnn by these
+    "box_weights": (10.0, 10.0, 5.0, 5.0),  # 2.3 normalizes targets; py-faster-rcnn by these
     "smooth_l1_beta": 1.0,  # equation 3
     "box_loss_weight": 1.0,  # lambda, 2.3
     "score_threshold": 0.05,  # py-faster-rcnn

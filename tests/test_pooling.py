@@ -378,7 +378,7 @@ BOXES = {
 }
 
 
-def picture(height, width, seed=0):
+def photo(height, width, seed=0):
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
@@ -422,7 +422,7 @@ class TestWarp:
     @pytest.mark.parametrize("mode", WARP_MODES)
     @pytest.mark.parametrize("size, context", [(9, 0), (10, 3), (10, 1.5), (1, 0)])
     def test_equals_a_slow_loop(self, mode, size, context):
-        image, boxes = picture(13, 17), torch.tensor(list(BOXES.values()), dtype=torch.float64)
+        image, boxes = photo(13, 17), torch.tensor(list(BOXES.values()), dtype=torch.float64)
         before = image.clone(), boxes.clone()
         found = warp_regions(image, boxes, size, context, mode, fill=FILL)
         assert found.shape == (len(boxes), 3, size, size) and found.dtype == torch.float64
@@ -435,14 +435,14 @@ class TestWarp:
 
     @pytest.mark.parametrize("height, width, size", [(40, 60, 32), (7, 300, 100), (1, 1, 5), (32, 32, 32)])
     def test_the_whole_image_is_resized_as_torch_does(self, height, width, size):
-        image = picture(height, width)
+        image = photo(height, width)
         wanted = F.interpolate(image[None], (size, size), mode="bilinear", align_corners=False, antialias=False)
         found = warp_regions(image, torch.tensor([[0.0, 0.0, width, height]]), size, context=0)
         torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
 
     def test_16_pixels_of_context_at_227(self):
         """A box of 195 pixels fills the 227 - 2 · 16 in the middle, one for one: around it stand its 16 neighbors."""
-        image, box = picture(300, 300).float(), torch.tensor([[40.0, 50.0, 235.0, 245.0]])
+        image, box = photo(300, 300).float(), torch.tensor([[40.0, 50.0, 235.0, 245.0]])
         (region,) = warp_regions(image, box, size=227)  # 16 pixels, as said nowhere else
         torch.testing.assert_close(region, image[:, 34:261, 24:251], atol=1e-4, rtol=0)
 
@@ -458,7 +458,7 @@ class TestWarp:
     @pytest.mark.parametrize("size", [(1, 1), (480, 640), (3, 5000)], ids=str)
     def test_half_precision_is_single_precision_rounded(self, dtype, size):
         """Places are not halves: grid_sample on the CPU crashed with those of 480 × 640 pixels."""
-        image = picture(*size).to(dtype)
+        image = photo(*size).to(dtype)
         boxes = torch.tensor([[0, 0, size[1], size[0]], [size[1] // 3, 0, size[1], size[0] // 2]])  # integers, too
         found = warp_regions(image, boxes, 64, 4)
         assert found.dtype == dtype and torch.equal(found, warp_regions(image.float(), boxes, 64, 4).to(dtype))

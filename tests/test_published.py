@@ -69,7 +69,7 @@ def assert_same_detections(mine, other, pixels, scores):
 
 
 def test_detections_in_double_precision(pair, photographs):
-    """A batch of mixed sizes, and a tiny picture."""
+    """A batch of mixed sizes, and a tiny image."""
     images = [image.double() for image, _ in photographs] + [torch.rand(3, 9, 13, dtype=torch.float64)]
     with torch.no_grad():
         found, wanted = pair[0].detect(images), pair[1](images)
@@ -81,7 +81,7 @@ def test_detections_in_double_precision(pair, photographs):
 
 
 def test_losses_and_gradients_in_double_precision(pair, photographs):
-    """Crowds are left out: torchvision does not know them. One picture shows nothing."""
+    """Crowds are left out: torchvision does not know them. One image shows nothing."""
     images, targets = [], []
     for image, target in photographs:
         single = ~target["iscrowd"]

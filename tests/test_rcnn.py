@@ -33,16 +33,16 @@ from minircnn.rcnn import (
 from minircnn.targets import in_crowd, single_objects
 from minircnn.weights import WeightsError, load_weights, save, save_weights
 
-COLOURS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+COLORS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def picture(labels, side=60):
-    """Uniform squares of 20 pixels, a colour for each class, on grey."""
-    image = COLOURS[0][:, None, None].expand(3, side, side).clone()
+def photo(labels, side=60):
+    """Uniform squares of 20 pixels, a color for each class, on gray."""
+    image = COLORS[0][:, None, None].expand(3, side, side).clone()
     boxes = []
     for i, label in enumerate(labels):
         x, y = 20 * (i % 3), 20 * (i // 3)
-        image[:, y : y + 20, x : x + 20] = COLOURS[label][:, None, None]
+        image[:, y : y + 20, x : x + 20] = COLORS[label][:, None, None]
         boxes.append([x, y, x + 20, y + 20])
     return image, {
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
@@ -61,7 +61,7 @@ CLASSES = ["background", "red", "green", "blue"]
 
 @pytest.fixture(scope="module")
 def samples():
-    return [picture([1, 2, 3, 1]), picture([2, 3]), picture([]), picture([3, 1, 1])]
+    return [photo([1, 2, 3, 1]), photo([2, 3]), photo([]), photo([3, 1, 1])]
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +192,8 @@ def test_features_that_are_there_need_not_be_computed_again(fitted, samples, pro
     assert len(narrow["boxes"]) and float(narrow["boxes"][:, 2].max()) <= 30
 
 
-def test_a_picture_smaller_than_its_regions(fitted):
-    """Proposals that reach out of the picture are seen with the mean colour around, and detections end at its edge."""
+def test_a_image_smaller_than_its_regions(fitted):
+    """Proposals that reach out of the image are seen with the mean color around, and detections end at its edge."""
     image = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0))
     (found,) = fitted.detect([image], [torch.tensor([[-20.0, -20.0, 40.0, 40.0], [100.0, 100.0, 140.0, 150.0]])])
     assert (found["boxes"] >= 0).all() and (found["boxes"] <= torch.tensor([7.0, 9.0, 7.0, 9.0])).all()
@@ -252,10 +252,10 @@ def test_cached_features_are_used_and_never_stale(samples, proposals, tmp_path, 
     model = fresh_model()
     model.fit_svms(samples, proposals, cache=cache)
     first, count = model.svm.clone(), len(calls)
-    assert count == 8  # proposals and objects of each picture, once
+    assert count == 8  # proposals and objects of each image, once
     model.fit_svms(samples, proposals, cache=cache)
     assert len(calls) == count and torch.equal(model.svm, first)
-    # Other pictures, other weights, other context, another layer: nothing old is found.
+    # Other images, other weights, other context, another layer: nothing old is found.
     changed = [(samples[0][0] * 0.9, samples[0][1]), *samples[1:]]
     model.fit_svms(changed, proposals, cache=cache)
     assert len(calls) == count + 2
@@ -288,7 +288,7 @@ def test_files_of_something_else_are_refused(fitted, tmp_path):
     tensors, about = load_weights(path)
     for change, message in (
         ({"detector": "fast_rcnn"}, "holds fast_rcnn, not an R-CNN"),
-        ({"config": {"colour": 1}}, "does not describe an R-CNN"),
+        ({"config": {"color": 1}}, "does not describe an R-CNN"),
         ({"network": 5}, "does not describe an R-CNN"),
         ({"classes": ["background", "one"]}, "weights for another network"),
         *(({"classes": names}, r"does not describe an R-CNN .*classes must be a list of names") for names in NO_NAMES),
@@ -317,7 +317,7 @@ def test_features_are_scaled_to_a_mean_length_unless_they_are_all_zero():
 
 
 def test_the_pool_equals_a_loop():
-    samples = [picture([1, 2, 3, 1, 2]), picture([]), picture([3])]
+    samples = [photo([1, 2, 3, 1, 2]), photo([]), photo([3])]
     proposals = [random_boxes(200, seed) for seed in range(3)]
     pool = ProposalPool(samples, proposals, positive_iou=0.5)
     row = 0
@@ -336,7 +336,7 @@ def test_the_pool_equals_a_loop():
 
 
 def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike():
-    samples = [picture([1, 2]), picture([3])]
+    samples = [photo([1, 2]), photo([3])]
     pool = ProposalPool(samples, [random_boxes(30, seed) for seed in range(2)], 0.5)
     torch.manual_seed(0)
     drawn = pool.draw(4000, 8000)
@@ -350,7 +350,7 @@ def test_draws_as_many_of_each_kind_as_asked_and_all_of_a_kind_alike():
 
 
 def test_crowds_are_neither_objects_nor_background():
-    image, target = picture([1, 2])
+    image, target = photo([1, 2])
     target["iscrowd"] = torch.tensor([False, True])
     assert single_objects(target)["labels"].tolist() == [1]
     boxes = torch.tensor(
@@ -359,11 +359,11 @@ def test_crowds_are_neither_objects_nor_background():
     assert in_crowd(boxes, target).tolist() == [True, False, False, True]  # whole, exactly half, less, a small one
     pool = ProposalPool([(image, target)], [boxes], 0.5)
     assert pool.labels.tolist() == [0, 0, 1]
-    assert not in_crowd(boxes, picture([1])[1]).any()
+    assert not in_crowd(boxes, photo([1])[1]).any()
 
 
-class ByColour(nn.Module):
-    """In place of a network: names a crop by the colour in its middle, quite sure of itself."""
+class ByColor(nn.Module):
+    """In place of a network: names a crop by the color in its middle, quite sure of itself."""
 
     def __init__(self):
         super().__init__()
@@ -376,22 +376,22 @@ class ByColour(nn.Module):
 
     def forward(self, crops):
         middle = crops[:, :, 32, 32]
-        return -100 * torch.cdist(middle, COLOURS)
+        return -100 * torch.cdist(middle, COLORS)
 
 
 def test_every_crop_meets_its_own_name():
-    samples = [picture([1, 2, 3, 3, 2, 1]), picture([2]), picture([3, 3, 1])]
-    # Half a pixel inside of each object, and grey places, so that the colour in the middle is never in doubt.
+    samples = [photo([1, 2, 3, 3, 2, 1]), photo([2]), photo([3, 3, 1])]
+    # Half a pixel inside of each object, and gray places, so that the color in the middle is never in doubt.
     proposals = [torch.cat([t["boxes"] + 1, torch.tensor([[5.0, 45.0, 15.0, 55.0]])]) for _, t in samples]
-    model = RCNN(ByColour(), ["background", "a", "b", "c"])
+    model = RCNN(ByColor(), ["background", "a", "b", "c"])
     found = []
 
-    def optimise(network, losses, groups):
+    def optimize(network, losses, groups):
         assert network is model.network and [group["scale"] for group in groups] == [0.1, 1.0]
         torch.manual_seed(0)
         found.extend(float(losses(i)["classification"]) for i in range(4))
 
-    model.finetune(samples, proposals, optimise, FineTuningSettings(batch=40, positives=20))
+    model.finetune(samples, proposals, optimize, FineTuningSettings(batch=40, positives=20))
     assert max(found) < 1e-3
     assert not model.network.training
 
@@ -400,12 +400,12 @@ def test_replaces_the_last_layer_and_gives_every_parameter_to_one_group():
     model = RCNN(AlexNet(SMALL, 18), ["background", "a", "b", "c"])
     seen = {}
 
-    def optimise(network, losses, groups):
+    def optimize(network, losses, groups):
         seen["ids"] = [id(p) for group in groups for p in group["params"]]
         return losses(0)
 
-    samples = [picture([1, 2, 3])]
-    losses = model.finetune(samples, [random_boxes(50, 1)], optimise)
+    samples = [photo([1, 2, 3])]
+    losses = model.finetune(samples, [random_boxes(50, 1)], optimize)
     assert model.network.fc8.out_features == 4
     assert sorted(seen["ids"]) == sorted(id(p) for p in model.network.parameters())
     assert float(losses["classification"].detach()) == pytest.approx(1.386, abs=0.2)  # log 4: it knows nothing yet
@@ -441,7 +441,7 @@ def test_both_kinds_are_needed():
 
 
 def pages(features, negative, count):
-    """The data as so many pictures."""
+    """The data as so many images."""
     return lambda: zip(features.chunk(count), negative.chunk(count), strict=True)
 
 
@@ -497,8 +497,8 @@ def test_equals_the_normal_equations():
     objects = proposals + torch.randn(80, 4, generator=torch.Generator().manual_seed(1))
     line = fit_box_regressor(features, proposals, objects, ridge=7.0)
     x, y = features.double().numpy(), encode_boxes(proposals, objects).double().numpy()
-    centred = x - x.mean(0)
-    weights = np.linalg.solve(centred.T @ centred + 7.0 * np.eye(5), centred.T @ (y - y.mean(0)))  # (5, 4)
+    centered = x - x.mean(0)
+    weights = np.linalg.solve(centered.T @ centered + 7.0 * np.eye(5), centered.T @ (y - y.mean(0)))  # (5, 4)
     np.testing.assert_allclose(line[:, :-1], weights.T, atol=1e-5)
     np.testing.assert_allclose(line[:, -1], y.mean(0) - x.mean(0) @ weights, atol=1e-5)
 

@@ -20,12 +20,12 @@ README = Path(__file__).parent.parent / "README.md"
 def own_data(tmp_path):
     """Ten scenes with two kinds of objects, as somebody might have them."""
     given = json.loads((DATA_FOLDER / "instances_val.json").read_text())
-    (tmp_path / "my" / "pictures").mkdir(parents=True)
+    (tmp_path / "my" / "images").mkdir(parents=True)
     images = given["images"][:10]
     for image in images:
         name = image["file_name"]
-        (tmp_path / "my" / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "my" / "pictures" / name).write_bytes((DATA_FOLDER / name).read_bytes())
+        (tmp_path / "my" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my" / "images" / name).write_bytes((DATA_FOLDER / name).read_bytes())
     numbers, categories = {image["id"] for image in images}, given["categories"][:2]
     kept = [
         one

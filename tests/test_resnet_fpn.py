@@ -13,7 +13,7 @@ from minircnn.resnet_fpn import FeaturePyramid, FrozenBatchNorm2d, ResNetFPN, Re
 TINY = ResNetFPNConfig(blocks=(1, 2, 1, 1), width=4, channels=6)
 
 
-def randomise(norm):
+def randomize(norm):
     """Statistics as a trained layer has them."""
     norm.weight.uniform_(0.5, 1.5)
     norm.bias.normal_(0, 0.2)
@@ -23,12 +23,12 @@ def randomise(norm):
 
 @pytest.fixture(scope="module")
 def pair():
-    """Torchvision's backbone with frozen batch normalisation, and ours with its weights."""
+    """Torchvision's backbone with frozen batch normalization, and ours with its weights."""
     torch.manual_seed(0)
     theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=Reference, trainable_layers=2)
     for module in theirs.modules():
         if isinstance(module, Reference):
-            randomise(module)
+            randomize(module)
     ours = ResNetFPN(trainable_layers=2)
     ours.load_state_dict(theirs.state_dict())
     return ours.double(), theirs.double()
@@ -76,10 +76,10 @@ def test_a_fresh_network_is_torchvisions():
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 0.1])
-def test_frozen_batch_normalisation(eps):
+def test_frozen_batch_normalization(eps):
     ours, theirs, learned = FrozenBatchNorm2d(5, eps), Reference(5, eps), nn.BatchNorm2d(5, eps).eval()
     with torch.no_grad():
-        randomise(theirs)
+        randomize(theirs)
         for other in (ours, learned):
             other.load_state_dict(theirs.state_dict(), strict=False)
         x = torch.randn(2, 5, 4, 3)
@@ -96,10 +96,10 @@ def test_a_variance_of_zero():
 
 
 @pytest.mark.parametrize("stride, padding", [(1, 0), (2, 1)])
-def test_convolution_and_normalisation_in_one_step(stride, padding):
+def test_convolution_and_normalization_in_one_step(stride, padding):
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(3, 4, 3, stride, padding=padding, bias=False), FrozenBatchNorm2d(4)
-    randomise(norm)
+    randomize(norm)
     x = torch.randn(2, 3, 9, 8, requires_grad=True)
     found = []
     for result in (convolve(x, conv, norm), norm(conv(x))):

@@ -129,7 +129,7 @@ def test_texture_against_the_rotated_kernel(index, degrees):
     response = np.maximum(ndimage.correlate(image, kernel, mode="reflect"), 0)
     slow = np.minimum(10 * response / response.max(), 9).astype(int)
     ours = texture_bins(image[..., None])[index]
-    # SciPy cuts its kernel at 4 sigma and normalises it: a value on the edge of a bin may fall to the other side.
+    # SciPy cuts its kernel at 4 sigma and normalizes it: a value on the edge of a bin may fall to the other side.
     assert abs(ours - slow).max() <= 1 and (ours == slow).mean() > 0.98
 
 
@@ -190,14 +190,14 @@ def test_shrink():
         np.testing.assert_allclose(shrink(image, limit), image.permute(1, 2, 0).double(), atol=0)
     assert shrink(image, 20).shape == (10, 20, 3)
     assert shrink(blobs_image(2, 500), 50).shape == (1, 50, 3)
-    # Antialiased: stripes of one pixel become grey, not black or white.
+    # Antialiased: stripes of one pixel become gray, not black or white.
     stripes = torch.zeros(3, 40, 40)
     stripes[..., ::2] = 1
     np.testing.assert_allclose(shrink(stripes, 8)[:, 2:-2], 0.5, atol=0.05)
 
 
 def joined(labels, tree, merges):
-    """The label map after some merges, by relabelling pixel by pixel: the slow and obvious way."""
+    """The label map after some merges, by relabeling pixel by pixel: the slow and obvious way."""
     labels = labels.clone()
     for k in range(merges):
         for child in tree.children[k].tolist():

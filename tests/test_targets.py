@@ -124,7 +124,7 @@ WRONG = {
     "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
     "fractions": ({"boxes": torch.tensor(BOXES) / W}, r"boxes\[0\] .* fractions of the image\?"),
     "wide as no image": (boxes_with(1, 0, 0, 1e30, 10), r"boxes\[1\] .*finite"),
-    "centre and size": (
+    "center and size": (
         {"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))},
         "boxes are CXCYWH: give x1",
     ),

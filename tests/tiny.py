@@ -30,7 +30,7 @@ TINY = AlexNetConfig(
 
 
 def boxes_in(count, height, width, seed):
-    """Proposals of at least four pixels, some of which reach out of the picture."""
+    """Proposals of at least four pixels, some of which reach out of the image."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) - 4
     return torch.cat([start, start + 4 + torch.rand(count, 2, generator=generator) * 40], dim=1)
@@ -67,8 +67,8 @@ def random_answers(model):
         nn.init.normal_(parameter, std=0.5)
 
 
-def some_pictures():
-    """Four pictures of different sizes, none a multiple of the stride; the last one shows nothing."""
+def some_images():
+    """Four images of different sizes, none a multiple of the stride; the last one shows nothing."""
     generator = torch.Generator().manual_seed(0)
     images, targets = [], []
     for (height, width), count in zip([(70, 93), (101, 60), (85, 85), (61, 77)], (3, 1, 5, 0), strict=True):
@@ -79,9 +79,9 @@ def some_pictures():
     return images, targets
 
 
-def assert_same_losses_and_gradients(model, reference, pictures, seed):
+def assert_same_losses_and_gradients(model, reference, scenes, seed):
     """In training mode, with the same draws, for every loss and every parameter."""
-    images, targets = pictures
+    images, targets = scenes
     model.train(), reference.train()
     reference.transform.eval()  # in training it draws one of its sizes, which disturbs the sequence of draws
     torch.manual_seed(seed)

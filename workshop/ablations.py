@@ -314,7 +314,7 @@ def compare_starts(root: Path, iterations: int | None = None) -> dict[str, Any]:
             print(described(rows[-1]), flush=True)
         sizes = tuned.model.rpn.config.anchor_sizes[0]
         record[name] = {"settings": asdict(task), "anchors": sizes, "rows": rows}
-    record["nuclei"]["pictures"] = images
+    record["nuclei"]["images"] = images
     return record
 
 
@@ -347,7 +347,7 @@ def compare_convolutions(
             rows.append(
                 {
                     "start": start,
-                    "pictures": found[True]["images"],
+                    "images": found[True]["images"],
                     "objects": sum(one["objects"] for one in moved["classes"]),
                     "recall": list(found[True]["proposal_recall"]["recall"].values())[-1],  # of all proposals
                     "ap50": moved["ap50"],
@@ -408,7 +408,7 @@ def _record(options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
     if ablation.settings:
         ablation = replace(ablation, settings=replace(ablation.settings, iterations=options.iterations))
     train, test = (read_data(*part, ablation) for part in (("train", options.images), ("test", options.test_images)))
-    about = {"training_pictures": len(train.samples), "test_pictures": len(test.samples)}
+    about = {"training_images": len(train.samples), "test_images": len(test.samples)}
     about |= {"settings": asdict(ablation.settings)} if ablation.settings else {"max_proposals": ablation.max_proposals}
     return [], {**about, "rows": run(ablation, train, test, getattr(options, "seeds", None))}
 

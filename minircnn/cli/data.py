@@ -319,7 +319,7 @@ def check(
 
 def _counts(report: Report, title: str) -> Iterator[str]:
     crowds = f", {report.crowds} of them crowds or difficult" if report.crowds else ""
-    images = f"{_counted(report.pictures, 'image')} ({report.empty} without objects)"
+    images = f"{_counted(report.images, 'image')} ({report.empty} without objects)"
     yield f"{title}: {images}, {_counted(report.objects, 'object')}{crowds}"
     if report.smallest:
         (h, w), (height, width) = report.smallest, report.largest
@@ -369,22 +369,22 @@ SOURCES = {
         "http://images.cocodataset.org/annotations/annotations_trainval2017.zip (241 MB), "
         "http://images.cocodataset.org/zips/val2017.zip (0.8 GB), "
         "http://images.cocodataset.org/zips/train2017.zip (19 GB)",
-        "annotations CC BY 4.0; the images are from Flickr, each under the licence that the annotations name",
+        "annotations CC BY 4.0; the images are from Flickr, each under the license that the annotations name",
         "unzip -q '*2017.zip'",
         "coco --root val2017 --annotations annotations/instances_val2017.json",
     ),
 }
-"""Addresses with sizes, licence, how to unpack, how to check. docs/data_sets.md says the same; a test compares both."""
+"""Addresses with sizes, license, how to unpack, how to check. docs/data_sets.md says the same; a test compares both."""
 
 
 @app.command()
 def fetch(name: Name) -> None:
-    """Say where a public data set is, its size and licence, and how to unpack it."""
+    """Say where a public data set is, its size and license, and how to unpack it."""
     if name == TOYTOWN:
         echo("toytown: comes with the project; there is nothing to fetch")
         return
     if name not in SOURCES:
         raise RefusedError(f"there is no {name!r} to fetch; there are {', '.join(SOURCES)}")
-    where, licence, unpack, options = SOURCES[name]
-    echo(f"where: {where}", f"licence: {licence}")
+    where, license, unpack, options = SOURCES[name]
+    echo(f"where: {where}", f"license: {license}")
     echo(f"unpack: `{unpack}`; then `minircnn data check {options}` looks at it")

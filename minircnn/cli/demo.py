@@ -118,7 +118,7 @@ def demo(
     Writes a page, index.html, which needs no other file and no network, and the same as one image, four_detectors.png;
     those of a former demo are replaced. Images that cannot be read are named and left out; the exit status is then 1.
     """
-    # ``~``, which not every shell replaces in ``make demo PICTURE=~/holiday.jpg``
+    # ``~``, which not every shell replaces in ``make demo IMAGE=~/holiday.jpg``
     files, skipped = find_images([path.expanduser() if path.parts[:1] == ("~",) else path for path in images or ()])
     _check_out(out, files)
     from minircnn.datasets import ToyTown

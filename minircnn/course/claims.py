@@ -183,7 +183,7 @@ def _align_does_not_round(m: Measured) -> bool:
 CLAIMS = (
     Claim(
         "S1",
-        "Naming a picture is for one object in good view; scenes hold several that overlap, and each has to be found.",
+        "Naming an image is for one object in good view; scenes hold several that overlap, and each has to be found.",
         ("00",),
         lambda m: (
             f"{m.record['scenes']['objects']:.1f} objects a scene; {percent(m.record['scenes']['several'])} % of the "
@@ -194,10 +194,10 @@ CLAIMS = (
     ),
     Claim(
         "S2",
-        "Features learned for naming pictures serve detection as well, better than hand-made or random ones.",
+        "Features learned for naming images serve detection as well, better than hand-made or random ones.",
         ("03",),
         lambda m: (
-            f"true boxes of {m.record['transfer']['pictures']} scenes named rightly by a linear classifier: "
+            f"true boxes of {m.record['transfer']['images']} scenes named rightly by a linear classifier: "
             f"{percent(m.record['transfer']['learned'])} % on features of a network that never saw a scene, "
             f"{percent(m.record['transfer']['hand_made'])} on hand-made, "
             f"{percent(m.record['transfer']['random'])} on random ones"
@@ -206,10 +206,10 @@ CLAIMS = (
     ),
     Claim(
         "S3",
-        "Selective search groups pixels by colour, texture, size and fill, at all scales: few boxes, most objects.",
+        "Selective search groups pixels by color, texture, size and fill, at all scales: few boxes, most objects.",
         ("02",),
         lambda m: (
-            f"{m.of('rcnn')['proposals']:.0f} proposals a picture cover {percent(m.of('rcnn')['recall'])} % of the "
+            f"{m.of('rcnn')['proposals']:.0f} proposals an image cover {percent(m.of('rcnn')['recall'])} % of the "
             "objects at IoU 0.5"
         ),
         lambda m: m.of("rcnn")["recall"] > 0.9 and m.of("rcnn")["proposals"] <= 2000,
@@ -219,7 +219,7 @@ CLAIMS = (
         "R-CNN warps every proposal to one square, passes it through AlexNet, and SVMs say what it is.",
         ("03", "04"),
         lambda m: (
-            f"{m.of('rcnn')['passes']:.0f} squares a picture, one for each proposal; "
+            f"{m.of('rcnn')['passes']:.0f} squares an image, one for each proposal; "
             f"AP50 {percent(m.of('rcnn')['box']['ap50'])}"
         ),
         lambda m: m.of("rcnn")["passes"] == m.of("rcnn")["proposals"] and m.of("rcnn")["box"]["ap50"] > 0.5,
@@ -240,9 +240,9 @@ CLAIMS = (
         "R-CNN is slow: a pass of the network for every proposal.",
         ("04", "05"),
         lambda m: (
-            f"{m.of('rcnn')['passes']:.0f} passes a picture; it takes {m.slower('faster_rcnn')} times as long as "
+            f"{m.of('rcnn')['passes']:.0f} passes an image; it takes {m.slower('faster_rcnn')} times as long as "
             f"Faster R-CNN {m.where}"
-            + "".join(f", {one.ms('rcnn') / 1000:.0f} s a picture there" for one in m.both[1:])
+            + "".join(f", {one.ms('rcnn') / 1000:.0f} s an image there" for one in m.both[1:])
             + f"; warping and convolutions are {m.share('rcnn', 'features')} of it"
         ),
         _rcnn_is_slow,
@@ -257,7 +257,7 @@ CLAIMS = (
     ),
     Claim(
         "S8",
-        "RoIPool cuts regions out of one feature map: one pass for the picture, in place of one for each proposal.",
+        "RoIPool cuts regions out of one feature map: one pass for the image, in place of one for each proposal.",
         ("05",),
         lambda m: (
             f"{m.of('rcnn')['passes']:.0f} passes become {m.of('fast_rcnn')['passes']:.0f}; features take "

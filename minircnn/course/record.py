@@ -13,7 +13,7 @@ RESULTS = RESULTS_FOLDER / "history.json"
 """The record that comes with the project."""
 NONE = "–"
 Record = Mapping[str, Any]
-_KEYS = ("pictures", "pictures_of_split", "scenes", "alignment", "transfer", "detectors", "training", "paper_scale")
+_KEYS = ("images", "images_of_split", "scenes", "alignment", "transfer", "detectors", "training", "paper_scale")
 
 
 class RecordError(ValueError):
@@ -59,13 +59,13 @@ def table(record: Record, stages: bool = True) -> list[list[str]]:
         for key in ("ap", "ap50", "ap75"):
             rows.append([f"{key.upper()} of {what}, %", *(_percent(d[kind] and d[kind][key]) for d in own)])
     rows += [
-        ["proposals a picture", *(f"{d['proposals']:.0f}" for d in own)],
+        ["proposals an image", *(f"{d['proposals']:.0f}" for d in own)],
         ["objects that they cover at IoU 0.5, %", *(_percent(d["recall"]) for d in own)],
-        ["passes of the convolutions a picture", *(f"{d['passes']:.0f}" for d in own)],
-        *_times("milliseconds a picture", [d["milliseconds"] for d in own], stages, _short),
+        ["passes of the convolutions an image", *(f"{d['passes']:.0f}" for d in own)],
+        *_times("milliseconds an image", [d["milliseconds"] for d in own], stages, _short),
     ]
     if scale := record["paper_scale"]:
-        name = "seconds a picture of {} × {}".format(*scale["size"])
+        name = "seconds an image of {} × {}".format(*scale["size"])
         rows += _times(name, [scale["milliseconds"][one.key] for one in GENERATIONS], stages, _seconds)
     rows.append(["trainings, one behind the other", *(str(d["trainings"]) for d in own)])
     if record["training"]:
@@ -102,11 +102,11 @@ def _minutes(training: Mapping[str, float]) -> str:
 
 def notes(record: Record) -> list[str]:
     """What has to be known to read the table, a sentence or two each."""
-    count, every = record["pictures"], record["pictures_of_split"]
+    count, every = record["images"], record["images_of_split"]
     part = f"all {every}" if count == every else f"only the first {count} of the {every}"
     lines = [
-        f"Measured on {part} test pictures of Toy Town, the same for all four, with the same evaluator. Times are "
-        "medians on one thread, the four detectors in turn picture by picture. They are this machine's; what carries "
+        f"Measured on {part} test images of Toy Town, the same for all four, with the same evaluator. Times are "
+        "medians on one thread, the four detectors in turn image by image. They are this machine's; what carries "
         "over to others is how they compare.",
         f"R-CNN and Fast R-CNN get up to {record['max_proposals']} proposals of selective search, whose time counts as "
         "theirs. R-CNN's features are warping and convolutions; pooling of regions counts to the heads.",
@@ -114,7 +114,7 @@ def notes(record: Record) -> list[str]:
     if record["training"]:
         lines.append(
             "Trainings were not timed when they ran: the estimate is the processor time of a few iterations times "
-            "their number, and selective search in all training pictures; for R-CNN also a pass over their proposals, "
+            "their number, and selective search in all training images; for R-CNN also a pass over their proposals, "
             "but not the fitting of SVMs and regressions, hence at least (≥). The pre-training of AlexNet, which all "
             "four share, is left out."
         )

@@ -32,7 +32,7 @@ class Report:
     """What a data set holds, and what is wrong with it."""
 
     classes: list[str]  # K names; classes[0] is "background"
-    pictures: int = 0  # how many images there are
+    images: int = 0  # how many images there are
     empty: int = 0  # how many of them have no object
     objects: int = 0  # crowds included
     crowds: int = 0  # or difficult, in VOC
@@ -75,7 +75,7 @@ def examine(
         data: A data set such as :class:`~minircnn.datasets.CocoDataset`, opened so that it drops what is invalid.
         progress: Wraps the numbers of the images, to show how far it is.
     """
-    report = Report(list(data.classes), pictures=len(data))
+    report = Report(list(data.classes), images=len(data))
     files: dict[bytes, Path] = {}
     objects, shown_in = Counter(), Counter()
     for index in progress(range(len(data))):

@@ -1,4 +1,4 @@
-"""``minircnn data``: what it prints and writes about small folders, and about real pictures."""
+"""``minircnn data``: what it prints and writes about small folders, and about real images."""
 
 import io
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.fixture
 def voc(tmp_path):
-    """Two pictures with three sound objects; the first has a fourth, without a class."""
+    """Two images with three sound objects; the first has a fourth, without a class."""
     objects = (an_object(), an_object("person", (8, 4, 20, 12), "1"), an_object(""))
     return write_voc(tmp_path / "VOC2007", {"a": xml(*objects), "b": xml(an_object("person", (1, 1, 10, 5)))})
 
@@ -46,7 +46,7 @@ def test_defects_are_listed_and_end_with_status_one(call, voc):
     assert lines[-1] == "1 defect"
 
 
-def test_pictures_without_masks_are_counted(call, voc):
+def test_images_without_masks_are_counted(call, voc):
     write_voc(voc, {}, {"trainval": ["a", "b"]}, segmented=["b"])
     mask = np.zeros((12, 20))
     mask[:5, :10] = 1
@@ -73,7 +73,7 @@ def test_numbers_as_json(call, voc, tmp_path):
     assert f"written to {tmp_path / 'x.json'}" in result.stdout
     numbers = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))
     assert numbers["data"], numbers["split"] == ("voc", "trainval")
-    assert (numbers["pictures"], numbers["empty"], numbers["objects"], numbers["crowds"]) == (2, 0, 3, 1)
+    assert (numbers["images"], numbers["empty"], numbers["objects"], numbers["crowds"]) == (2, 0, 3, 1)
     assert numbers["per_class"]["person"] == [2, 2]
     assert numbers["smallest"] == numbers["largest"] == [12, 20]
     assert len(numbers["problems"]) == 1
@@ -86,7 +86,7 @@ def test_the_drawing_shows_the_objects(call, tmp_path):
         Image.new("RGB", (16, 10), "white").save(tmp_path / "cells" / name / "images" / f"{name}.png")
     out = tmp_path / "sheet.png"
     result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--images", 1)
-    assert result.exit_code == 1, "the pictures are the same"
+    assert result.exit_code == 1, "the images are the same"
     assert f"written to {out}" in result.stdout
     with Image.open(out) as file:
         pixels = np.asarray(file.convert("RGB")).astype(int)
@@ -99,17 +99,17 @@ def test_the_drawing_shows_the_objects(call, tmp_path):
     whole = [Image.open(io.BytesIO(out.read_bytes())).height]
     call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--images", 3)
     whole.append(Image.open(io.BytesIO(out.read_bytes())).height)
-    assert whole[0] != whole[1], "three pictures have another sheet than one"
+    assert whole[0] != whole[1], "three images have another sheet than one"
 
 
-def test_only_readable_pictures_are_drawn(call, tmp_path):
+def test_only_readable_images_are_drawn(call, tmp_path):
     write_cell(tmp_path / "cells", "a", block((2, 5), (3, 9)))
     write_cell(tmp_path / "cells", "bb", block((2, 5), (3, 9)))
     (tmp_path / "cells" / "a" / "images" / "a.png").write_bytes(b"")
     result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "x.png")
     assert result.exit_code == 1
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "cells" / "bb" / "images" / "bb.png").write_bytes(b"")  # as the other: no pictures, so not the same
+    (tmp_path / "cells" / "bb" / "images" / "bb.png").write_bytes(b"")  # as the other: no images, so not the same
     result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "y.png")
     assert (result.exit_code, (tmp_path / "y.png").exists()) == (1, False)
     assert result.stdout.splitlines()[-1] == "2 defects"
@@ -183,12 +183,12 @@ def test_real_photographs(call, real_data, tmp_path):
 
 @pytest.mark.parametrize("name", ["voc", "pennfudan", "nuclei", "coco"])
 def test_fetch_says_what_the_page_says(call, name):
-    """Three lines: every address, size, licence and command of them stands on the page of data sets, too."""
-    where, licence, unpack = call("data", "fetch", name).stdout.splitlines()
+    """Three lines: every address, size, license and command of them stands on the page of data sets, too."""
+    where, license, unpack = call("data", "fetch", name).stdout.splitlines()
     page = " ".join((ROOT / "docs" / "data_sets.md").read_text(encoding="utf-8").split())
     for url, size in re.findall(r"(http\S+) \(([^)]+)\)", where):
         assert f"<{url}> ({size})" in page
-    assert licence.removeprefix("licence: ") in page
+    assert license.removeprefix("license: ") in page
     unpacking, checking = re.findall("`([^`]+)`", unpack)
     assert unpacking in page and checking in page
 

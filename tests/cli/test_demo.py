@@ -235,14 +235,14 @@ RUNS = '$(shell touch "$$RAN").jpg'
     ("given", "arguments"),
     [
         ([], []),
-        (["PICTURE=a b.jpg"], ["--", "a b.jpg"]),
-        ([f"PICTURE={HOSTILE}"], ["--", HOSTILE]),
-        (['PICTURE=it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg'], ["--", 'it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg']),
-        (["PICTURE=-x.jpg"], ["--", "-x.jpg"]),
-        (["PICTURES=a.jpg 'b c.jpg'"], ["a.jpg", "b c.jpg"]),
-        (["PICTURE=a b.jpg", "PICTURES=c d"], ["--", "a b.jpg", "c", "d"]),
-        ([f"PICTURE={RUNS}"], ["--", RUNS]),
-        ([f"PICTURES='{RUNS}'", f"ARGS={RUNS}", f"OTHER={RUNS}"], [RUNS]),
+        (["IMAGE=a b.jpg"], ["--", "a b.jpg"]),
+        ([f"IMAGE={HOSTILE}"], ["--", HOSTILE]),
+        (['IMAGE=it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg'], ["--", 'it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg']),
+        (["IMAGE=-x.jpg"], ["--", "-x.jpg"]),
+        (["IMAGES=a.jpg 'b c.jpg'"], ["a.jpg", "b c.jpg"]),
+        (["IMAGE=a b.jpg", "IMAGES=c d"], ["--", "a b.jpg", "c", "d"]),
+        ([f"IMAGE={RUNS}"], ["--", RUNS]),
+        ([f"IMAGES='{RUNS}'", f"ARGS={RUNS}", f"OTHER={RUNS}"], [RUNS]),
     ],
 )
 def test_make_hands_names_on_as_they_are(tmp_path, given, arguments):

@@ -61,15 +61,15 @@ def at_scale(**rows):
 RECORD = {
     "command": "python -m workshop.history",
     "split": "test",
-    "pictures": 200,
-    "pictures_of_split": 200,
+    "images": 200,
+    "images_of_split": 200,
     "max_proposals": 300,
     "machine": {},
     "scenes": {"objects": 3.18, "several": 0.905, "kinds": 0.865, "crowded": 0.785},
     "alignment": {"exact": 2.9296875, "rounded_down": 2.0, "pooled": 4.0, "aligned": 2.9296875},
     "transfer": {
-        "training_pictures": 300,
-        "pictures": 200,
+        "training_images": 300,
+        "images": 200,
         "learned": 0.91,
         "random": 0.74,
         "hand_made": 0.86,
@@ -114,7 +114,7 @@ RECORD = {
 
 @pytest.fixture
 def record():
-    """A record of a run on all pictures, which a test may change."""
+    """A record of a run on all images, which a test may change."""
     return copy.deepcopy(json.loads(json.dumps(RECORD)))
 
 

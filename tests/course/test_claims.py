@@ -154,10 +154,10 @@ def test_evidence_by_hand(results):
     """Numbers of the record of conftest.py, and of data/results, worked by hand."""
     said = {claim.id: claim.evidence(results) for claim in CLAIMS}
     assert said["S1"].startswith("3.2 objects a scene; 90.5 % of the scenes hold several, 86.5 % several kinds, 78.5 %")
-    assert said["S4"] == "286 squares a picture, one for each proposal; AP50 78.0"
+    assert said["S4"] == "286 squares an image, one for each proposal; AP50 78.0"
     assert said["S6"] == (  # 441 / 20 and 66,010 / 685 ms; 300 / 441 and 60,000 / 66,010
-        "286 passes a picture; it takes 22 and 96 times as long as Faster R-CNN on Toy Town and at the papers' size, "
-        "66 s a picture there; warping and convolutions are 68 % and 91 % of it"
+        "286 passes an image; it takes 22 and 96 times as long as Faster R-CNN on Toy Town and at the papers' size, "
+        "66 s an image there; warping and convolutions are 68 % and 91 % of it"
     )
     assert said["S7"].endswith("Mask R-CNN 1; estimated minutes of a core: ≥ 20, 32, 50, 75")
     assert said["S8"].startswith("286 passes become 1; features take 30 and 240 times less")

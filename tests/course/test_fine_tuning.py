@@ -35,17 +35,17 @@ def short(task, iterations=3, **changes):
 
 @pytest.fixture
 def cells(tmp_path):
-    """Ten pictures of 64 pixels with two nuclei each, in the layout of BBBC038."""
+    """Ten images of 64 pixels with two nuclei each, in the layout of BBBC038."""
     y, x = np.mgrid[:64, :64]
     for number in range(10):
-        folder, picture = tmp_path / f"cell{number}", np.zeros((64, 64), dtype=np.uint8)
+        folder, image = tmp_path / f"cell{number}", np.zeros((64, 64), dtype=np.uint8)
         for kind in ("images", "masks"):
             (folder / kind).mkdir(parents=True)
         for place, (middle_x, middle_y) in enumerate(((16 + number, 20), (44, 40 - number))):
             mask = (x - middle_x) ** 2 + (y - middle_y) ** 2 <= (5 + 2 * place) ** 2
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{place}.png")
-            picture[mask] = 20 + 5 * number
-        Image.fromarray(picture).save(folder / "images" / f"{folder.name}.png")
+            image[mask] = 20 + 5 * number
+        Image.fromarray(image).save(folder / "images" / f"{folder.name}.png")
     return tmp_path
 
 
@@ -86,7 +86,7 @@ def test_coins_are_learned_as_said():
 
 
 def test_anchors_stay_on_their_cells():
-    """Whatever the size of a picture, cell k's anchors lie around pixel 8k + 4, up to a pixel of rounding."""
+    """Whatever the size of an image, cell k's anchors lie around pixel 8k + 4, up to a pixel of rounding."""
     model = coins(task=short(COINS, iterations=1, side=60, enlarged=1.0), quiet=True).model
     for height, width in ((191, 479), (153, 384), (188, 480)):
         model.transform = replace(model.transform, min_size=None)
@@ -99,7 +99,7 @@ def test_anchors_stay_on_their_cells():
         assert (middles - (8 * cells + 4)).abs().max() <= 1
 
 
-def test_nuclei_are_split_by_picture(cells, monkeypatch):
+def test_nuclei_are_split_by_image(cells, monkeypatch):
     seen = {}
 
     def noted(start, train, test, classes, task, *, quiet):
@@ -192,7 +192,7 @@ def objects(*boxes, scores=None):
 def test_finds_are_counted_by_hand():
     image = torch.zeros(3, 20, 20)
     truth = objects((0, 0, 8, 8), (10, 10, 18, 18)), objects((2, 2, 6, 6))
-    # Right; again the same, wrong; IoU 1/3, wrong; unsure and not counted. In the second picture: nothing sure.
+    # Right; again the same, wrong; IoU 1/3, wrong; unsure and not counted. In the second image: nothing sure.
     first = objects((0, 0, 8, 8), (0, 0, 8, 7), (10, 14, 18, 22), (10, 10, 18, 18), scores=[0.9, 0.8, 0.7, 0.5])
     second = objects((2, 2, 6, 6), scores=[0.4])
     *figures, total, found, wrong = measure(Fake(first, second), [(image, truth[0]), (image, truth[1])])

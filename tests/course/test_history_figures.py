@@ -18,7 +18,7 @@ def close_figures():
 
 
 def bars(ax):
-    """(row, colour, left, right) of every bar, from the top."""
+    """(row, color, left, right) of every bar, from the top."""
     found = [p for p in ax.patches if isinstance(p, Rectangle)]
     return [
         (p.get_y() + p.get_height() / 2, to_hex(p.get_facecolor()), p.get_x(), p.get_x() + p.get_width()) for p in found

@@ -27,7 +27,7 @@ def test_one_object_images():
 
 
 def reframe_by_hand(image, amount, width, height, right, down, mirror):
-    """One picture, one pixel at a time; the numbers between -1 and 1 as they were drawn."""
+    """One image, one pixel at a time; the numbers between -1 and 1 as they were drawn."""
     image = image.double().numpy()
     side = image.shape[1]
     result = np.empty_like(image)
@@ -59,7 +59,7 @@ def test_reframe_equals_a_slow_loop(amount):
 
 
 def test_reframe_moves_and_stretches_within_its_limits():
-    """A picture tells places: how far apart two pixels look is the stretch, where the middle looks is the shift."""
+    """An image tells places: how far apart two pixels look is the stretch, where the middle looks is the shift."""
     side, amount = 64, 0.2
     places = torch.arange(side) + 0.5
     images = torch.stack([places.expand(side, side), places[:, None].expand(side, side), torch.zeros(side, side)])

@@ -17,11 +17,11 @@ def test_cells_by_hand(record):
     assert cells(record, "AP50 of boxes, %") == ["78.0", "79.0", "85.0", "87.0"]
     assert cells(record, "AP75 of boxes, %") == ["50.0", "40.0", "57.0", "67.0"]
     assert cells(record, "AP of masks, %") == ["–", "–", "–", "51.0"]
-    assert cells(record, "proposals a picture") == ["286", "286", "60", "100"]
+    assert cells(record, "proposals an image") == ["286", "286", "60", "100"]
     assert cells(record, "objects that they cover at IoU 0.5, %") == ["96.0"] * 4
-    assert cells(record, "passes of the convolutions a picture") == ["286", "1", "1", "1"]
-    assert cells(record, "milliseconds a picture") == ["441", "146", "20", "30"]
-    assert cells(record, "seconds a picture of 600 × 800") == ["66", "3.76", "0.69", "1.28"]
+    assert cells(record, "passes of the convolutions an image") == ["286", "1", "1", "1"]
+    assert cells(record, "milliseconds an image") == ["441", "146", "20", "30"]
+    assert cells(record, "seconds an image of 600 × 800") == ["66", "3.76", "0.69", "1.28"]
     assert cells(record, "trainings, one behind the other") == ["3", "1", "1", "1"]
     assert cells(record, "training, minutes of a core, estimated") == ["≥ 20", "32", "50", "75"]
     assert cells(record, "learned numbers") == ["1,976,261", "1,871,299", "2,026,623", "2,228,102"]
@@ -31,7 +31,7 @@ def test_cells_by_hand(record):
 def test_stages_stand_below_their_sum_twice(record):
     names = [row[0] for row in table(record)]
     stages = ["  proposals", "  features", "  heads", "  selection", "  masks"]
-    for name in ("milliseconds a picture", "seconds a picture of 600 × 800"):
+    for name in ("milliseconds an image", "seconds an image of 600 × 800"):
         assert names[names.index(name) + 1 :][:5] == stages
     rows = [row[1:] for row in table(record) if row[0] in ("  masks", "  heads")]
     assert rows[:2] == [["20", "12", "4.0", "5.0"], ["–", "–", "–", "9.5"]]
@@ -52,13 +52,13 @@ def test_what_was_not_measured_is_not_there(record):
 
 def test_notes_say_what_is_partial_multiplied_and_filled_up(record):
     first, _, trainings, last = notes(record)
-    assert first.startswith("Measured on all 200 test pictures of Toy Town")
+    assert first.startswith("Measured on all 200 test images of Toy Town")
     assert trainings.startswith("Trainings were not timed when they ran")
     assert "Selective search finds 1631 proposals there, and random boxes make them 2,000;" in last
     assert "R-CNN is timed on 100 of them, and the time behind the search is multiplied by 20." in last
     assert "makes 300; 88 detections get a mask." in last
-    record["pictures"], record["paper_scale"]["found"] = 20, 2000
-    assert notes(record)[0].startswith("Measured on only the first 20 of the 200 test pictures of Toy Town")
+    record["images"], record["paper_scale"]["found"] = 20, 2000
+    assert notes(record)[0].startswith("Measured on only the first 20 of the 200 test images of Toy Town")
     assert "Selective search gives 2,000 proposals;" in notes(record)[-1]
 
 
@@ -87,7 +87,7 @@ def test_what_is_no_record(record, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.json: there is no such file; make it with `python -m workshop"):
         read_record(tmp_path / "none.json")
     path = tmp_path / "x.json"
-    for text, reason in (("{", "damaged"), ("[1]", "'pictures' is missing"), ("{}", "no record of the history")):
+    for text, reason in (("{", "damaged"), ("[1]", "'images' is missing"), ("{}", "no record of the history")):
         path.write_text(text)
         with pytest.raises(RecordError, match=rf"x.json: .*{reason}"):
             read_record(path)

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-VOC_SIZE = (12, 20)  # (height, width) of the pictures
+VOC_SIZE = (12, 20)  # (height, width) of the images
 PEOPLE_SIZE = (14, 22)
 CELLS_SIZE = (10, 16)
 
@@ -25,7 +25,7 @@ def xml(*objects, size=VOC_SIZE):
 
 
 def write_voc(root, annotations, splits=None, segmented=()):
-    """A folder of VOC's layout, of XML by name; ``segmented`` are the pictures that have masks."""
+    """A folder of VOC's layout, of XML by name; ``segmented`` are the images that have masks."""
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation", "SegmentationObject"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, (name, text) in enumerate(annotations.items()):
@@ -41,17 +41,17 @@ def write_voc(root, annotations, splits=None, segmented=()):
 
 def write_voc_mask(root, name, values):
     mask = Image.fromarray(np.asarray(values, dtype=np.uint8))
-    mask.putpalette([(17 * n) % 256 for n in range(768)])  # a palette, whose colours say nothing about the numbers
+    mask.putpalette([(17 * n) % 256 for n in range(768)])  # a palette, whose colors say nothing about the numbers
     mask.save(root / "SegmentationObject" / f"{name}.png")
 
 
-def write_people(root, masks, picture=None):
+def write_people(root, masks, image=None):
     """A folder of Penn-Fudan's layout, of mask arrays by name."""
     (root / "PNGImages").mkdir(parents=True, exist_ok=True)
     (root / "PedMasks").mkdir(exist_ok=True)
     for number, (name, values) in enumerate(masks.items()):
         pixels = np.random.default_rng(number).integers(0, 256, (*values.shape, 3), dtype=np.uint8)
-        Image.fromarray(pixels if picture is None else picture).save(root / "PNGImages" / f"{name}.png")
+        Image.fromarray(pixels if image is None else image).save(root / "PNGImages" / f"{name}.png")
         mask = Image.fromarray(values.astype(np.uint8))
         mask.putpalette([(31 * n + 5) % 256 for n in range(768)])
         mask.save(root / "PedMasks" / f"{name}_mask.png")
@@ -74,7 +74,7 @@ def block(rows, columns, value=255):
 
 
 def write_cell(root, name, *masks):
-    """A picture's folder in the set's layout; masks are called a.png, b.png …"""
+    """An image's folder in the set's layout; masks are called a.png, b.png …"""
     (root / name / "images").mkdir(parents=True)
     (root / name / "masks").mkdir()
     pixels = np.random.default_rng(len(name)).integers(0, 256, (*CELLS_SIZE, 4), dtype=np.uint8)

@@ -64,7 +64,7 @@ def look(folder, content):
 def test_counts_by_hand(coco):
     report, problems = look(coco, coco_content())
     assert problems == []
-    assert (report.pictures, report.empty, report.objects, report.crowds) == (3, 1, 4, 1)
+    assert (report.images, report.empty, report.objects, report.crowds) == (3, 1, 4, 1)
     assert report.per_class == {"dog": (1, 1), "cat": (3, 2), "cow": (0, 0)}
     assert (report.smallest, report.largest, report.readable) == ((8, 10), (8, 10), [0, 1, 2])
 
@@ -78,7 +78,7 @@ def test_sizes(coco):
     )
     report, _ = look(coco, content)
     assert (report.smallest, report.largest) == ((8, 10), (4, 30))
-    assert (report.empty, report.objects) == (0, 5), "a picture of one object is not empty"
+    assert (report.empty, report.objects) == (0, 5), "an image of one object is not empty"
 
 
 def change(number, **values):
@@ -160,7 +160,7 @@ def test_all_defects_are_listed_however_many(coco):
     assert (len(problems), report.objects, report.empty) == (40, 0, 3)
     content["images"] += [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(100, 130)]
     report, problems = look(coco, content)
-    assert (report, len(problems)) == (None, 30), "without its pictures the set cannot be opened"
+    assert (report, len(problems)) == (None, 30), "without its images the set cannot be opened"
 
 
 def test_small_differences_between_mask_and_box_are_none():
@@ -216,7 +216,7 @@ def test_the_other_data_sets(tmp_path):
     data, (problem,) = open_to_check("pennfudan", people, None, split=None, masks=True)
     assert "c.png: its mask" in problem
     report = examine(data)
-    assert (report.pictures, report.objects, report.readable) == (2, 3, [0])
+    assert (report.images, report.objects, report.readable) == (2, 3, [0])
     (problem,) = report.problems  # once, although it is looked for and loaded
     assert "b_mask.png: the image cannot be decoded" in problem
 
@@ -224,7 +224,7 @@ def test_the_other_data_sets(tmp_path):
         write_cell(tmp_path / "cells", f"{n}" * (n + 1), block((2, 5), (3, 9)), block((0, 0), (0, 0)))
     data, _ = open_to_check("nuclei", tmp_path / "cells", None, split="test", masks=True)
     report = examine(data)
-    assert (report.pictures, report.objects, len(report.problems)) == (1, 1, 1)
+    assert (report.images, report.objects, len(report.problems)) == (1, 1, 1)
     assert "44444.png, mask b.png: it is empty" in report.problems[0]
 
 
@@ -272,6 +272,6 @@ def test_toy_town_has_no_defects():
     data, problems = open_to_check("toytown", None, None, split="test", masks=True)
     report = examine(data)
     assert problems == report.problems == []
-    assert (report.pictures, report.smallest, report.largest) == (200, (128, 128), (128, 128))
+    assert (report.images, report.smallest, report.largest) == (200, (128, 128), (128, 128))
     listed = json.loads((DATA_FOLDER / "instances_test.json").read_text(encoding="utf-8"))["annotations"]
     assert report.objects == sum(objects for objects, _ in report.per_class.values()) == len(listed)

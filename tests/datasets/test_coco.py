@@ -22,7 +22,7 @@ SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotoo
 
 
 def tiny(**changes):
-    """A data set of two 8×10 pictures (height 8, width 10); the second holds no object."""
+    """A data set of two 8×10 images (height 8, width 10); the second holds no object."""
     content = {
         "images": [
             {"id": 7, "file_name": "a.png", "height": 8, "width": 10},
@@ -47,7 +47,7 @@ def tiny(**changes):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures whose pixels are all different, so that an exchange of axes or channels shows."""
+    """Two images whose pixels are all different, so that an exchange of axes or channels shows."""
     for number, name in enumerate(("a.png", "b.png")):
         pixels = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3) + number
         Image.fromarray(pixels).save(tmp_path / name)
@@ -96,7 +96,7 @@ def test_tiny_data_set_by_hand(folder):
     assert torch.equal(target["masks"], expected)
 
 
-def test_picture_without_objects_stays_with_empty_tensors(folder):
+def test_image_without_objects_stays_with_empty_tensors(folder):
     _, target = load(folder, tiny())[1]
     shapes = {key: (tuple(value.shape), value.dtype) for key, value in target.items() if key != "image_id"}
     assert shapes == {
@@ -229,9 +229,9 @@ BAD_ANNOTATIONS = {
     "a number of 400 digits": (annotation(area=10**400), r"area"),
     "infinite": (annotation(bbox=[2, 1, float("inf"), 3]), r"is not four finite numbers"),
     "text in box": (annotation(bbox=[2, 1, "4 px", 3]), r"is not four finite numbers"),
-    "right of picture": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
-    "below picture": (annotation(bbox=[2, 1, 4, 8.5]), r"leaves the image of 10×8 pixels"),
-    "left of picture": (annotation(bbox=[-1.5, 1, 4, 3]), r"leaves the image of 10×8 pixels"),
+    "right of image": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
+    "below image": (annotation(bbox=[2, 1, 4, 8.5]), r"leaves the image of 10×8 pixels"),
+    "left of image": (annotation(bbox=[-1.5, 1, 4, 3]), r"leaves the image of 10×8 pixels"),
     "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
     "segmentation a text": (annotation(segmentation="mask"), r"'segmentation' is 'mask'"),
     "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
@@ -282,7 +282,7 @@ BAD_FILES = {
         {"categories": [{"id": 9, "name": "dog"}, {"id": 9, "name": "cat"}]},
         r"category id 9 \('cat'\) is used twice",
     ),
-    "missing picture": (
+    "missing image": (
         {"images": [tiny()["images"][0] | {"file_name": "none.png"}]},
         r"image 7 \('none.png'\): no such file",
     ),
@@ -397,7 +397,7 @@ def test_text_that_is_no_plain_number_is_refused(folder, text):
 
 
 def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
-    """As a labelling service writes them: the first is a group without objects."""
+    """As a labeling service writes them: the first is a group without objects."""
     categories = [{"id": 0, "name": "dog"}, {"id": 4, "name": "cat"}, {"id": 9, "name": "dog"}]
     data = load(folder, tiny(categories=categories))
     assert (data.classes, data.category_ids) == (["background", "dog", "cat"], [9, 4])

@@ -10,13 +10,13 @@ from minircnn.datasets.images import MOST_PIXELS, open_image, read_head, turn, t
 from tests.datasets.conftest import png_that_claims
 
 
-def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
-    grey = np.arange(80, dtype=np.uint8).reshape(8, 10)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    image = read_image(tmp_path / "grey.png")
-    assert torch.equal(image, (torch.from_numpy(grey).float() / 255).expand(3, -1, -1))
+def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
+    gray = np.arange(80, dtype=np.uint8).reshape(8, 10)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    image = read_image(tmp_path / "gray.png")
+    assert torch.equal(image, (torch.from_numpy(gray).float() / 255).expand(3, -1, -1))
 
-    rgba = np.dstack([grey, grey + 1, grey + 2, np.full_like(grey, 9)])
+    rgba = np.dstack([gray, gray + 1, gray + 2, np.full_like(gray, 9)])
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
     image = read_image(tmp_path / "rgba.png")
     assert torch.equal((image * 255).round().byte(), torch.from_numpy(rgba[..., :3].transpose(2, 0, 1).copy()))
@@ -29,25 +29,25 @@ def test_grey_palette_and_transparent_pictures_become_rgb(tmp_path):
     assert (image * 255).round().tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
 
 
-def test_sixteen_bit_grey_keeps_its_range(tmp_path):
+def test_sixteen_bit_gray_keeps_its_range(tmp_path):
     Image.fromarray(np.array([[0, 13107, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
     image = read_image(tmp_path / "deep.png")
     assert tuple(image.shape) == (3, 1, 3)
     torch.testing.assert_close(image[1, 0], torch.tensor([0.0, 0.2, 1.0]))
 
 
-def saved_with_orientation(path, picture, orientation):
+def saved_with_orientation(path, photo, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture.save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {}))
+    photo.save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {}))
     return path
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])
 @pytest.mark.parametrize("orientation", range(10))  # 0 and 9 mean nothing
 def test_upright_is_what_pillow_makes_of_the_tag(tmp_path, suffix, orientation):
-    picture = Image.fromarray(np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4)
-    path = saved_with_orientation(tmp_path / f"turned{suffix}", picture, orientation)
+    photo = Image.fromarray(np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4)
+    path = saved_with_orientation(tmp_path / f"turned{suffix}", photo, orientation)
     with Image.open(path) as file:
         expected = np.asarray(ImageOps.exif_transpose(file))
     image = read_image(path)
@@ -57,11 +57,11 @@ def test_upright_is_what_pillow_makes_of_the_tag(tmp_path, suffix, orientation):
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-@pytest.mark.parametrize("kind", ["grey", "sixteen bits", "colour"])
+@pytest.mark.parametrize("kind", ["gray", "sixteen bits", "color"])
 def test_tiff_is_turned_once(tmp_path, kind, compression):
     """By Pillow, whatever we ask for. Pillow 11 to 13 garble some of these when they open them by name."""
-    grey = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
-    pixels = {"grey": grey, "sixteen bits": grey.astype(np.uint16) * 257, "colour": np.dstack([grey] * 3)}[kind]
+    gray = np.array([[10, 20, 30], [40, 50, 60]], dtype=np.uint8)
+    pixels = {"gray": gray, "sixteen bits": gray.astype(np.uint16) * 257, "color": np.dstack([gray] * 3)}[kind]
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif, compression=compression)
@@ -86,15 +86,15 @@ def test_damaged_exif_turns_nothing(tmp_path, suffix, tag):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png"])
-def test_of_a_moving_picture_the_first_frame_is_read(tmp_path, suffix):
-    frames = [Image.new("RGB", (4, 3), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+def test_of_a_moving_image_the_first_frame_is_read(tmp_path, suffix):
+    frames = [Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
     expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
     assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000, 2**31 - 1])  # Pillow warns of the first and refuses the others
-def test_picture_that_would_fill_the_memory_is_refused(tmp_path, side):
+def test_image_that_would_fill_the_memory_is_refused(tmp_path, side):
     (tmp_path / "bomb.png").write_bytes(png_that_claims(side, side))
     with pytest.raises(DatasetError, match=r"too large to be read safely.*make it smaller"):
         read_image(tmp_path / "bomb.png")
@@ -102,7 +102,7 @@ def test_picture_that_would_fill_the_memory_is_refused(tmp_path, side):
         read_head(tmp_path / "bomb.png")
 
 
-def test_float_picture_is_refused(tmp_path):
+def test_float_image_is_refused(tmp_path):
     Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(DatasetError, match="without a known range"):
         read_image(tmp_path / "float.tif")

@@ -1,4 +1,4 @@
-"""Data sets by name, and their parts: some pictures, some classes."""
+"""Data sets by name, and their parts: some images, some classes."""
 
 import json
 import pickle
@@ -32,7 +32,7 @@ SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
 
 @pytest.fixture
 def coco(tmp_path):
-    """Twelve pictures, the last one listed first; each has a dog, a cat and a crowd of dogs, but for id 4."""
+    """Twelve images, the last one listed first; each has a dog, a cat and a crowd of dogs, but for id 4."""
     images, annotations = [], []
     for number in reversed(range(12)):
         Image.fromarray(np.full((8, 10, 3), number, dtype=np.uint8)).save(tmp_path / f"{number}.png")
@@ -142,7 +142,7 @@ def test_splits_of_a_data_set(coco):
     restricted = open_data("coco", *coco, split="test", classes=["cat"])
     assert restricted.image_ids == [13, 8]
     image, target = test[1]
-    assert image[0, 0, 0].item() == pytest.approx(4 / 255), "picture 4.png has id 8"
+    assert image[0, 0, 0].item() == pytest.approx(4 / 255), "image 4.png has id 8"
     assert (target["image_id"], test.image_path(1).name, test.image_size(1)) == (8, "4.png", (8, 10))
 
 
@@ -183,7 +183,7 @@ def test_only_classes_by_hand(coco):
     assert only["iscrowd"].tolist() == [False, True], "the crowd stays"
     assert (only["boxes"].shape, only["masks"].shape, only["image_id"]) == ((2, 4), (2, 8, 10), 15)
     nothing = OnlyClasses(CocoDataset(*coco), ["traffic light"])
-    assert len(nothing) == 12, "pictures stay"
+    assert len(nothing) == 12, "images stay"
     _, target = nothing[0]
     assert (target["boxes"].shape, target["masks"].shape, target["labels"].dtype) == ((0, 4), (0, 8, 10), torch.int64)
 
@@ -228,7 +228,7 @@ def test_parts_travel_to_other_processes(coco):
 
 
 def test_real_photographs(real_data):
-    """Each fifth of the 200 pictures, and the persons that the file counts."""
+    """Each fifth of the 200 images, and the persons that the file counts."""
     root, path = real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     (person,) = (one["id"] for one in content["categories"] if one["name"] == "person")

@@ -28,7 +28,7 @@ def root(tmp_path):
 
 
 def only(root, text, **options):
-    """A data set of one picture with this XML."""
+    """A data set of one image with this XML."""
     write_voc(root, {"a": text})
     return VocDataset(root, masks=False, **options)
 
@@ -89,9 +89,9 @@ def test_against_torchvision(tmp_path):
     by_name = {theirs.images[i].rsplit("/", 1)[-1][:-4]: theirs[i] for i in range(len(theirs))}
     assert sorted(by_name) == data.names
     for index, name in enumerate(data.names):
-        picture, parsed = by_name[name]
+        photo, parsed = by_name[name]
         image, target = data[index]
-        assert torch.equal(image, torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255)
+        assert torch.equal(image, torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
         objects = parsed["annotation"]["object"]
         assert [data.classes[label] for label in target["labels"]] == [one["name"] for one in objects]
         assert [str(int(flag)) for flag in target["difficult"]] == [one["difficult"] for one in objects]
@@ -176,7 +176,7 @@ def test_bad_mask_files(root):
         VocDataset(root)
     for content, words in (
         (np.ones((5, 6)), "the mask is 5 high and 6 wide, the image 12 and 20"),
-        (b"no picture", "cannot be decoded .no image of a known kind"),
+        (b"no image", "cannot be decoded .no image of a known kind"),
     ):
         if isinstance(content, bytes):
             path.write_bytes(content)
@@ -305,7 +305,7 @@ def test_missing_files_are_all_named(root):
     assert (data.names, data.image_ids, len(data.dropped)) == (["2007_000027"], [1], 2)
 
 
-def test_picture_of_another_size(tmp_path):
+def test_image_of_another_size(tmp_path):
     data = only(tmp_path, xml(size=(WIDTH, HEIGHT)))
     with pytest.raises(DatasetError, match=r"a\.jpg: the image is 12 high and 20 wide, its annotations say 20 and 12"):
         data.load_image(0)

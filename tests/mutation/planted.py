@@ -347,7 +347,7 @@ PROPOSALS = [
         ("test_faster_rcnn.py::test_labels_by_hand",),
     ),
     Mutant(
-        "RPN: proposals reach beyond the picture",
+        "RPN: proposals reach beyond the image",
         "faster_rcnn.py",
         "boxes = clip_boxes(decode_boxes(rpn_outputs.anchors[index], deltas[index]), size)",
         "boxes = decode_boxes(rpn_outputs.anchors[index], deltas[index])",
@@ -500,7 +500,7 @@ HEADS = [
 
 EVALUATION = [
     Mutant(
-        "AP: the mean over pictures of each picture's",
+        "AP: the mean over images of each image's",
         "evaluation.py",
         "**_summarize(curves, rules),",
         "**(_summarize(curves, rules) if len(targets) < 2 else {name: sum(getattr(evaluate([d], [t], kind=kind, "
@@ -509,7 +509,7 @@ EVALUATION = [
         ("test_evaluation.py::test_the_data_set_counts_and_not_the_image",),
     ),
     Mutant(
-        "AP: pictures are not ranked together",
+        "AP: images are not ranked together",
         "evaluation.py",
         'np.argsort(-found.score[d], kind="stable")',
         "np.arange(len(d))",
@@ -566,7 +566,7 @@ EVALUATION = [
     ),
 ]
 
-PICTURES = [
+IMAGES = [
     Mutant(
         "transforms: slim images grow without end",
         "transforms.py",
@@ -735,11 +735,11 @@ READING = [
         ("test_fuzzing.py::test_a_cached_result_with_one_wrong_bit_is_computed_anew",),
     ),
     Mutant(
-        "COCO: pictures of any size may be promised",
+        "COCO: images of any size may be promised",
         "datasets/coco.py",
         "elif height * width > MOST_PIXELS:",
         "elif False:",
-        ("test_fuzzing.py::test_a_picture_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
+        ("test_fuzzing.py::test_a_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
     ),
 ]
 
@@ -766,25 +766,25 @@ PYRAMID = [
         ("test_pooling.py::TestPyramid::test_each_region_comes_from_its_own_level",),
     ),
     Mutant(
-        "frozen batch normalisation: the mean is added",
+        "frozen batch normalization: the mean is added",
         "resnet_fpn.py",
         "self.bias - self.running_mean * factor",
         "self.bias + self.running_mean * factor",
-        ("test_resnet_fpn.py::test_frozen_batch_normalisation",),
+        ("test_resnet_fpn.py::test_frozen_batch_normalization",),
     ),
     Mutant(
-        "frozen batch normalisation: without eps",
+        "frozen batch normalization: without eps",
         "resnet_fpn.py",
         "(self.running_var + self.eps).rsqrt()",
         "self.running_var.rsqrt()",
-        ("test_resnet_fpn.py::test_frozen_batch_normalisation",),
+        ("test_resnet_fpn.py::test_frozen_batch_normalization",),
     ),
     Mutant(
-        "frozen batch normalisation: the summand is scaled twice when it is folded",
+        "frozen batch normalization: the summand is scaled twice when it is folded",
         "resnet_fpn.py",
         "summand, conv.stride, conv.padding)",
         "summand * factor, conv.stride, conv.padding)",
-        ("test_resnet_fpn.py::test_convolution_and_normalisation_in_one_step",),
+        ("test_resnet_fpn.py::test_convolution_and_normalization_in_one_step",),
     ),
     Mutant(
         "pyramid: coarse maps are not handed on",
@@ -851,4 +851,4 @@ PYRAMID = [
     ),
 ]
 
-MUTANTS = [*BOXES, *MATCHING, *POOLING, *PROPOSALS, *HEADS, *EVALUATION, *PICTURES, *RCNN, *READING, *PYRAMID]
+MUTANTS = [*BOXES, *MATCHING, *POOLING, *PROPOSALS, *HEADS, *EVALUATION, *IMAGES, *RCNN, *READING, *PYRAMID]

@@ -116,7 +116,7 @@ def test_an_outline_lies_just_inside_of_its_bin(stride):
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 8 * stride), (7 * stride, 0))
 
 
-def test_neighbouring_bins_differ_in_color_and_in_distance_from_their_edge():
+def test_neighboring_bins_differ_in_color_and_in_distance_from_their_edge():
     ax = plotting.plot_cells(values(9, 9))
     edges = [(0, 3), (3, 6), (6, 9)]
     plotting.draw_bins(ax, edges, edges)

@@ -10,7 +10,7 @@ SETTINGS = LoopSettings(24, 0.02, seed=2)
 
 
 def network():
-    """With dropout, which draws, and batch normalisation, whose statistics are no parameters."""
+    """With dropout, which draws, and batch normalization, whose statistics are no parameters."""
     torch.manual_seed(11)
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
 

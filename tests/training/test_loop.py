@@ -297,7 +297,7 @@ def test_the_scale_is_resumed(tmp_path, scaled):
 
 @pytest.mark.parametrize("at, every, start", [(0, 5, 0), (3, 5, 0), (5, 5, 5), (13, 5, 10), (23, 5, 20), (7, 1, 7)])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path, unbroken, at, every, start):
-    """Bit for bit: losses, weights, and the statistics of the batch normalisation."""
+    """Bit for bit: losses, weights, and the statistics of the batch normalization."""
     history, state = unbroken
     options = {"checkpoint": tmp_path / "run ä.checkpoint", "checkpoint_every": every, "quiet": True}
     first = network()

@@ -81,7 +81,7 @@ def test_rows_are_those_of_the_papers_tables(name, data, monkeypatch):
     assert found == LABELS[name]
     assert len(said) == len(rows) and all("ap 50.0" in line for line in said)
     record = read(f"{name}_ablation")
-    assert (record["training_pictures"], record["test_pictures"]) == (1000, 200)
+    assert (record["training_images"], record["test_images"]) == (1000, 200)
     stored = [tuple(vars(row).values())[first : first + len(found[0])] for row in record["rows"]]
     if name == "faster_rcnn":  # that has 1000 batches for 1
         stored = [(way, batches // 1000, *kinds) for way, batches, *kinds in stored]
@@ -168,7 +168,7 @@ class TestCommand:
         written = json.loads((tmp_path / "x.json").read_text())
         assert written["command"] == "python -m workshop.ablations faster_rcnn"
         assert [(row["seed"], row["training"]) for row in written["rows"]] == [(0, "turns"), (1, "turns")]
-        about = (written["training_pictures"], written["test_pictures"], written["settings"]["iterations"])
+        about = (written["training_images"], written["test_images"], written["settings"]["iterations"])
         assert about == (4, 3, 5)
 
     def test_coins_and_nuclei_from_each_start(self, tmp_path, monkeypatch, real_data):
@@ -182,7 +182,7 @@ class TestCommand:
         ablations.main(["fine_tuning", "--root", root, "--iterations", "5", "--out", str(tmp_path / "x.json")])
         written = json.loads((tmp_path / "x.json").read_text())
         assert written["command"] == "python -m workshop.ablations fine_tuning --root …/stage1_train"
-        assert written["nuclei"]["pictures"] == {"train": 48, "test": 12}
+        assert written["nuclei"]["images"] == {"train": 48, "test": 12}
         starts = {"coins": ["pretrained", "toy town", "random"], "nuclei": ["pretrained", "random"]}
         for name, task in (("coins", COINS), ("nuclei", NUCLEI)):
             assert written[name]["settings"]["side"] == task.side
@@ -241,7 +241,7 @@ def test_trained_and_random_convolutions_are_measured_alike(tmp_path, monkeypatc
         ("trained", 0.25, 0.24),
         ("random", 0.05, pytest.approx(0.04)),
     ]
-    assert {(row["objects"], row["pictures"], row["recall"]) for row in record["rows"]} == {(109, 40, 0.67)}
+    assert {(row["objects"], row["images"], row["recall"]) for row in record["rows"]} == {(109, 40, 0.67)}
     trained, untrained = read("rcnn_2014")["rows"]  # what the record in data/results says
     assert vars(trained).keys() == record["rows"][0].keys()
     assert trained.ap50 > 3 * untrained.ap50 > 0 and trained.objects == untrained.objects > 0

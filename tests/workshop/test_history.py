@@ -43,14 +43,14 @@ def test_an_image_gives_a_table_claims_and_files(run):
     folder, printed, status = run
     found = read_record(folder / "history.json")
     assert found["command"] == "python -m workshop.history --images 1 --no-scale --no-training"
-    assert (found["pictures"], found["pictures_of_split"]) == (1, 200)
+    assert (found["images"], found["images_of_split"]) == (1, 200)
     assert found["paper_scale"] is None and found["training"] is None
-    assert (found["transfer"]["pictures"], found["transfer"]["training_pictures"]) == (8, 12)
+    assert (found["transfer"]["images"], found["transfer"]["training_images"]) == (8, 12)
     assert found["machine"]["threads"] == 1
-    assert as_text(table(found)) in printed and "only the first 1 of the 200 test pictures" in printed
-    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "history.png", "history_pictures.png"]
+    assert as_text(table(found)) in printed and "only the first 1 of the 200 test images" in printed
+    assert sorted(path.name for path in folder.iterdir()) == ["history.json", "history.png", "history_images.png"]
     assert stored_fingerprint(folder / "history.png") == command.fingerprint_of_record(found)
-    assert stored_fingerprint(folder / "history_pictures.png") == command.fingerprint_of_weights()
+    assert stored_fingerprint(folder / "history_images.png") == command.fingerprint_of_weights()
     with Image.open(folder / "history.png") as image:
         assert image.size[0] == 900
     wrong = [line[2:5].strip() for line in printed.splitlines() if line.startswith("✗ S")]
@@ -96,7 +96,7 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     expected = f"before ü\n\n{section(gather(found))}\n\nafter\n"
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
     assert stored_fingerprint(tmp_path / "docs" / "history.png") == command.fingerprint_of_record(found)
-    assert (tmp_path / "docs" / "history_pictures.png").read_bytes() == b"scene"
+    assert (tmp_path / "docs" / "history_images.png").read_bytes() == b"scene"
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -153,7 +153,7 @@ class TestREADME:
             assert f"| {' | '.join(cells)} |" in text
         for note in notes(results["history"]):
             assert f"- {note}\n" in text
-        assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_pictures.png"}
+        assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_images.png"}
 
     def test_the_projects_readme_is_written_by_the_program(self):
         """After new weights or results: make history ARGS=--update."""
@@ -196,4 +196,4 @@ class TestFingerprints:
         """After new weights or results: make history ARGS=--update."""
         record = json.loads((ROOT / "data" / "results" / "history.json").read_text(encoding="utf-8"))
         assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
-        assert stored_fingerprint(ROOT / "docs" / "history_pictures.png") == command.fingerprint_of_weights(record)
+        assert stored_fingerprint(ROOT / "docs" / "history_images.png") == command.fingerprint_of_weights(record)

@@ -24,7 +24,7 @@ def cases() -> list[Case]:
     """Pasted masks, detection in an image, and a training step without the optimizer's."""
     found = [_paste(20, (128, 128)), _paste(100, (800, 1088))]
     for name, make in (("Faster R-CNN", _faster), ("Mask R-CNN", _mask)):
-        found.append(_detection(f"{name}, a picture of 128²", *make(), torch.rand(3, 128, 128)))
+        found.append(_detection(f"{name}, an image of 128²", *make(), torch.rand(3, 128, 128)))
         for backward in (False, True):
             found.append(_training(name, *make(), *_batch(4, 128, 128, 4), backward))
     return found
@@ -36,7 +36,7 @@ def published_cases() -> list[Case]:
     images, targets = _batch(1, 427, 640, 8)
     name = "published Mask R-CNN"
     return [
-        _detection(f"{name}, a picture of 427 × 640", ours, theirs, soft_shapes(427, 640)),
+        _detection(f"{name}, an image of 427 × 640", ours, theirs, soft_shapes(427, 640)),
         _training(name, ours, theirs, images, targets, backward=True),
     ]
 

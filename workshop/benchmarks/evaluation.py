@@ -125,7 +125,7 @@ def cases() -> list[Case]:
     toy = random_targets(200, (128, 128), num_classes=6, seed=0, crowd_fraction=0.05)
     photographs = random_targets(100, (480, 640), num_classes=80, seed=1, crowd_fraction=0.05)
     return [
-        _case(f"AP of {kind}, {len(targets)} pictures, {num_classes} classes", targets, kind, num_classes)
+        _case(f"AP of {kind}, {len(targets)} images, {num_classes} classes", targets, kind, num_classes)
         for targets, num_classes in ((toy, 6), (photographs, 80))
         for kind in ("boxes", "masks")
     ]

@@ -92,7 +92,7 @@ def _write(record: Record, results: Results, out: Path | None, update: bool) -> 
     if fingerprint_of_weights(record) != fingerprint_of_weights():
         raise ValueError("the record was made with other weights than are there now: measure again")
     matplotlib.use("Agg")
-    drawn = {"history.png": draw_history(record), "history_pictures.png": draw_scene()}
+    drawn = {"history.png": draw_history(record), "history_images.png": draw_scene()}
     for json_file, folder in places:
         write_json(json_file, record)
         for name, png in drawn.items():
@@ -143,13 +143,13 @@ def section(results: Results) -> str:
     ]
     parts = [
         START,
-        "![Bars for the four detectors: average precision of boxes and masks, and the time for a picture by stages]"
+        "![Bars for the four detectors: average precision of boxes and masks, and the time for an image by stages]"
         "(docs/history.png)",
         as_markdown(table(record, stages=False)),
         "\n".join(f"- {note}" for note in notes(record)),
         "![One scene as the four detectors see it: above their proposals, below what they find in it]"
-        "(docs/history_pictures.png)",
-        "One scene, chosen because much overlaps in it. How good the detectors are, the table says, not this picture. "
+        "(docs/history_images.png)",
+        "One scene, chosen because much overlaps in it. How good the detectors are, the table says, not this image. "
         "Shown is what an SVM says yes to, or what has a probability above one half.",
         f"<details>\n<summary>The story's {len(claims)} claims, and what was measured about each</summary>",
         as_markdown([["", "claim", "measured", "notebooks", "holds"], *claims], right=False),

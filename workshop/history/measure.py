@@ -87,8 +87,8 @@ def make_record(
     return {
         "command": command,
         "split": "test",
-        "pictures": count,
-        "pictures_of_split": len(test),
+        "images": count,
+        "images_of_split": len(test),
         "max_proposals": MAX_PROPOSALS,
         "machine": {
             "threads": 1,
@@ -99,8 +99,8 @@ def make_record(
         "scenes": scenes(targets),
         "alignment": alignment_example(),
         "transfer": {
-            "training_pictures": 3 * learn // 2,
-            "pictures": learn,
+            "training_images": 3 * learn // 2,
+            "images": learn,
             **transfer(first(ToyTown("train", masks=False), 3 * learn // 2), first(test, learn)),
         },
         "detectors": figures,

@@ -1,6 +1,6 @@
 """Photographs for backgrounds: those in scikit-image's wheel that may be used freely and show no object of our classes.
 
-Left out: astronaut, camera (a person), chelsea (a cat), because an unlabelled person or cat would be punished as a
+Left out: astronaut, camera (a person), chelsea (a cat), because an unlabeled person or cat would be punished as a
 wrong detection; moon, page and the motorcycles, because no license is stated for them; drawings, and images too small
 to crop.
 """

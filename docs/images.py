@@ -1,4 +1,4 @@
-"""Draws the picture at the top of the README: ``python docs/pictures.py``."""
+"""Draws the image at the top of the README: ``python docs/images.py``."""
 
 from pathlib import Path
 
