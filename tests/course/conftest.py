@@ -5,6 +5,7 @@ import json
 
 import matplotlib
 import pytest
+from matplotlib import pyplot as plt
 
 from minircnn.course.claims import gather
 from minircnn.course.history import load_all
@@ -13,6 +14,15 @@ from minircnn.datasets import ToyTown
 matplotlib.use("Agg")
 
 COUNT = 3
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Each test leaves no figure and no changed setting behind; all are drawn without a screen."""
+    settings = dict(matplotlib.rcParams)
+    yield
+    plt.close("all")
+    assert dict(matplotlib.rcParams) == settings
 
 
 @pytest.fixture(scope="session")

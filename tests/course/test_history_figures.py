@@ -2,19 +2,12 @@
 
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
 from minircnn.course.figures.history import STAGE_COLORS, Row, plot_generations, plot_history
 from minircnn.course.record import rows_of, titles_of
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def bars(ax):

@@ -17,6 +17,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from minircnn.course import figures as plotting
 from minircnn.course.figures import display
 from minircnn.evaluation import evaluate
+from tests.course.conftest import close_figures  # noqa: F401 - a fixture
 
 CLASSES = ["background", "person", "car"]
 
