@@ -217,7 +217,7 @@ class RCNN(nn.Module):
 
         network = self.network
         rest = [*network.classifier.parameters(), *network.fc8.parameters()]
-        groups = [{"params": list(network.backbone.parameters()), "scale": 0.1}, {"params": rest, "scale": 1.0}]
+        groups = [{"params": list(network.backbone.parameters()), "lr_mult": 0.1}, {"params": rest, "lr_mult": 1.0}]
         result = optimize(network, losses, groups=groups)
         self.network.eval()
         return result

@@ -482,7 +482,7 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
     for _ in range(60):
         path.write_bytes(flipped(content, dice))
         again = network()
-        optimizer = torch.optim.AdamW([{"params": list(again.parameters()), "scale": 1.0}])
+        optimizer = torch.optim.AdamW([{"params": list(again.parameters()), "lr_mult": 1.0}])
         try:
             assert Checkpoint(path, asdict(settings), model=again, optimizer=optimizer, scaler=NoScaler()).load() == 6
         except WeightsError as error:

@@ -387,7 +387,7 @@ def test_every_crop_meets_its_own_name():
     found = []
 
     def optimize(network, losses, groups):
-        assert network is model.network and [group["scale"] for group in groups] == [0.1, 1.0]
+        assert network is model.network and [group["lr_mult"] for group in groups] == [0.1, 1.0]
         torch.manual_seed(0)
         found.extend(float(losses(i)["classification"]) for i in range(4))
 

@@ -248,7 +248,7 @@ def learn_boxes_alone(model: FastRCNN, train: Data, settings: FastRCNNTrainingSe
         model,
         lambda iteration: {"loss_box_reg": joint(iteration)["loss_box_reg"]},
         LoopSettings(max(settings.iterations // 3, 1), settings.learning_rate, seed=settings.seed),
-        groups=[{"params": list(box_layer.parameters()), "scale": 1.0}],
+        groups=[{"params": list(box_layer.parameters()), "lr_mult": 1.0}],
     )
     return model.eval()
 

@@ -105,7 +105,7 @@ def fit(
         losses: gives the losses of iteration i by name; their sum is minimized. It draws with torch's global generator,
             or from i. Each process calls it, for images of its own.
         settings: how long and how fast.
-        groups: of parameters, each with a factor ``"scale"`` of the learning rate; by default all with 1.
+        groups: of parameters, each with a factor ``"lr_mult"`` of the learning rate; by default all with 1.
         checkpoint: a file for the state of the run, written every ``checkpoint_every`` iterations and at the end.
         checkpoint_every: iterations between two.
         resume: go on where ``checkpoint`` stands, if there is such a file.
@@ -127,7 +127,7 @@ def fit(
     """
     if checkpoint_every < 1 or (evaluate_every is not None and evaluate_every < 1):
         raise ValueError(f"must be at least 1: checkpoint_every {checkpoint_every}, evaluate_every {evaluate_every}")
-    step = _Step(model, losses, settings, groups or [{"params": list(model.parameters()), "scale": 1.0}])
+    step = _Step(model, losses, settings, groups or [{"params": list(model.parameters()), "lr_mult": 1.0}])
     run = {**asdict(settings), **(about or {})}
     parts = {"model": model, "optimizer": step.optimizer, "scaler": step.scaler}
     state = Checkpoint(checkpoint, run, **parts) if checkpoint else None
@@ -164,7 +164,7 @@ class _Step:
         self, model: nn.Module, losses: Losses, settings: LoopSettings, groups: Sequence[dict[str, Any]]
     ) -> None:
         self.settings, self.overflows = settings, 0
-        groups = [{**group, "lr": settings.learning_rate * group["scale"]} for group in groups]
+        groups = [{**group, "lr": settings.learning_rate * group["lr_mult"]} for group in groups]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.precision, self.scaler = _precision(settings.mixed_precision, self.parameters[0].device)
@@ -176,7 +176,7 @@ class _Step:
         torch.manual_seed(settings.seed * 1_000_003 + iteration + rank() * 1_000_000_007)
         rate = settings.learning_rate * settings.rate(iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = rate * group["lr_mult"]
         with self.precision:
             own = self.losses(iteration)
         found = averages(own)

