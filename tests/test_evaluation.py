@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minircnn import evaluation
 from minircnn.course.compare import encode_masks, for_pycocotools, largest_difference, run_pycocotools
-from minircnn.datasets import CocoDataset, ToyTown
+from minircnn.datasets import CocoDataset
 from minircnn.datasets.coco import decode_masks
 from minircnn.evaluation import evaluate
 from minircnn.metrics import RECALLS_VOC2007, average_at_points
@@ -44,17 +44,6 @@ def test_random_detections(kind, seed, size, crowds):
     counts = [(d["labels"] == 1).sum() for d in detections]
     assert max(counts) > 100
     assert len(torch.cat([d["scores"] for d in detections]).unique()) <= 51
-
-
-@pytest.mark.parametrize("kind", ["boxes", "masks"])
-def test_toy_town(kind):
-    dataset = ToyTown("val")
-    targets = [dataset.load_target(i) for i in range(60)]
-    detections = random_detections(targets, num_classes=6, seed=7, noise=4)
-    ours, _ = compare(detections, encode_masks(targets), kind, num_classes=6)
-    assert ours.per_class.keys() == set(range(1, 7))
-    assert 0.05 < ours.ap < 0.9
-    assert min(ours.ap_small, ours.ap_medium) > 0
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])

@@ -119,10 +119,7 @@ def fractions(folder, content):
     [
         (same_image, "3.png: the same image as {folder}/1.png; remove one"),
         (unreadable, "2.png: the image cannot be decoded"),
-        (
-            other_size,
-            "2.png: the image is 8 high and 10 wide, its annotations say 10 and 8",
-        ),
+        (other_size, "2.png: the image is 8 high and 10 wide, its annotations say 10 and 8"),
         (missing, "image 2 ('2.png'): no such file"),
         (
             change(1, bbox=[2, 1, 4, 30]),

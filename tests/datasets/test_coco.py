@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
-from torch.utils.data import DataLoader
 
-from minircnn.datasets import CocoDataset, DatasetError, collate
+from minircnn.datasets import CocoDataset, DatasetError
 from minircnn.datasets.coco import decode_counts, first_bad_runs
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotools fills exactly these 12 pixels
@@ -130,27 +129,11 @@ def test_masks_false_needs_no_segmentation_and_a_missing_iscrowd_means_one_objec
         load(folder, content)
 
 
-def test_each_reading_gives_its_own_tensors(folder):
-    dataset = load(folder, tiny())
-    image, target = dataset[0]
-    image.zero_()
-    target["masks"].zero_()
-    assert dataset[0][0].sum() > 0
-    assert dataset[0][1]["masks"].sum() == 12
-
-
 def test_index_out_of_range_ends_iteration(folder):
     dataset = load(folder, tiny())
     with pytest.raises(IndexError):
         dataset[2]
     assert [target["image_id"] for _, target in dataset] == [7, 3]
-
-
-def test_data_loader_with_collate(folder):
-    ((images, targets),) = list(DataLoader(load(folder, tiny()), batch_size=2, collate_fn=collate))
-    assert [tuple(image.shape) for image in images] == [(3, 8, 10)] * 2
-    assert [target["image_id"] for target in targets] == [7, 3]
-    assert targets[0]["masks"].sum() == 12
 
 
 def test_whole_of_coco_mini_equals_pycocotools(real_data):
@@ -211,46 +194,31 @@ MASK_OTHER_SIZE = {"size": [10, 8], "counts": [80]}
 BAD_ANNOTATIONS = {
     "no image_id": (annotation(image_id=None), r"annotation 11: no 'image_id'"),
     "no bbox": (annotation(bbox=None), r"annotation 11: no 'bbox'"),
-    "no id": (annotation(id=None), r"annotation without id: no 'id'"),
     "area a word": (annotation(area="small"), r"'area' is 'small'"),
     "no object": ("nonsense", r"annotation 'nonsense': 'nonsense' is not an object"),
     "id a word": (annotation(id="eleven"), r"'id' is 'eleven': it must be a whole number"),
     "id with a fraction": (annotation(id=11.5), r"'id' is 11.5: it must be a whole number"),
-    "id as truth value": (annotation(id=True), r"'id' is True: it must be a whole number"),
     "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
     "unknown category": (annotation(category_id=5), r"unknown category 5"),
     "iscrowd 2": (annotation(iscrowd=2), r"'iscrowd' is 2"),
     "no width": (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
-    "no height": (annotation(bbox=[2, 1, 4, 0]), r"has no height"),
-    "negative width": (annotation(bbox=[6, 1, -4, 3]), r"has no width"),
     "width lost in float32": (annotation(bbox=[7, 1, 1e-9, 3]), r"has no width"),
     "three numbers": (annotation(bbox=[2, 1, 4]), r"is not four finite numbers"),
     "nan": (annotation(bbox=[2, 1, float("nan"), 3]), r"is not four finite numbers"),
-    "a number of 400 digits": (annotation(area=10**400), r"area"),
-    "infinite": (annotation(bbox=[2, 1, float("inf"), 3]), r"is not four finite numbers"),
     "text in box": (annotation(bbox=[2, 1, "4 px", 3]), r"is not four finite numbers"),
     "right of image": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
-    "below image": (annotation(bbox=[2, 1, 4, 8.5]), r"leaves the image of 10×8 pixels"),
-    "left of image": (annotation(bbox=[-1.5, 1, 4, 3]), r"leaves the image of 10×8 pixels"),
     "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
-    "segmentation a text": (annotation(segmentation="mask"), r"'segmentation' is 'mask'"),
     "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
     "polygon of two corners": (annotation(segmentation=[SQUARE, [1, 1, 2, 2]]), r"polygon 1 is malformed"),
     "polygon of odd count": (annotation(segmentation=[SQUARE[:7]]), r"polygon 0 is malformed"),
     "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
     "polygon far outside": (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the image"),
-    "mask too short": (
-        annotation(segmentation=MASK_SHORT),
-        r"its runs cover 25 pixels, but its size is 8 × 10",
-    ),
+    "mask too short": (annotation(segmentation=MASK_SHORT), r"its runs cover 25 pixels, but its size is 8 × 10"),
     "mask of another size": (annotation(segmentation=MASK_OTHER_SIZE), r"mask of size \[10, 8\]"),
     "negative run": (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"a run of negative length"),
     "no counts": (annotation(segmentation={"size": [8, 10]}), r"no run-length encoding"),
     "string too short": (annotation(segmentation={"size": [8, 10], "counts": "52203"}), r"its runs cover 16 pixels"),
-    "string of rubbish": (
-        annotation(segmentation={"size": [8, 10], "counts": "zz!"}),
-        r"no string in COCO's code",
-    ),
+    "string of rubbish": (annotation(segmentation={"size": [8, 10], "counts": "zz!"}), r"no string in COCO's code"),
 }
 
 
@@ -304,19 +272,22 @@ def test_bad_file_is_named(folder, case):
     assert str(folder / "instances.json") in str(caught.value)
 
 
-def test_broken_json_has_line_and_column(folder):
-    with pytest.raises(DatasetError, match=r"instances\.json: broken JSON at line 2, column 14"):
-        load(folder, '{"images": [],\n "categories"')
-    with pytest.raises(DatasetError, match="broken JSON at line 1, column 1"):
-        load(folder, "")
-
-
-def test_json_that_is_no_data_set(folder):
-    with pytest.raises(DatasetError, match="file of results is something else"):
-        load(folder, "[]")
-    (folder / "latin.json").write_bytes('{"images": "café"}'.encode("latin-1"))
-    with pytest.raises(DatasetError, match="no UTF-8"):
-        CocoDataset(folder, folder / "latin.json")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"images": [],\n "categories"', r"instances\.json: broken JSON at line 2, column 14"),
+        (b"", "broken JSON at line 1, column 1"),
+        (b"[]", "file of results is something else"),
+        ('{"images": "café"}'.encode("latin-1"), "no UTF-8"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(folder, content, words):
+    path = write(folder, tiny())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # Windows editors write a byte order mark
+    assert len(CocoDataset(folder, path)) == 2
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=words):
+        CocoDataset(folder, path)
 
 
 def test_missing_folder_and_file(folder):
@@ -341,6 +312,8 @@ def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
         assert line.endswith(more)
     assert "--drop-invalid" in lines[3]
     assert len(caught.value.problems) == 40
+    data = load(folder, tiny(annotations=records), drop_invalid=True)
+    assert (data.left_out, len(data.dropped)) == (20, 40), "annotations, and their defects"
 
 
 def test_box_may_stick_out_by_the_rounding_of_a_tool_and_stays_as_stated(folder):
@@ -455,13 +428,6 @@ def test_long_numbers_in_text_are_read_exactly(folder):
     assert (data.image_ids, len(data[1][1]["boxes"])) == ([2**60 + 1, 2**60 + 2], 1)
 
 
-def test_left_out_counts_annotations_not_their_defects(folder):
-    data = load(
-        folder, tiny(annotations=[annotation(bbox=[2, 1, 0, 0], category_id=5), annotation(id=12)]), drop_invalid=True
-    )
-    assert (data.left_out, len(data.dropped)) == (1, 2)
-
-
 # ------------------------------------------------------------------------------------------------ where the files are
 
 
@@ -573,10 +539,3 @@ def test_runs_that_are_no_code(counts):
     assert number == 1
     assert "no string in COCO's code" in what
     assert first_bad_runs([{"size": [1, 1], "counts": "N"}])[1] == "it has a run of negative length"
-
-
-def test_byte_order_mark_is_no_defect(folder):
-    """Windows editors write one."""
-    path = write(folder, tiny())
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(CocoDataset(folder, path)) == len(load(folder, tiny()))

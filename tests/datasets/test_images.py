@@ -6,8 +6,7 @@ import torch
 from PIL import Image, ImageOps
 
 from minircnn.datasets import DatasetError, read_image
-from minircnn.datasets.images import MOST_PIXELS, open_image, read_head, turn, turn_boxes
-from tests.datasets.conftest import png_that_claims
+from minircnn.datasets.images import MOST_PIXELS, open_image, read_head
 
 
 def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
@@ -93,54 +92,16 @@ def test_of_a_moving_image_the_first_frame_is_read(tmp_path, suffix):
     assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
 
 
-@pytest.mark.parametrize("side", [10_000, 20_000, 2**31 - 1])  # Pillow warns of the first and refuses the others
-def test_image_that_would_fill_the_memory_is_refused(tmp_path, side):
-    (tmp_path / "bomb.png").write_bytes(png_that_claims(side, side))
-    with pytest.raises(DatasetError, match=r"too large to be read safely.*make it smaller"):
-        read_image(tmp_path / "bomb.png")
-    with pytest.raises(DatasetError, match="too large"):
-        read_head(tmp_path / "bomb.png")
-
-
-def test_float_image_is_refused(tmp_path):
-    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(DatasetError, match="without a known range"):
-        read_image(tmp_path / "float.tif")
-
-
-@pytest.mark.parametrize("header", [b"P6 2 2 255\n\xff", b"P3 2 2 255\n1 2 x", b"P6 0 0 255\n"])
-def test_damaged_ppm_is_named(tmp_path, header):
-    """Pillow raises ValueError for some of these, where other formats give OSError."""
-    (tmp_path / "broken.ppm").write_bytes(header)
-    with pytest.raises(DatasetError, match="cannot be decoded"):
-        read_image(tmp_path / "broken.ppm")
-
-
 def test_the_limit_of_stated_sizes_is_that_of_files():
     assert MOST_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.parametrize("value", [-1, 65536])
-def test_whole_numbers_without_a_known_range_are_refused(tmp_path, value):
+@pytest.mark.parametrize("value", [np.int32(-1), np.int32(65536), np.float32(1)])
+def test_values_without_a_known_range_are_refused(tmp_path, value):
     """Clipping them would show another image."""
-    Image.fromarray(np.array([[0, value]], dtype=np.int32)).save(tmp_path / "deep.tif")
+    Image.fromarray(np.array([[0, value]], dtype=value.dtype)).save(tmp_path / "deep.tif")
     with pytest.raises(DatasetError, match="known range"):
         read_image(tmp_path / "deep.tif")
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_turn_with_the_pixels(tmp_path, orientation):
-    """A white block stays in its box, in the image as Pillow turns it."""
-    block = np.zeros((5, 7), dtype=np.uint8)
-    block[1:3, 2:6] = 255
-    path = saved_with_orientation(tmp_path / "block.png", Image.fromarray(block), orientation)
-    with Image.open(path) as file:
-        upright = np.asarray(ImageOps.exif_transpose(file))
-    rows, columns = np.nonzero(upright)
-    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-    assert turn_boxes(torch.tensor([[2.0, 1.0, 6.0, 3.0]]), orientation, upright.shape).tolist() == [expected]
-    assert np.array_equal(turn(torch.from_numpy(block), orientation).numpy(), upright)
-    assert turn_boxes(torch.zeros(0, 4), orientation, upright.shape).shape == (0, 4)
 
 
 @pytest.mark.parametrize("hungry", [lambda: bytearray(10**15), lambda: torch.zeros(10**15)], ids=["Python", "torch"])
