@@ -13,19 +13,28 @@ from __future__ import annotations
 import colorsys
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.textpath import TextPath
 from torch import Tensor
+from torch.nn.functional import pad
 
+from minircnn.datasets.coco import decode_masks
+from minircnn.files import printable
+from minircnn.selective_search import shrink
 from minircnn.targets import check_classes
+from minircnn.transforms import resize_masks
 
 Color = tuple[float, float, float]
 Image = np.ndarray | Tensor
@@ -35,6 +44,10 @@ TITLE_SIZE = 10.0  # points
 NOTEBOOK_WIDTH = 9.0  # inches; about the width of a notebook's text at 100 dots an inch
 MASK_OPACITY = 0.45
 DPI = 100
+GRID_SIDE = 450  # pixels of the longer side of each image of a grid in a file
+WIDEST, TALLEST = 8.0, 2.5  # width / height and height / width; beyond it a white margin makes room for labels
+CELL_WIDTH = 3.0  # inches at least for each image of a grid
+LONGEST_NAME = 32  # letters, which fit above an image of a grid
 _CROWDED = 12  # with more labels than this, they are written smaller
 
 # The first six belong to Toy Town. They were searched for: the least difference between two of them (CIEDE2000) is as
@@ -292,6 +305,78 @@ def _title_height(titles: Sequence[str] | None, font: float) -> float:
     """Inches that the titles above a row of images take, with the distance that matplotlib leaves below them."""
     lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
     return (1.3 * font * lines + 6) / 72 if lines else 0.0
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image that is ready to be drawn: ``pixels`` (h, w, 3) uint8, and detections or a target in these pixels."""
+
+    pixels: np.ndarray
+    found: dict[str, Any]
+
+
+def make_drawing(image: Tensor, found: Objects, longest_side: int) -> Drawing:
+    """Shrink a large image together with what was found, and give a very slim one a margin at the right or below.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        found: Detections or a target in pixels of ``image``; masks (N, H, W) bool, or run-length encoded.
+        longest_side: Of the shrunk image, in pixels.
+    """
+    height, width = image.shape[1:]
+    pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
+    h, w = pixels.shape[:2]
+    found = {**found, "boxes": found["boxes"] * found["boxes"].new_tensor([w / width, h / height] * 2)}
+    below, right = max(0, math.ceil(w / WIDEST) - h), max(0, math.ceil(h / TALLEST) - w)
+    pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
+    if "masks" in found:
+        shrunk = torch.zeros(len(found["masks"]), h, w, dtype=torch.bool)
+        for own, mask in zip(shrunk, found["masks"], strict=True):  # of a large image only one lies in memory at a time
+            mask = mask[None] if isinstance(mask, Tensor) else decode_masks([mask], (height, width))
+            own[:] = resize_masks(mask, (h, w))[0]
+        found["masks"] = pad(shrunk, (0, right, 0, below))
+    return Drawing(pixels, found)
+
+
+def draw_png(
+    drawings: Sequence[Drawing],
+    classes: Sequence[str],
+    titles: Sequence[str] | None = None,
+    *,
+    columns: int | None = None,
+    width: float | None = None,
+    dpi: int = DPI,
+    **options: bool,
+) -> bytes:
+    """A PNG of an :func:`image_grid`, drawn without a window; of titles that are too long the beginning is left out."""
+    matplotlib.use("Agg")
+    columns = columns or min(6, math.ceil(math.sqrt(len(drawings))))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks become boxes
+        axes = image_grid(
+            [drawing.pixels for drawing in drawings],
+            titles=titles and [_title(title) for title in titles],
+            objects=[drawing.found for drawing in drawings],
+            classes=classes,
+            columns=columns,
+            width=width or max(9.0, CELL_WIDTH * columns),
+            **options,
+        )
+        figure = axes[0].get_figure()
+        try:
+            return render_png(figure, dpi)
+        finally:
+            plt.close(figure)
+
+
+def _title(text: str) -> str:
+    first, newline, rest = text.partition("\n")
+    first = printable(first)
+    first = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
+    return f"{first}{newline}{rest}".replace("$", r"\$")  # otherwise matplotlib takes it for a formula
 
 
 # --------------------------------------------------------------------------------------------------------------- marks

@@ -332,7 +332,7 @@ def _counts(report: Report, title: str) -> Iterator[str]:
 
 def _draw(data: Any, readable: Sequence[int], most: int) -> bytes:  # noqa: ANN401 - a data set
     """A PNG of images from all over the data set, with their objects; of very many objects only the number."""
-    from minircnn.cli.detect import GRID_SIDE, draw, make_drawing
+    from minircnn.plotting import GRID_SIDE, draw_png, make_drawing
 
     count = min(most, len(readable))
     drawings, titles = [], []
@@ -341,7 +341,7 @@ def _draw(data: Any, readable: Sequence[int], most: int) -> bytes:  # noqa: ANN4
         drawings.append(make_drawing(data.load_image(index), target, GRID_SIDE))
         titles.append(f"{path.name}\n{_counted(len(target['labels']), 'object')}")
     few = all(len(drawing.found["labels"]) <= MOST_NAMES for drawing in drawings) and len(data.classes) > 2
-    return draw(drawings, data.classes, titles, names=few)
+    return draw_png(drawings, data.classes, titles, names=few)
 
 
 SOURCES = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -13,17 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.detect import (
-    LONGEST_SIDE,
-    MAX_PROPOSALS,
-    Drawing,
-    complain,
-    draw,
-    find_images,
-    make_drawing,
-    set_threshold,
-    threshold_of,
-)
+from minircnn.cli.detect import LONGEST_SIDE, MAX_PROPOSALS, complain, find_images, set_threshold, threshold_of
 from minircnn.cli.options import RefusedError, detect_in, detector_file, echo, naming_memory, read_detector
 from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs, with_json
 from minircnn.files import printable
@@ -32,42 +21,21 @@ from minircnn.shipped import DETECTOR_WEIGHTS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from minircnn.plotting import Drawing
+
 PAGE, TABLE = "index.html", "four_detectors.png"
 MOST_IMAGES = 20  # of the user's: a page of more is heavy, and nobody looks at it
 SCENE = 194  # of the test split: one of the seven scenes with six objects, the most that a scene has
 SIDE = 640  # pixels of the longer side of an image on the page
-WIDTH = 15.0  # inches, for an image and what four detectors found in it
-TITLE = "Four detectors, the same images"
+GRID = {"columns": 5, "width": 15.0}  # an image, and what four detectors found in it; inches
 
-# key: name, year, what was new, where the course builds it
+# key: name, year, where the course builds it, what was new
 DETECTORS = {
-    "rcnn": (
-        *("R-CNN", 2014),
-        "Each proposed region is cropped and goes through the network by itself; support vector machines classify it.",
-        "04_rcnn",
-    ),
-    "fast_rcnn": (
-        *("Fast R-CNN", 2015),
-        "The network sees the whole image once; regions are pooled from its features, and all is learned together.",
-        "06_fast_rcnn",
-    ),
-    "faster_rcnn": (
-        *("Faster R-CNN", 2016),
-        "The same features also say where to look: a small network proposes regions in place of selective search.",
-        "08_faster_rcnn",
-    ),
-    "mask_rcnn": (
-        *("Mask R-CNN", 2017),
-        "Features are read between cells, without rounding, and one more branch outlines each object pixel by pixel.",
-        "10_mask_rcnn",
-    ),
+    "rcnn": ("R-CNN", 2014, "04_rcnn", "Each region goes through the network by itself; SVMs classify it."),
+    "fast_rcnn": ("Fast R-CNN", 2015, "06_fast_rcnn", "The network sees an image once; regions are pooled from it."),
+    "faster_rcnn": ("Faster R-CNN", 2016, "08_faster_rcnn", "A small network proposes regions from the same features."),
+    "mask_rcnn": ("Mask R-CNN", 2017, "10_mask_rcnn", "Pooling without rounding; one more branch outlines objects."),
 }
-INTRODUCTION = (
-    "Four detectors look at the same images, in the order in which they were invented. Boxes show what each one finds; "
-    "the last one also outlines it. The number behind a class is the detector's score: for R-CNN the margin of a "
-    "support vector machine, shown from 0 up, for the others a probability, shown from 0.5 up. Times were measured on "
-    "this machine, just now; selective search, whose proposals R-CNN and Fast R-CNN share, counts for both."
-)
 # The policy is one more lock: even if something slipped into the page, a browser would neither run nor fetch it.
 _PAGE = Template("""\
 <!doctype html>
@@ -77,33 +45,35 @@ _PAGE = Template("""\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="generator" content="minircnn demo">
-<title>$title</title>
+<title>Four detectors, the same images</title>
 <style>
 :root { color-scheme: light dark }
 body { max-width: 95rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif }
 h2 { overflow-wrap: anywhere }
 p { max-width: 46rem }
 img { max-width: 100%; height: auto }
-td, th { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top }
+td { padding: .2rem 1rem .2rem 0; vertical-align: top }
 </style>
 </head>
 <body>
-<h1>$title</h1>
+<h1>Four detectors, the same images</h1>
+<p>Four detectors look at the same images, in the order in which they were invented. Boxes show what each one finds; the
+last one also outlines it. The number behind a class is the detector's score: for R-CNN the margin of a support vector
+machine, shown from 0 up, for the others a probability, shown from 0.5 up. Times were measured on this machine, just
+now; selective search, whose proposals R-CNN and Fast R-CNN share, counts for both.</p>
+<table>
+$detectors
+</table>
 $content
+<h2>Where to go next</h2>
+<p>The detectors know $number painted classes, $classes, and have never seen a photograph of any of these: on
+photographs they are mostly wrong.</p>
+<p><code>make course</code> opens the notebooks, in which each detector is built and measured.
+<code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector, and
+<code>minircnn evaluate mask_rcnn</code> says how good it is, on 200 scenes.</p>
 </body>
 </html>
 """)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """An image that all detectors have looked at."""
-
-    name: str
-    size: tuple[int, int]  # (height, width) of the image in its file
-    shown: tuple[int, int]  # (height, width) of what the detectors saw
-    drawings: Sequence[Drawing]  # of the image with what is there, if that is known, and of what each detector found
-    seconds: Sequence[float]  # that each took
 
 
 def demo(
@@ -124,26 +94,32 @@ def demo(
     from minircnn.datasets import ToyTown
     from minircnn.datasets.images import read_image
     from minircnn.files import write_atomically
+    from minircnn.plotting import draw_png
 
     left_out = [complain(path, reason) for path, reason in skipped]
     echo("reading the detectors")
-    models = load_detectors()
+    models = {key: read_detector(key, detector_file(key, None), None) for key in DETECTORS}
+    for key, model in models.items():
+        set_threshold(model, threshold_of(key, None))
     data = ToyTown("test")
     classes, (scene, truth) = data.classes, data[SCENE]
-    look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
-    seen = [_see(models, "A scene of Toy Town", scene, truth)]
+    _look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
+    section, drawings, titles = _show(models, classes, "A scene of Toy Town", scene, truth)
+    sections = [section]
     for path in files:
         try:
             with naming_memory():
-                seen.append(_see(models, str(path), read_image(path)))
+                section, *more = _show(models, classes, str(path), read_image(path))
         except (OSError, ValueError) as error:
             left_out.append(complain(path, str(error)))
-    pages = [_section(one, classes) for one in seen]
-    rows = [(drawing, title) for one in seen for drawing, title in zip(one.drawings, _titles(one), strict=True)]
-    table = draw([drawing for drawing, _ in rows], classes, [title for _, title in rows], columns=5, width=WIDTH)
-    content = "\n".join([f"<p>{INTRODUCTION}</p>", *pages, *_notes(classes, left_out)])
-    write_atomically(out / TABLE, table)
-    write_atomically(out / PAGE, _PAGE.substitute(title=TITLE, content=content).encode())
+            continue
+        sections.append(section)
+        drawings, titles = drawings + more[0], titles + more[1]
+    write_atomically(out / TABLE, draw_png(drawings, classes, titles, **GRID))
+    if left_out:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in left_out)
+        sections.append(f"<h2>What was left out</h2>\n<ul>{lines}</ul>")
+    write_atomically(out / PAGE, _page(sections, classes).encode())
     echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
     if left_out:
         raise typer.Exit(1)
@@ -163,15 +139,7 @@ def _check_out(out: Path, files: Sequence[Path]) -> None:
         )
 
 
-def load_detectors() -> dict[str, Any]:
-    """The four detectors that come with the project, which give what ``minircnn detect`` shows by default."""
-    models = {key: read_detector(key, detector_file(key, None), None) for key in DETECTORS}
-    for key, model in models.items():
-        set_threshold(model, threshold_of(key, None))
-    return models
-
-
-def look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[dict[str, Any], float]]:
+def _look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[dict[str, Any], float]]:
     """What each detector finds in an image (3, H, W), and the seconds that it took; selective search runs once."""
     from minircnn.selective_search import selective_search
 
@@ -185,76 +153,52 @@ def look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[dict[str, An
     return looks
 
 
-def _see(models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[str, Any] | None = None) -> Seen:
+def _show(
+    models: Mapping[str, Any], classes: Sequence[str], name: str, image: Tensor, truth: Mapping[str, Any] | None = None
+) -> tuple[str, list[Drawing], list[str]]:
     """Let all detectors look at an image, and print what they found.
 
     Large images are shrunk first: the detectors would shrink them anyway, and masks of many million pixels fill the
     memory.
+
+    Returns:
+        The part of the page about this image; drawings of it with what is there, if that is known, and of what each
+        detector found; and their titles.
     """
     import torch
 
+    from minircnn.plotting import draw_png, make_drawing
     from minircnn.selective_search import shrink
 
-    size = tuple(image.shape[1:])
-    if max(size) > LONGEST_SIDE:
+    about = f"{image.shape[2]} × {image.shape[1]} pixels"
+    if max(image.shape) > LONGEST_SIDE:
         image = torch.from_numpy(shrink(image, LONGEST_SIDE)).float().permute(2, 0, 1).contiguous()
-    looks = look_at(models, image)
-    for (one, *_), (found, seconds) in zip(DETECTORS.values(), looks, strict=True):
-        echo(f"{name}: {one}: {_objects(found)} in {seconds:.3f} s")
+        about += f", shrunk to {image.shape[2]} × {image.shape[1]} before the detectors saw it"
+    about += f". What is there: {_names(truth, classes)}." if truth else "."
     there = truth or {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    drawings = [make_drawing(image, found, SIDE) for found in (there, *(found for found, _ in looks))]
-    return Seen(name, size, tuple(image.shape[1:]), drawings, [seconds for _, seconds in looks])
+    drawings, titles, finds = [make_drawing(image, there, SIDE)], [Path(name).name], []
+    for (detector, year, *_), (found, seconds) in zip(DETECTORS.values(), _look_at(models, image), strict=True):
+        objects = f"{len(found['labels'])} object{'s' * (len(found['labels']) != 1)}"
+        echo(f"{name}: {detector}: {objects} in {seconds:.3f} s")
+        drawings.append(make_drawing(image, found, SIDE))
+        titles.append(f"{detector} ({year})\n{objects}, {seconds:.3f} s")
+        finds.append(f"{detector} finds {_names(found, classes)} in {seconds:.3f} s")
+    png = base64.b64encode(draw_png(drawings, classes, titles, dpi=150, **GRID)).decode()
+    title, alt = escape(printable(name)), escape("; ".join(finds))
+    alt = f"{title} five times: as it is, and with what each detector finds. {alt}"
+    section = f'<h2>{title}</h2>\n<p>{about}</p>\n<img src="data:image/png;base64,{png}" alt="{alt}">'
+    return section, drawings, titles
 
 
-def _titles(seen: Seen) -> list[str]:
-    detectors = zip(DETECTORS.values(), seen.drawings[1:], seen.seconds, strict=True)
-    found = [f"{name} ({year})\n{_objects(one.found)}, {time:.3f} s" for (name, year, *_), one, time in detectors]
-    return [Path(seen.name).name, *found]
-
-
-def _section(seen: Seen, classes: Sequence[str]) -> str:
-    """The part of the page about one image: a row of drawings, described, and a table of what each detector found."""
-    png = draw(seen.drawings, classes, _titles(seen), columns=5, width=WIDTH, dpi=150)
-    (height, width), (h, w) = seen.size, seen.shown
-    shrunk = f", shrunk to {w} × {h} before the detectors saw it" if seen.shown != seen.size else ""
-    there = _names(seen.drawings[0].found, classes)
-    about = f"{width} × {height} pixels{shrunk}." + (f" What is there: {there}." if there != "nothing" else "")
-    rows, alt = [], []
-    for (name, year, new, _), drawing, seconds in zip(DETECTORS.values(), seen.drawings[1:], seen.seconds, strict=True):
-        found = _names(drawing.found, classes)
-        alt.append(f"{name} finds {found}")
-        cells = (f"{name} ({year})", new, found, f"{seconds:.3f} s")
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return "\n".join(
-        [
-            f"<section>\n<h2>{escape(printable(seen.name))}</h2>\n<p>{about}</p>",
-            f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" '
-            f'alt="{escape(printable(seen.name))} five times: as it is, and with what each detector finds. '
-            f'{escape("; ".join(alt))}">',
-            "<table>\n<tr><th>detector</th><th>what was new</th><th>found</th><th>time</th></tr>",
-            *rows,
-            "</table>\n</section>",
-        ]
-    )
-
-
-def _notes(classes: Sequence[str], left_out: Sequence[str]) -> list[str]:
-    """What is said below the images."""
-    notebooks = ", ".join(f"<code>notebooks/{book}.ipynb</code> ({name})" for name, _, _, book in DETECTORS.values())
-    missing = "".join(f"<li>{escape(line)}</li>" for line in left_out)
-    return [
-        *([f"<h2>What was left out</h2>\n<ul>{missing}</ul>"] if left_out else []),
-        f"<h2>Where to go next</h2>\n<p>The detectors know {len(classes) - 1} painted classes, "
-        f"{', '.join(classes[1:-1])} and {classes[-1]}, and have never seen a photograph of any of these: on "
-        "photographs they are mostly wrong.</p>",
-        f"<p><code>make course</code> opens the notebooks, in which each detector is built and measured: {notebooks}. "
-        "<code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector, and "
-        "<code>minircnn evaluate mask_rcnn</code> says how good it is, on 200 scenes.</p>",
+def _page(sections: Sequence[str], classes: Sequence[str]) -> str:
+    rows = [
+        f"<tr><td>{name} ({year})</td><td>{new}</td><td><code>notebooks/{book}.ipynb</code></td></tr>"
+        for name, year, book, new in DETECTORS.values()
     ]
-
-
-def _objects(found: Mapping[str, Any]) -> str:
-    return f"{len(found['labels'])} object{'s' * (len(found['labels']) != 1)}"
+    names = f"{', '.join(classes[1:-1])} and {classes[-1]}"
+    return _PAGE.substitute(
+        detectors="\n".join(rows), content="\n".join(sections), number=len(classes) - 1, classes=names
+    )
 
 
 def _names(found: Mapping[str, Any], classes: Sequence[str]) -> str:

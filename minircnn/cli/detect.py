@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,19 +29,16 @@ from minircnn.files import printable, write_atomically, write_json
 from minircnn.shipped import DETECTOR_WEIGHTS
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
+
+    from minircnn.plotting import Drawing
 
     Detections = dict[str, Any]
 
 FOUND = Path("detections.png")
 MAX_PROPOSALS = 300
 LONGEST_SIDE = 1000  # pixels; a larger image is shrunk before it is drawn
-GRID_SIDE = 450  # the same for each image of a grid
 LARGEST_GRID = 60  # images; more are slow to draw and too many to look at
-WIDEST, TALLEST = 8.0, 2.5  # width / height and height / width; beyond it a white margin makes room for labels
-CELL_WIDTH = 3.0  # inches at least for each image of a grid
-LONGEST_NAME = 32  # letters, which fit above an image of a grid
 
 
 def detect(
@@ -234,6 +230,7 @@ def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequen
         typer.Exit: With status 1, after all else is done, if something was skipped.
     """
     from minircnn.datasets.images import read_image
+    from minircnn.plotting import GRID_SIDE, make_drawing
 
     grid = not plan.targets and len(plan.images) > 1
     skipped, records, drawings = list(plan.skipped), [], []
@@ -290,112 +287,19 @@ def complain(path: Path, reason: str) -> str:
     return printable(line)
 
 
-# ---------------------------------------------------------------------------------------------------------- drawings
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """An image that is ready to be drawn: ``pixels`` (h, w, 3) uint8, and detections or a target in these pixels."""
-
-    pixels: np.ndarray
-    found: dict[str, Tensor]
-
-
-def make_drawing(image: Tensor, found: dict[str, Any], longest_side: int) -> Drawing:
-    """Shrink a large image together with what was found, and give a very slim one a margin at the right or below.
-
-    Args:
-        image: (3, H, W) in [0, 1].
-        found: Detections or a target in pixels of ``image``; masks (N, H, W) bool, or run-length encoded.
-        longest_side: Of the shrunk image, in pixels.
-    """
-    import numpy as np
-    import torch
-    from torch.nn.functional import pad
-
-    from minircnn.datasets.coco import decode_masks
-    from minircnn.selective_search import shrink
-    from minircnn.transforms import resize_masks
-
-    height, width = image.shape[1:]
-    pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
-    h, w = pixels.shape[:2]
-    found = {**found, "boxes": found["boxes"] * found["boxes"].new_tensor([w / width, h / height] * 2)}
-    below, right = max(0, math.ceil(w / WIDEST) - h), max(0, math.ceil(h / TALLEST) - w)
-    pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
-    if "masks" in found:
-        shrunk = torch.zeros(len(found["masks"]), h, w, dtype=torch.bool)
-        for own, mask in zip(shrunk, found["masks"], strict=True):  # of a large image only one lies in memory at a time
-            mask = mask[None] if isinstance(mask, torch.Tensor) else decode_masks([mask], (height, width))
-            own[:] = resize_masks(mask, (h, w))[0]
-        found["masks"] = pad(shrunk, (0, right, 0, below))
-    return Drawing(pixels, found)
-
-
 def _draw(drawings: Sequence[tuple[Path, Drawing]], classes: Sequence[str]) -> bytes:
     """One image as large as it is, or several below their names, with the folder where a name comes twice."""
+    from minircnn.plotting import draw_png
+
     names = [path.name for path, _ in drawings]
     titles = [str(name if names.count(name) == 1 else path) for name, (path, _) in zip(names, drawings, strict=True)]
     nothing = ["" if len(drawing.found["boxes"]) else "nothing found" for _, drawing in drawings]
     if len(drawings) > 1:
-        return draw(
+        return draw_png(
             [drawing for _, drawing in drawings],
             classes,
             [f"{title}\n{words}".rstrip("\n") for title, words in zip(titles, nothing, strict=True)],
         )
     height, width = drawings[0][1].pixels.shape[:2]
     inches = min(max(max(height, width) / 100, 6.0), 10.0) * min(1.0, width / height)
-    return draw([drawings[0][1]], classes, nothing if nothing[0] else None, width=inches)
-
-
-def draw(
-    drawings: Sequence[Drawing],
-    classes: Sequence[str],
-    titles: Sequence[str] | None = None,
-    *,
-    columns: int | None = None,
-    width: float | None = None,
-    dpi: int = 100,
-    **options: bool,
-) -> bytes:
-    """A PNG of images side by side, with their objects.
-
-    Args:
-        drawings: At least one.
-        classes: Names by label.
-        titles: For each, perhaps in several lines; what is too long in the first loses its beginning.
-        columns: Images in a row.
-        width: In inches.
-        dpi: Dots an inch.
-        **options: Of :func:`minircnn.plotting.draw_objects`.
-    """
-    import matplotlib
-    import matplotlib.pyplot as plt
-
-    from minircnn.plotting import image_grid, render_png
-
-    matplotlib.use("Agg")  # no windows
-    columns = columns or min(6, math.ceil(math.sqrt(len(drawings))))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks become boxes
-        axes = image_grid(
-            [drawing.pixels for drawing in drawings],
-            titles=titles and [_title(title) for title in titles],
-            objects=[drawing.found for drawing in drawings],
-            classes=classes,
-            columns=columns,
-            width=width or max(9.0, CELL_WIDTH * columns),
-            **options,
-        )
-        figure = axes[0].get_figure()
-        try:
-            return render_png(figure, dpi)
-        finally:
-            plt.close(figure)
-
-
-def _title(text: str) -> str:
-    first, newline, rest = text.partition("\n")
-    first = printable(first)
-    first = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
-    return f"{first}{newline}{rest}".replace("$", r"\$")  # otherwise matplotlib takes it for a formula
+    return draw_png([drawings[0][1]], classes, nothing if nothing[0] else None, width=inches)

@@ -22,18 +22,11 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 
 from minircnn import published
-from minircnn.cli.detect import (
-    GRID_SIDE,
-    LONGEST_SIDE,
-    detect_all,
-    distinct_stems,
-    find_images,
-    make_drawing,
-    make_plan,
-)
+from minircnn.cli.detect import LONGEST_SIDE, detect_all, distinct_stems, find_images, make_plan
 from minircnn.datasets.images import read_image
 from minircnn.evaluation import encode_masks
 from minircnn.mask_rcnn import binary_masks
+from minircnn.plotting import GRID_SIDE, make_drawing
 from minircnn.rcnn import load_rcnn
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.weights import load_weights, save_weights
