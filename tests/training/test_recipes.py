@@ -34,6 +34,7 @@ from minircnn.training import (
 )
 from minircnn.weights import WeightsError, load_weights
 from tests.tiny import TINY, boxes_in, ellipses
+from tests.training.conftest import interrupted
 
 RPN = RPNConfig(
     anchor_sizes=((20.0, 60.0),), batch_size_per_image=32, pre_nms_top_n=(200, 100), post_nms_top_n=(40, 20)
@@ -102,10 +103,18 @@ def differing(before, after):
 # ------------------------------------------------------------------------------------------------------------ learning
 
 
-@every_detector
-def test_all_learns_but_conv1(kind, data):
+@pytest.fixture(scope="module", params=LOSSES)
+def whole(request, data, tmp_path_factory):
+    """A training of each detector that nothing interrupts: the kind, its options, the file, the model, the losses."""
+    kind, out = request.param, tmp_path_factory.mktemp(request.param) / "whole.safetensors"
+    heads = MASK_HEADS if kind == "mask_rcnn" else RoIConfig(pool_size=3)
+    options = {"heads": replace(heads, score_threshold=0.01), "about": {"a": "b"}}
+    return kind, options, out, *run(kind, data, out=out, log=out.with_suffix(".csv"), **options)
+
+
+def test_all_learns_but_conv1(whole, data):
+    kind, _, _, model, history = whole
     before = untrained(kind, data[2]).state_dict()
-    model, history = run(kind, data)
     assert differing(before, model.state_dict()) == {name for name in before if "conv1." not in name}
     assert not model.training and [set(row) for row in history] == [LOSSES[kind]] * 6
 
@@ -119,12 +128,8 @@ def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data):
     model, history = run(kind, data, settings)
     assert model.transform.min_size == 128
     model = untrained(kind, classes, seed=5)
-    batch = draw_batch(
-        *(0, samples, proposals),
-        images_per_batch=4,
-        seed=5,
-        augmentation=Augmentation(color_jitter=0.2, scale_jitter=0.25),
-    )
+    augmentation = Augmentation(color_jitter=0.2, scale_jitter=0.25)
+    batch = draw_batch(0, samples, proposals, images_per_batch=4, seed=5, augmentation=augmentation)
     given = (batch.proposals,) if kind == "fast_rcnn" else ()
     model.transform = replace(model.transform, min_size=int(128 * batch.scale))
     assert model.transform.min_size != 128
@@ -135,13 +140,9 @@ def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data):
 
 def test_losses_fall(data):
     """All five, on two images."""
-    settings = MaskRCNNTrainingSettings(
-        iterations=70, images_per_batch=2, learning_rate=0.01, backbone_lr_mult=1.0, min_size=96
-    )
-    settings = replace(settings, color_jitter=0, scale_jitter=0)
-    _, history = run(
-        "mask_rcnn", (data[0][:2], None, data[2]), settings, heads=replace(MASK_HEADS, mask_channels=(16,))
-    )
+    settings = MaskRCNNTrainingSettings(45, 2, 0.01, 1.0, min_size=96, color_jitter=0, scale_jitter=0)
+    heads = replace(MASK_HEADS, mask_channels=(16,))
+    _, history = run("mask_rcnn", (data[0][:2], None, data[2]), settings, heads=heads)
     for name in LOSSES["mask_rcnn"] - {"loss_box_reg"}:
         values = torch.tensor([row[name] for row in history])
         assert values[-10:].mean() < 0.85 * values[:10].mean(), name
@@ -213,16 +214,16 @@ def broken(data, tmp_path, monkeypatch):
     return interrupt
 
 
-@every_detector
-def test_an_interrupted_run_goes_on_to_the_same_file(kind, data, tmp_path, broken):
-    whole, history = run(kind, data, out=tmp_path / "whole.safetensors", log=tmp_path / "whole.csv", about={"a": "b"})
-    out = broken(kind, log=tmp_path / "broken.csv", about={"a": "b"})
-    resumed, rest = run(kind, data, out=out, resume=True, log=tmp_path / "broken.csv", about={"a": "b"})
-    assert rest == history[3:] and not differing(whole.state_dict(), resumed.state_dict())
-    for ending in ("safetensors", "json", "csv"):
-        assert (tmp_path / f"whole.{ending}").read_bytes() == (tmp_path / f"broken.{ending}").read_bytes()
-    assert not list(tmp_path.glob("*.checkpoint"))
-    about = json.loads((tmp_path / "whole.json").read_text())
+def test_an_interrupted_run_goes_on_to_the_same_file(whole, data, broken):
+    kind, options, file, model, history = whole
+    out = broken(kind, log=file.with_name("broken.csv"), **options)
+    resumed, rest = run(kind, data, out=out, resume=True, log=file.with_name("broken.csv"), **options)
+    assert rest == history[3:] and not differing(model.state_dict(), resumed.state_dict())
+    assert file.with_suffix(".csv").read_bytes() == file.with_name("broken.csv").read_bytes()
+    for ending in (".safetensors", ".json"):
+        assert file.with_suffix(ending).read_bytes() == out.with_suffix(ending).read_bytes()
+    assert not list(file.parent.glob("*.checkpoint")) and not out.with_suffix(".checkpoint").exists()
+    about = json.loads(file.with_suffix(".json").read_text())
     assert (about["a"], about["settings"]) == ("b", vars(FAST if kind == "fast_rcnn" else SETTINGS))
 
 
@@ -235,7 +236,6 @@ def test_another_run_is_not_taken_up(data, broken):
     samples, proposals, classes = data
     for change, message in (
         ({"settings": replace(SETTINGS, backbone_lr_mult=0.4)}, "backbone_lr_mult 0.5 → 0.4"),
-        ({"settings": replace(SETTINGS, images_per_batch=2)}, "images_per_batch 4 → 2"),
         ({"start": network(seed=1)}, r"settings \(network [0-9a-f]{32} → [0-9a-f]{32}\)"),
         ({"heads": replace(MASK_HEADS, pooling="pool")}, "RoIHeads MaskRoIConfig"),
         ({"rpn": replace(RPN, anchor_sizes=((20.0, 50.0),))}, "RPN RPNConfig"),
@@ -248,19 +248,16 @@ def test_another_run_is_not_taken_up(data, broken):
         run("fast_rcnn", data, replace(FAST, max_proposals=20), out=out, resume=True)
 
 
-@every_detector
-def test_the_file_detects_what_the_model_in_half_precision_does(kind, data, tmp_path):
-    heads = MASK_HEADS if kind == "mask_rcnn" else RoIConfig(pool_size=3)
-    model, _ = run(kind, data, heads=replace(heads, score_threshold=0.01), out=tmp_path / "x.safetensors")
-    loaded, halved = LOAD[kind](tmp_path / "x.safetensors"), copy.deepcopy(model).half().float()
+def test_the_file_detects_what_the_model_in_half_precision_does(whole, data):
+    kind, _, file, model, _ = whole
+    loaded, halved = LOAD[kind](file), copy.deepcopy(model).half().float()
     assert not differing(halved.state_dict(), loaded.state_dict())
     assert differing(model.state_dict(), loaded.state_dict()), "the returned detector itself is not rounded"
     assert (loaded.roi_heads.config, loaded.transform) == (model.roi_heads.config, model.transform)
     assert loaded.classes == tuple(data[2])
-    pairs = zip(*data[:2], strict=True)
-    given = [([image], [boxes]) if kind == "fast_rcnn" else ([image],) for (image, _), boxes in pairs]
-    for arguments in given[:3]:
-        (found,), (wanted,) = loaded.detect(*arguments), halved.detect(*arguments)
+    for (image, _), boxes in list(zip(*data[:2], strict=True))[:3]:
+        given = ([image], [boxes]) if kind == "fast_rcnn" else ([image],)
+        (found,), (wanted,) = loaded.detect(*given), halved.detect(*given)
         assert len(found["scores"])
         torch.testing.assert_close(found, wanted, atol=0, rtol=0)
 
@@ -274,19 +271,14 @@ def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_refused(data, tmp_path):
-    samples, proposals, classes = data
-    out = tmp_path / "x.safetensors"
-    with pytest.raises(ValueError, match="there are 8 images but proposals for 7: give one tensor each"):
-        run("fast_rcnn", (samples, proposals[:7], classes), out=out)
-    with pytest.raises(ValueError, match="images_per_batch is 9, but there are 8 images"):
-        run("fast_rcnn", data, replace(FAST, images_per_batch=9), out=out)
-    with pytest.raises(ValueError, match='schedule must be "cosine" or "step"'):
-        FastRCNNTrainingSettings(schedule="linear")
-    with pytest.raises(ValueError, match="iterations must be at least 1"):
-        FastRCNNTrainingSettings(iterations=0)
-    with pytest.raises(ValueError, match="mixed_precision needs an NVIDIA GPU"):
-        run("fast_rcnn", data, replace(FAST, mixed_precision=True), out=out)
+def test_settings_that_the_loop_refuses_are_refused(data, tmp_path):
+    for changes, message in (
+        ({"schedule": "linear"}, 'schedule must be "cosine" or "step"'),
+        ({"iterations": 0}, "iterations must be at least 1"),
+        ({"mixed_precision": True}, "mixed_precision needs an NVIDIA GPU"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run("fast_rcnn", data, replace(FAST, **changes), out=tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -393,11 +385,6 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("rcnn")
-
-
-@pytest.fixture(scope="module")
 def four(data):
     """Images, their proposals, and the names of the classes."""
     return data[0][:4], data[1][:4], data[2]
@@ -410,57 +397,48 @@ def run_rcnn(four, iterations=4, max_proposals=30, seed=0, start=0, **options):
 
 
 @pytest.fixture(scope="module")
-def whole(four, folder):
-    lines = []
-    model = run_rcnn(four, out=folder / "whole.safetensors", about={"command": "c"}, report=lines.append)
-    return model, lines
+def rcnn(four, tmp_path_factory):
+    """One that nothing interrupts, its file, and what was reported."""
+    out, lines = tmp_path_factory.mktemp("rcnn") / "whole.safetensors", []
+    return run_rcnn(four, out=out, about={"command": "c"}, report=lines.append), out, lines
 
 
-def test_rcnn_saves_what_it_returns_and_says_what_it_did(whole, four, folder):
-    model, lines = whole
-    loaded = load_rcnn(folder / "whole.safetensors")
-    assert not differing(model.state_dict(), loaded.state_dict())
-    about = json.loads((folder / "whole.json").read_text())
+def test_rcnn_saves_what_it_returns_and_says_what_it_did(rcnn, four):
+    model, out, lines = rcnn
+    assert not differing(model.state_dict(), load_rcnn(out).state_dict())
+    about = json.loads(out.with_suffix(".json").read_text())
     assert about["settings"]["iterations"] == 4 and about["command"] == "c"
     assert [line[:6] for line in lines if line[0] in "123"] == ["1 of 3", "2 of 3", "3 of 3"]
     counts = [int(line.split(":")[1].split()[0]) for line in lines if "hard negatives" in line]
     labels = torch.cat([target["labels"] for _, target in four[0]])
     assert counts == labels.bincount(minlength=7)[1:].tolist()
     assert max(map(len, four[1])) > 30
-    cut = run_rcnn((four[0], [found[:30] for found in four[1]], four[2]))
-    assert not differing(model.state_dict(), cut.state_dict()), "only the first proposals count"
-    assert differing(run_rcnn(four, 1).state_dict(), run_rcnn(four, 1, seed=5).state_dict())
+    one, other = run_rcnn(four, 1).state_dict(), run_rcnn(four, 1, seed=5).state_dict()
+    cut = run_rcnn((four[0], [found[:30] for found in four[1]], four[2]), 1).state_dict()
+    assert not differing(one, cut), "only the first proposals count"
+    assert differing(one, other)
 
 
-def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(whole, four, folder, monkeypatch):
-    out, fit = folder / "broken.safetensors", recipes.fit
-
-    def interrupted(network, losses, **options):
-        def or_stop(iteration):
-            if iteration == 3:
-                raise KeyboardInterrupt
-            return losses(iteration)
-
-        return fit(network, or_stop, **options)
-
+def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(rcnn, four, tmp_path, monkeypatch):
+    out, fit = tmp_path / "broken.safetensors", recipes.fit
     # A checkpoint after each iteration, so that the interruption is after one.
     monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(recipes, "fit", interrupted)
+        patch.setattr(recipes, "fit", lambda model, losses, **more: fit(model, interrupted(losses, 3), **more))
         with pytest.raises(KeyboardInterrupt):
             run_rcnn(four, out=out)
     assert not out.exists()
     with pytest.raises(WeightsError, match=r"network [0-9a-f]{32} → "):
         run_rcnn(four, start=1, out=out, resume=True)
     resumed = run_rcnn(four, out=out, resume=True)
-    assert not differing(whole[0].state_dict(), resumed.state_dict())
+    assert not differing(rcnn[0].state_dict(), resumed.state_dict())
     assert not out.with_suffix(".checkpoint").exists()
 
 
 @pytest.mark.parametrize("iterations", [0, 1])
-def test_on_pool5_only_the_convolutions_are_kept(four, folder, iterations):
+def test_on_pool5_only_the_convolutions_are_kept(four, tmp_path, iterations):
     """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
-    out = folder / f"pool5_{iterations}.safetensors"
+    out = tmp_path / "pool5.safetensors"
     torch.manual_seed(0)
     before = AlexNet(TINY, 5).backbone.conv5.weight.half().float()
     model = run_rcnn(four, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)
