@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,15 +23,6 @@ def test_schedule_by_hand():
     assert [settings.rate(i) for i in range(10)] == pytest.approx([*rising, *falling], abs=1e-4)
     assert LoopSettings(10, 1.0, warmup=0).rate(0) == 1.0
     assert LoopSettings(1, 1.0).rate(0) == pytest.approx(1 / 1.1)
-
-
-def test_fast_rcnns_steps():
-    """Section 2.3: 30k iterations at 0.001, then 10k at 0.0001; here after a warm-up."""
-    settings = LoopSettings(40_000, 1e-3, warmup=0.25, schedule="step")
-    rates = np.array([settings.learning_rate * settings.rate(i) for i in range(40_000)])
-    np.testing.assert_allclose(rates[:10_000], 0.001 * np.arange(1, 10_001) / 10_001)
-    np.testing.assert_allclose(rates[10_000:30_000], 0.001)
-    np.testing.assert_allclose(rates[30_000:], 0.0001)
 
 
 @pytest.mark.parametrize(
@@ -94,41 +84,6 @@ def test_equals_plain_torch():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_groups_learn_at_their_scale_and_others_stay():
-    """In AdamW's first step every number moves by the learning rate, however long the gradient."""
-    model = nn.ModuleList(nn.Linear(5, 1) for _ in range(3))
-    before = [layer.weight.detach().clone() for layer in model]
-    groups = [
-        {"params": list(model[0].parameters()), "lr_mult": 1.0},
-        {"params": list(model[1].parameters()), "lr_mult": 0.1},
-    ]
-    x = torch.rand(8, 5) + 0.5
-    settings = LoopSettings(1, 0.01, warmup=0, weight_decay=0)
-    fit(model, lambda _: {"sum": sum(layer(x).sum() for layer in model)}, settings, groups=groups, quiet=True)
-    moved = [layer.weight.detach() - old for layer, old in zip(model, before, strict=True)]
-    torch.testing.assert_close(moved[0], torch.full((1, 5), -0.01), atol=1e-6, rtol=0)
-    torch.testing.assert_close(moved[1], torch.full((1, 5), -0.001), atol=1e-6, rtol=0)
-    assert moved[2].abs().sum() == 0
-
-
-def test_what_an_iteration_draws_depends_on_seed_and_number_alone():
-    def draws(greedy=False, **changes):
-        """What each iteration draws; a greedy one takes a different share of the random numbers each time."""
-        model, seen = nn.Linear(1, 1), []
-
-        def losses(iteration):
-            seen.append(torch.rand(1).item())
-            if greedy:
-                torch.rand(iteration * 7)
-            return {"loss": model.weight.sum()}
-
-        fit(model, losses, replace(LoopSettings(20, 1e-3, seed=1), **changes), quiet=True)
-        return seen
-
-    assert draws() == draws(greedy=True) == draws(iterations=30)[:20]
-    assert len({value for seed in range(4) for value in draws(seed=seed)}) == 80
-
-
 @pytest.mark.parametrize("iterations, every, wanted", [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (4, None, [4]), (2, 5, [2])])
 def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wanted):
     model, calls, modes = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval(), [], []
@@ -138,9 +93,8 @@ def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wa
         return {"loss": model[0].weight.square().sum()}
 
     def evaluate(given):
-        assert given is model and not model.training and not model[1].training
+        assert given is model and not model.training and not model[1].training and not torch.is_grad_enabled()
         calls.append(float(model[0].weight.detach().square().sum()))
-        torch.rand(5)
         return {"AP": torch.tensor(calls[-1]), "AP of a cat": len(calls)}
 
     settings = LoopSettings(iterations, 0.1)
@@ -153,20 +107,6 @@ def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wa
         assert done == iterations or history[done - 1]["AP"] == pytest.approx(history[done]["loss"])
     assert history[-1]["AP"] == pytest.approx(float(model[0].weight.detach().square().sum()))
     assert all(type(value) is float for row in history for value in row.values())
-
-
-def test_evaluations_change_nothing_that_is_learned():
-    models = network(), network()
-
-    def evaluate(_):
-        mean = models[1](torch.rand(50, 4)).mean()
-        assert not mean.requires_grad
-        return {"mean": mean}
-
-    plain = fit(models[0], noisy(models[0]), SETTINGS, quiet=True)
-    found = fit(models[1], noisy(models[1]), SETTINGS, evaluate=evaluate, evaluate_every=3, quiet=True)
-    assert [{k: v for k, v in row.items() if k != "mean"} for row in found] == plain
-    assert_same_state(models[1].state_dict(), models[0].state_dict())
 
 
 @pytest.mark.parametrize("quiet, shown", [(True, False), (None, False), (False, True)])

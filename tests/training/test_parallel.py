@@ -17,20 +17,8 @@ import torch
 from torch import nn
 
 from minircnn.datasets import ToyTown
-from minircnn.training import (
-    Augmentation,
-    LoopSettings,
-    MaskRCNNTrainingSettings,
-    draw_batch,
-    fit,
-    is_main,
-    loop,
-    main_first,
-    processes,
-    rank,
-    share,
-    world_size,
-)
+from minircnn.training import Augmentation, LoopSettings, MaskRCNNTrainingSettings, draw_batch, fit, loop
+from minircnn.training.loop import is_main, main_first, processes, rank, share, world_size
 from tests.training import test_recipes
 
 SETTINGS = LoopSettings(8, 0.02, seed=2, clip=2.0)
@@ -123,9 +111,8 @@ def in_each_process(folder):
         except ValueError as error:
             found["odd"] = str(error)
         options = {"evaluate": lambda _: {"two": 2.0}, "evaluate_every": 3}
-        found["whole"] = train(
-            checkpoint=folder / f"own-{rank()}.checkpoint", log=folder / f"own-{rank()}.csv", **options
-        )
+        own = folder / f"own-{rank()}.checkpoint"
+        found["whole"] = train(checkpoint=own, log=own.with_suffix(".csv"), **options)
         found["resumed"] = interrupted_and_resumed(folder)
         try:
             fit(model := network(), losses_of(model, rank(), infinite=(3, 1)), SETTINGS, quiet=True)
@@ -187,6 +174,7 @@ TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "l
 needs_torchrun = pytest.mark.skipif(
     sys.platform == "win32" or not torch.distributed.is_available(), reason="several processes need Linux or macOS"
 )
+pytestmark = needs_torchrun
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +190,6 @@ def two(folder):
     return [torch.load(folder / f"found-{number}.pt", weights_only=True) for number in range(2)]
 
 
-@needs_torchrun
 def test_gradients_are_averaged_over_the_processes(two):
     wanted = averaged_by_hand()
     for found in two:
@@ -212,7 +199,6 @@ def test_gradients_are_averaged_over_the_processes(two):
     torch.testing.assert_close(two[0]["whole"]["state"], two[1]["whole"]["state"], atol=0, rtol=0)
 
 
-@needs_torchrun
 def test_so_are_those_of_a_detector(two, monkeypatch):
     """Each half of the first batch alone in this process: its own draws, losses and gradients; then their mean."""
     samples, classes = toy_town()
@@ -243,7 +229,6 @@ def test_so_are_those_of_a_detector(two, monkeypatch):
             torch.testing.assert_close(one, factor * mean, atol=1e-5 * float(mean.abs().max()) + 1e-8, rtol=1e-3)
 
 
-@needs_torchrun
 def test_each_process_knows_its_number_and_its_part(two):
     assert [found["where"] for found in two] == [["cpu", 0, 2, True], ["cpu", 1, 2, False]]
     assert [found["share"] for found in two] == [[[], ["a", "b"]], [[], ["c", "d"]]]
@@ -257,34 +242,26 @@ def test_each_process_knows_its_number_and_its_part(two):
         assert not [name for name in found["threads"] if "gloo_run" in name], "such threads can abort a process"
 
 
-@needs_torchrun
 def test_the_main_process_alone_evaluates_and_writes(two, folder):
-    assert [[i for i, row in enumerate(found["whole"]["history"], 1) if "two" in row] for found in two] == [
-        [3, 6, 8],
-        [],
-    ]
-    assert {path.name for path in folder.iterdir() if path.suffix in (".csv", ".checkpoint")} == {
-        *("own-0.csv", "own-0.checkpoint", "run.csv", "run.checkpoint")
-    }
-    log = (folder / "own-0.csv").read_text().splitlines()
-    assert [float(line.split(",")[3]) for line in log[1:]] == pytest.approx(
-        [row["all"] for row in two[1]["whole"]["history"]], rel=1e-8
-    )
+    evaluated = [[i for i, row in enumerate(found["whole"]["history"], 1) if "two" in row] for found in two]
+    assert evaluated == [[3, 6, 8], []]
+    written = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".checkpoint"))
+    assert written == ["own-0.checkpoint", "own-0.csv", "run.checkpoint", "run.csv"]
+    log = (folder / "own-0.csv").read_text().splitlines()[1:]
+    averages = [row["all"] for row in two[1]["whole"]["history"]]
+    assert [float(line.split(",")[3]) for line in log] == pytest.approx(averages, rel=1e-8)
 
 
-@needs_torchrun
 def test_a_run_of_two_is_resumed_and_its_checkpoint_serves_one_process_too(two, folder):
     for found in two:
-        assert found["resumed"]["history"] == [
-            {name: row[name] for name in ("all", "some")} for row in found["whole"]["history"][4:]
-        ]
+        rest = [{name: row[name] for name in ("all", "some")} for row in found["whole"]["history"][4:]]
+        assert found["resumed"]["history"] == rest
         torch.testing.assert_close(found["resumed"]["state"], found["whole"]["state"], atol=0, rtol=0)
     alone = train(checkpoint=folder / "run.checkpoint", resume=True)
     assert alone["history"] == []
     torch.testing.assert_close(alone["state"], two[0]["whole"]["state"], atol=0, rtol=0)
 
 
-@needs_torchrun
 def test_a_process_whose_companion_was_killed_says_so(tmp_path):
     status, said = launch(in_each_then_one_is_killed, tmp_path)
     assert status == [1, -signal.SIGKILL]
@@ -295,22 +272,11 @@ def test_a_process_whose_companion_was_killed_says_so(tmp_path):
 
 
 def test_alone_there_is_nothing_to_share(monkeypatch):
-    for environment in ({}, {"WORLD_SIZE": "1", "RANK": "0"}):
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        with processes("meta") as device, main_first():
-            assert device == torch.device("meta") and not torch.distributed.is_initialized()
-            assert (rank(), world_size(), is_main()) == (0, 1, True)
-            assert share([]) == [] and share((3, 1, 2)) == [3, 1, 2]
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_shares_are_equal_and_in_order(monkeypatch, number):
-    monkeypatch.setattr(loop, "world_size", lambda: 3)
-    monkeypatch.setattr(loop, "rank", lambda: number)
-    assert share(range(6)) == [2 * number, 2 * number + 1]
-    with pytest.raises(ValueError, match=r"a batch of 7 does not divide .* 3 processes; .* a multiple of 3"):
-        share(range(7))
+    """As torchrun starts a single process."""
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with processes("meta") as device, main_first():
+        assert device == torch.device("meta") and not torch.distributed.is_initialized()
+        assert (rank(), world_size(), is_main(), share((3, 1, 2))) == (0, 1, True, [3, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -333,11 +299,8 @@ def test_what_several_processes_need(monkeypatch, device, changes, message):
 def test_the_processes_part_also_after_an_error(monkeypatch):
     """Here a group of one process."""
     start, alone = torch.distributed.init_process_group, {"rank": 0, "world_size": 1}
-    monkeypatch.setattr(
-        torch.distributed,
-        "init_process_group",
-        lambda backend, timeout: start(backend, store=torch.distributed.HashStore(), **alone),
-    )
+    one = lambda backend, timeout: start(backend, store=torch.distributed.HashStore(), **alone)  # noqa: E731
+    monkeypatch.setattr(torch.distributed, "init_process_group", one)
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     for _ in range(2):
