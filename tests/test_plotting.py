@@ -189,7 +189,7 @@ EDGE_BOXES = [
 ]
 
 
-@pytest.mark.parametrize("size", [1.2, 3.0, 9.0])
+@pytest.mark.parametrize("size", [1.2, 9.0])
 @pytest.mark.parametrize("box", EDGE_BOXES)
 def test_label_stays_within_the_image(box, size):
     objects = {"boxes": torch.tensor([box]), "labels": torch.tensor([1]), "scores": torch.tensor([0.88])}
@@ -223,11 +223,28 @@ def test_labels_of_the_same_place_do_not_hide_each_other():
             r"masks of size \(39, 60\) for an image of size \(40, 60\)",
         ),
         ({"scores": torch.tensor([0.5])}, "different numbers"),
+        ({"masks": target()["masks"] * 0.4}, r"compare probabilities with 0\.5 first"),
     ],
 )
 def test_objects_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         plotting.plot_detections(square(), target() | change, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        # Every name would be one too far, without a word.
+        (lambda: plotting.plot_detections(square(), target(), ["person", "car"]), 'must be "background"'),
+        (lambda: plotting.plot_proposals(square(), torch.zeros(0, 4), target(), ["person"]), 'must be "background"'),
+        (lambda: plotting.image_grid([]), "images is empty"),
+        (lambda: plotting.image_grid([square()] * 2, titles=["one"]), "1 titles for 2 images"),
+        (lambda: plotting.image_grid([square()] * 2, objects=[target()] * 3), "3 objects for 2 images"),
+    ],
+)
+def test_names_and_lists_that_do_not_fit_are_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
 
 
 def test_inputs_are_not_changed():
@@ -253,15 +270,6 @@ def test_grid_draws_the_objects_of_each_image():
     assert [len(rectangles(ax)) for ax in axes] == [2, 1]
     assert texts(axes[1]) == ["car"]
     assert len(axes[0].images) == 1
-
-
-def test_grid_refuses_lists_that_do_not_fit():
-    with pytest.raises(ValueError, match="images is empty"):
-        plotting.image_grid([])
-    with pytest.raises(ValueError, match="1 titles for 2 images"):
-        plotting.image_grid([square(), square()], titles=["one"])
-    with pytest.raises(ValueError, match="3 objects for 2 images"):
-        plotting.image_grid([square(), square()], objects=[target()] * 3)
 
 
 # ----------------------------------------------------------------------------------------------------------- proposals
@@ -367,36 +375,29 @@ def least_difference(colors):
     return difference[~np.eye(len(lab), dtype=bool)].min()
 
 
-def as_seen(colors, matrix):
+def linear(colors):
     colors = np.asarray(colors)
-    linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.asarray(matrix).T, 0, 1)
-    return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
 @pytest.mark.parametrize("sight", COLOR_BLIND)
 def test_colors_of_toy_town_are_far_apart_for_every_reader(sight):
     colors = [plotting.class_color(label) for label in range(1, 7)]
-    assert least_difference(as_seen(colors, COLOR_BLIND[sight])) > 15
+    seen = np.clip(linear(colors) @ np.asarray(COLOR_BLIND[sight]).T, 0, 1)
+    assert least_difference(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)) > 15
+
+
+def test_text_is_read_on_every_class_color():
+    for label in range(91):
+        back = linear(plotting.class_color(label)) @ [0.2126, 0.7152, 0.0722]
+        text = {"black": 0.0, "white": 1.0}[plotting.text_color(plotting.class_color(label))]
+        assert (max(back, text) + 0.05) / (min(back, text) + 0.05) >= 4.5
 
 
 def test_first_24_colors_and_the_background_are_distinct():
     assert least_difference([plotting.class_color(label) for label in range(25)]) > 12
     everything = [plotting.class_color(label) for label in range(1, 91)]
     assert len(set(everything)) == 90
-
-
-def test_text_is_read_on_every_class_color():
-    def luminance(color):
-        linear = np.where(
-            np.asarray(color) <= 0.04045, np.asarray(color) / 12.92, ((np.asarray(color) + 0.055) / 1.055) ** 2.4
-        )
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    for label in range(91):
-        back = luminance(plotting.class_color(label))
-        text = {"black": 0.0, "white": 1.0}[plotting.text_color(plotting.class_color(label))]
-        assert (max(back, text) + 0.05) / (min(back, text) + 0.05) >= 4.5
 
 
 # ------------------------------------------------------------------------------------------------------------- showing
@@ -436,9 +437,8 @@ def test_size_does_not_depend_on_the_readers_settings(published):
     assert first == second
 
 
-def test_photograph_becomes_lighter_and_looks_alike():
-    ax = plotting.show_image(skimage.data.astronaut(), title="An astronaut")
-    png = display.render_png(ax.get_figure())
+def test_a_photograph_becomes_lighter_unless_256_colors_would_spoil_it(monkeypatch):
+    png = display.render_png(plotting.show_image(skimage.data.astronaut(), title="An astronaut").get_figure())
     light = display.compress_png(png)
     assert len(light) < 0.5 * len(png)
     before, after = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (png, light))
@@ -448,29 +448,9 @@ def test_photograph_becomes_lighter_and_looks_alike():
     high, wide = before.shape[0] // 8 * 8, before.shape[1] // 8 * 8
     means = [p[:high, :wide].reshape(high // 8, 8, wide // 8, 8, 3).mean(axis=(1, 3)) for p in (before, after)]
     assert np.abs(means[0] - means[1]).mean() < 1.5
-
-
-def test_image_that_256_colors_would_spoil_stays_as_it_is(monkeypatch):
-    png = display.render_png(plotting.show_image(skimage.data.astronaut()).get_figure())
     monkeypatch.setattr(display, "ALIKE", 0.0)
-    assert display.compress_png(png) == png
-    small = display.render_png(plotting.plot_pr_curves(pr_result()).get_figure())
-    assert display.compress_png(small) == small
-
-
-def test_class_names_without_the_background_are_refused():
-    """Every name would be one too far, without a word."""
-    with pytest.raises(ValueError, match='must be "background"'):
-        plotting.plot_detections(square(), target(), ["person", "car"])
-    with pytest.raises(ValueError, match='must be "background"'):
-        plotting.plot_proposals(square(), torch.zeros(0, 4), target(), ["person", "car"])
-
-
-def test_masks_of_probabilities_are_refused():
-    objects = target()
-    objects["masks"] = objects["masks"] * 0.4
-    with pytest.raises(ValueError, match=r"compare probabilities with 0\.5 first"):
-        plotting.plot_detections(square(), objects, CLASSES)
+    for spoiled in (png, display.render_png(plotting.plot_pr_curves(pr_result()).get_figure())):
+        assert display.compress_png(spoiled) == spoiled
 
 
 def test_class_names_are_no_formulas():

@@ -114,11 +114,10 @@ def test_the_legend_names_what_is_drawn(axes):
     ("arguments", "message"),
     [
         ({"features": torch.zeros(12, 5)}, "features must be"),
-        ({"window": (10, 0, 10, 20)}, "window must be"),
-        ({"window": (0, 0, 61, 40)}, "window must be"),
-        ({"window": (-1, 0, 60, 40)}, "window must be"),
-        ({"window": (0, 0, 60, 41)}, "window must be"),
-        ({"window": (0, -1, 60, 40)}, "window must be"),
+        *[
+            ({"window": window}, "window must be")
+            for window in ((10, 0, 10, 20), (0, 0, 61, 40), (-1, 0, 60, 40), (0, 0, 60, 41), (0, -1, 60, 40))
+        ],
         ({"region": (5, 5, 5, 9)}, "region must be"),
     ],
 )

@@ -42,13 +42,11 @@ def raising(error):
     return call
 
 
-@pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0), (2, 7, 18)])
+@pytest.mark.parametrize("version", [(3, 9, 18), (3, 14, 0)])
 def test_python_out_of_range(version):
     check = check_python(version, ">=3.10,<3.14")
-    assert check.state == "problem"
-    assert ".".join(map(str, version)) in check.found
-    assert ">=3.10,<3.14" in check.found or "<3.14" in check.found
-    assert ".venv" in check.remedy
+    assert check.state == "problem" and ".venv" in check.remedy
+    assert ".".join(map(str, version)) in check.found and "<3.14" in check.found
 
 
 def test_packages_missing_old_and_right():
@@ -63,12 +61,8 @@ def test_packages_missing_old_and_right():
     assert checks[0].found == "1.13.1+cpu, but the course needs >=2.1"
     assert checks[0].remedy.endswith('pip install "torch>=2.1"')
     assert checks[3].found == "not installed, needs >=4"
-
-
-def test_versions_with_suffixes_are_in_range():
-    checks = check_packages(["torch>=2.1"] * 3, versions(torch="2.15.0+cpu"))
-    assert {check.state for check in checks} == {"ok"}
-    assert check_packages(["torch>=2.1"], versions(torch="2.16.0.dev20270101"))[0].state == "ok"
+    for version in ("2.15.0+cpu", "2.16.0.dev20270101"):
+        assert check_packages(["torch>=2.1"], versions(torch=version))[0].state == "ok"
 
 
 def test_packages_by_default_are_those_of_the_project():
@@ -109,13 +103,9 @@ def test_torch_and_torchvision_that_do_not_fit(error, found, remedy):
 
 
 def test_data_missing_changed_and_complete(tmp_path):
-    missing = check_data(tmp_path / "toytown")
-    assert missing.state == "problem"
-    assert "no folder" in missing.found
-    assert "git checkout" in missing.remedy
-    no_list = check_data(tmp_path)
-    assert no_list.state == "problem"
-    assert "SHA256SUMS" in no_list.found
+    missing, no_list = check_data(tmp_path / "toytown"), check_data(tmp_path)
+    assert missing.state == no_list.state == "problem"
+    assert "no folder" in missing.found and "git checkout" in missing.remedy and "SHA256SUMS" in no_list.found
     changed = check_data(tmp_path, lambda _: ["train/000001.jpg: its content has changed", "val/000002.jpg: missing"])
     assert (changed.state, changed.found) == ("problem", "train/000001.jpg: its content has changed (and 1 more)")
     assert check_data(tmp_path, lambda _: []).state == "ok"
@@ -162,9 +152,6 @@ def test_report_shows_each_remedy_below_its_problem():
         "",
         "1 problem: follow the arrows, then restart the kernel and run this again.",
     ]
-
-
-def test_summary_counts():
     ok, warning, problem = (Check("x", state, "y") for state in ("ok", "warning", "problem"))
     assert summary([ok, ok]) == "Ready: everything that the course needs is here."
     assert summary([ok, warning, warning]).startswith("Ready, with 2 remarks")

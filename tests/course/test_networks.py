@@ -30,8 +30,9 @@ def rectangles(ax):
 # -------------------------------------------------------------------------------------------------------------- mosaic
 
 
-@pytest.mark.parametrize(("count", "columns"), [(1, 1), (1, 4), (5, 3), (6, 3), (7, 1), (4, 4)])
-@pytest.mark.parametrize("gap", [(1, 1), (0, 0), (5, 2)])
+@pytest.mark.parametrize(
+    ("count", "columns", "gap"), [(1, 1, (1, 1)), (1, 4, (5, 2)), (5, 3, (5, 2)), (6, 3, (0, 0)), (7, 1, (1, 1))]
+)
 def test_mosaic_holds_every_tile_and_white_elsewhere(count, columns, gap):
     tiles = np.random.default_rng(0).uniform(0, 0.9, (count, 4, 6, 3))
     canvas = mosaic(tiles, columns, gap)
@@ -81,18 +82,21 @@ def test_filters_are_in_order_and_left_as_they_were():
 
 
 @pytest.mark.parametrize(
-    ("weight", "message"),
+    ("draw", "given", "message"),
     [
-        (torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
-        (torch.zeros(3, 7, 7), r"not \(3, 7, 7\)"),
-        (torch.zeros(0, 3, 7, 7), "filters that look at colors"),
-        (torch.full((2, 3, 2, 2), float("nan")), "nan or infinity"),
-        (torch.full((2, 3, 2, 2), float("inf")), "nan or infinity"),
+        (plotting.plot_filters, torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
+        (plotting.plot_filters, torch.zeros(3, 7, 7), r"not \(3, 7, 7\)"),
+        (plotting.plot_filters, torch.zeros(0, 3, 7, 7), "filters that look at colors"),
+        *[(plotting.plot_filters, torch.full((2, 3, 2, 2), float(x)), "nan or infinity") for x in ("nan", "inf")],
+        (plotting.plot_maps, torch.zeros(1, 3, 4, 4), r"those of one image, not \(1, 3, 4, 4\)"),
+        (plotting.plot_maps, torch.zeros(0, 4, 4), r"\(C, h, w\)"),
+        (plotting.plot_maps, torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
+        *[(plotting.plot_maps, torch.tensor([[[float(x), 1.0]]]), "ReLU") for x in ("nan", "inf")],
     ],
 )
-def test_what_are_no_filters_is_refused(weight, message):
+def test_what_are_no_filters_or_maps_is_refused(draw, given, message):
     with pytest.raises(ValueError, match=message):
-        plotting.plot_filters(weight)
+        draw(given)
 
 
 # ---------------------------------------------------------------------------------------------------------------- maps
@@ -123,21 +127,6 @@ def test_each_map_has_its_own_scale_or_all_share_one():
         assert (brightness(square[:, 10:]) < 0.01).all()  # nothing there: black, not nan
 
 
-@pytest.mark.parametrize(
-    ("maps", "message"),
-    [
-        (torch.zeros(1, 3, 4, 4), r"those of one image, not \(1, 3, 4, 4\)"),
-        (torch.zeros(0, 4, 4), r"\(C, h, w\)"),
-        (torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
-        (torch.tensor([[[float("nan"), 1.0]]]), "ReLU"),
-        (torch.tensor([[[float("inf"), 1.0]]]), "ReLU"),
-    ],
-)
-def test_what_are_no_maps_is_refused(maps, message):
-    with pytest.raises(ValueError, match=message):
-        plotting.plot_maps(maps)
-
-
 # --------------------------------------------------------------------------------------------------------------- sheets
 
 
@@ -153,26 +142,13 @@ def place_of(ax, image):
     raise AssertionError("the image is not in the sheet")
 
 
-def test_sheet_holds_images_row_by_row():
-    images = squares(5)
-    ax = plotting.contact_sheet(images, columns=3, title="Five")
-    places = [place_of(ax, image) for image in images]
-    xs, ys = sorted({x for x, _ in places}), sorted({y for _, y in places})
-    assert (len(xs), len(ys)) == (3, 2)
-    assert places == [(xs[i % 3], ys[i // 3]) for i in range(5)]
-    assert xs[1] - xs[0] == xs[2] - xs[1] > 30
-    assert ys[1] - ys[0] > 20
-    assert ax.get_title() == "Five"
-    assert not ax.texts
-    assert not ax.patches
-
-
 def test_frames_boxes_and_captions_belong_to_their_images():
     images = squares(6)
     captions = ["a", "b", "c\nd", r"$\foo$", "", "f"]
     ax = plotting.contact_sheet(
         images,
         columns=3,
+        title="Six",
         labels=[1, 2, 0, -1, torch.tensor(6), None],
         captions=captions,
         boxes=[None, (0, 0, 30, 20), torch.tensor([2.0, 3, 10, 12]), None, None, None],
@@ -181,12 +157,17 @@ def test_frames_boxes_and_captions_belong_to_their_images():
     drawn = rectangles(ax)
     white = [corners for corners, color in drawn if color == (1, 1, 1)]
     frames = [(corners, color) for corners, color in drawn if color != (1, 1, 1)]
+    xs, ys = sorted({x for x, _ in places}), sorted({y for _, y in places})
+    assert places == [(xs[i % 3], ys[i // 3]) for i in range(6)], "row by row"
+    assert xs[1] - xs[0] == xs[2] - xs[1] > 30 and ys[1] - ys[0] > 20
     (x1, y1), (x2, y2) = places[1], places[2]
     assert white == [[x1, y1, x1 + 30, y1 + 20], [x2 + 2, y2 + 3, x2 + 10, y2 + 12]]
     for (x, y), (corners, color), label in zip(places[:5], frames, (1, 2, 0, 0, 6), strict=True):
         assert corners == [x - 0.5, y - 0.5, x + 30.5, y + 20.5]  # around the image, hiding none of it
         assert color == pytest.approx(plotting.class_color(label))
-    assert [text.get_text() for text in ax.texts] == captions
+    assert [text.get_text() for text in ax.texts] == captions and ax.get_title() == "Six"
+    plain = plotting.contact_sheet(images[:5], columns=3)
+    assert not plain.texts and not plain.patches
     display.render_png(ax.get_figure())  # matplotlib parses a formula, or what it takes for one, when it draws it
     for (x, y), text in zip(places, ax.texts, strict=True):
         assert text.get_position()[0] == x + 15
