@@ -291,16 +291,10 @@ def _best_overlaps(
         without_masks = {name: value for name, value in target.items() if name != "masks"}  # which may be run lengths
         needs = ("boxes", "labels") if labeled else ("boxes",)
         objects = single_objects(check_target(without_masks, f"targets[{index}]", needs=needs))
-        best.append(_best_of_first(boxes.detach().cpu().double(), objects["boxes"].cpu().double(), counts))
+        # 0 / 0, a box without area on an object without area, is no overlap; a row of zeros stands for no proposals.
+        iou = box_iou(boxes.detach().cpu().double(), objects["boxes"].cpu().double()).nan_to_num(0.0)  # (P, G)
+        iou = torch.cat([torch.zeros(1, iou.shape[1], dtype=iou.dtype), iou]).cummax(dim=0).values
+        best.append(iou[torch.tensor(counts).clamp(max=len(boxes))])  # row n is the best of the first n
         if labeled:
             labels.append(objects["labels"].cpu())
     return torch.cat(best, dim=1), torch.cat(labels)
-
-
-def _best_of_first(boxes: Tensor, objects: Tensor, counts: Sequence[int]) -> Tensor:
-    """The best IoU that each object of one image reaches among the first n boxes: ``(len(counts), G)``."""
-    if not len(boxes):
-        return torch.zeros(len(counts), len(objects), dtype=torch.float64)
-    # 0 / 0, a box without area on an object without area, is no overlap.
-    best = box_iou(boxes, objects).nan_to_num(0.0).cummax(dim=0).values  # (P, G): row n - 1, the best of the first n
-    return best[torch.tensor(counts).clamp(max=len(boxes)) - 1]  # (len(counts), G)

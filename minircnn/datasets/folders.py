@@ -99,16 +99,14 @@ class PennFudanDataset(MaskFolder):
 
     def __init__(self, root: str | Path, *, masks: bool = True, drop_invalid: bool = False) -> None:
         root = check_folder(root, WHAT_TO_NAME["pennfudan"], ("PNGImages", "PedMasks"))
-        missing = {path.stem: self._what_is_missing(root, path) for path in images_in(root / "PNGImages", ".png")}
+        missing: dict[str, str | None] = {}
+        for image in images_in(root / "PNGImages", ".png"):
+            mask = root / "PedMasks" / f"{image.stem}_mask.png"
+            problem = f"{image}: its mask {mask} is missing; unpack the archive again or remove the image"
+            missing[image.stem] = None if mask.is_file() else problem
         if not missing:
             raise DatasetError(f"{root / 'PNGImages'}: no images (.png) in this folder; unpack the archive again")
         super().__init__(root, "pedestrian", missing, masks=masks, drop_invalid=drop_invalid)
-
-    @staticmethod
-    def _what_is_missing(root: Path, image: Path) -> str | None:
-        mask = root / "PedMasks" / f"{image.stem}_mask.png"
-        remedy = "unpack the archive again or remove the image"
-        return None if mask.is_file() else f"{image}: its mask {mask} is missing; {remedy}"
 
     def image_path(self, index: int) -> Path:
         """Where the file of an image lies."""

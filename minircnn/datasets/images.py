@@ -70,7 +70,7 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Image ``index`` and its objects; a DatasetError names a file that cannot be decoded or does not fit."""
+        """Image ``index`` and its objects; a DatasetError names a file that cannot be decoded or does not fit it."""
         return self.load_image(index), self.load_target(index)
 
     @abstractmethod
@@ -98,16 +98,26 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         return self.upright_size(index)[0]
 
     def upright_size(self, index: int) -> tuple[tuple[int, int], int]:
-        """The upright (height, width) of an image, and the EXIF tag to turn its annotations by."""
-        return fit_stated_size(self.image_path(index), self.stated_size(index))
+        """The upright (height, width) of an image, and the EXIF tag to turn its annotations by, 1 for not at all.
+
+        Programs that obey the EXIF tag state the size of the upright image. Those that do not state that of the pixels
+        as they lie in the file: then their annotations have to be turned too. Where both sizes are the same (a square
+        image, or one that is flipped or upside down), or none is stated, annotations count as drawn on the upright one.
+        """
+        path, stated = self.image_path(index), self.stated_size(index)
+        size, orientation = read_head(path)
+        if stated in (size, None):
+            return size, UPRIGHT
+        if orientation > 4 and stated == size[::-1]:
+            return size, orientation
+        hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
+        raise DatasetError(
+            f"{path}: the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}"
+            f"{hint}; boxes may not fit: use the original image or correct the annotations"
+        )
 
     def load_image(self, index: int) -> Tensor:
-        """Only the image: (3, H, W) float32 in [0, 1].
-
-        Raises:
-            IndexError: No such image.
-            DatasetError: The file cannot be decoded, or its size is not the one that the annotations state.
-        """
+        """Only the image, (3, H, W) float32 in [0, 1]; errors are those of ``dataset[index]``."""
         if self.stated_size(index):
             self.upright_size(index)
         return read_image(self.image_path(index))
@@ -126,8 +136,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     read. Only the one about size is an error here.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        PermissionError: It may not be read.
+        FileNotFoundError, PermissionError: It is not there, or may not be read.
         DatasetError: It cannot be decoded, is a program (PostScript), or states more pixels than are safe to read (more
             than ``PIL.Image.MAX_IMAGE_PIXELS``, 89 million).
     """
@@ -159,17 +168,14 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image file as RGB, upright as a viewer shows it.
+    """Read an image file as RGB, upright as a viewer shows it: (3, H, W) float32 in [0, 1].
 
     Gray images get three equal channels; transparency is dropped (the colors below it show); a palette is looked up;
     of an animation the first frame is taken. 16-bit gray images are divided by 65535, so that they keep their full
     range (Pillow alone would clip it at 255). An EXIF tag that is damaged turns nothing.
 
-    Returns:
-        (3, H, W) float32 in [0, 1].
-
     Raises:
-        DatasetError: Its numbers have no known range; for this and other errors see :func:`open_image`.
+        DatasetError: Its numbers have no known range; for other errors see :func:`open_image`.
     """
     with open_image(path) as file:
         orientation = _orientation(file)
@@ -190,31 +196,6 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
         orientation = _orientation(file)
         size = (file.width, file.height) if orientation > 4 else (file.height, file.width)
     return size, orientation
-
-
-def fit_stated_size(path: str | Path, stated: tuple[int, int] | None) -> tuple[tuple[int, int], int]:
-    """What the stated (height, width) of an image says about its annotations, without decoding its pixels.
-
-    Programs that obey the EXIF tag state the size of the upright image. Those that do not state that of the pixels as
-    they lie in the file: then their annotations have to be turned too. Where both sizes are the same (a square image,
-    or one that is flipped or upside down), or none is stated, annotations count as drawn on the upright image.
-
-    Returns:
-        (height, width) of the upright image, and the tag to turn its annotations by, 1 for not at all.
-
-    Raises:
-        DatasetError: It is neither size; see also :func:`open_image`.
-    """
-    size, orientation = read_head(path)
-    if stated in (size, None):
-        return size, UPRIGHT
-    if orientation > 4 and stated == size[::-1]:
-        return size, orientation
-    hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
-    raise DatasetError(
-        f"{path}: the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}"
-        f"{hint}; boxes may not fit: use the original image or correct the annotations"
-    )
 
 
 def orientation_note(path: str | Path) -> str | None:
@@ -268,12 +249,10 @@ def box_problem(name: str, box: Sequence[float], size: tuple[int, int]) -> str |
     for side, low, high in (("width", x1, x2), ("height", y1, y2)):
         if not np.float32(high) > np.float32(low):
             return f"{name} has no {side}: correct it or delete the object (a loss over such a box is NaN)"
-    if max(-x1, -y1, x2 - size[1], y2 - size[0]) <= OVERHANG:
-        return None
-    return (
-        f"{name} leaves the image of {size[1]}×{size[0]} pixels: clip it, or look whose box it is and whether it is "
-        "written as corners or as fractions"
-    )
+    if max(-x1, -y1, x2 - size[1], y2 - size[0]) > OVERHANG:
+        remedy = "clip it, or look whose box it is and whether it is written as corners or as fractions"
+        return f"{name} leaves the image of {size[1]}×{size[0]} pixels: {remedy}"
+    return None
 
 
 def _decode(file: Image.Image, path: str | Path) -> Tensor:
