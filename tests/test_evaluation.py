@@ -308,14 +308,6 @@ def test_an_object_is_found_once(protocol):
     assert evaluate([found], [target], protocol=protocol).ap == expected
 
 
-def test_a_duplicate_is_wrong_for_voc_where_coco_finds_the_neighbor():
-    """Both detections prefer the first object; the second could also pass for the other one."""
-    target = entry([[0, 0, 10, 10], [4, 0, 14, 10]])
-    found = entry([[0, 0, 10, 10], [1.5, 0, 11.5, 10]], [0.9, 0.8])
-    assert evaluate([found], [target], protocol="voc2010").ap == 0.5
-    assert evaluate([found], [target], protocol="coco").ap50 == 1.0
-
-
 @pytest.mark.parametrize("protocol", ["voc2010", "coco"])
 def test_an_overlap_equal_to_the_threshold_is_enough(protocol):
     target = entry([[0, 0, 10, 10]])
@@ -446,11 +438,8 @@ NAN = float("nan")
         ("detections", {"labels": torch.tensor([1.7])}, "labels must be whole numbers"),
         ("detections", {"labels": torch.tensor([1, 1])}, "boxes for 1 objects, but labels for 2"),
         ("detections", {"boxes": torch.tensor([[10.0, 0.0, 0.0, 10.0]])}, r"boxes\[0\] is \[10\.0"),
-        ("detections", {"boxes": torch.tensor([[0.0, 0.0, float("inf"), 10.0]])}, "finite"),
-        ("detections", {"boxes": torch.zeros(1, 5)}, r"boxes must have shape \(G, 4\)"),
         ("targets", {"iscrowd": torch.tensor([True, False])}, "boxes for 1 objects, but iscrowd for 2"),
         ("targets", {"area": torch.zeros(0)}, r"has 1 labels but area of shape \(0,\)"),
-        ("targets", {"labels": torch.tensor([-1])}, r"labels\[0\] is -1"),
         ("targets", {"area": torch.tensor([NAN])}, "area must be finite numbers"),
     ],
 )

@@ -77,16 +77,6 @@ def test_interpolation_is_the_best_precision_at_this_recall_or_beyond(seed):
         np.testing.assert_array_equal(read_curve(scores, recall, points), first)
 
 
-def test_the_three_averages_by_hand():
-    """Right, wrong, right of four objects; an ignored detection in between changes nothing."""
-    precision, recall = precision_recall(np.array([1, 0, 0, 1]), np.array([0, 0, 1, 0]), num_objects=4)
-    np.testing.assert_allclose(precision, [1, 1, 1 / 2, 2 / 3])
-    np.testing.assert_allclose(recall, [1 / 4, 1 / 4, 1 / 4, 1 / 2])
-    assert average_at_points(precision, recall, RECALLS_VOC2007) == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
-    assert area_under_curve(precision, recall) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
-    assert average_at_points(precision, recall, RECALLS_COCO) == pytest.approx((26 * 1 + 25 * 2 / 3) / 101)
-
-
 def test_an_empty_list_has_averages_of_zero():
     precision, recall = precision_recall(np.zeros(0, bool), np.zeros(0, bool), num_objects=3)
     assert area_under_curve(precision, recall) == average_at_points(precision, recall, RECALLS_COCO) == 0
@@ -134,11 +124,6 @@ def test_proposals_equal_a_loop(images):
 
 
 BOX = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
-
-
-def test_objects_count_the_same_whichever_image_they_are_in():
-    """One object found of one, none of three: a quarter, and not the mean of the images, a half."""
-    assert proposal_recall([BOX, BOX], [{"boxes": BOX}, {"boxes": BOX.repeat(3, 1) + 50}], 0.5, [1]).tolist() == [0.25]
 
 
 def test_an_overlap_equal_to_the_threshold_counts():
