@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from minircnn.boxes import box_iou
 from minircnn.datasets.folders import boxes_around
 from minircnn.datasets.images import Target, box_problem, orientation_note
@@ -76,7 +74,7 @@ def examine(
         progress: Wraps the numbers of the images, to show how far it is.
     """
     report = Report(list(data.classes), images=len(data))
-    files: dict[bytes, Path] = {}
+    files: dict[bytes, Path] = {}  # the first image of each checksum
     objects, shown_in = Counter(), Counter()
     for index in progress(range(len(data))):
         found = list(data.find_problems(index))
@@ -90,7 +88,11 @@ def examine(
             report.crowds += int(target["iscrowd"].sum())
         if image is not None:
             path, size = data.image_path(index), tuple(image.shape[1:])
-            found += filter(None, [orientation_note(path), _twice(path, files)])
+            found += filter(None, [orientation_note(path)])
+            first = files.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+            if first != path:
+                remedy = "remove one, or it may be both learned from and tested with"
+                found.append(f"{path}: the same image as {first}; {remedy}")
             report.smallest = min(report.smallest or size, size, key=lambda s: s[0] * s[1])
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
         if image is not None and target is not None:
@@ -109,14 +111,6 @@ def _try(load: Callable[[int], Any], index: int, problems: list[str]) -> Any:  #
         if str(error) not in problems:
             problems.append(str(error))
         return None
-
-
-def _twice(path: Path, files: dict[bytes, Path]) -> str | None:
-    """Whether an earlier image has the same bytes, of which the checksums are kept in ``files``."""
-    first = files.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
-    return f"{path}: the same image as {first}; remove one, or it may be both learned from and tested with" * (
-        first != path
-    )
 
 
 def object_problems(target: Target, size: tuple[int, int], classes: list[str], where: str) -> list[str]:
@@ -160,11 +154,8 @@ def _mask_problems(target: Target) -> Iterable[tuple[int, str]]:
         if not filled[row]:
             if "difficult" not in target:  # VOC's loader has said so itself
                 yield row, "its mask is empty; draw it or delete the object"
-        elif not _fits(around[row], boxes[row]):
+        elif (around[row] - boxes[row]).abs().max() > SLACK and box_iou(
+            around[row, None], boxes[row, None]
+        ) < LEAST_OVERLAP:
             box, other = _written(boxes[row].tolist()), _written(around[row].tolist())
             yield row, f"its mask lies in the box {other}, its box is {box}; do both belong to one object?"
-
-
-def _fits(around: Tensor, box: Tensor) -> bool:
-    """Whether a mask with the box ``around`` can belong to an object with ``box``."""
-    return bool((around - box).abs().max() <= SLACK or box_iou(around[None], box[None]) >= LEAST_OVERLAP)

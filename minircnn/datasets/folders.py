@@ -89,12 +89,9 @@ class MaskFolder(ImageDataset):
 
 
 class PennFudanDataset(MaskFolder):
-    """Images of streets and the pedestrians in them; the files in Annotation, which say the same, are not read.
+    """Images of streets and the pedestrians in them, in the folder PennFudanPed.
 
-    Args:
-        root: The folder PennFudanPed.
-        masks: Whether targets hold masks.
-        drop_invalid: Leave images without a mask file out rather than refuse them.
+    The files in Annotation, which say the same, are not read. For arguments see :class:`MaskFolder`.
     """
 
     def __init__(self, root: str | Path, *, masks: bool = True, drop_invalid: bool = False) -> None:
@@ -127,14 +124,10 @@ class PennFudanDataset(MaskFolder):
 
 
 class NucleiDataset(MaskFolder):
-    """Images of cells and the nuclei in them, which stand in the order of the names of their files.
+    """Images of cells in the folder stage1_train, and their nuclei in the order of the names of their files.
 
-    Nuclei that touch stay apart, since each has a mask of its own. Transparency of an image is dropped.
-
-    Args:
-        root: The folder stage1_train.
-        masks: Whether targets hold masks.
-        drop_invalid: Leave invalid masks out, and images of which a file or folder is missing, rather than refuse them.
+    Nuclei that touch stay apart, since each has a mask of its own. Transparency of an image is dropped. For arguments
+    see :class:`MaskFolder`.
     """
 
     def __init__(self, root: str | Path, *, masks: bool = True, drop_invalid: bool = False) -> None:
@@ -244,7 +237,7 @@ def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
         size: (height, width) of the image that it belongs to.
 
     Returns:
-        (H, W) whole numbers. Of an image of one bit they are 0 and 255.
+        (H, W) whole numbers; of an image of one bit 0 and 255.
 
     Raises:
         DatasetError: It cannot be decoded, is of another size, or has colors or negative numbers.

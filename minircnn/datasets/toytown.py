@@ -27,13 +27,9 @@ class ToyTown(CocoDataset):
     """One split of the fixed set: "train" (1000 images), "val" (200) or "test" (200), each 128 × 128.
 
     Args:
-        split: "train", "val" or "test".
-        folder: the folder with the annotation files; None for the one in the clone that this package is installed from.
+        split: its name; a ValueError says that there is no such one.
+        folder: where the annotation files lie, else a FileNotFoundError; None for the clone that this package is in.
         masks: whether targets hold masks.
-
-    Raises:
-        ValueError: if there is no such split.
-        FileNotFoundError: if the folder or the annotations are missing.
     """
 
     def __init__(self, split: str = "train", folder: str | Path | None = None, *, masks: bool = True) -> None:
