@@ -381,7 +381,7 @@ def _annotation_problems(
             "add the image or delete the annotation"
         )
         return
-    where = _annotation_name(annotation, image)
+    where = f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
     area, bbox, size = annotation.get("area"), annotation["bbox"], (image["height"], image["width"])
     if annotation["id"] in ids:
         yield f"{where}its id is used twice: give each annotation its own id"
@@ -398,14 +398,10 @@ def _annotation_problems(
         yield where + problem
 
 
-def _annotation_name(annotation: Record, image: Record) -> str:
-    """What a sentence about an annotation begins with."""
-    return f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
-
-
 def _area_problems(annotation: Record, image: Record) -> Iterator[str]:
     """What is odd about the area of an annotation that is right otherwise."""
-    area, (width, height), where = annotation.get("area"), annotation["bbox"][2:], _annotation_name(annotation, image)
+    area, (width, height) = annotation.get("area"), annotation["bbox"][2:]
+    where = f"image {image['id']} ({image['file_name']!r}), annotation {annotation['id']}: "
     if area is None:
         yield f"{where}no 'area': that of its box is taken"
     elif not 0 < area <= (width + OVERHANG) * (height + OVERHANG):

@@ -255,7 +255,6 @@ BAD_FILES = {
         r"image 7 \('none.png'\): no such file",
     ),
     "image without file_name": ({"images": [{"id": 7, "height": 8, "width": 10}]}, r"images\[0\]: no 'file_name'"),
-    "image without width": ({"images": [{"id": 7, "file_name": "a.png", "height": 8}]}, r"images\[0\]: no 'width'"),
     "image of no height": ({"images": [tiny()["images"][0] | {"height": 0}]}, r"height 0, width 10"),
     "category without name": ({"categories": [{"id": 9}]}, r"categories\[0\]: no 'name'"),
     "no categories": ({"categories": []}, r"'categories' is empty"),
