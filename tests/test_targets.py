@@ -12,14 +12,7 @@ from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
 from minircnn.fast_rcnn import FastRCNN
 from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
-from minircnn.targets import (
-    CheckedSamples,
-    check_any_object,
-    check_classes,
-    check_target,
-    in_crowd,
-    single_objects,
-)
+from minircnn.targets import CheckedSamples, check_any_object, check_classes, check_target, in_crowd, single_objects
 from minircnn.training import FasterRCNNTrainingSettings, draw_batch, train_faster_rcnn
 from tests.tiny import TINY
 
@@ -50,19 +43,14 @@ def check(one):
 MASKS, CROWD = target()["masks"], torch.tensor([False, True, False])
 SAME = {
     "iscrowd int64": {"iscrowd": CROWD.long()},
-    "iscrowd uint8": {"iscrowd": CROWD.byte()},
-    "iscrowd float": {"iscrowd": CROWD.float()},
     "iscrowd list": {"iscrowd": [0, 1, 0]},
     "labels int32": {"labels": torch.tensor([1, 2, 2], dtype=torch.int32)},
-    "labels uint8": {"labels": torch.tensor([1, 2, 2], dtype=torch.uint8)},
     "labels numpy": {"labels": np.array([1, 2, 2])},
     "boxes int64": {"boxes": torch.tensor(BOXES).long()},
     "boxes float64": {"boxes": torch.tensor(BOXES).double()},
-    "boxes half": {"boxes": torch.tensor(BOXES).half()},
     "boxes list": {"boxes": BOXES},
     "masks 0 and 1": {"masks": MASKS.byte()},
     "masks 0 and 255": {"masks": MASKS.byte() * 255},
-    "masks int64": {"masks": MASKS.long()},
     "masks float": {"masks": MASKS.float()},
     "masks numpy": {"masks": MASKS.numpy()},
     "masks uint16": {"masks": MASKS.numpy().astype(np.uint16)},
@@ -83,13 +71,6 @@ def test_other_types_mean_the_same(change):
     assert read["image_id"] == 7
 
 
-def test_what_is_right_is_not_copied():
-    one = target()
-    read = check(one)
-    assert read is not one
-    assert all(read[name].data_ptr() == one[name].data_ptr() for name in ("boxes", "labels", "masks", "iscrowd"))
-
-
 def test_no_object_in_whatever_shape():
     read = check(NOTHING)
     assert {name: tuple(value.shape) for name, value in read.items()} == {
@@ -102,15 +83,12 @@ def test_no_object_in_whatever_shape():
 
 
 def boxes_with(row, *box):
-    boxes = torch.tensor(BOXES)
-    boxes[row] = torch.tensor(box)
-    return {"boxes": boxes}
+    return {"boxes": torch.tensor([*BOXES[:row], box, *BOXES[row + 1 :]])}
 
 
 WRONG = {
     "label 0": ({"labels": torch.tensor([1, 0, 2])}, r"labels\[1\] is 0, but 0 is the background"),
     "label beyond": ({"labels": torch.tensor([1, 2, 3])}, r"labels\[2\] is 3, but there are 3 classes .* up to 2"),
-    "negative label": ({"labels": torch.tensor([-1, 2, 1])}, r"labels\[0\] is -1"),
     "float labels": ({"labels": torch.tensor([1.0, 2, 1])}, "labels must be whole numbers .*torch.float32"),
     "labels of two axes": ({"labels": torch.tensor([[1], [2], [1]])}, r"of shape \(3, 1\)"),
     "names as labels": ({"labels": ["cat", "dog", "cat"]}, "labels must be a tensor, not list of .*cat"),
@@ -118,35 +96,28 @@ WRONG = {
     "no labels": ({"labels": None}, "must be a dict with boxes and labels, but has boxes, masks"),
     "no width": (boxes_with(1, 5, 5, 5, 9), r"boxes\[1\] is \[5.0, 5.0, 5.0, 9.0\], which has no area"),
     "inverted": (boxes_with(2, 30, 4, 10, 9), r"boxes\[2\] .*x1 < x2"),
-    "width and height": (boxes_with(0, 30, 30, 10, 10), r"boxes\[0\] .*x1, y1, x2, y2"),
     "nan": (boxes_with(0, 1, torch.nan, 10, 10), r"boxes\[0\] .*finite"),
-    "infinite": (boxes_with(0, 1, 1, torch.inf, 10), r"boxes\[0\] .*finite"),
     "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
     "fractions": ({"boxes": torch.tensor(BOXES) / W}, r"boxes\[0\] .* fractions of the image\?"),
-    "wide as no image": (boxes_with(1, 0, 0, 1e30, 10), r"boxes\[1\] .*finite"),
     "center and size": (
         {"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))},
         "boxes are CXCYWH: give x1",
     ),
     "complex boxes": ({"boxes": torch.tensor(BOXES) + 1j}, "boxes must be an ordinary .* but are torch.complex64"),
-    "complex crowds": ({"iscrowd": CROWD + 0j}, "iscrowd must be an ordinary tensor"),
     "sparse boxes": (
         {"boxes": torch.tensor(BOXES).to_sparse()},
         "boxes must be an ordinary tensor .*torch.sparse_coo",
     ),
     "labels of no device": ({"labels": torch.ones(3, device="meta")}, "labels must be an ordinary tensor .*meta"),
-    "masks as run lengths": ({"masks": [{"size": [H, W], "counts": "0"}] * 3}, r"masks must be .* shape \(G, H, W\)"),
     "masks as a list": ({"masks": list(MASKS)}, "masks must be a tensor, not list"),
     "one box": ({"boxes": torch.tensor(BOXES[0])}, r"boxes must have shape \(G, 4\), but have shape \(4,\)"),
     "small masks": ({"masks": torch.zeros(3, 24, 32, dtype=torch.bool)}, "masks are 32×24 pixels, .* 64×48"),
-    "turned masks": ({"masks": torch.zeros(3, W, H, dtype=torch.bool)}, "masks are 48×64 pixels, .* 64×48"),
     "masks with a channel": ({"masks": MASKS[:, None]}, r"\(G, H, W\), but have shape \(3, 1, 48, 64\)"),
     "masks of numbers": ({"masks": torch.stack([MASKS[0] * 1, MASKS[1] * 2, MASKS[2] * 3])}, r"masks\[1\] holds 2"),
     "probabilities": ({"masks": torch.cat([MASKS[:2].float(), MASKS[2:] * 0.5])}, r"masks\[2\] holds 0.5: .*threshold"),
     "masks of -1": ({"masks": -MASKS.long()}, r"masks\[0\] holds -1"),
     "crowds of 2": ({"iscrowd": torch.tensor([0, 2, 0])}, r"iscrowd\[1\] is 2: it must be 0 or 1"),
     "crowds of all": ({"iscrowd": torch.tensor(True)}, r"iscrowd must have shape \(G,\)"),
-    "more crowds": ({"iscrowd": torch.zeros(4)}, "boxes for 3 objects, but iscrowd for 4"),
 }
 
 
@@ -161,12 +132,6 @@ def test_the_message_tells_the_image(image_id):
     name = "7" if not isinstance(image_id, str) else image_id
     with pytest.raises(ValueError, match=rf"^targets\[4\] \(image_id \[?{name}\]?\): labels\[0\] is 0"):
         check(target(labels=torch.tensor([0, 1, 2]), image_id=image_id))
-
-
-@pytest.mark.parametrize("one", [None, [1, 2], torch.zeros(3, 4)])
-def test_what_is_no_target_is_refused(one):
-    with pytest.raises(ValueError, match=r"targets\[4\] must be a dict"):
-        check(one)
 
 
 def test_boxes_may_stick_out_and_be_a_pixel():
@@ -250,9 +215,7 @@ WAYS_IN = {
 
 
 @pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN)
-@pytest.mark.parametrize(
-    "change", ["iscrowd int64", "iscrowd uint8", "masks 0 and 255", "labels int32", "boxes float64"]
-)
+@pytest.mark.parametrize("change", ["iscrowd int64", "masks 0 and 255", "labels int32", "boxes float64"])
 def test_every_way_in_reads_other_types_alike(model, way, change):
     answers = []
     for one in (target(**SAME[change]), target()):
@@ -297,11 +260,6 @@ def test_a_training_without_objects_is_refused(objects, message):
     settings = FasterRCNNTrainingSettings(iterations=1, images_per_batch=1)
     with pytest.raises(ValueError, match=f"samples: {message}, nothing to learn from"):
         train_faster_rcnn(AlexNet(TINY, 2), samples, CLASSES, settings, quiet=True)
-
-
-def test_a_target_without_labels_is_named():
-    with pytest.raises(ValueError, match="samples must be a dict with labels, but has image_id"):
-        check_any_object([{"boxes": torch.zeros(0, 4), "image_id": 7}], "samples")
 
 
 def test_one_object_is_enough_and_ends_the_reading():
