@@ -3,7 +3,8 @@
 Functions that draw return matplotlib axes, so that you can add to them. Pixel (0, 0) covers the square from (0, 0) to
 (1, 1), as everywhere in minircnn: a box is drawn exactly along the edges of the pixels that it holds (matplotlib on its
 own would shift images by half a pixel against their boxes). Lines and text are measured in points, so that they look
-the same whatever number of pixels an image has. Inputs and matplotlib's global settings are never changed.
+the same whatever number of pixels an image has. Inputs and matplotlib's global settings are never changed, but for the
+backend by :func:`draw_png`.
 
 Shape comments: N objects or detections, H W image size.
 """

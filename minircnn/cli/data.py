@@ -136,11 +136,7 @@ class DataOptions:
         return chosen
 
     def to_look_at(self, most: int, masks: bool) -> Chosen:
-        """The first images that a training may look at on its way, without having learned from them.
-
-        Raises:
-            RefusedError: There are none.
-        """
+        """The first images that a training may look at on its way, without having learned from them; else refused."""
         if self.name != TOYTOWN and (self.name, self.split) != ("voc", "train"):
             advice = "give --split train, or " if self.name == "voc" else ""
             raise RefusedError(

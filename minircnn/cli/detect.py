@@ -152,10 +152,7 @@ def make_plan(
         out: A file that ends in ``.png``, or a folder, which may have to be made.
         json_file: A file, or None.
         named: Whether the user has named ``out``.
-        inputs: What else is read.
-
-    Raises:
-        RefusedError: ``out`` or ``json_file`` could not be written, or something that is there would be lost.
+        inputs: What else is read; for what is refused see :func:`minircnn.cli.outputs.check_outputs`.
     """
     one_png = out.suffix.lower() == ".png"
     images, skipped = find_images(arguments)
@@ -218,16 +215,10 @@ def distinct_stems(paths: Iterable[Path]) -> list[str]:
 
 
 def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequence[str], about: dict[str, Any]) -> None:
-    """Look at each image, print and draw what is there, and write what the plan says.
+    """Look at each image, print and draw what is there, and write what the plan says, with ``about`` in the JSON file.
 
-    Args:
-        plan: What to read and to write.
-        find: Detections of an image (3, H, W), best first.
-        classes: Names by label.
-        about: Goes into the JSON file.
-
-    Raises:
-        typer.Exit: With status 1, after all else is done, if something was skipped.
+    ``find`` gives the detections of an image (3, H, W), best first. If something was skipped, the program ends with
+    status 1 after all else is done.
     """
     from minircnn.datasets.images import read_image
     from minircnn.plotting import GRID_SIDE, make_drawing

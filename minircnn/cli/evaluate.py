@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,10 +80,10 @@ def evaluate(
     wanted, file = DataOptions(data, root, annotations, split, classes, drop_invalid), detector_file(detector, weights)
     check_outputs([Output("--json", json_file)] if json_file else [], [*wanted.files(to_learn=False), *with_json(file)])
     names = wanted.class_names if (wanted.class_names or [""])[0] == "background" else None
-    if names:  # no classes of a data set: these are the detector's
-        wanted = replace(wanted, classes=None)
-    masks = detector == "mask_rcnn"
-    chosen = wanted.to_measure(images, masks)
+    wanted = replace(wanted, classes=None) if names else wanted  # they are the detector's, not those of a data set
+    from minircnn import evaluation
+
+    chosen = wanted.to_measure(images, masks := detector == "mask_rcnn")
     model = read_detector(detector, file, names).to(ready_device(device))
     both, left_out = common_classes(file, model.classes, chosen.data.classes)
     echo(*left_out)
@@ -90,24 +91,25 @@ def evaluate(
     max_proposals = wanted.max_proposals(max_proposals) or TOY_TOWN_PROPOSALS
     found, proposals, seconds = _look(model, chosen.samples(), max_proposals, regress=not no_regression)
     found = [relabeled(one, model.classes, both) for one in found]
-    results, voc = _results(found, targets, both, masks=masks, with_voc=data == "voc")
+    measure = partial(evaluation.evaluate, found, targets, classes=both)
+    results = {kind: measure(kind=kind) for kind in (("boxes", "masks") if masks else ("boxes",))}
+    voc = {one: measure(protocol=one).ap for one in ("voc2007", "voc2010") if data == "voc"}
     title = f"{DETECTORS[detector][1].split(maxsplit=1)[1]} on {len(found)} images, {chosen.title}"
     for kind, result in results.items():
         echo(*f"{title}{f', {kind}' if masks else ''}: {result}\n".split("\n"))
         echo(f"AP {100 * result.ap:.1f} %   AP50 {100 * result.ap50:.1f} %   AP75 {100 * result.ap75:.1f} %")
     if voc:
-        percent = [f"{100 * voc[protocol]:.1f} %" for protocol in ("voc2007", "voc2010")]
+        percent = [f"{100 * ap:.1f} %" for ap in voc.values()]
         echo(f"as PASCAL VOC counts: AP {percent[0]} at 11 points (2007), {percent[1]} of the area (since 2010)")
     recall = _recall(proposals, targets)
     shares = ", ".join(f"{limit}: {100 * share:.1f} %" for limit, share in recall.items())
     echo(f"recall of the first proposals at IoU {RECALL_IOU}: {shares}", f"seconds an image: {seconds:.3f}")
     if json_file:
-        places = {"root": root, "annotations": annotations}
         content = {
             "detector": detector,
             "weights": str(file),
             "data": chosen.title,
-            **{key: str(place) for key, place in places.items() if place},
+            **{key: str(place) for key, place in (("root", root), ("annotations", annotations)) if place},
             "box_regression": not no_regression,
             "device": device,
             "images": len(targets),
@@ -119,19 +121,6 @@ def evaluate(
         }
         write_json(json_file, content)
         echo(f"written to {json_file}")
-
-
-def _results(
-    found: Sequence[Any], targets: Sequence[Any], classes: Sequence[str], *, masks: bool, with_voc: bool
-) -> tuple[dict[str, Result], dict[str, float]]:
-    """Results of boxes and perhaps masks, and the AP at IoU 0.5 as PASCAL VOC counts it, for its own images."""
-    from minircnn.evaluation import evaluate
-
-    kinds, protocols = ("boxes", "masks") if masks else ("boxes",), ("voc2007", "voc2010") if with_voc else ()
-    return (
-        {kind: evaluate(found, targets, classes=classes, kind=kind) for kind in kinds},
-        {one: evaluate(found, targets, classes=classes, protocol=one).ap for one in protocols},
-    )
 
 
 def _look(
@@ -182,12 +171,7 @@ def _numbers(result: Result) -> dict[str, Any]:
 
 
 def common_classes(weights: Path, known: Sequence[str], shown: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The classes that a detector and some images have in common, by name, and a sentence about the others, if any.
-
-    Args:
-        weights: The detector's file, for the message.
-        known: The detector's classes; ``known[0]`` is the background.
-        shown: Those of the images, likewise.
+    """The classes that a detector knows and some images show, by name, and a sentence about the others, if any.
 
     Raises:
         RefusedError: Both have classes that the other has not: then nobody can have meant this.

@@ -46,10 +46,6 @@ class RefusedError(Exception):
     """What was asked for cannot be done as it was asked; the message says why, and what to do. Exit status 2."""
 
 
-class NoMemoryError(ValueError):
-    """There is not as much memory as was needed."""
-
-
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines. Names in them, of files, classes and tensors, come from anywhere and do nothing to a terminal."""
     for line in lines:
@@ -58,12 +54,12 @@ def echo(*lines: str, err: bool = False) -> None:
 
 @contextmanager
 def naming_memory() -> Iterator[None]:
-    """Turn what Python, NumPy and PyTorch raise where there is no memory left into a :class:`NoMemoryError`."""
+    """Turn what Python, NumPy and PyTorch raise where there is no memory left into a ValueError that says so."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if lacks_memory(error):
-            raise NoMemoryError("there is not enough memory for this; smaller images and batches need less") from error
+            raise ValueError("there is not enough memory for this; smaller images and batches need less") from error
         raise
 
 
@@ -71,9 +67,9 @@ class OneLineErrors(TyperGroup):
     """Commands whose errors reach the user as one line ``Error: …``, not as a traceback.
 
     That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
-    ``ValueError``, with bad weights, bad data sets and a lack of memory among them, ``OSError`` and
-    ``FloatingPointError``. Ctrl-C and a worker process that was killed print a line, too, and so does each warning.
-    Anything else is a fault in the program and keeps its traceback.
+    ``ValueError``, also for lack of memory, ``OSError`` and ``FloatingPointError``. Ctrl-C
+    and a worker process that was killed print a line, too, and so does each warning. Anything else is a fault in the
+    program and keeps its traceback.
     """
 
     def main(self, *arguments: object, **options: object) -> object:
@@ -149,15 +145,6 @@ Weights = Annotated[
 ]
 
 
-def given(**options: Any) -> dict[str, Any]:  # noqa: ANN401 - of whatever type each is
-    """The options that the user gave; the others are None here, and keep the default of the settings.
-
-    >>> given(images=10, epochs=None)
-    {'images': 10}
-    """
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def as_command(command: str, options: Mapping[str, Any]) -> str:
     """How to ask for these options in a shell, to be noted beside what comes out.
 
@@ -181,11 +168,7 @@ def refuse_others(detector: str, options: Mapping[str, Any]) -> None:
 
 
 def ready_device(name: str) -> torch.device:
-    """The device of that name, after a number has been put there and taken back.
-
-    Raises:
-        RefusedError: It is not there.
-    """
+    """The device of that name, after a number has been put there and taken back; else a :class:`RefusedError`."""
     import torch
 
     try:
@@ -201,13 +184,7 @@ def ready_device(name: str) -> torch.device:
 
 
 def find_weights(option: str, path: Path | None, default: Path, command: str) -> Path:
-    """The file to read weights from: what the user named, or what comes with the project.
-
-    Args:
-        option: How it is called.
-        path: What the user named.
-        default: What comes with the project.
-        command: What trains such weights.
+    """The file to read weights from: what the user named by this option, or the default; the command trains such.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -231,11 +208,11 @@ def detector_file(detector: str, weights: Path | None) -> Path:
 
 
 def read_detector(detector: str, file: Path, classes: Sequence[str] | None) -> Any:  # noqa: ANN401 - any detector
-    """The detector of a file, all of it from there: nothing is drawn at random.
+    """The detector of a :func:`detector_file`, all of it from there: nothing is drawn at random.
 
     Args:
         detector: Its name.
-        file: See :func:`detector_file`.
+        file: A path, or coco.
         classes: The names that the user gave for a file that has none.
 
     Raises:
@@ -254,13 +231,9 @@ def read_detector(detector: str, file: Path, classes: Sequence[str] | None) -> A
 
 
 def detect_in(model: Any, image: Tensor, proposals: Tensor | None = None, **options: bool) -> Detections:  # noqa: ANN401
-    """Detections of a model in an image (3, H, W), on the CPU; masks as run-length encodings.
+    """Detections of a model, on the CPU, in an image (3, H, W) in [0, 1]; masks as run-length encodings.
 
-    Args:
-        model: One of the detectors.
-        image: RGB in [0, 1].
-        proposals: (P, 4), for the detectors that are given them.
-        **options: Of its ``detect``.
+    Proposals (P, 4) are for the detectors that are given them; options are those of ``detect``.
     """
     device = next(model.parameters()).device
     detect = getattr(model, "detect_encoded", model.detect)

@@ -31,13 +31,12 @@ from minircnn.cli.options import (
     as_command,
     detect_in,
     find_weights,
-    given,
     positive,
     ready_device,
     refuse_others,
 )
 from minircnn.cli.outputs import Output, check_outputs, of_weights, with_json
-from minircnn.shipped import DETECTOR_WEIGHTS, PROJECT_FOLDER, SMALL_WEIGHTS
+from minircnn.shipped import DETECTOR_WEIGHTS, DETECTORS, PROJECT_FOLDER, SMALL_WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,12 +44,7 @@ if TYPE_CHECKING:
     from minircnn.alexnet import AlexNet
 
 VALIDATION_IMAGES = 100
-SETTINGS = {
-    "rcnn": "RCNNTrainingSettings",
-    "fast_rcnn": "FastRCNNTrainingSettings",
-    "faster_rcnn": "FasterRCNNTrainingSettings",
-    "mask_rcnn": "MaskRCNNTrainingSettings",
-}
+SETTINGS = {name: f"{kind}TrainingSettings" for name, (kind, _) in DETECTORS.items()}  # in minircnn.training
 
 ClassNames = Annotated[
     list[str] | None,
@@ -161,9 +155,8 @@ def train(
     wanted = DataOptions(data, root, annotations, split, classes, drop_invalid)
     read = wanted.files(to_learn=True)
     out = _weights_to_write(out, DETECTOR_WEIGHTS[detector], wanted)
-    start = None
-    if network or not from_scratch:
-        start = find_weights("--network", network, SMALL_WEIGHTS, "`python -m workshop.pretraining`")
+    command = "`python -m workshop.pretraining`"
+    start = None if from_scratch and not network else find_weights("--network", network, SMALL_WEIGHTS, command)
     check_outputs([*of_weights(out), *([Output("--csv", csv)] if csv else [])], [*read, *with_json(start)])
     if mixed_precision and not device.startswith("cuda"):
         raise RefusedError("--mixed-precision: needs an NVIDIA GPU; give --device cuda, or leave it out")
@@ -233,11 +226,7 @@ def _train_jointly(detector: str, options: dict[str, Any], wanted: DataOptions, 
 
 
 def _weights_to_write(out: Path | None, default: Path, data: DataOptions) -> Path:
-    """Where training will write, checked before hours of work go into it.
-
-    Raises:
-        RefusedError: It cannot be written, or would replace what comes with the project by something else.
-    """
+    """Where training will write; refused if that would replace what comes with the project by something else."""
     plain = data.name == TOYTOWN and data.class_names is None
     if out is None and not plain:
         raise RefusedError("--out FILE: say where to write; the files of data/weights are those of Toy Town")
@@ -259,7 +248,7 @@ def _settings(detector: str, options: dict[str, Any]) -> Any:  # noqa: ANN401 - 
     from minircnn import training
 
     kind = getattr(training, SETTINGS[detector])
-    return kind(**given(**{name: options.get(name) for name in kind.__dataclass_fields__}))
+    return kind(**{name: options[name] for name in kind.__dataclass_fields__ if options.get(name) is not None})
 
 
 def _starting_network(start: Path | None, from_scratch: bool, seed: int) -> tuple[AlexNet, str]:

@@ -14,7 +14,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from minircnn.cli.options import OneLineErrors, RefusedError, as_command, given, ready_device
+from minircnn.cli.options import OneLineErrors, RefusedError, as_command, ready_device
 from minircnn.files import write_json
 from minircnn.shipped import TOYTOWN_FOLDER
 
@@ -251,8 +251,7 @@ def test_device_that_is_not_there(name):
         ready_device(name)
 
 
-def test_small_helpers():
-    assert given(a=0, b=None, c=False, d="") == {"a": 0, "c": False, "d": ""}
+def test_the_name_of_an_option_has_hyphens():
     assert as_command("train x", {"max_proposals": 3}) == "minircnn train x --max-proposals 3"
 
 
