@@ -1,19 +1,15 @@
 """Weights on disk: what goes in comes out, what is damaged is named, and no file runs code."""
 
-import _thread
 import argparse
 import hashlib
 import json
 import pickle
 import random
-import signal
 import tracemalloc
 import warnings
 import zipfile
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.client import IncompleteRead
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -85,35 +81,6 @@ def test_round_trip(tmp_path, name):
     assert sha256(path) == digest
 
 
-def test_json_may_be_edited_by_hand(tmp_path):
-    save_weights(tmp_path / "w.safetensors", tensors(), {"what": ""})
-    record = tmp_path / "w.json"
-    record.write_bytes(record.read_bytes().replace(b'"what": ""', '"what": "für uns"'.encode()))
-    assert load_weights(tmp_path / "w.safetensors")[1]["what"] == "für uns"
-
-
-def test_checksum_of_a_large_file(tmp_path):
-    content = bytes(range(256)) * 10_000 + b"end"  # several blocks, the last not full
-    (tmp_path / "large").write_bytes(content)
-    assert sha256(tmp_path / "large") == hashlib.sha256(content).hexdigest()
-    (tmp_path / "large").write_bytes(b"")
-    assert sha256(tmp_path / "large") == hashlib.sha256(b"").hexdigest()
-
-
-def test_other_programs_read_the_file(tmp_path):
-    save_weights(tmp_path / "w.safetensors", {"a": torch.tensor([[1.0, 2.0]])}, {})
-    found = safetensors.numpy.load((tmp_path / "w.safetensors").read_bytes())
-    assert found["a"].dtype == np.float32 and found["a"].tolist() == [[1.0, 2.0]]
-
-
-def test_parameters_are_saved_as_numbers_and_stay_as_they_are(tmp_path):
-    layer = nn.Linear(3, 2)
-    save_weights(tmp_path / "w.safetensors", dict(layer.named_parameters()), {})
-    found, _ = load_weights(tmp_path / "w.safetensors")
-    assert not found["weight"].requires_grad and layer.weight.requires_grad
-    assert torch.equal(found["weight"], layer.weight)
-
-
 def test_halves_come_back_in_single_precision(tmp_path):
     values = torch.linspace(-3, 3, 1000)
     given = nn.Module()
@@ -148,22 +115,15 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '["sha256"]', '"sha256"', "null", "3", "{}", "", '{"sha256": ', "\xff", '{"sha256": "ab"} x']
+    "content",
+    ["[]", "null", "{}", "", '{"sha256": ', "\xff", "[" * 200_000, '{"sha256": ' + "9" * 5000 + "}"],
+    ids=range(8),
 )
 def test_damaged_json_is_named(tmp_path, content):
     path = tmp_path / "w.safetensors"
     save_weights(path, tensors(), {})
     path.with_suffix(".json").write_bytes(content.encode("latin-1"))
     with pytest.raises(WeightsError, match=r"w\.json: damaged .*again"):
-        load_weights(path)
-
-
-@pytest.mark.parametrize("digest", ["0" * 64, "", None, 5, []])
-def test_weights_and_json_must_belong_together(tmp_path, digest):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, tensors(), {})
-    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
-    with pytest.raises(WeightsError, match=r"w\.safetensors: not the file that w\.json describes"):
         load_weights(path)
 
 
@@ -174,7 +134,7 @@ def test_one_changed_number_is_noticed(tmp_path):
     content[-1] ^= 1
     path.write_bytes(content)
     assert read_tensors(path)["a"][:9].tolist() == [1.0] * 9  # still a file in order
-    with pytest.raises(WeightsError, match="not the file"):
+    with pytest.raises(WeightsError, match=r"w\.safetensors: not the file that w\.json describes"):
         load_weights(path)
 
 
@@ -254,12 +214,6 @@ def test_any_damage_is_a_weights_error(tmp_path, ending):
     assert refused > 50
 
 
-def test_a_text_is_no_state_dict(tmp_path):
-    (tmp_path / "w.pth").write_text("<html>404: not found</html>")
-    with pytest.raises(WeightsError, match=r"w\.pth: damaged, or no weights|w\.pth: damaged, or holds more"):
-        read_tensors(tmp_path / "w.pth")
-
-
 class Mischief:
     """Unpickling it makes a file."""
 
@@ -270,10 +224,9 @@ class Mischief:
         return Path.touch, (self.trace,)
 
 
-@pytest.mark.parametrize("ending", [".pth", ".pt"])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_pth_is_refused_and_does_not_run(tmp_path, ending, zipped):
-    trace, path = tmp_path / "trace", tmp_path / f"w{ending}"
+def test_code_in_a_pth_is_refused_and_does_not_run(tmp_path, zipped):
+    trace, path = tmp_path / "trace", tmp_path / "w.pth"
     content = {"a": torch.zeros(3), "b": Mischief(trace)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=r"holds more than tensors, which is not read, because it could run code"):
@@ -352,28 +305,29 @@ def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make, w
         read_tensors(tmp_path / "w.pth")
 
 
-def test_a_file_whose_lists_stand_in_each_other_is_refused(tmp_path):
+def test_a_file_whose_lists_stand_in_each_other_is_refused(tmp_path, monkeypatch):
     """Ten to the thirtieth lists for whoever walks through them, in a few kilobytes."""
+    monkeypatch.setattr("minircnn.weights._MOST_PARTS", 5_000)
     lists = ["a"]
     for _ in range(30):
         lists = [lists] * 10
     torch.save({"model": tensors(), "more": lists}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"w\.pth: .*it claims more than 1,000,000 values"):
+    with pytest.raises(WeightsError, match=r"w\.pth: .*it claims more than 5,000 values"):
         read_tensors(tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("ending", [".npz", ".pth"])
 def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, ending):
-    """400 MB of zeros in 0.4 MB; nothing of that is unpacked."""
+    """80 MB of zeros in 0.1 MB; nothing of that is unpacked."""
     write(tmp_path / f"w{ending}")
     with zipfile.ZipFile(tmp_path / f"w{ending}") as archive:
         parts = {part.filename: archive.read(part) for part in archive.infolist()}
     with zipfile.ZipFile(tmp_path / f"w{ending}", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-        archive.writestr("more", bytes(4 * 10**8))
+        archive.writestr("more", bytes(8 * 10**7))
     tracemalloc.start()
-    with pytest.raises(WeightsError, match=r"it claims 400,\d+,\d+ bytes of numbers, but the file has"):
+    with pytest.raises(WeightsError, match=r"it claims 80,\d+,\d+ bytes of numbers, but the file has"):
         read_tensors(tmp_path / f"w{ending}")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -397,22 +351,6 @@ def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path,
     ):
         save_weights(path, {"a": torch.tensor([1.0, value]).half()}, {"what": "bad"})
     assert path.read_bytes() == before and load_weights(path)[1]["what"] == "good"
-
-
-def test_a_whole_model_is_refused(tmp_path):
-    torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"holds more than tensors.*save a state dict"):
-        read_tensors(tmp_path / "w.pth")
-
-
-def test_arrays_that_are_no_tensors_are_refused(tmp_path):
-    np.savez(tmp_path / "w.npz", a=np.array(["a", "b"]))
-    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights"):
-        read_tensors(tmp_path / "w.npz")
-    with (tmp_path / "w.npz").open("wb") as file:
-        np.save(file, np.zeros(3))  # one array, as in a .npy
-    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights"):
-        read_tensors(tmp_path / "w.npz")
 
 
 # ----------------------------------------------------------------------------------------------------------- load_into
@@ -439,10 +377,8 @@ def test_load_into_takes_all(tmp_path):
     "change, message",
     [
         ({"head.bias": None}, r"my\.file: weights for another network: head\.bias is missing$"),
-        ({"bn.running_var": None}, r"bn\.running_var is missing$"),
         ({"tail.bias": torch.zeros(1)}, r"tail\.bias is not in the network$"),
         ({"head.bias": torch.zeros(3)}, r"head\.bias has shape \(3,\), the network needs \(2,\)$"),
-        ({"head.bias": torch.zeros(2, 1)}, r"head\.bias has shape \(2, 1\), the network needs \(2,\)$"),
         ({"head.bias": torch.zeros(1)}, r"head\.bias has shape \(1,\), the network needs \(2,\)$"),
         (
             {"head.bias": torch.zeros(3), "head.weight": None, "x": torch.zeros(1)},
@@ -516,14 +452,6 @@ def test_a_damaged_download_is_fetched_again(cache, published):
     assert download(url, digest, "7 kB").read_bytes() == file.read_bytes()
 
 
-def test_a_file_that_the_user_put_there_is_taken(cache, published):
-    file, url, digest = published
-    place = cache / "downloads" / "published.pth"
-    place.parent.mkdir(parents=True)
-    file.rename(place)
-    assert download(url, digest, "7 kB") == place
-
-
 def test_another_checksum_leaves_nothing_behind(cache, published):
     _, url, _ = published
     with pytest.raises(WeightsError, match=r"could not fetch file:.*published\.pth .*invalid hash"):
@@ -541,76 +469,16 @@ def test_without_a_network_the_message_says_what_to_do(cache, url):
     assert not list((cache / "downloads").iterdir())
 
 
+def test_an_answer_that_breaks_off_is_named(cache, monkeypatch):
+    def break_off(*args, **options):
+        raise IncompleteRead(b"half")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", break_off)
+    with pytest.raises(WeightsError, match=r"could not fetch http://a/x\.pth \(IncompleteRead"):
+        download("http://a/x.pth", "0" * 8, "7 kB")
+
+
 def test_a_cache_that_cannot_be_written_is_named(cache, published):
     cache.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match=r"could not fetch .*or give its path"):
         download(published[1], published[2], "7 kB")
-
-
-@contextmanager
-def server(answer):
-    """Answers every request by calling `answer(handler)`; gives its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            answer(self)
-
-        def log_message(self, *args):
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        thread = Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.server_port}/x.pth"
-        finally:
-            listening.shutdown()
-            thread.join()
-
-
-def half_of_it(handler):
-    handler.send_response(200)
-    handler.send_header("Content-Length", "100000")
-    handler.end_headers()
-    handler.wfile.write(b"x" * 50000)
-
-
-def no_http(handler):
-    handler.wfile.write(b"what?\r\n\r\n")
-
-
-@pytest.mark.parametrize("answer", [half_of_it, no_http, lambda handler: handler.send_error(404)])
-def test_a_broken_answer_leaves_nothing_behind(cache, answer):
-    whole = hashlib.sha256(b"x" * 100000).hexdigest()
-    with server(answer) as url, pytest.raises(WeightsError, match=f"could not fetch {url}"):
-        download(url, whole, "100 kB")
-    assert not list((cache / "downloads").iterdir())
-
-
-def test_an_interrupted_download_leaves_nothing_behind(cache):
-    """The user presses Ctrl-C while half of the file is there."""
-    # Where the tests run in the background, their shell has made them deaf to Ctrl-C.
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def interrupted(handler):
-        half_of_it(handler)
-        handler.wfile.flush()
-        _thread.interrupt_main()
-
-    try:
-        with server(interrupted) as url, pytest.raises(KeyboardInterrupt):
-            download(url, "0" * 8, "100 kB")
-    finally:
-        signal.signal(signal.SIGINT, heard)
-    assert not list((cache / "downloads").iterdir())
-
-
-def test_from_a_server(cache):
-    def whole(handler):
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"x" * 100000)
-
-    with server(whole) as url:
-        place = download(url, hashlib.sha256(b"x" * 100000).hexdigest(), "100 kB")
-    assert place.read_bytes() == b"x" * 100000
