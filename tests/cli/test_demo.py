@@ -232,12 +232,9 @@ RUNS = '$(shell touch "$$RAN").jpg'
     ("given", "arguments"),
     [
         ([], []),
-        (["IMAGE=a b.jpg"], ["--", "a b.jpg"]),
         ([f"IMAGE={HOSTILE}"], ["--", HOSTILE]),
         (['IMAGE=it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg'], ["--", 'it\'s `x` $(y) $HOME $$ \\ * ; # "z".jpg']),
-        (["IMAGE=-x.jpg"], ["--", "-x.jpg"]),
-        (["IMAGES=a.jpg 'b c.jpg'"], ["a.jpg", "b c.jpg"]),
-        (["IMAGE=a b.jpg", "IMAGES=c d"], ["--", "a b.jpg", "c", "d"]),
+        (["IMAGE=-x y.jpg", "IMAGES=c 'd e'"], ["--", "-x y.jpg", "c", "d e"]),
         ([f"IMAGE={RUNS}"], ["--", RUNS]),
         ([f"IMAGES='{RUNS}'", f"ARGS={RUNS}", f"OTHER={RUNS}"], [RUNS]),
     ],
