@@ -41,9 +41,7 @@ def test_random_detections(kind, seed, size, crowds):
     assert 0 < ours.ap_small != ours.ap_medium > 0
     assert ours.ar_1 < ours.ar_10 < ours.ar_100
     assert (ours.ap_large > 0) == (size != (128, 128))
-    counts = [(d["labels"] == 1).sum() for d in detections]
-    assert max(counts) > 100
-    assert len(torch.cat([d["scores"] for d in detections]).unique()) <= 51
+    assert max((d["labels"] == 1).sum() for d in detections) > 100
 
 
 @pytest.mark.parametrize("kind", ["boxes", "masks"])
@@ -282,15 +280,6 @@ def test_equals_the_devkit_in_whole_pixels_once_boxes_are_half_open():
     assert [row.ap for row in ours.per_class.values()] == pytest.approx(expected, abs=1e-12)
 
 
-def test_three_boxes_by_hand():
-    """Right, wrong, right of two objects: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1."""
-    target = entry(boxes_at(0.0, 50.0))
-    found = entry(boxes_at(0.0, 100.0, 50.0), [0.9, 0.8, 0.7])
-    assert evaluate([found], [target], protocol="voc2007").ap == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)
-    assert evaluate([found], [target], protocol="voc2010").ap == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    assert evaluate([found], [target], protocol="coco").ap == pytest.approx((51 * 1 + 50 * 2 / 3) / 101)
-
-
 def test_a_recall_of_three_tenths_reaches_the_point_at_three_tenths():
     target = entry(boxes_at(*range(0, 200, 20)))
     found = entry(boxes_at(0.0, 20.0, 40.0), [0.9, 0.8, 0.7])
@@ -302,10 +291,11 @@ def test_an_object_is_found_once(protocol):
     """The same box twice, then another object: were both right, precision would never fall."""
     target = entry(boxes_at(0.0, 50.0))
     found = entry(boxes_at(0.0, 0.0, 50.0), [0.9, 0.8, 0.7])
-    twice = entry(boxes_at(0.0, 100.0, 50.0), [0.9, 0.8, 0.7])  # as in the test by hand: the second finds nothing
-    expected = evaluate([twice], [target], protocol=protocol).ap
-    assert 0.8 < expected < 0.9
-    assert evaluate([found], [target], protocol=protocol).ap == expected
+    twice = entry(boxes_at(0.0, 100.0, 50.0), [0.9, 0.8, 0.7])  # the second finds nothing
+    # Precision is 1, 1/2, 2/3 at recall 1/2, 1/2, 1.
+    expected = {"voc2007": (6 + 5 * 2 / 3) / 11, "voc2010": (1 + 2 / 3) / 2, "coco": (51 + 50 * 2 / 3) / 101}[protocol]
+    for detection in (found, twice):
+        assert evaluate([detection], [target], protocol=protocol).ap == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("protocol", ["voc2010", "coco"])
