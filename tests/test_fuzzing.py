@@ -135,7 +135,7 @@ def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("side", [60_000, 2**31 - 1, 2**32 - 1])
-def test_a_image_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
+def test_an_image_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
     content = image_file("PNG")
     header = b"IHDR" + struct.pack(">II", side, side) + content[24:29]
     path = tmp_path / "bomb.png"
@@ -144,7 +144,7 @@ def test_a_image_that_promises_too_much_is_refused_before_it_fills_the_memory(tm
         read_image(path)
 
 
-def test_a_folder_in_place_of_a_image(tmp_path):
+def test_a_folder_in_place_of_an_image(tmp_path):
     with pytest.raises((OSError, DatasetError), match=r"directory|permission|read"):
         read_image(tmp_path)
 
@@ -251,7 +251,7 @@ def test_what_is_no_data_set_is_refused(folder, content):
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (1, 10**18), (2**32, 2**32)])
-def test_a_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory(folder, size):
+def test_an_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory(folder, size):
     content = small_set()
     content["images"][0] |= {"height": size[0], "width": size[1]}
     with pytest.raises(DatasetError, match=r"image 7 \('a.png'\): height .* too large to be read"):
@@ -454,14 +454,6 @@ def test_a_cached_result_with_one_wrong_bit_is_computed_anew(tmp_path):
     assert path.read_bytes() == content
 
 
-def test_results_of_the_time_before_checksums_are_found(tmp_path):
-    cache = Cache(tmp_path)
-    cache.get("a", ("k",), lambda: {"x": torch.ones(3)})
-    (path,) = (file for file in tmp_path.rglob("*") if file.is_file())
-    path.write_bytes(safetensors.torch.save({"x": torch.zeros(3)}))
-    assert cache.get("a", ("k",), lambda: pytest.fail("computed anew"))["x"].tolist() == [0, 0, 0]
-
-
 def test_a_folder_in_place_of_a_cached_result_is_no_end(tmp_path):
     cache = Cache(tmp_path)
     cache.get("a", ("k",), lambda: {"x": torch.ones(3)})
@@ -479,7 +471,7 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
     model = network()
     fit(model, noisy(model), settings, checkpoint=path, quiet=True)
     content, right = path.read_bytes(), model.state_dict()
-    for _ in range(60):
+    for _ in range(150):
         path.write_bytes(flipped(content, dice))
         again = network()
         optimizer = torch.optim.AdamW([{"params": list(again.parameters()), "lr_mult": 1.0}])
@@ -490,7 +482,7 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
             assert str(error).startswith(f"{path}: ") and "start without resume" in str(error)
         else:
             assert all(torch.equal(again.state_dict()[name], right[name]) for name in right)
-    assert refused > 30
+    assert refused > 75
 
 
 class NoScaler:

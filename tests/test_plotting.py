@@ -78,7 +78,7 @@ def test_image_lies_on_its_own_pixels():
     assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
 
 
-def test_all_forms_of_a_image_show_the_same():
+def test_all_forms_of_an_image_show_the_same():
     tensor = square()
     tensor = (tensor * 255).round() / 255
     array = tensor.permute(1, 2, 0).numpy()

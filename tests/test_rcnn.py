@@ -192,7 +192,7 @@ def test_features_that_are_there_need_not_be_computed_again(fitted, samples, pro
     assert len(narrow["boxes"]) and float(narrow["boxes"][:, 2].max()) <= 30
 
 
-def test_a_image_smaller_than_its_regions(fitted):
+def test_an_image_smaller_than_its_regions(fitted):
     """Proposals that reach out of the image are seen with the mean color around, and detections end at its edge."""
     image = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0))
     (found,) = fitted.detect([image], [torch.tensor([[-20.0, -20.0, 40.0, 40.0], [100.0, 100.0, 140.0, 150.0]])])

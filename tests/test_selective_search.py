@@ -63,7 +63,7 @@ def random_regions(labels, seed=0):
 def test_similarities_by_hand():
     # Two of three colors in common: min(.5, .2) + min(.5, .3) + min(0, .5).
     assert histogram_intersection(np.array([0.5, 0.5, 0.0]), np.array([0.2, 0.3, 0.5])) == pytest.approx(0.5)
-    # A 3×2 and a 2×2 region, side by side and one row apart, in a image of 100 pixels; around both 5×3 = 15.
+    # A 3×2 and a 2×2 region, side by side and one row apart, in an image of 100 pixels; around both 5×3 = 15.
     sizes, boxes = (6, 4), (np.array([0, 0, 3, 2]), np.array([3, 1, 5, 3]))
     assert size_similarity(*sizes, 100) == pytest.approx(0.9)
     assert fill_similarity(*sizes, *boxes, 100) == pytest.approx(1 - (15 - 6 - 4) / 100)

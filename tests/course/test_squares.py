@@ -64,7 +64,7 @@ def test_turns_are_numpys(quarters):
 
 
 def all_forms(image, side):
-    """Every square of a image in all eight positions, by the bytes of its pixels."""
+    """Every square of an image in all eight positions, by the bytes of its pixels."""
     forms = {}
     for top in range(image.shape[1] - side + 1):
         for left in range(image.shape[2] - side + 1):

@@ -739,7 +739,7 @@ READING = [
         "datasets/coco.py",
         "elif height * width > MOST_PIXELS:",
         "elif False:",
-        ("test_fuzzing.py::test_a_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
+        ("test_fuzzing.py::test_an_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory",),
     ),
 ]
 
