@@ -58,10 +58,7 @@ class WeightsError(ValueError):
 def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
     """Write a detector for :func:`load`: its weights in half precision, and the JSON file beside them.
 
-    Args:
-        model: an R-CNN, Fast R-CNN, Faster R-CNN or Mask R-CNN; its ``configs`` say how to build it again.
-        path: the ``.safetensors`` file.
-        about: noted in the JSON file, too.
+    The JSON holds the detector's ``configs``, which say how to build it again, and what ``about`` holds.
     """
     kind = next(name for name, (cls, _) in DETECTORS.items() if cls == type(model).__name__)
     configs = {name: asdict(config) if is_dataclass(config) else config for name, config in model.configs.items()}
@@ -69,14 +66,11 @@ def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = N
 
 
 def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a detector of any kind
-    """Read a detector that :func:`save` wrote.
+    """A detector that :func:`save` wrote, in evaluation mode.
 
     Args:
         path: the ``.safetensors`` file.
         kind: which of :data:`minircnn.shipped.DETECTORS` it must be; None: any.
-
-    Returns:
-        The detector, in evaluation mode.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -102,13 +96,7 @@ def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a 
 def built_as_described(
     path: str | Path, tensors: Mapping[str, Tensor], title: str, build: Callable[[], torch.nn.Module]
 ) -> torch.nn.Module:
-    """A model with these weights, in evaluation mode.
-
-    Args:
-        path: the file, for messages.
-        tensors: its content.
-        title: what people call such a model.
-        build: makes it, with any weights, as the JSON beside the file says.
+    """The model that ``build`` makes as the JSON beside a file says, with the file's weights, in evaluation mode.
 
     Raises:
         WeightsError: the JSON describes none, or one for other weights.
@@ -181,12 +169,7 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write ``path`` and the JSON beside it.
-
-    Args:
-        path: where to; ends in ``.safetensors``.
-        tensors: by name, stored in the precision that they have. :func:`halve` makes the file half as large.
-        about: what can be written as JSON; ``"sha256"`` is added.
+    """Write tensors, in the precision that they have, to ``path``, and ``about`` with a checksum to a JSON beside it.
 
     Raises:
         ValueError: another ending.
@@ -211,10 +194,7 @@ def halve(module: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_weights` wrote.
-
-    Returns:
-        The tensors, floats in single precision, and the content of the JSON file.
+    """The tensors that :func:`save_weights` wrote, floats in single precision, and the content of the JSON file.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -253,7 +233,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
     """
     path = Path(path)
-    readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".pth": read_torch, ".pt": read_torch}
+    readers = {".npz": _read_npz, ".pth": read_torch, ".pt": read_torch}
+    readers[".safetensors"] = lambda path: safetensors.torch.load(path.read_bytes())
     if path.suffix not in readers:
         raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
     if not path.is_file():
@@ -278,10 +259,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         name.removeprefix(prefix): value.float() if value.is_floating_point() else value
         for name, value in tensors.items()
     }
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    return safetensors.torch.load(path.read_bytes())
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -402,10 +379,7 @@ def cache_folder() -> Path:
 def download(url: str, sha256_prefix: str, size: str) -> Path:
     """Fetch a file of weights once, with a progress bar, and keep it in :func:`cache_folder`.
 
-    Args:
-        url: where it is published.
-        sha256_prefix: how the file's checksum begins. What does not match is not kept.
-        size: how large it is, for the message.
+    A file whose checksum begins otherwise is not kept; ``size`` is for the message.
 
     Raises:
         WeightsError: it could not be fetched (no network?), or is not what was published. Nothing is left behind.

@@ -134,10 +134,7 @@ def train_jointly(
     about: dict[str, Any] | None = None,
     out: Path | None = None,
     resume: bool = False,
-    log: Path | None = None,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
-    evaluate_every: int | None = None,
-    quiet: bool | None = None,
+    **options: Any,  # noqa: ANN401 - each has its own type
 ) -> History:
     """Train all parts of a detector at once, and save it.
 
@@ -150,13 +147,7 @@ def train_jointly(
         out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it. A file that is
             there stays if the training ended no better than it began.
         resume: go on with an unfinished run of the same settings, weights and data.
-        log: a CSV file for the losses of each iteration.
-        evaluate: measures the detector from time to time, see :func:`minircnn.training.fit`.
-        evaluate_every: iterations between two measurements.
-        quiet: no progress bar.
-
-    Returns:
-        The losses of each iteration.
+        options: of :func:`minircnn.training.fit`: ``log``, ``evaluate``, ``evaluate_every``, ``quiet``.
 
     Raises:
         ValueError: no image shows an object that is no crowd, or what :func:`minircnn.training.fit` refuses.
@@ -177,10 +168,7 @@ def train_jointly(
         resume=resume,
         replaces=out,
         about=run,
-        log=log,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-        quiet=quiet,
+        **options,
     )
     model.eval()
     if out and is_main():
@@ -260,9 +248,8 @@ def train_rcnn(
         report(f"  {name}: {record.positives} objects; hard negatives, each time it learned: {record.found}")
     report("3 of 3: box regression")
     counts = model.fit_box_regressors(samples, proposals, cache=cache)
-    report(
-        "  proposals near an object: " + ", ".join(f"{n} {c}" for n, c in zip(model.classes[1:], counts, strict=True))
-    )
+    near = ", ".join(f"{name} {count}" for name, count in zip(model.classes[1:], counts, strict=True))
+    report(f"  proposals near an object: {near}")
     if out:
         save(model, out, {**(about or {}), "settings": asdict(settings)})
         unfinished.unlink(missing_ok=True)
@@ -288,15 +275,8 @@ def train_fast_rcnn(
 ) -> tuple[FastRCNN, History]:
     """Train backbone, classifier and box regression at once, and save the detector.
 
-    Args:
-        network: pre-trained; it is taken apart and changed.
-        samples: ``(image, target)`` pairs of the training images.
-        proposals: ``(P, 4)`` for each of them.
-        classes: names; ``classes[0]`` is the background.
-        settings: how long and how fast.
-        config: of the heads.
-        options: of :func:`train_jointly`: ``about``, ``out``, ``resume``, ``log``, ``evaluate``, ``evaluate_every``,
-            ``quiet``.
+    Arguments are those of :func:`train_rcnn`, but ``config`` is of the heads, ``network`` is taken apart, too, and
+    ``options`` are those of :func:`train_jointly`.
 
     Returns:
         The detector, in evaluation mode, and the losses of each iteration.

@@ -704,7 +704,7 @@ READING = [
         "training/recipes.py",
         "            model.transform = transform\n",
         "            pass\n",
-        ("training/test_recipes.py::test_losses_are_those_of_the_model_for_the_drawn_batch",),
+        ("training/test_recipes.py::test_what_learns_in_fine_tuning",),
     ),
     Mutant(
         "trainings: no better is good enough",

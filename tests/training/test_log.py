@@ -1,35 +1,25 @@
 """The log of a training: its columns and numbers, that it can be followed, and that an interruption leaves no trace."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from minircnn.training import Log, LoopSettings, fit
 from minircnn.training.checkpoints import Checkpoint
+from tests.training import conftest
+from tests.training.conftest import SETTINGS, network, noisy
 
-SETTINGS = LoopSettings(24, 0.02, seed=2)
 FIRST = {"iteration": 1, "learning_rate": 0.1, "total": 2}
 
 
-def train(log, at=None, evaluations=True, watch=lambda iteration: None, settings=SETTINGS, **options):
-    """A run with two losses; the user presses Ctrl-C in iteration `at`. Its number `AP` is measured every 7."""
-    torch.manual_seed(11)
-    model = nn.Linear(4, 1)
-
-    def losses(iteration):
-        watch(iteration)
-        if iteration == at:
-            raise KeyboardInterrupt
-        x = torch.randn(16, 4)
-        error = model(x)[:, 0] - x.sum(dim=1)
-        return {"squares": error.square().mean(), "absolute, of all": error.abs().mean()}
-
+def train(log, at=None, evaluations=True, settings=SETTINGS, **options):
+    """A run that the user stops in iteration `at`. Its number `AP` is measured every 7."""
+    model = network()
     if evaluations:
-        options = {"evaluate": lambda m: {"AP": m.weight.mean(), "AP ä": 1 / 3}, "evaluate_every": 7, **options}
-    return fit(model, losses, settings, log=log, quiet=True, **options)
+        options = {"evaluate": lambda m: {"AP": m[0].weight.mean(), "AP ä": 1 / 3}, "evaluate_every": 7, **options}
+    return fit(model, conftest.interrupted(noisy(model), at), settings, log=log, quiet=True, **options)
 
 
 def interrupted(log, at, **options):
@@ -54,10 +44,8 @@ def unbroken(tmp_path_factory):
 
 
 def test_a_row_for_each_iteration(tmp_path):
-    path, seen = tmp_path / "new folder" / "log.csv", []
-    settings = LoopSettings(24, 0.02, seed=2, warmup=0.25, schedule="step")
-    history = train(path, settings=settings, watch=lambda _: seen.append(len(table(path)) if path.exists() else 0))
-    assert seen == [0, *range(2, 25)], "every row is in the file at once"
+    path, settings = tmp_path / "new folder" / "log.csv", replace(SETTINGS, warmup=0.25, schedule="step")
+    history = train(path, settings=settings)
     header, *rows = table(path)
     assert header == ["iteration", "learning_rate", "total", "squares", "absolute, of all", "AP", "AP ä"]
     assert [row[0] for row in rows] == [str(i + 1) for i in range(24)]
@@ -85,10 +73,11 @@ def test_a_fresh_run_replaces_an_old_file(tmp_path, unbroken):
 def test_numbers_that_an_evaluation_lacks_are_empty(tmp_path):
     """A class may be in some images only."""
     log = Log(tmp_path / "log.csv")
-    log.write(FIRST, {"a": 2}, {"AP": 0.5, "AP of a cat": float("nan")})
-    log.write(FIRST, {"a": 2}, {"AP": 0.5})
-    log.write(FIRST, {"a": 2}, {"AP of a cat": 0.25, "AP": 1})
-    assert [row[3:] for row in table(log.path)[1:]] == [["2", "0.5", "nan"], ["2", "0.5", ""], ["2", "1", "0.25"]]
+    evaluations = {"AP": 0.5, "AP of a cat": float("nan")}, {"AP": 0.5}, {"AP of a cat": 0.25, "AP": 1}
+    wanted = [["2", "0.5", "nan"], ["2", "0.5", ""], ["2", "1", "0.25"]]
+    for done, evaluation in enumerate(evaluations, 1):
+        log.write(FIRST, {"a": 2}, evaluation)
+        assert [row[3:] for row in table(log.path)[1:]] == wanted[:done], "every row is in the file at once"
 
 
 @pytest.mark.parametrize(
