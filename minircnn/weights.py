@@ -59,8 +59,16 @@ def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = N
     """Write a detector for :func:`load`: its weights in half precision, and the JSON file beside them.
 
     The JSON holds the detector's ``configs``, which say how to build it again, and what ``about`` holds.
+
+    Raises:
+        TypeError: it is none of the four detectors.
     """
-    kind = next(name for name, (cls, _) in DETECTORS.items() if cls == type(model).__name__)
+    kinds = {cls: name for name, (cls, _) in DETECTORS.items()}
+    kind = kinds.get(type(model).__name__)
+    if kind is None:
+        raise TypeError(
+            f"model must be one of {', '.join(kinds)}, but is {type(model).__name__}: save its state_dict()"
+        )
     configs = {name: asdict(config) if is_dataclass(config) else config for name, config in model.configs.items()}
     save_weights(path, halve(model), {"detector": kind, "classes": list(model.classes), **configs, **(about or {})})
 

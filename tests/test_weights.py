@@ -26,6 +26,7 @@ from minircnn.weights import (
     load_into,
     load_weights,
     read_tensors,
+    save,
     save_weights,
 )
 
@@ -482,3 +483,9 @@ def test_a_cache_that_cannot_be_written_is_named(cache, published):
     cache.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match=r"could not fetch .*or give its path"):
         download(published[1], published[2], "7 kB")
+
+
+def test_only_detectors_are_saved_as_such(tmp_path):
+    with pytest.raises(TypeError, match=r"model must be one of RCNN, .*MaskRCNN, but is Linear"):
+        save(nn.Linear(1, 1), tmp_path / "x.safetensors")
+    assert not list(tmp_path.iterdir())
