@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as rle
 from torch import Tensor
 
-from minircnn.datasets.coco import first_bad_runs
+from minircnn.datasets.coco import runs_problem
 from minircnn.files import printable
 from minircnn.metrics import (
     PROTOCOLS,
@@ -218,8 +218,10 @@ def _run_lengths(masks: Tensor | Sequence[Mapping[str, Any]], where: str) -> np.
     """Masks as COCO's compressed run lengths; its files hold them also as text, or as plain lists of numbers."""
     if isinstance(masks, Tensor):
         masks = encode_masks(masks)
-    elif found := first_bad_runs(masks):
-        raise ValueError(f"{where}: mask {found[0]}: {found[1]}; encode it again")
+    else:
+        for row, mask in enumerate(masks):
+            if problem := runs_problem(mask):
+                raise ValueError(f"{where}: mask {row}: {problem}; encode it again")
     encoded = np.empty(len(masks), dtype=object)
     for row, mask in enumerate(masks):
         encoded[row] = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask

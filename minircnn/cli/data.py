@@ -201,15 +201,12 @@ class DataOptions:
         from minircnn.datasets.images import orientation_note
         from minircnn.datasets.named import grouped
 
-        indices = list(range(count))
-        turned = [orientation_note(data.image_path(index)) for index in indices if data.image_size(index)]
-        while hasattr(data, "whole"):
-            data, indices = data.whole, [data.indices[index] for index in indices]
-        say(*grouped([*getattr(data, "notes", ()), *getattr(data, "odd", ()), *filter(None, turned)]))
+        turned = [orientation_note(data.image_path(index)) for index in range(count) if data.image_size(index)]
+        say(*grouped([*data.notes, *data.odd, *filter(None, turned)]))
         if self.drop_invalid:
             dropped = list(data.dropped)
             if hasattr(data, "read_objects"):  # its masks are files, which are read only now
-                dropped += [problem for index in indices for problem in data.read_objects(index)[1]]
+                dropped += [problem for index in range(count) for problem in data.read_objects(index)[1]]
             left_out = getattr(data, "left_out", len(dropped))
             say(f"{_counted(left_out, 'annotation')} left out", *(f"  {line}" for line in grouped(dropped)))
 
@@ -298,7 +295,7 @@ def check(
         report = examine(data, progress=lambda them: tqdm(them, unit="image", disable=None, leave=False))
         report.problems[:0] = problems
         echo(*_counts(report, f"{name}{f', {split}' if split else ''}"))
-        echo(*getattr(getattr(data, "whole", data), "notes", ()))
+        echo(*data.notes)
     echo(*grouped(report.problems))
     if out and report.readable:
         write_atomically(out, _draw(data, report.readable, images))

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minircnn.datasets.named import DATA_NAMES, DatasetError, OnlyClasses, Part, open_data
+from minircnn.datasets.named import DATA_NAMES, DatasetError, open_data
 
 if TYPE_CHECKING:
     from minircnn.datasets.coco import CocoDataset
@@ -17,8 +17,6 @@ __all__ = [
     "CocoDataset",
     "DatasetError",
     "NucleiDataset",
-    "OnlyClasses",
-    "Part",
     "PennFudanDataset",
     "ToyTown",
     "VocDataset",

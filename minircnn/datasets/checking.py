@@ -8,17 +8,17 @@ Shape comments: G objects of an image.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minircnn.boxes import box_iou
 from minircnn.datasets.folders import boxes_around
-from minircnn.datasets.images import Target, box_problem, orientation_note
+from minircnn.datasets.images import ImageDataset, Target, orientation_note
 from minircnn.datasets.named import DatasetError, open_data
+from minircnn.files import sha256
 from minircnn.targets import check_target
 
 SLACK = 6.0  # pixels of an edge of a mask inside of its box: VOC draws a border of 5, COCO's polygons are rough
@@ -43,14 +43,10 @@ class Report:
 
 def open_to_check(
     name: str, root: Path | None, annotations: Path | None, *, split: str | None, masks: bool | None
-) -> tuple[Any, list[str]]:
-    """A data set without what is invalid in it (None if that is all), and every defect that its files show when opened.
+) -> tuple[ImageDataset | None, list[str]]:
+    """A data set without what is invalid in it (None if that is all), and every defect that shows when it is opened.
 
-    Arguments are those of :func:`minircnn.datasets.open_data`.
-
-    Raises:
-        DatasetError: What was asked for is no data set at all.
-        FileNotFoundError: There is no such folder or file.
+    For arguments, and errors about what is no data set at all, see :func:`minircnn.datasets.open_data`.
     """
     try:
         data = open_data(name, root, annotations, split=split, masks=masks, drop_invalid=name != "toytown")
@@ -58,23 +54,18 @@ def open_to_check(
         if not error.problems:
             raise
         return None, error.problems
-    whole = getattr(data, "whole", data)
-    return data, [*whole.dropped, *whole.odd]
+    return data, [*data.dropped, *data.odd]
 
 
-def examine(
-    data: Any,  # noqa: ANN401 - one of our data sets
-    *,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-) -> Report:
+def examine(data: ImageDataset, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Report:
     """Open every image and every target of a data set.
 
     Args:
-        data: A data set such as :class:`~minircnn.datasets.CocoDataset`, opened so that it drops what is invalid.
+        data: Opened so that it drops what is invalid.
         progress: Wraps the numbers of the images, to show how far it is.
     """
     report = Report(list(data.classes), images=len(data))
-    files: dict[bytes, Path] = {}  # the first image of each checksum
+    files: dict[str, Path] = {}  # the first image of each checksum
     objects, shown_in = Counter(), Counter()
     for index in progress(range(len(data))):
         found = list(data.find_problems(index))
@@ -89,15 +80,15 @@ def examine(
         if image is not None:
             path, size = data.image_path(index), tuple(image.shape[1:])
             found += filter(None, [orientation_note(path)])
-            first = files.setdefault(hashlib.sha256(path.read_bytes()).digest(), path)
+            first = files.setdefault(sha256(path), path)
             if first != path:
                 remedy = "remove one, or it may be both learned from and tested with"
                 found.append(f"{path}: the same image as {first}; {remedy}")
             report.smallest = min(report.smallest or size, size, key=lambda s: s[0] * s[1])
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
-        if image is not None and target is not None:
-            report.readable.append(index)
-            found += object_problems(target, size, report.classes, str(path))
+            if target is not None:
+                report.readable.append(index)
+                found += object_problems(target, size, report.classes, str(path))
         report.problems += found
     report.per_class = {name: (objects[name], shown_in[name]) for name in report.classes[1:]}
     return report
@@ -108,13 +99,12 @@ def _try(load: Callable[[int], Any], index: int, problems: list[str]) -> Any:  #
     try:
         return load(index)
     except (DatasetError, OSError) as error:
-        if str(error) not in problems:
-            problems.append(str(error))
+        problems += [str(error)] * (str(error) not in problems)
         return None
 
 
 def object_problems(target: Target, size: tuple[int, int], classes: list[str], where: str) -> list[str]:
-    """Defects of the objects of an image that its loader lets through, or else what a training would refuse.
+    """Defects of the objects of an image that its loader lets through.
 
     Args:
         target: A target.
@@ -122,13 +112,9 @@ def object_problems(target: Target, size: tuple[int, int], classes: list[str], w
         classes: Names by label.
         where: The image's file, which begins every sentence, before the object's place in the target from 1.
     """
-    boxes, labels, problems = target["boxes"].tolist(), target["labels"].tolist(), []
+    boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
     names = [f"{where}, object {place} ({classes[label]})" for place, label in enumerate(labels, start=1)]
-    for name, box in zip(names, boxes, strict=True):
-        if problem := box_problem(f"box {_written(box)}", box, size):
-            problems.append(f"{name}: {problem}")
-    if "masks" in target:
-        problems += [f"{names[row]}: {problem}" for row, problem in _mask_problems(target)]
+    problems = [f"{names[row]}: {problem}" for row, problem in _mask_problems(target)] if "masks" in target else []
     seen: dict[tuple[float, ...], int] = {}
     for row, (label, box) in enumerate(zip(labels, boxes, strict=True)):
         first = seen.setdefault((label, *box), row)
@@ -136,26 +122,20 @@ def object_problems(target: Target, size: tuple[int, int], classes: list[str], w
             problems.append(f"{names[row]}: the same class and box as object {first + 1}; delete one")
     try:
         check_target(target, where, num_classes=len(classes), size=size)
-    except ValueError as error:  # such as boxes in fractions of the image
+    except ValueError as error:  # which a training would raise, such as about boxes in fractions of the image
         return problems or [str(error)]
     return problems
 
 
-def _written(box: list[float]) -> str:
-    return ", ".join(f"{value:g}" for value in box)
-
-
-def _mask_problems(target: Target) -> Iterable[tuple[int, str]]:
+def _mask_problems(target: Target) -> Iterator[tuple[int, str]]:
     """Masks that are empty or do not belong to their boxes: rows and sentences."""
-    masks, boxes = target["masks"], target["boxes"]
-    filled = masks.flatten(1).any(dim=1)  # (G,)
-    around = boxes_around(masks)  # (G, 4)
-    for row in range(len(masks)):
-        if not filled[row]:
+    boxes, around = target["boxes"], boxes_around(target["masks"])  # (G, 4)
+    for row, (box, own) in enumerate(zip(boxes.tolist(), around.tolist(), strict=True)):
+        if not any(own):
             if "difficult" not in target:  # VOC's loader has said so itself
                 yield row, "its mask is empty; draw it or delete the object"
-        elif (around[row] - boxes[row]).abs().max() > SLACK and box_iou(
-            around[row, None], boxes[row, None]
-        ) < LEAST_OVERLAP:
-            box, other = _written(boxes[row].tolist()), _written(around[row].tolist())
-            yield row, f"its mask lies in the box {other}, its box is {box}; do both belong to one object?"
+            continue
+        far = (around[row] - boxes[row]).abs().max() > SLACK
+        if far and box_iou(around[row, None], boxes[row, None]) < LEAST_OVERLAP:
+            own, box = (", ".join(f"{side:g}" for side in sides) for sides in (own, box))
+            yield row, f"its mask lies in the box {own}, its box is {box}; do both belong to one object?"

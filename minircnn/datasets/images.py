@@ -1,13 +1,14 @@
 """Image files, and what all data sets of them share: one way to open them, to turn them upright and to refuse them.
 
-A camera that is held sideways stores the pixels as its sensor has them, and in an EXIF tag how they are to be turned.
-Here images are always upright, as a viewer shows them; see docs/data_formats.md for what follows for annotations.
+A camera that is held sideways stores pixels as its sensor has them, and in an EXIF tag how to turn them. Here images
+are always upright, as a viewer shows them; see docs/data_formats.md for what follows for annotations.
 
 Shape comments: G ground-truth objects, H W image size.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minircnn.datasets.named import DatasetError
+from minircnn.datasets.named import DatasetError, no_such
 from minircnn.files import lacks_memory
 
 Target = dict[str, Any]
@@ -47,20 +48,25 @@ _TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
 class ImageDataset(Dataset[tuple[Tensor, Target]]):
     """Images and the objects in them: ``dataset[i]`` is ``(image, target)``, as :class:`CocoDataset` describes.
 
+    A class of its own for each layout looks through the files once, when a data set is opened, fills the attributes,
+    and reads the objects of an image in :meth:`read_target`. All else is done here.
+
     Attributes:
         root: The folder of the data set.
+        masks: Whether targets hold masks.
         classes: K names; ``classes[0]`` is "background".
         image_ids: The number of each image, by index.
-        masks: Whether targets hold masks.
+        records: What is known of each image, by index.
         dropped: Defects of what was left out (only with ``drop_invalid=True``).
         odd: What is odd although it can be read.
         notes: What is left out though it is no defect.
     """
 
-    def __init__(self, root: Path, masks: bool) -> None:
-        self.root, self.masks = root, masks
-        self.classes: list[str] = [BACKGROUND]
+    def __init__(self, root: str | Path, masks: bool) -> None:
+        self.root, self.masks = Path(root), masks
+        self.classes = self._all_classes = [BACKGROUND]  # one list, until only() chooses from it
         self.image_ids: list[int] = []
+        self.records: list[Any] = []
         self.dropped: list[str] = []
         self.odd: list[str] = []
         self.notes: list[str] = []
@@ -73,17 +79,51 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         """Image ``index`` and its objects; a DatasetError names a file that cannot be decoded or does not fit it."""
         return self.load_image(index), self.load_target(index)
 
+    def part(self, indices: Sequence[int]) -> ImageDataset:
+        """The data set of these images alone, in this order; an IndexError names one that is not there."""
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise IndexError(f"image {index}: the data set has {len(self)}, counted from 0")
+        part = copy.copy(self)
+        part.image_ids = [self.image_ids[index] for index in indices]
+        part.records = [self.records[index] for index in indices]
+        return part
+
+    def only(self, classes: Sequence[str]) -> ImageDataset:
+        """The data set of the objects of these classes, whose order is that of the new labels.
+
+        All images stay, also those that have no object any more: a detector has to stay silent on them.
+
+        Raises:
+            DatasetError: A name is unknown or given twice, or there is none.
+        """
+        known = self.classes[1:]
+        if not classes:
+            raise DatasetError(f"classes: none is named; choose from {', '.join(known)}")
+        for name in classes:
+            if name not in known:
+                raise DatasetError(f"classes: {no_such(name, known)}")
+            if list(classes).count(name) > 1:
+                raise DatasetError(f"classes: {name!r} is named twice; name each class once")
+        chosen = copy.copy(self)
+        chosen.classes = [BACKGROUND, *classes]
+        return chosen
+
     @abstractmethod
     def image_path(self, index: int) -> Path:
         """Where the file of an image lies."""
 
     @abstractmethod
-    def load_target(self, index: int) -> Target:
-        """Only the target; of the image only its size is read."""
+    def read_target(self, index: int) -> Target:
+        """The objects as the files have them: the target without ``image_id``, on the image of the stated size."""
 
-    @abstractmethod
+    def mask_files(self, index: int) -> list[Path]:
+        """The files that hold the masks of an image, where they are images themselves."""
+        return []
+
     def annotation_sources(self, index: int) -> list[str | Path]:
         """What the files say about the objects of an image: text, and files whose content says the rest."""
+        return [repr(self.records[index]), *self.mask_files(index)]
 
     def stated_size(self, index: int) -> tuple[int, int] | None:
         """The (height, width) of an image that its annotations state; None where they do not."""
@@ -93,6 +133,26 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         """Every defect of an image's annotations that shows only when its files are read, one sentence each."""
         return []
 
+    def load_image(self, index: int) -> Tensor:
+        """Only the image, (3, H, W) float32 in [0, 1]; errors are those of ``dataset[index]``."""
+        if self.stated_size(index):
+            self.upright_size(index)
+        return read_image(self.image_path(index))
+
+    def load_target(self, index: int) -> Target:
+        """Only the target; of the image only its head is read. Errors are those of ``dataset[index]``."""
+        stated = self.stated_size(index)
+        size, orientation = self.upright_size(index) if stated else ((0, 0), UPRIGHT)  # before masks fill the memory
+        target = self.read_target(index)
+        target["boxes"] = turn_boxes(target["boxes"], orientation, size)
+        if self.masks:
+            target["masks"] = turn(target["masks"], orientation)
+        if self.classes != self._all_classes:
+            places = {name: label for label, name in enumerate(self.classes)}
+            labels = torch.tensor([places.get(name, 0) for name in self._all_classes])[target["labels"]]  # 0: left out
+            target = {name: value[labels > 0] for name, value in {**target, "labels": labels}.items()}
+        return {**target, "image_id": self.image_ids[index]}
+
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, upright; for errors see :meth:`load_image`."""
         return self.upright_size(index)[0]
@@ -100,9 +160,8 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
     def upright_size(self, index: int) -> tuple[tuple[int, int], int]:
         """The upright (height, width) of an image, and the EXIF tag to turn its annotations by, 1 for not at all.
 
-        Programs that obey the EXIF tag state the size of the upright image. Those that do not state that of the pixels
-        as they lie in the file: then their annotations have to be turned too. Where both sizes are the same (a square
-        image, or one that is flipped or upside down), or none is stated, annotations count as drawn on the upright one.
+        Annotations that state the size of the pixels as they lie in the file were drawn on these. Where that is also
+        the size of the upright image, or none is stated, they count as drawn on the upright one.
         """
         path, stated = self.image_path(index), self.stated_size(index)
         size, orientation = read_head(path)
@@ -116,12 +175,6 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
             f"{hint}; boxes may not fit: use the original image or correct the annotations"
         )
 
-    def load_image(self, index: int) -> Tensor:
-        """Only the image, (3, H, W) float32 in [0, 1]; errors are those of ``dataset[index]``."""
-        if self.stated_size(index):
-            self.upright_size(index)
-        return read_image(self.image_path(index))
-
 
 def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
     """Batch for a ``DataLoader``: a list of images and a list of targets, since images differ in size."""
@@ -130,10 +183,7 @@ def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Targ
 
 @contextmanager
 def open_image(path: str | Path) -> Iterator[Image.Image]:
-    """An image file for Pillow; whatever damaged files make it raise in the block becomes one kind of error.
-
-    Pillow's warnings are silent in the block: what else is odd in a file does not matter as long as its pixels can be
-    read. Only the one about size is an error here.
+    """An image file for Pillow; whatever damaged files make it raise or warn of in the block becomes one kind of error.
 
     Raises:
         FileNotFoundError, PermissionError: It is not there, or may not be read.
@@ -158,8 +208,7 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = str(error).partition(",")[0]
         raise DatasetError(f"{path}: the image is too large to be read safely ({reason}); make it smaller") from error
-    # Damaged files make Pillow's readers raise nearly anything: SyntaxError for a PNG, RuntimeError for an AVIF, …
-    except Exception as error:
+    except Exception as error:  # nearly any: SyntaxError for a damaged PNG, RuntimeError for an AVIF, …
         if lacks_memory(error):
             raise DatasetError(f"{path}: there is not enough memory to read the image; make it smaller") from error
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
@@ -184,11 +233,9 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
-    """The size of an image and how its EXIF tag turns it, without decoding its pixels; errors as :func:`open_image`.
+    """(height, width) of the upright image, and the EXIF tag that turns it, from 1 (nothing is turned) to 8.
 
-    Returns:
-        (height, width) of the upright image, and the tag from 1 (nothing is turned) to 8; from 5 on height and width of
-        the pixels as they lie in the file are exchanged.
+    No pixels are decoded. Errors are those of :func:`open_image`.
     """
     with open_image(path) as file:
         if file.format == "TIFF":
@@ -201,36 +248,23 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
 def orientation_note(path: str | Path) -> str | None:
     """What to know about an image that its EXIF tag turns, as a sentence; None about all others; errors as above."""
     _, orientation = read_head(path)
-    if orientation == UPRIGHT:
-        return None
-    return (
+    about = (
         f"{path}: its EXIF tag turns it (orientation {orientation}). Objects count as drawn on the upright image, but "
         "where their file states the size of the unturned one they are turned with it; look whether they fit, or write "
         "the image without the tag"
     )
+    return None if orientation == UPRIGHT else about
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
-    """Turn an image or masks (…, H, W) upright, as an EXIF tag asks for: contiguous, (…, W, H) for tags from 5 on.
-
-    Example:
-        >>> turn(torch.tensor([[1, 2, 3], [4, 5, 6]]), 6)
-        tensor([[4, 1],
-                [5, 2],
-                [6, 3]])
-    """
+    """Turn an image or masks (…, H, W) upright, as an EXIF tag asks for: contiguous, (…, W, H) for tags from 5 on."""
     exchanged, flipped = _TURNS.get(orientation, (False, ()))
     image = image.transpose(-2, -1) if exchanged else image
     return image.flip(flipped).contiguous() if flipped else image.contiguous()
 
 
 def turn_boxes(boxes: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
-    """Turn boxes (G, 4) on an image as :func:`turn` does with its pixels; ``size`` is that of the upright image.
-
-    Example:
-        >>> turn_boxes(torch.tensor([[0.0, 1.0, 2.0, 2.0]]), 6, (3, 2))  # of the image in the example of turn, 4 and 5
-        tensor([[0., 0., 1., 2.]])
-    """
+    """Turn boxes (G, 4) on an image as :func:`turn` does with its pixels; ``size`` is that of the upright image."""
     exchanged, flipped = _TURNS.get(orientation, (False, ()))
     x1, y1, x2, y2 = (boxes[:, [1, 0, 3, 2]] if exchanged else boxes).unbind(dim=1)
     if -1 in flipped:
@@ -263,10 +297,8 @@ def _decode(file: Image.Image, path: str | Path) -> Tensor:
     if file.mode.startswith("I"):  # 16-bit gray; "I" itself is how older Pillows open it
         gray = np.asarray(file)  # (H, W)
         if gray.min() < 0 or gray.max() > 65535:
-            raise DatasetError(
-                f"{path}: its values, from {gray.min()} to {gray.max()}, have no known range; save the image with 8 or "
-                "16 bits"
-            )
+            found = f"its values, from {gray.min()} to {gray.max()}, have no known range"
+            raise DatasetError(f"{path}: {found}; save the image with 8 or 16 bits")
         return torch.from_numpy(gray.astype(np.float32) / 65535.0).expand(3, -1, -1).contiguous()  # (3, H, W)
     # Through RGBA, because a palette with transparent entries makes Pillow warn on the direct way.
     rgb = file.convert("RGBA").convert("RGB") if file.mode == "P" else file.convert("RGB")

@@ -1,4 +1,4 @@
-"""Data sets by name, as the command line asks for them (``--data voc --root VOCdevkit/VOC2007``), and parts of them.
+"""Data sets by name, as the command line asks for them (``--data voc --root VOCdevkit/VOC2007``), and their errors.
 
 Nothing here waits for PyTorch, so that a wrong argument is refused at once.
 """
@@ -60,10 +60,9 @@ def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM)
 
 
 def grouped(problems: Iterable[str]) -> list[str]:
-    """Defects of one kind in one line: the first, how many there are, and the first three places.
+    """Defects of one kind in one line: the first, how many there are, and the first three places; up to three in full.
 
-    They are sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words. Up to
-    three of a kind have a line each.
+    They are sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words.
 
     Example:
         >>> grouped([f"image {n}: box [{n}, 2] is not right" for n in range(5)])
@@ -82,27 +81,23 @@ def grouped(problems: Iterable[str]) -> list[str]:
     return lines
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A question that follows an unknown name where a known one is close, else nothing.
+def no_such(name: str, known: Sequence[str], place: str = "") -> str:
+    """What to say of an unknown name: the known one that is close, if any, and all that there are.
 
     Example:
-        >>> did_you_mean("preson", ["person", "car"]), did_you_mean("zebra", ["person", "car"])
-        (" (did you mean 'person'?)", '')
+        >>> no_such("preson", ["person", "car"]), no_such("x", ["car"], " here")
+        ("there is no 'preson' (did you mean 'person'?); there are person, car", "there is no 'x' here; there are car")
     """
     lower = {known_name.lower(): known_name for known_name in known}
     near = difflib.get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    return f"there is no {name!r}{place}{hint}; there are {', '.join(known)}"
 
 
 def check_places(name: str, root: str | Path | None, annotations: str | Path | None) -> None:
-    """Refuse what :func:`open_data` could not open; for arguments and errors see there.
-
-    That is an unknown name, a root or annotations where none is taken, their lack where they are needed, and what is
-    not there.
-    """
+    """Refuse what :func:`open_data` could not open, before any file is read; for arguments and errors see there."""
     if name not in DATA_NAMES:
-        listed = ", ".join(DATA_NAMES)
-        raise DatasetError(f"data: there is no {name!r}{did_you_mean(name, DATA_NAMES)}; there are {listed}")
+        raise DatasetError(f"data: {no_such(name, DATA_NAMES)}")
     if name == "toytown":
         for argument, value in (("root", root), ("annotations", annotations)):
             if value is not None:
@@ -130,19 +125,16 @@ def open_data(
     classes: Sequence[str] | None = None,
     masks: bool | None = None,
     drop_invalid: bool = False,
-) -> Any:  # noqa: ANN401 - one of our data sets, or a part of one
+) -> Any:  # noqa: ANN401 - one of our data sets
     """A data set by its name, one of ``DATA_NAMES``; see :class:`~minircnn.datasets.images.ImageDataset`.
 
     Args:
         name: Of the data set.
         root: Where it lies; see ``WHAT_TO_NAME``. None for Toy Town, which comes with the project.
         annotations: The JSON file of a COCO data set; None for all others.
-        split: Which images. Toy Town has "train", "val" and "test" (None: "train"). For VOC it is a list in
-            ImageSets/Main: "train", "val", "trainval" or "test" (None: "trainval"). The others, and VOC without lists,
-            have no split of their own: in the order of their ids every fifth image is "test", the rest "train"; None
-            is all images.
-        classes: Names of the classes to keep, in the order of their new labels; None keeps all. Objects of other
-            classes are left out, their images stay.
+        split: Which images. Toy Town has "train", "val" and "test" (None: "train"), VOC what its lists name (None:
+            "trainval"). Of the others every fifth image by id is "test", the rest "train"; None is all images.
+        classes: Names of the classes to keep, in the order of their new labels; None keeps all. All images stay.
         masks: Whether targets hold masks. None: yes; of VOC, where some images have them.
         drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
 
@@ -162,19 +154,19 @@ def open_data(
         places = (root, annotations) if name == "coco" else (root,)
         data = kind(*places, masks=masks is not False, drop_invalid=drop_invalid)
     if classes is not None:
-        data = OnlyClasses(data, classes)
+        data = data.only(classes)
     if split is not None and name not in ("toytown", "voc"):
-        data = Part(data, indices_by_id(data.image_ids, split))
-        if not len(data):
-            raise DatasetError(f"{root}: too few images ({len(data.whole)}) for split {split!r}; use all, no split")
+        indices = indices_by_id(data.image_ids, split)
+        if not indices:
+            raise DatasetError(f"{root}: too few images ({len(data)}) for split {split!r}; use all, no split")
+        data = data.part(indices)
     return data
 
 
 def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
     """Indices of the images of a data set without splits of its own that are for "train" or for "test", ascending.
 
-    In the order of their ids every fifth image (the 5th, the 10th, …) is for testing, all others are for training.
-    Nothing is drawn at random: the same images are chosen in every run, in whatever order the file lists them.
+    In the order of their ids every fifth image (the 5th, the 10th, …) is for testing, in every run.
 
     Example:
         >>> indices_by_id([10, 20, 30, 40, 50, 60], "test"), indices_by_id([60, 50, 40, 30, 20, 10], "test")
@@ -185,74 +177,3 @@ def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
     order = sorted(range(len(image_ids)), key=lambda index: image_ids[index])
     wanted = split == "test"
     return sorted(index for place, index in enumerate(order, start=1) if (place % EVERY == 0) == wanted)
-
-
-class Part:
-    """Some images of a data set, by their indices in it: a data set itself."""
-
-    def __init__(self, whole: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - any of our data sets
-        self.whole, self.indices = whole, list(indices)
-        for index in self.indices:
-            if not 0 <= index < len(whole):
-                raise IndexError(f"image {index}: the data set has {len(whole)}, counted from 0")
-        self.classes: list[str] = whole.classes
-        self.image_ids: list[int] = [whole.image_ids[index] for index in self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
-        return self.load_image(index), self.load_target(index)
-
-    def image_path(self, index: int) -> Path:
-        """Where the file of an image lies."""
-        return self.whole.image_path(self.indices[index])
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """(height, width) of an image."""
-        return self.whole.image_size(self.indices[index])
-
-    def load_image(self, index: int) -> Any:  # noqa: ANN401 - a tensor
-        """Only the image: (3, H, W) float32 in [0, 1]."""
-        return self.whole.load_image(self.indices[index])
-
-    def load_target(self, index: int) -> dict[str, Any]:
-        """Only the target."""
-        return self.whole.load_target(self.indices[index])
-
-    def find_problems(self, index: int) -> list[str]:
-        """Every defect of an image's annotations that shows only when its files are read."""
-        return self.whole.find_problems(self.indices[index])
-
-
-class OnlyClasses(Part):
-    """A data set of which only the objects of some classes are kept, whose names are given in the order of new labels.
-
-    All images stay, also those that have no object any more: a detector has to stay silent on them.
-
-    Raises:
-        DatasetError: A name is unknown (with the nearest known one), given twice, or there is none.
-    """
-
-    def __init__(self, whole: Any, classes: Sequence[str]) -> None:  # noqa: ANN401 - any of our data sets
-        super().__init__(whole, range(len(whole)))
-        known = whole.classes[1:]
-        if not classes:
-            raise DatasetError(f"classes: none is named; choose from {', '.join(known)}")
-        for name in classes:
-            if name not in known:
-                listed = ", ".join(known)
-                raise DatasetError(f"classes: there is no {name!r}{did_you_mean(name, known)}; there are {listed}")
-            if list(classes).count(name) > 1:
-                raise DatasetError(f"classes: {name!r} is named twice; name each class once")
-        self.classes = ["background", *classes]
-        names = self.classes[1:]
-        self._new_labels = [names.index(name) + 1 if name in names else 0 for name in whole.classes]  # 0: left out
-
-    def load_target(self, index: int) -> dict[str, Any]:
-        """Only the target, with the objects of the kept classes in their former order."""
-        target = super().load_target(index)
-        labels = target["labels"].new_tensor(self._new_labels)[target["labels"]]  # (G,)
-        kept = labels > 0
-        chosen = {key: value[kept] for key, value in target.items() if key != "image_id"}
-        return {**target, **chosen, "labels": labels[kept]}

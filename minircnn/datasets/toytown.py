@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from minircnn.datasets.coco import CocoDataset
+from minircnn.datasets.named import no_such
 from minircnn.files import sha256
 from minircnn.shipped import TOYTOWN_FOLDER as DATA_FOLDER
 
@@ -34,7 +35,7 @@ class ToyTown(CocoDataset):
 
     def __init__(self, split: str = "train", folder: str | Path | None = None, *, masks: bool = True) -> None:
         if split not in SPLITS:
-            raise ValueError(f"split: there is no {split!r} in Toy Town; choose one of {', '.join(map(repr, SPLITS))}")
+            raise ValueError(f"split: {no_such(split, SPLITS, ' in Toy Town')}")
         root = DATA_FOLDER if folder is None else Path(folder)
         annotations = root / f"instances_{split}.json"
         if not annotations.is_file():

@@ -15,8 +15,7 @@ Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge" (IJCV
     </annotation>
 
 A box names its first and its last column and row, the first of the image being 1. Labeling programs write such files
-into other folders, or side by side, and without lists; :func:`_read_folder` and :func:`_names_of_split` say how those
-are read.
+into other folders, or side by side, and without lists; docs/data_sets.md says how those are read.
 
 Shape comments: G ground-truth objects, H W image size.
 """
@@ -24,34 +23,26 @@ Shape comments: G ground-truth objects, H W image size.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 import numpy as np
 import torch
 from PIL import Image
 
-from minircnn.datasets.folders import check_folder, images_in, masks_of_numbers, read_numbers
-from minircnn.datasets.images import (
-    BACKGROUND,
-    MOST_PIXELS,
-    ImageDataset,
-    Target,
-    box_problem,
-    read_head,
-    turn,
-    turn_boxes,
-)
-from minircnn.datasets.named import WHAT_TO_NAME, DatasetError, did_you_mean, indices_by_id, raise_problems
+from minircnn.datasets.folders import masks_of_numbers, read_numbers
+from minircnn.datasets.images import BACKGROUND, MOST_PIXELS, ImageDataset, Target, box_problem, read_head
+from minircnn.datasets.named import WHAT_TO_NAME, DatasetError, check_places, indices_by_id, no_such, raise_problems
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 VOID = 255  # in a mask: the border around each object, five pixels wide, which belongs to nobody
-LARGEST_FILE = 10_000_000  # bytes; the largest annotation of VOC has about 30 thousand
+NO_FILE = "is listed in ImageSets, but has no annotation file"
 MOST_FOLDERS = 4  # below the root, one in the other, that are looked into
 _MASKS = ("SegmentationObject", "SegmentationClass")  # PASCAL's folders of images that are masks
 
@@ -68,21 +59,18 @@ class VocDataset(ImageDataset):
     iscrowd     (G,) bool            the same, and objects without pixels in a mask; see below
     ==========  ===================  ========================================================
 
-    Objects that are difficult are neither to be found nor to be missed: VOC's evaluation ignores them, and the papers
-    left them out of training. Here a crowd is what training leaves out, so they are marked as crowds. In evaluation
-    "voc2007" and "voc2010" ignore them by either flag in the same way; "coco" looks at ``iscrowd`` alone, and forgives
-    any number of detections inside of them.
+    VOC's evaluation ignores difficult objects, and the papers left them out of training. Here a crowd is what training
+    leaves out, so they are marked as crowds. In evaluation "voc2007" and "voc2010" ignore them by either flag; "coco"
+    looks at ``iscrowd`` alone, and forgives any number of detections inside of them.
 
-    Only some images have masks: with ``masks=True`` the others are left out (VOC 2007: 422 of 5011 stay), and those
-    remain that ImageSets/Segmentation lists in any of its files (without lists: that have a file in
-    SegmentationObject). An object that has no pixels in its mask file (the border covers it) keeps its box and is
-    marked as a crowd.
+    Only some images have masks: with ``masks=True`` the others are left out (VOC 2007: 422 of 5011 stay). An object
+    that has no pixels in its mask file (the border covers it) keeps its box and is marked as a crowd.
 
     The classes are those of all splits: PASCAL's twenty in their own order if every object is of one of them, even if
     not all occur; else the names found, sorted. Names that differ in case or spaces are different classes.
 
     Attributes:
-        names: Of the images, such as "000005", sorted; ``image_ids`` are their places in them, from 1.
+        records: The annotation of each image, by its name (such as "000005"); ids are the places among them, from 1.
         notes: Images without annotation or without masks, or that there are no masks.
     """
 
@@ -101,115 +89,94 @@ class VocDataset(ImageDataset):
 
         Raises:
             FileNotFoundError: No such folder, or it holds no annotations.
-            DatasetError: No such split, no masks, or every defect that the files show, each with file, object and
-                remedy.
+            DatasetError: No such split, no masks, or every defect that the files show.
         """
-        root = check_folder(root, WHAT_TO_NAME["voc"])
-        found, images_left = _read_folder(root)
-        names = _names_of_split(root, sorted(found), split)
-        with_masks = set(names) & _names_with_masks(root) if masks is not False else set()
+        check_places("voc", root, None)
+        super().__init__(root, masks is not False)
+        found, images_left = _read_folder(self.root)
+        names = _names_of_split(self.root, sorted(found), split)
+        with_masks = set(names) & _names_with_masks(self.root) if self.masks else set()
+        self.masks = bool(with_masks)
         if masks and not with_masks:
-            raise DatasetError(
-                f"{root}: none of the {len(names)} images has masks (SegmentationObject), which Mask R-CNN learns "
-                "from; detectors of boxes need none (masks=False)"
-            )
-        super().__init__(root, bool(with_masks))
-        known = {name for one in found.values() if isinstance(one, _Annotation) for name in one.class_names()}
+            remedy = "which Mask R-CNN learns from; detectors of boxes need none (masks=False)"
+            raise DatasetError(f"{root}: none of the {len(names)} images has masks (SegmentationObject), {remedy}")
+        known = {name for record in found.values() for name in record.classes}
         self.classes += CLASSES if known <= set(CLASSES) else sorted(known)
-        self.names: list[str] = []
-        self._annotations: list[_Annotation] = []
         for name in names:
             if name in with_masks or not self.masks:
-                missing = DatasetError(f"{root}: {name[:50]!r} is listed in ImageSets, but has no annotation file")
-                self._add(name, found.get(name, missing))
-        if not drop_invalid or not self.names:
-            raise_problems(root, self.dropped)
-        self.image_ids = list(range(1, len(self.names) + 1))
+                self._add(found.get(name) or _Record(name, problems=[f"{root}: {name[:50]!r} {NO_FILE}"]))
+        if not drop_invalid or not self.records:
+            raise_problems(self.root, self.dropped)
+        self.image_ids = list(range(1, len(self.records) + 1))
         if images_left:
             which = f"{len(images_left)} image{'s' * (len(images_left) > 1)} of which there is no annotation file"
-            self.notes.append(
-                f"left out: {which}, such as {images_left[0]}; where nothing is to be found, write one without objects"
-            )
+            remedy = "where nothing is to be found, write one without objects"
+            self.notes.append(f"left out: {which}, such as {images_left[0]}; {remedy}")
         if self.masks and len(with_masks) < len(names):
             self.notes.append(f"left out: {len(names) - len(with_masks)} of {len(names)} images, which have no masks")
         elif masks is None and not self.masks:
             self.notes.append("no masks: boxes only")
 
-    def _add(self, name: str, annotation: _Annotation | Exception) -> None:
+    def _add(self, record: _Record) -> None:
         """Take an image into the data set, or note why it cannot be used."""
-        try:
-            if isinstance(annotation, Exception):
-                raise annotation
-            if self.masks and not self._mask_path(name).is_file():
-                raise DatasetError(f"{self._mask_path(name)}: there is no such file; unpack the archive again")
-            self.dropped += annotation.read_objects()
-        except (DatasetError, OSError) as error:
-            self.dropped.append(str(error))
-            return
-        self.names.append(name)
-        self._annotations.append(annotation)
+        mask = self._mask_path(record)
+        if self.masks and record.image and not mask.is_file():
+            record = _Record(record.name, problems=[f"{mask}: there is no such file; unpack the archive again"])
+        self.dropped += record.problems
+        self.records += [record] if record.image else []
+
+    def _mask_path(self, record: _Record) -> Path:
+        return self.root / "SegmentationObject" / f"{record.name}.png"
+
+    def mask_files(self, index: int) -> list[Path]:
+        """The mask file of image ``index``, if targets hold masks."""
+        return [self._mask_path(self.records[index])] if self.masks else []
 
     def image_path(self, index: int) -> Path:
         """Where the file of image ``index`` lies."""
-        return self._annotations[index].image
+        return self.records[index].image
 
     def stated_size(self, index: int) -> tuple[int, int]:
         """The (height, width) that the XML states, else that of the image."""
-        return self._annotations[index].size
+        return self.records[index].size
 
-    def _mask_path(self, name: str) -> Path:
-        return self.root / "SegmentationObject" / f"{name}.png"
-
-    def annotation_sources(self, index: int) -> list[str | Path]:
-        """The name of image ``index``, its objects, and its mask file."""
-        name = self.names[index]
-        return [name, repr(self._annotations[index].objects), *([self._mask_path(name)] if self.masks else [])]
-
-    def load_target(self, index: int) -> Target:
-        """Only the target; of the image only its head is read. See the class for its keys."""
-        size, orientation = self.upright_size(index)
-        objects = self._annotations[index].objects
-        boxes = torch.tensor([one.box for one in objects], dtype=torch.float32).reshape(-1, 4)  # (G, 4)
-        difficult = torch.tensor([one.difficult for one in objects], dtype=torch.bool)  # (G,)
+    def read_target(self, index: int) -> Target:
+        """The objects of image ``index``; see the class for its keys."""
+        record = self.records[index]
+        boxes = torch.tensor([one.box for one in record.objects], dtype=torch.float32).reshape(-1, 4)  # (G, 4)
+        labels = [self._all_classes.index(one.name) for one in record.objects]
+        difficult = torch.tensor([one.difficult for one in record.objects], dtype=torch.bool)  # (G,)
         target: Target = {
-            "boxes": turn_boxes(boxes, orientation, size),
-            "labels": torch.tensor([self.classes.index(one.name) for one in objects], dtype=torch.int64),  # (G,)
-            "image_id": self.image_ids[index],
+            "boxes": boxes,
+            "labels": torch.tensor(labels, dtype=torch.int64),  # (G,)
             "iscrowd": difficult.clone(),
             "difficult": difficult,
             "area": (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),  # (G,)
         }
-        if self.masks:
-            path = self._mask_path(self.names[index])
-            values = read_numbers(path, self.stated_size(index))  # (H, W)
-            masks = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in objects]))
-            target["masks"] = turn(masks, orientation)
+        for path in self.mask_files(index):
+            values = read_numbers(path, record.size)  # (H, W)
+            target["masks"] = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in record.objects]))
             target["iscrowd"] = difficult | ~target["masks"].flatten(1).any(dim=1)
         return target
 
     def find_problems(self, index: int) -> list[str]:
         """Every defect of the mask of image ``index``; those of its XML were found when the data set was opened."""
-        if not self.masks:
-            return []
-        path, annotation = self._mask_path(self.names[index]), self._annotations[index]
-        try:
-            numbers = set(np.unique(read_numbers(path, annotation.size)).tolist()) - {0, VOID}
-        except (DatasetError, OSError) as error:
-            return [str(error)]
-        empty = [one for one in annotation.objects if one.number not in numbers]
-        count = len(annotation.tree.findall("object"))
-        return [
-            *(f"{path}: object {n.number} ({n.name}) has no pixels; draw it (training leaves it out)" for n in empty),
-            *(
-                f"{path}: pixels of object {number}, but the XML has {count}; correct the one or the other"
-                for number in sorted(numbers)
-                if not 0 < number <= count
-            ),
-        ]
+        record, problems = self.records[index], []
+        for path in self.mask_files(index):
+            try:
+                numbers = set(np.unique(read_numbers(path, record.size)).tolist()) - {0, VOID}
+            except (DatasetError, OSError) as error:
+                return [str(error)]
+            for number, name, *_ in record.objects:
+                if number not in numbers:
+                    problems.append(f"{path}: object {number} ({name}) has no pixels; draw it (training leaves it out)")
+            for number in sorted(numbers - set(range(1, record.count + 1))):
+                what = f"pixels of object {number}, but the XML has {record.count}"
+                problems.append(f"{path}: {what}; correct the one or the other")
+        return problems
 
 
-@dataclass
-class _Object:
+class _Object(NamedTuple):
     """An object of an image; ``number`` is its place in the file, from 1, and that of its pixels in a mask."""
 
     number: int
@@ -218,56 +185,54 @@ class _Object:
     difficult: bool
 
 
-class _Annotation:
-    """An annotation file; :meth:`read_objects` needs to know its image."""
+@dataclass
+class _Record:
+    """An image and what its annotation says."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.tree = path, read_xml(path)
-        self.file_name = PureWindowsPath(_texts(self.tree).get("filename", "")).name  # empty where it is not stated
-        self.image = path  # where that lies
-        self.size = (0, 0)  # (height, width) that the file states, else (some programs write 0) that of the image
-        self.objects: list[_Object] = []  # those without defects
+    name: str
+    size: tuple[int, int] = (
+        0,
+        0,
+    )  # (height, width) that the file states, else (some programs write 0) that of the image
+    count: int = 0  # of all objects
+    objects: list[_Object] = field(default_factory=list)  # those without defects
+    classes: set[str] = field(default_factory=set, repr=False)  # of all objects
+    problems: list[str] = field(default_factory=list, repr=False)
+    image: Path | None = field(default=None, repr=False)  # where it lies; None if it cannot be used
 
-    def class_names(self) -> set[str]:
-        """The classes of all objects, valid or not."""
-        return {_texts(element).get("name", "") for element in self.tree.findall("object")} - {"", BACKGROUND}
-
-    def read_objects(self) -> list[str]:
-        """Find ``size`` and ``objects``; return every defect of an object.
-
-        Raises:
-            DatasetError: The file states no size, and the image cannot be read.
-        """
-        stated = _texts(self.tree.find("size"))
+    def read(self, path: Path, images: Mapping[str, list[Path]], stems: set[str]) -> None:
+        """Find the image of an annotation file, and its objects; see :func:`_take_image` for arguments."""
+        tree = read_xml(path)
+        elements = tree.findall("object")
+        image = _take_image(path, PureWindowsPath(_texts(tree).get("filename", "")), images, stems)
+        self.count, self.classes = len(elements), {_texts(one).get("name", "") for one in elements} - {"", BACKGROUND}
+        stated = _texts(tree.find("size"))
         texts = [stated.get(side, "") for side in ("height", "width")]
         height, width = (int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0 for text in texts)
-        self.size = (height, width) if 0 < height * width <= MOST_PIXELS else read_head(self.image)[0]
-        problems = []
-        for number, element in enumerate(self.tree.findall("object"), start=1):
-            texts, name = _texts(element), _texts(element).get("name", "")
-            difficult = texts.get("difficult", "") or "0"
-            box, problem = _read_box(element, self.size)
-            found = [problem] if problem else []
-            if difficult not in ("0", "1"):
-                found.insert(0, f"<difficult> is {difficult[:20]!r}: it must be 0 or 1")
-            if name in ("", BACKGROUND):
-                found.insert(0, f"it has the <name> {name!r}: write its class; background is what no object is")
-            problems += [f"{self.path}: object {number} ({name or 'no name'}): {what}" for what in found]
-            if not found:
-                self.objects.append(_Object(number, name, box, difficult == "1"))
-        return problems
+        self.size = (height, width) if 0 < height * width <= MOST_PIXELS else read_head(image)[0]
+        for number, element in enumerate(elements, start=1):
+            found, problem = _read_object(number, element, self.size)
+            self.objects += [] if problem else [found]
+            self.problems += [f"{path}: object {number} ({found.name or 'no name'}): {problem}"] if problem else []
+        self.image = image
 
 
-def _read_box(element: Element, size: tuple[int, int]) -> tuple[tuple[float, float, float, float], str | None]:
-    """The box of an object, half open, and what is wrong with it."""
-    stated = _texts(element.find("bndbox"))
-    texts = [stated.get(side, "") for side in ("xmin", "ymin", "xmax", "ymax")]
+def _read_object(number: int, element: Element, size: tuple[int, int]) -> tuple[_Object, str | None]:
+    """An object, and what is wrong with it."""
+    texts, stated = _texts(element), _texts(element.find("bndbox"))
+    name, difficult = texts.get("name", ""), texts.get("difficult", "") or "0"
+    sides = [stated.get(side, "") for side in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        xmin, ymin, xmax, ymax = map(float, texts)
+        xmin, ymin, xmax, ymax = map(float, sides)
     except ValueError:
         xmin = ymin = xmax = ymax = float("nan")
     box = (xmin - 1, ymin - 1, xmax, ymax)
-    return box, box_problem(f"box {', '.join(text[:20] or '–' for text in texts)} (xmin, ymin, xmax, ymax)", box, size)
+    problem = box_problem(f"box {', '.join(text[:20] or '–' for text in sides)} (xmin, ymin, xmax, ymax)", box, size)
+    if difficult not in ("0", "1"):
+        problem = f"<difficult> is {difficult[:20]!r}: it must be 0 or 1"
+    if name in ("", BACKGROUND):
+        problem = f"it has the <name> {name!r}: write its class; background is what no object is"
+    return _Object(number, name, box, difficult == "1"), problem
 
 
 def _texts(element: Element | None) -> dict[str, str]:
@@ -275,46 +240,33 @@ def _texts(element: Element | None) -> dict[str, str]:
     return {} if element is None else {child.tag: (child.text or "").strip() for child in reversed(element)}
 
 
+class _Builder(TreeBuilder):
+    """Refuses entities, which may grow to gigabytes or stand for other files, before anything of them is read."""
+
+    def doctype(self, *_: object) -> NoReturn:
+        raise ParseError("it declares a document type or entities, which no annotation of VOC does; delete that")
+
+
 def read_xml(path: Path) -> Element:
-    """The tree of an annotation file; a DatasetError says what else it is, or where it is damaged.
-
-    A file may declare entities that grow to gigabytes when they are put in, or that stand for other files. Those of
-    VOC declare nothing, so a file that begins to is refused there and then, before anything else of it is read.
-    """
-    if path.stat().st_size > LARGEST_FILE:
-        raise DatasetError(f"{path}: {path.stat().st_size} bytes, far more than any annotation of VOC; write it again")
-
-    class Builder(TreeBuilder):
-        def doctype(self, *_: object) -> NoReturn:
-            raise DatasetError(
-                f"{path}: declares a document type or entities, which no annotation of VOC does; delete that"
-            )
-
-    parser = XMLParser(target=Builder())
+    """The tree of an annotation file; a DatasetError says what else it is, or where it is damaged."""
+    parser = XMLParser(target=_Builder())
     try:
         parser.feed(path.read_bytes())
         tree = parser.close()
-    except ParseError as error:
-        line, column = error.position
-        raise DatasetError(
-            f"{path}: broken XML at line {line}, column {column}: {str(error).partition(':')[0]}; the file may be "
-            "incomplete: unpack or write it again"
-        ) from error
-    except (ValueError, LookupError) as error:  # an encoding that nobody knows
-        if isinstance(error, DatasetError):
-            raise
-        raise DatasetError(f"{path}: cannot be read as text ({error}); save the file as UTF-8") from error
+    except (ParseError, ValueError, LookupError) as error:  # the latter of an encoding that nobody knows
+        remedy = "the file may be incomplete: unpack or write it again"
+        raise DatasetError(f"{path}: broken XML ({error}); {remedy}") from error
     if tree.tag != "annotation":
         raise DatasetError(f"{path}: its root is <{tree.tag:.50}>, not <annotation>; this is no annotation of VOC")
     return tree
 
 
-def _read_folder(root: Path) -> tuple[dict[str, _Annotation | Exception], list[Path]]:
+def _read_folder(root: Path) -> tuple[dict[str, _Record], list[Path]]:
     """All annotations of a data set, whatever their split: those in Annotations, or else all below the root.
 
     Returns:
-        By name the annotation with its image, or what is wrong with either; and the images that no annotation is about.
-        A name is that of the file, and before it the folders that not all annotations share: "000005", "train/cat 1".
+        The annotations by name, and the images that no annotation is about. A name is that of the file, and before it
+        the folders that not all annotations share: "000005", "train/cat 1".
 
     Raises:
         FileNotFoundError: There are no annotations, or ``root`` is one level off.
@@ -322,15 +274,15 @@ def _read_folder(root: Path) -> tuple[dict[str, _Annotation | Exception], list[P
     files, images = _find_files(root)
     inside = root / "Annotations"
     shared = inside if files[0].is_relative_to(inside) else os.path.commonpath([path.parent for path in files])
-    found: dict[str, _Annotation | Exception] = {}
+    found: dict[str, _Record] = {}
     stems = {path.stem for path in files}
     for path in files:
         name = path.relative_to(shared).with_suffix("").as_posix()
+        found[name] = _Record(name)
         try:
-            found[name] = _Annotation(path)
-            found[name].image = _take_image(found[name], images, stems)
+            found[name].read(path, images, stems)
         except (DatasetError, OSError) as error:
-            found[name] = error
+            found[name].problems = [str(error)]
     # What is left of the other stems are masks or copies.
     return found, [path for stem, paths in images.items() if stem not in stems for path in paths]
 
@@ -361,34 +313,31 @@ def _refuse(error: OSError) -> NoReturn:
     raise DatasetError(f"{error.filename}: this folder cannot be read ({error.strerror}); change its permissions")
 
 
-def _take_image(annotation: _Annotation, images: dict[str, list[Path]], stems: set[str]) -> Path:
+def _take_image(path: Path, named: PureWindowsPath, images: Mapping[str, list[Path]], stems: set[str]) -> Path:
     """Take the image that an annotation is about out of all images.
 
-    It has the stem of the annotation, or else that of <filename> if this is of no annotation (``stems`` are those of
-    all), and any ending. Several may have it, since masks are images, too: then the one is meant that <filename> names
-    in full, that lies beside the annotation, in JPEGImages, or of folders of one name (train/images, test/images) in
-    the nearest. Whatever is left to guess is refused.
+    It has the stem of the annotation, or else that of <filename> (``named``) if this is of no annotation (``stems`` are
+    those of all), and any ending. Several may have it, since masks are images, too: then the one is meant that
+    <filename> names in full, that lies beside the annotation, in JPEGImages, or of folders of one name (train/images,
+    test/images) in the nearest. Whatever is left to guess is refused.
     """
-    path, named = annotation.path, Path(annotation.file_name).stem
-    found = images.get(path.stem) or images.get("" if named in stems else named) or []
-    meant = [image for image in found if image.name == annotation.file_name] or found
+    found = images.get(path.stem) or images.get("" if named.stem in stems else named.stem) or []
+    meant = [image for image in found if image.name == named.name] or found
     meant = [image for image in meant if image.parent == path.parent] or meant
     meant = [image for image in meant if image.parent.name == "JPEGImages"] or meant
     if len({image.parent.name for image in meant}) == 1:
         shared = [len(os.path.commonpath([path, image])) for image in meant]
         meant = [image for image, length in zip(meant, shared, strict=True) if length == max(shared)]
     if not meant:
-        raise DatasetError(
-            f"{path}: no image {path.stem}.jpg (or .png …) that no other annotation is about; put it there, or remove "
-            "this file"
-        )
+        remedy = "put it there, or remove this file"
+        raise DatasetError(f"{path}: no image {path.stem}.jpg (or .png …) that no other annotation is about; {remedy}")
     if len(meant) > 1:
         raise DatasetError(f"{path}: is it about {meant[0]} or {meant[1]}? Remove one, or name it in <filename>")
     return found.pop(found.index(meant[0]))
 
 
-def _names_of_split(root: Path, names: list[str], split: str | None) -> list[str]:
-    """The names of the images of a split, sorted.
+def _names_of_split(root: Path, names: Sequence[str], split: str | None) -> list[str]:
+    """The names of the images of a split, sorted; a DatasetError says that there is no such split, or nothing in it.
 
     Args:
         root: If ImageSets/Main in it lists train, val, trainval or test, the splits are its lists. Else they are
@@ -396,28 +345,22 @@ def _names_of_split(root: Path, names: list[str], split: str | None) -> list[str
             others are "train", and "all" is all. Where there is no "trainval" it is another word for "train".
         names: Of all images that have an annotation, sorted.
         split: None for "trainval" of lists, and for all without lists.
-
-    Raises:
-        DatasetError: There is no such split, or nothing in it.
     """
     folder = root / "ImageSets" / "Main"
-    lists = {path.stem: path for path in folder.glob("*.txt") if "_" not in path.stem and path.name[0] != "."}
+    lists = {path.stem: path for path in folder.glob("[!.]*.txt") if "_" not in path.stem}
     if lists.keys() & {"train", "val", "trainval", "test"}:
         split, parts = split or "trainval", {part: _read_names(path) for part, path in lists.items()}
-        if "train" in parts:
-            parts.setdefault("trainval", parts["train"])
     else:
         folders = {name.partition("/")[0] for name in names}
         if "train" in folders:
             parts = {part: [name for name in names if name.startswith(f"{part}/")] for part in folders}
         else:
             parts = {part: [names[i] for i in indices_by_id(range(len(names)), part)] for part in ("train", "test")}
-        folder, split, parts["all"] = root, "train" if split == "trainval" else split or "all", names
+        folder, split, parts["all"] = root, split or "all", names
+    if split == "trainval" and "train" in parts:
+        parts.setdefault("trainval", parts["train"])
     if split not in parts:
-        known = sorted(parts)
-        raise DatasetError(
-            f"split: there is no {split!r}{did_you_mean(split, known)} in {folder}; there are {', '.join(known)}"
-        )
+        raise DatasetError(f"split: {no_such(split, sorted(parts), f' in {folder}')}")
     if not parts[split]:
         raise DatasetError(f"split: {split!r} in {folder} holds none of the {len(names)} images; name another")
     return parts[split]
@@ -434,7 +377,6 @@ def _read_names(path: Path) -> list[str]:
 
 def _names_with_masks(root: Path) -> set[str]:
     """The names of all images that have masks, whatever their split: as lists say, or else as there are mask files."""
-    lists = [path for path in (root / "ImageSets" / "Segmentation").glob("*.txt") if path.name[0] != "."]
+    lists = (root / "ImageSets" / "Segmentation").glob("[!.]*.txt")
     listed = {name for path in lists for name in _read_names(path)}
-    folder = root / "SegmentationObject"
-    return listed or ({path.stem for path in images_in(folder, ".png")} if folder.is_dir() else set())
+    return listed or {path.stem for path in (root / "SegmentationObject").glob("[!.]*.png")}

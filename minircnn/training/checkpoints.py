@@ -12,7 +12,6 @@ from torch.utils.data import Subset
 
 from minircnn import cache
 from minircnn.cache import fingerprint
-from minircnn.datasets import Part
 from minircnn.files import naming, sha256, write_atomically
 from minircnn.weights import WeightsError, load_into, read_torch
 
@@ -30,9 +29,8 @@ def describe_data(
 
 
 def _annotation(samples: Any, index: int) -> list[cache.Part]:  # noqa: ANN401 - any sequence of pairs
-    if isinstance(samples, Subset | Part):
-        whole = samples.dataset if isinstance(samples, Subset) else samples.whole
-        return _annotation(whole, samples.indices[index])
+    if isinstance(samples, Subset):
+        return _annotation(samples.dataset, samples.indices[index])
     if hasattr(samples, "annotation_sources"):
         sources = samples.annotation_sources(index)
         return [sha256(source) if isinstance(source, Path) else source for source in sources]

@@ -92,10 +92,6 @@ def other_size(folder, content):
     content["annotations"] = content["annotations"][:2]
 
 
-def missing(folder, content):
-    (folder / "2.png").unlink()
-
-
 def turned(folder, content):
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -113,12 +109,10 @@ def fractions(folder, content):
         (same_image, "3.png: the same image as {folder}/1.png; remove one"),
         (unreadable, "2.png: the image cannot be decoded"),
         (other_size, "2.png: the image is 8 high and 10 wide, its annotations say 10 and 8"),
-        (missing, "image 2 ('2.png'): no such file"),
         (
             change(1, bbox=[2, 1, 4, 30]),
             "image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the image",
         ),
-        (change(1, category_id=77), "image 1 ('1.png'), annotation 6: unknown category 77"),
         (change(1, category_id=1), "1.png, object 2 (dog): the same class and box as object 1; delete one"),
         (change(1, segmentation={"size": [8, 10], "counts": [80]}), "1.png, object 2 (cat): its mask is empty"),
         (
@@ -164,20 +158,6 @@ def test_small_differences_between_mask_and_box_are_none():
         assert all(problem.startswith("p, object 1 (x): its mask lies in the box 10, 10, 20, 20") for problem in found)
 
 
-def test_boxes_that_a_loader_let_through():
-    boxes = torch.tensor([[0.0, 0, 5, 5], [2, 2, 2, 5], [2, 2, 5, 1], [-2, 0, 5, 5], [0, 0, 5, 12], [-1, -1, 11, 11]])
-    target = {"labels": torch.tensor([1, 1, 1, 2, 2, 2]), "boxes": boxes}
-    found = object_problems(target, (10, 10), ["background", "x", "y"], "p")
-    assert [
-        problem[: problem.rindex(": clip") if "clip" in problem else problem.index(": correct")] for problem in found
-    ] == [
-        "p, object 2 (x): box 2, 2, 2, 5 has no width",
-        "p, object 3 (x): box 2, 2, 5, 1 has no height",
-        "p, object 4 (y): box -2, 0, 5, 5 leaves the image of 10×10 pixels",
-        "p, object 5 (y): box 0, 0, 5, 12 leaves the image of 10×10 pixels",
-    ]
-
-
 def test_the_other_data_sets(tmp_path):
     """Each with a defect that only its own loader knows; a split is looked at as a whole set is."""
     voc = write_voc(tmp_path / "voc", {"a": xml(an_object(), an_object("")), "b": xml(size=(5, 5))})
@@ -199,7 +179,7 @@ def test_the_other_data_sets(tmp_path):
     (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")
     (people / "PNGImages" / "c.png").write_bytes(b"")
     data, (problem,) = open_to_check("pennfudan", people, None, split=None, masks=True)
-    assert "c.png: its mask" in problem
+    assert "c_mask.png: is missing" in problem
     report = examine(data)
     assert (report.images, report.objects, report.readable) == (2, 3, [0])
     (problem,) = report.problems  # once, although it is looked for and loaded
@@ -229,10 +209,6 @@ def test_an_image_that_cannot_be_read_is_told_once_and_no_warning_is_seen(tmp_pa
 def test_what_is_no_data_set_is_refused(coco):
     with pytest.raises(DatasetError, match="there is no 'cooc'"):
         open_to_check("cooc", None, None, split=None, masks=True)
-    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
-        open_to_check("coco", coco / "nowhere", coco / "x.json", split=None, masks=True)
-    with pytest.raises(FileNotFoundError, match=r"y\.json: there is no such annotation file"):
-        open_to_check("coco", coco, coco / "y.json", split=None, masks=True)
 
 
 def test_one_image_is_in_memory_at_a_time(coco, monkeypatch):

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -15,33 +14,20 @@ from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
 from minircnn.datasets import CocoDataset, DatasetError
-from minircnn.datasets.coco import decode_counts, first_bad_runs
+from minircnn.datasets.coco import decode_counts, runs_problem
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotools fills exactly these 12 pixels
 
 
 def tiny(**changes):
     """A data set of two 8×10 images (height 8, width 10); the second holds no object."""
+    dog = {"image_id": 7, "category_id": 9, "bbox": [2, 1, 4, 3], "area": 12, "iscrowd": 0, "segmentation": [SQUARE]}
     content = {
-        "images": [
-            {"id": 7, "file_name": "a.png", "height": 8, "width": 10},
-            {"id": 3, "file_name": "b.png", "height": 8, "width": 10},
-        ],
+        "images": [{"id": n, "file_name": f"{name}.png", "height": 8, "width": 10} for n, name in ((7, "a"), (3, "b"))],
         "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
-        "annotations": [
-            {
-                "id": 11,
-                "image_id": 7,
-                "category_id": 9,
-                "bbox": [2, 1, 4, 3],
-                "area": 12,
-                "iscrowd": 0,
-                "segmentation": [SQUARE],
-            }
-        ],
+        "annotations": [{"id": 11, **dog}],
     }
-    content.update(copy.deepcopy(changes))
-    return content
+    return copy.deepcopy({**content, **changes})
 
 
 @pytest.fixture
@@ -53,14 +39,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def write(folder, content):
+def load(folder, content, root=".", **options):
+    """The data set of this content, in a file beside the images a.png and b.png."""
     path = folder / "instances.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
-
-def load(folder, content, **options):
-    return CocoDataset(folder, write(folder, content), **options)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return CocoDataset(folder / root, path, **options)
 
 
 def annotation(**changes):
@@ -93,18 +76,11 @@ def test_tiny_data_set_by_hand(folder):
     expected = torch.zeros(1, 8, 10, dtype=torch.bool)
     expected[0, 1:4, 2:6] = True
     assert torch.equal(target["masks"], expected)
-
-
-def test_image_without_objects_stays_with_empty_tensors(folder):
-    _, target = load(folder, tiny())[1]
-    shapes = {key: (tuple(value.shape), value.dtype) for key, value in target.items() if key != "image_id"}
-    assert shapes == {
-        "boxes": ((0, 4), torch.float32),
-        "labels": ((0,), torch.int64),
-        "masks": ((0, 8, 10), torch.bool),
-        "iscrowd": ((0,), torch.bool),
-        "area": ((0,), torch.float32),
-    }
+    for key, value in dataset[1][1].items():  # without objects
+        assert key == "image_id" or (value.dtype, value.shape) == (target[key].dtype, (0, *target[key].shape[1:])), key
+    with pytest.raises(IndexError):
+        dataset[2]
+    assert [target["image_id"] for _, target in dataset] == [7, 3]
 
 
 def test_three_ways_to_write_a_mask_agree(folder):
@@ -120,20 +96,17 @@ def test_three_ways_to_write_a_mask_agree(folder):
     assert target["iscrowd"].tolist() == [False, True, False]
 
 
-def test_masks_false_needs_no_segmentation_and_a_missing_iscrowd_means_one_object(folder):
-    content = tiny(annotations=[annotation(segmentation=None, iscrowd=None)])
-    _, target = load(folder, content, masks=False)[0]
+def test_what_may_be_missing(folder):
+    """Masks where none are wanted, and iscrowd. Without an area that of the box is taken."""
+    content = tiny(annotations=[annotation(segmentation=None, iscrowd=None, area=None, bbox=[2, 1, 4, 2.5])])
+    data = load(folder, content, masks=False)
+    _, target = data[0]
     assert "masks" not in target
-    assert (target["boxes"].tolist(), target["iscrowd"].tolist()) == ([[2, 1, 6, 4]], [False])
+    assert (target["boxes"].tolist(), target["iscrowd"].tolist()) == ([[2, 1, 6, 3.5]], [False])
+    assert target["area"].tolist() == [10]
+    assert data.odd == ["image 7 ('a.png'), annotation 11: no 'area': that of its box is taken"]
     with pytest.raises(DatasetError, match="masks=False"):
         load(folder, content)
-
-
-def test_index_out_of_range_ends_iteration(folder):
-    dataset = load(folder, tiny())
-    with pytest.raises(IndexError):
-        dataset[2]
-    assert [target["image_id"] for _, target in dataset] == [7, 3]
 
 
 def test_whole_of_coco_mini_equals_pycocotools(real_data):
@@ -192,32 +165,26 @@ MASK_SHORT = {"size": [8, 10], "counts": [17, 3, 5]}
 MASK_OTHER_SIZE = {"size": [10, 8], "counts": [80]}
 
 BAD_ANNOTATIONS = {
-    "no image_id": (annotation(image_id=None), r"annotation 11: no 'image_id'"),
-    "no bbox": (annotation(bbox=None), r"annotation 11: no 'bbox'"),
+    "no image_id": (annotation(image_id=None), r"'annotations', id 11: no 'image_id'"),
     "area a word": (annotation(area="small"), r"'area' is 'small'"),
-    "no object": ("nonsense", r"annotation 'nonsense': 'nonsense' is not an object"),
+    "no object": ("nonsense", r"'annotations': 'nonsense' is not an object"),
     "id a word": (annotation(id="eleven"), r"'id' is 'eleven': it must be a whole number"),
-    "id with a fraction": (annotation(id=11.5), r"'id' is 11.5: it must be a whole number"),
     "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
     "unknown category": (annotation(category_id=5), r"unknown category 5"),
     "iscrowd 2": (annotation(iscrowd=2), r"'iscrowd' is 2"),
     "no width": (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
     "width lost in float32": (annotation(bbox=[7, 1, 1e-9, 3]), r"has no width"),
-    "three numbers": (annotation(bbox=[2, 1, 4]), r"is not four finite numbers"),
     "nan": (annotation(bbox=[2, 1, float("nan"), 3]), r"is not four finite numbers"),
-    "text in box": (annotation(bbox=[2, 1, "4 px", 3]), r"is not four finite numbers"),
     "right of image": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
     "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
     "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
     "polygon of two corners": (annotation(segmentation=[SQUARE, [1, 1, 2, 2]]), r"polygon 1 is malformed"),
-    "polygon of odd count": (annotation(segmentation=[SQUARE[:7]]), r"polygon 0 is malformed"),
     "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
     "polygon far outside": (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the image"),
     "mask too short": (annotation(segmentation=MASK_SHORT), r"its runs cover 25 pixels, but its size is 8 × 10"),
     "mask of another size": (annotation(segmentation=MASK_OTHER_SIZE), r"mask of size \[10, 8\]"),
     "negative run": (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"a run of negative length"),
     "no counts": (annotation(segmentation={"size": [8, 10]}), r"no run-length encoding"),
-    "string too short": (annotation(segmentation={"size": [8, 10], "counts": "52203"}), r"its runs cover 16 pixels"),
     "string of rubbish": (annotation(segmentation={"size": [8, 10], "counts": "zz!"}), r"no string in COCO's code"),
 }
 
@@ -240,61 +207,41 @@ def test_bad_annotation_is_named(folder, case):
     assert dataset[0][1]["boxes"].tolist() == [[2, 1, 6, 4]]
 
 
-BAD_FILES = {
-    "one id for two annotations": (
-        {"annotations": [annotation(), annotation()]},
-        r"annotation 11: its id is used twice",
-    ),
-    "one id for two images": ({"images": [tiny()["images"][0]] * 2}, r"image 7 \('a.png'\): its id is used twice"),
-    "one id for two categories": (
-        {"categories": [{"id": 9, "name": "dog"}, {"id": 9, "name": "cat"}]},
-        r"category id 9 \('cat'\) is used twice",
-    ),
-    "missing image": (
-        {"images": [tiny()["images"][0] | {"file_name": "none.png"}]},
-        r"image 7 \('none.png'\): no such file",
-    ),
-    "image without file_name": ({"images": [{"id": 7, "height": 8, "width": 10}]}, r"images\[0\]: no 'file_name'"),
-    "image of no height": ({"images": [tiny()["images"][0] | {"height": 0}]}, r"height 0, width 10"),
-    "category without name": ({"categories": [{"id": 9}]}, r"categories\[0\]: no 'name'"),
-    "no categories": ({"categories": []}, r"'categories' is empty"),
-    "no images": ({"images": []}, r"'images' is empty"),
-    "annotations no list": ({"annotations": {}}, r"lists 'images', 'annotations' and 'categories', of which not all"),
-}
+BAD_FILES = [
+    ({"annotations": [annotation(), annotation()]}, r"'annotations', id 11: it is used twice"),
+    ({"images": [tiny()["images"][0]] * 2}, r"'images', id 7: it is used twice"),
+    ({"categories": [{"id": 9, "name": "dog"}, {"id": 9, "name": "cat"}]}, r"'categories', id 9: it is used twice"),
+    ({"categories": [{"id": 9, "name": "background"}]}, "objects cannot be of the class 'background'"),
+    ({"images": [tiny()["images"][0] | {"file_name": "none.png"}]}, r"image 7 \('none.png'\): no such file"),
+    ({"images": [{"id": 7, "height": 8, "width": 10}]}, r"'images', id 7: no 'file_name'"),
+    ({"images": [tiny()["images"][0] | {"id": "north"}]}, r"'images', id north: 'id' is 'north': it must be a whole"),
+    ({"images": [tiny()["images"][0] | {"height": 0}]}, r"height 0, width 10"),
+    ({"categories": []}, r"'categories' is empty"),
+    ({"annotations": {}}, r"lists 'images', 'annotations' and 'categories', of which not all"),
+]
 
 
-@pytest.mark.parametrize("case", BAD_FILES)
-def test_bad_file_is_named(folder, case):
-    changes, message = BAD_FILES[case]
+@pytest.mark.parametrize(("changes", "message"), BAD_FILES, ids=[message for _, message in BAD_FILES])
+def test_bad_file_is_named(folder, changes, message):
     with pytest.raises(DatasetError, match=message) as caught:
         load(folder, tiny(**changes))
     assert str(folder / "instances.json") in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b'{"images": [],\n "categories"', r"instances\.json: broken JSON at line 2, column 14"),
-        (b"", "broken JSON at line 1, column 1"),
-        (b"[]", "file of results is something else"),
-        ('{"images": "café"}'.encode("latin-1"), "no UTF-8"),
-    ],
-)
-def test_what_is_no_data_set_is_refused(folder, content, words):
-    path = write(folder, tiny())
+def test_what_is_no_data_set_is_refused(folder):
+    path = load(folder, tiny()).annotations
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # Windows editors write a byte order mark
     assert len(CocoDataset(folder, path)) == 2
-    path.write_bytes(content)
-    with pytest.raises(DatasetError, match=words):
-        CocoDataset(folder, path)
-
-
-def test_missing_folder_and_file(folder):
-    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
-        CocoDataset(folder, folder / "absent.json")
-    write(folder, tiny())
+    for content, words in (
+        (b'{"images": [],\n "categories"', r"instances\.json: no JSON in UTF-8 .*line 2 column 14"),
+        (b"[]", "file of results is something else"),
+        ('{"images": "café"}'.encode("latin-1"), "no JSON in UTF-8 .*0xe9"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=words):
+            CocoDataset(folder, path)
     with pytest.raises(FileNotFoundError, match="absent: there is no such folder"):
-        CocoDataset(folder / "absent", folder / "instances.json")
+        CocoDataset(folder / "absent", path)
 
 
 def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
@@ -313,11 +260,6 @@ def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
     assert len(caught.value.problems) == 40
     data = load(folder, tiny(annotations=records), drop_invalid=True)
     assert (data.left_out, len(data.dropped)) == (20, 40), "annotations, and their defects"
-
-
-def test_box_may_stick_out_by_the_rounding_of_a_tool_and_stays_as_stated(folder):
-    _, target = load(folder, tiny(annotations=[annotation(bbox=[-0.5, -0.25, 11, 8.75])]))[0]
-    assert target["boxes"].tolist() == [[-0.5, -0.25, 10.5, 8.5]]
 
 
 # ------------------------------------------------------------------------------------- what programs write otherwise
@@ -362,10 +304,13 @@ def test_what_is_plainly_meant_is_read(folder, kind):
     assert_same_targets(found, wanted)
 
 
-@pytest.mark.parametrize("text", ["1_0", "0x10", "1,5", "nan", "inf", "", "٣", "1" * 50])
-def test_text_that_is_no_plain_number_is_refused(folder, text):
-    with pytest.raises(DatasetError, match="is not four finite numbers"):
-        load(folder, tiny(annotations=[annotation(bbox=[2, 1, 4, text])]))
+def test_text_is_read_exactly_or_refused(folder):
+    for text in ("1_0", "0x10", "1,5", "nan", "inf", "", "٣", "1" * 50, "4 px"):
+        with pytest.raises(DatasetError, match="is not four finite numbers"):
+            load(folder, tiny(annotations=[annotation(bbox=[2, 1, 4, text])]))
+    images = [image | {"id": str(2**60 + n)} for n, image in enumerate(tiny()["images"], start=1)]
+    data = load(folder, tiny(images=images, annotations=[annotation(image_id=str(2**60 + 2))]))
+    assert (data.image_ids, len(data[1][1]["boxes"])) == ([2**60 + 1, 2**60 + 2], 1)
 
 
 def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
@@ -380,51 +325,20 @@ def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
     assert load(folder, tiny(categories=categories[1:])).odd == []
 
 
-def test_objects_of_the_background_are_refused(folder):
-    categories = [{"id": 9, "name": "background"}, {"id": 4, "name": "cat"}]
-    with pytest.raises(DatasetError, match="category 9: objects cannot be of the class 'background'"):
-        load(folder, tiny(categories=categories))
-
-
 def test_one_file_under_two_ids_is_noted(folder):
     first, second = tiny()["images"]
     (note,) = load(folder, tiny(images=[first, second | {"file_name": "./a.png"}])).odd
     assert note.startswith("image 3 ('./a.png'): the same file as image 7")
 
 
-@pytest.mark.parametrize(("area", "noted"), [(0, True), (12, False), (20, False), (20.5, True), (0.5, False)])
-def test_areas_that_cannot_be_are_noted(folder, area, noted):
-    """The box has 4 × 3 pixels; one more in each direction is rounding."""
-    data = load(folder, tiny(annotations=[annotation(area=area)]))
-    assert data[0][1]["area"].tolist() == [area]
-    assert [note.partition(" is ")[0] for note in data.odd] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
-
-
-def test_without_an_area_that_of_the_box_is_taken(folder):
-    data = load(folder, tiny(annotations=[annotation(area=None, bbox=[2, 1, 4, 2.5])]))
-    assert data[0][1]["area"].tolist() == [10]
-    assert data.odd == ["image 7 ('a.png'), annotation 11: no 'area': that of its box is taken"]
-
-
-def test_words_as_ids_of_images_are_numbered_in_their_order(folder):
-    first, second = tiny()["images"]
-    images = [first | {"id": "north"}, second | {"id": "12"}]
-    data = load(folder, tiny(images=images, annotations=[annotation(image_id="north")]))
-    assert (data.image_ids, [len(target["boxes"]) for _, target in data]) == ([2, 1], [1, 0])
-    with pytest.raises(DatasetError, match=r"annotation 11: 'image_id' is 'south .no image has"):
-        load(folder, tiny(images=images, annotations=[annotation(image_id="south")]))
-    for other in (1, "1"):  # which north and 12 have become
-        with pytest.raises(DatasetError, match=r"annotation 11: 'image_id' is '1 \(no image has this id\)'"):
-            load(folder, tiny(images=images, annotations=[annotation(image_id=other)]))
-    with pytest.raises(DatasetError, match=r"images\[1\]: 'id' is 'north': it must be a whole number"):
-        load(folder, tiny(images=[first, second | {"id": "north"}], annotations=[]))
-
-
-def test_long_numbers_in_text_are_read_exactly(folder):
-    first, second = tiny()["images"]
-    images = [first | {"id": str(2**60 + 1)}, second | {"id": str(2**60 + 2)}]
-    data = load(folder, tiny(images=images, annotations=[annotation(image_id=str(2**60 + 2))]))
-    assert (data.image_ids, len(data[1][1]["boxes"])) == ([2**60 + 1, 2**60 + 2], 1)
+def test_small_deviations_are_accepted(folder):
+    """A pixel of a box is rounding. Its area may be a pixel more in each direction; others are taken, and noted."""
+    _, target = load(folder, tiny(annotations=[annotation(bbox=[-0.5, -0.25, 11, 8.75])]))[0]
+    assert target["boxes"].tolist() == [[-0.5, -0.25, 10.5, 8.5]]
+    for area, noted in ((0, True), (0.5, False), (12, False), (20, False), (20.5, True)):
+        data = load(folder, tiny(annotations=[annotation(area=area)]))
+        assert data[0][1]["area"].tolist() == [area]
+        assert [note.partition(" is ")[0] for note in data.odd] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
 
 
 # ------------------------------------------------------------------------------------------------ where the files are
@@ -433,9 +347,9 @@ def test_long_numbers_in_text_are_read_exactly(folder):
 @pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", "/etc/a.png", "C:\\a.png", "..\\a.png", ".."])
 def test_a_name_that_leads_out_of_the_root_is_refused(folder, name):
     (folder / "inside").mkdir()
-    path = write(folder, tiny(images=[tiny()["images"][0] | {"file_name": name}]))
+    content = tiny(images=[tiny()["images"][0] | {"file_name": name}])
     with pytest.raises(DatasetError, match=r"leads out of .*inside: give the folder above all images as root"):
-        CocoDataset(folder / "inside", path)
+        load(folder, content, "inside")
 
 
 @pytest.mark.parametrize(
@@ -443,7 +357,6 @@ def test_a_name_that_leads_out_of_the_root_is_refused(folder, name):
     [
         ("img", "img/img", "{}", "it lies in {top}/img/img; give that folder as root"),
         ("img", "img/x/y", "{}", "it lies in {top}/img/x/y; give that folder as root"),
-        ("img/train", "img", "{}", "it lies in {top}/img; give that folder as root"),
         ("labels", "img", "{}", "it lies in {top}/img; give that folder as root"),
         ("img", "img", "img/{}", "it lies in {top}; give that folder as root"),
         ("img", "img", "data\\{}", "a 'a.png' lies in {top}/img; correct the names"),
@@ -456,9 +369,8 @@ def test_a_root_that_is_off_is_told_where_the_files_are(folder, root, lies, name
     for file in ("a.png", "b.png"):
         (folder / file).rename(folder / lies / file)
     images = [image | {"file_name": name.format(image["file_name"])} for image in tiny()["images"]]
-    path = write(folder, tiny(images=images))
     with pytest.raises(DatasetError) as caught:
-        CocoDataset(folder / root, path)
+        load(folder, tiny(images=images), root)
     assert len(caught.value.problems) == 2
     for problem in caught.value.problems:
         assert f"no such file in {folder / root}: {words.format(top=folder)}" in problem
@@ -494,47 +406,23 @@ def test_objects_lie_on_the_upright_image(folder, orientation, stated):
     assert torch.equal(target["masks"][0], torch.from_numpy(upright))
 
 
-def test_sizes_are_compared_before_masks_fill_the_memory(folder):
-    """Two masks of 9000 × 9000 pixels, for an image of 8 × 10, would be 162 MB."""
-    image = tiny()["images"][0] | {"height": 9000, "width": 9000}
-    data = load(folder, tiny(images=[image], annotations=[annotation(id=n, area=1) for n in range(2)]))
-    tracemalloc.start()
-    try:
-        with pytest.raises(DatasetError, match="8 high and 10 wide, its annotations say 9000 and 9000"):
-            data.load_target(0)
-        assert tracemalloc.get_traced_memory()[1] < 10_000_000
-    finally:
-        tracemalloc.stop()
-
-
 # ------------------------------------------------------------------------------------------------------- run lengths
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_decode_counts_is_the_inverse_of_pycocotools_encode(height, width, seed, density):
     mask = (np.random.default_rng(seed).random((height, width)) < density).astype(np.uint8)
-    (runs,) = decode_counts([rle_codec.encode(np.asfortranarray(mask))["counts"]])
+    runs = decode_counts(rle_codec.encode(np.asfortranarray(mask))["counts"])
     column_order = np.repeat(np.arange(len(runs)) % 2, runs)
     assert np.array_equal(column_order.reshape(width, height).T, mask)
 
 
-def test_decode_counts_of_several_strings_at_once():
-    """Also of a long one, of one without pixels of the object, and of none at all."""
+def test_runs_that_are_no_code():
+    """Long runs are, in a mask of a million pixels."""
     long = np.zeros((1000, 1000), dtype=np.uint8, order="F")
     long[:, 999] = 1
-    strings = [rle_codec.encode(mask)["counts"] for mask in (long, np.asfortranarray(long[:2, :3]), long)]
-    found = decode_counts([strings[0], b"", *strings[1:], b"52203", b""])
-    assert [runs.tolist() for runs in found] == [[999_000, 1000], [], [6], [999_000, 1000], [5, 2, 2, 2, 5], []]
-    assert decode_counts([]) == []
-    assert [runs.tolist() for runs in decode_counts([b"", b""])] == [[], []]
-
-
-@pytest.mark.parametrize("counts", ["5!", "5ä", "5P", "P" * 20 + "0", "\ud800", b"\xff", 5, [1.5], None])
-def test_runs_that_are_no_code(counts):
-    good = {"size": [4, 4], "counts": "52203"}
-    assert first_bad_runs([good]) is None
-    number, what = first_bad_runs([good, {"size": [4, 4], "counts": counts}, good])
-    assert number == 1
-    assert "no string in COCO's code" in what
-    assert first_bad_runs([{"size": [1, 1], "counts": "N"}])[1] == "it has a run of negative length"
+    assert runs_problem(rle_codec.encode(long)) is None
+    for counts in ("5!", "5ä", "5P", "P" * 20 + "0", "\ud800", b"\xff", 5, [1.5], None):
+        assert "no string in COCO's code" in runs_problem({"size": [4, 4], "counts": counts})
+    assert runs_problem({"size": [1, 1], "counts": "N"}) == "it has a run of negative length"

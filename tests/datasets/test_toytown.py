@@ -85,7 +85,7 @@ def test_toytown_yields_what_pycocotools_reads(capsys):
 
 
 def test_toytown_says_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match=r"'training'.*'train', 'val', 'test'"):
+    with pytest.raises(ValueError, match=r"'training' in Toy Town .*; there are train, val, test"):
         ToyTown("training")
     with pytest.raises(FileNotFoundError, match=r"instances_val\.json.*--out"):
         ToyTown("val", tmp_path / "nowhere")

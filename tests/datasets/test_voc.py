@@ -1,5 +1,6 @@
 """VocDataset against torchvision reading the same folder, against values by hand, and every defect that it names."""
 
+import itertools
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.datasets import VOCDetection
 
-from minircnn.datasets import DatasetError, VocDataset, open_data
+from minircnn.datasets import DatasetError, VocDataset
 from minircnn.datasets.voc import CLASSES, read_xml
 from tests.datasets.conftest import VOC_SIZE, an_object, write_voc, write_voc_mask, xml
 
@@ -33,12 +34,17 @@ def only(root, text, **options):
     return VocDataset(root, masks=False, **options)
 
 
+def names(root, *split, **options):
+    """Of the images of a split."""
+    return [record.name for record in VocDataset(root, *split, **options).records]
+
+
 # ---------------------------------------------------------------------------------------------------- what it yields
 
 
 def test_by_hand(root):
     data = VocDataset(root, masks=False)
-    assert data.names == ["000001", "000005", "2007_000027"]
+    assert [record.name for record in data.records] == ["000001", "000005", "2007_000027"]
     assert data.image_ids == [1, 2, 3]
     assert (len(data), len(data.classes), data.classes[0], data.classes[20]) == (3, 21, "background", "tvmonitor")
     assert data.image_size(1) == (12, 20)
@@ -60,10 +66,8 @@ def test_by_hand(root):
 def test_boxes_of_parts_are_not_the_objects(tmp_path):
     """Even where the head stands before the person's box; elements may come in any order."""
     box = "<bndbox><ymax>9</ymax><xmax>8</xmax><ymin>3</ymin><xmin>2</xmin></bndbox>"
-    objects = f"<object>{PART}{box}<difficult>1</difficult><name>person</name></object>"
-    target = only(tmp_path, xml(objects)).load_target(0)
-    assert target["boxes"].tolist() == [[1, 2, 8, 9]]
-    assert (target["labels"].tolist(), target["difficult"].tolist()) == ([15], [True])
+    target = only(tmp_path, xml(f"<object>{PART}{box}<name>person</name></object>")).load_target(0)
+    assert (target["boxes"].tolist(), target["labels"].tolist()) == ([[1, 2, 8, 9]], [15])
 
 
 def test_against_torchvision(tmp_path):
@@ -75,16 +79,11 @@ def test_against_torchvision(tmp_path):
         box = (x, y, rng.randint(x, WIDTH), rng.randint(y, HEIGHT))
         return an_object(rng.choice(CLASSES), box, rng.choice("01"), rng.choice(["", PART]))
 
-    names = [f"{rng.randrange(10**6):06}" for _ in range(12)]
-    annotations = {name: xml(*(something() for _ in range(rng.randrange(1, 9)))) for name in names}
-    write_voc(tmp_path / "VOCdevkit" / "VOC2007", annotations, {"val": names})
-    data = VocDataset(tmp_path / "VOCdevkit" / "VOC2007", "val", masks=False)
-    theirs = VOCDetection(tmp_path, year="2007", image_set="val")
-    by_name = {theirs.images[i].rsplit("/", 1)[-1][:-4]: theirs[i] for i in range(len(theirs))}
-    assert sorted(by_name) == data.names
-    for index, name in enumerate(data.names):
-        photo, parsed = by_name[name]
-        image, target = data[index]
+    annotations = {f"{n:06}": xml(*(something() for _ in range(rng.randrange(1, 9)))) for n in range(12)}
+    root = write_voc(tmp_path / "VOCdevkit" / "VOC2007", annotations, {"val": list(annotations)})
+    data, theirs = VocDataset(root, "val", masks=False), VOCDetection(tmp_path, year="2007", image_set="val")
+    assert len(data) == len(theirs) == 12
+    for (image, target), (photo, parsed) in zip(data, theirs, strict=True):
         assert torch.equal(image, torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255)
         objects = parsed["annotation"]["object"]
         assert [data.classes[label] for label in target["labels"]] == [one["name"] for one in objects]
@@ -98,34 +97,21 @@ def test_against_torchvision(tmp_path):
 
 
 def test_masks_by_hand(root):
+    """The border belongs to nobody. An object without pixels is left out of training, and that is said."""
     values = np.zeros((HEIGHT, WIDTH))
     values[1:6, 2:7], values[1:6, 2] = 1, 255
     values[3:12, 7:20] = 2
-    values[0, 0] = 3
+    values[0, 1] = 7
     write_voc_mask(root, "000005", values)
     write_voc(root, {}, {"trainval": ["000001", "000005"]}, segmented=["000005", "another"])
     data = VocDataset(root)
-    assert (data.names, data.image_ids) == (["000005"], [1])
+    assert ([record.name for record in data.records], data.image_ids) == (["000005"], [1])
     assert "left out: 1 of 2 images, which have no masks" in data.notes
     target = data.load_target(0)
-    assert target["masks"].dtype == torch.bool
-    assert target["masks"].shape == (3, HEIGHT, WIDTH)
-    assert target["masks"].sum(dim=(1, 2)).tolist() == [20, 117, 1]
+    assert (target["masks"].dtype, target["masks"].shape) == (torch.bool, (3, HEIGHT, WIDTH))
+    assert target["masks"].sum(dim=(1, 2)).tolist() == [20, 117, 0]
     for number, mask in enumerate(target["masks"], start=1):
         assert np.array_equal(mask.numpy(), values == number)
-    assert not target["masks"][:, 1, 2].any(), "the border belongs to nobody"
-    assert target["iscrowd"].tolist() == [False, True, False]
-    assert data.find_problems(0) == []
-
-
-def test_object_without_pixels_is_left_out_of_training_and_said(root):
-    values = np.zeros((HEIGHT, WIDTH))
-    values[1:6, 2:7], values[3:12, 7:20] = 1, 2
-    values[0, 1] = 7
-    write_voc_mask(root, "000005", values)
-    write_voc(root, {}, {"trainval": ["000005"]}, segmented=["000005"])
-    data = VocDataset(root)
-    target = data.load_target(0)
     assert target["iscrowd"].tolist() == [False, True, True]
     assert target["difficult"].tolist() == [False, True, False]
     path = root / "SegmentationObject" / "000005.png"
@@ -147,16 +133,11 @@ def test_mask_numbers_count_objects_that_were_dropped(tmp_path):
     assert [data.classes[label] for label in target["labels"]] == ["dog", "cat"]
     assert np.array_equal(target["masks"][1].numpy(), values == 3)
     assert data.find_problems(0) == []
-    assert data.dropped == [
-        f"{root / 'Annotations' / 'a.xml'}: object 2 (no name): it has the <name> '': write its class; background is "
-        "what no object is"
-    ]
+    assert len(data.dropped) == 1
 
 
-def test_split_without_masks_is_refused(root):
-    with pytest.raises(
-        DatasetError, match=r"none of the 3 images has masks .*; detectors of boxes need none \(masks=False\)"
-    ):
+def test_split_without_masks(root):
+    with pytest.raises(DatasetError, match=r"none of the 3 images has masks .* detectors of boxes need none"):
         VocDataset(root, masks=True)
     data = VocDataset(root)
     assert (len(data), data.masks, data.notes) == (3, False, ["no masks: boxes only"])
@@ -183,12 +164,9 @@ def test_bad_mask_files(root):
     ("bad", "words"),
     [
         (an_object(""), r"object 2 \(no name\): it has the <name> ''"),
-        (an_object("background"), "it has the <name> 'background': write its class"),
         (an_object(difficult="2"), "<difficult> is '2': it must be 0 or 1"),
         (an_object(box=(3, 2, "x", 6)), r"box 3, 2, x, 6 .* is not four finite numbers"),
-        (an_object(box=(3, 2, "", 6)), r"box 3, 2, –, 6 .* is not four finite numbers"),
         (an_object(box=(3, 2, "nan", 6)), "is not four finite numbers"),
-        (an_object(box=(7, 2, 3, 6)), "has no width"),
         (an_object(box=(3, 6, 7, 2)), "has no height"),
         (an_object(box=(3, 2, 22, 6)), "leaves the image of 20×12 pixels"),
         ("<object><name>dog</name></object>", "is not four finite numbers"),
@@ -203,21 +181,20 @@ def test_defects_of_objects(tmp_path, bad, words):
     assert len(data.dropped) == 1
 
 
-@pytest.mark.parametrize("box", [(0, 0, 4, 4), (1, 1, 21, 13), (3, 2, 3, 2)])
-def test_boxes_that_are_accepted(tmp_path, box):
+def test_boxes_that_are_accepted(tmp_path):
     """Tools that count from 0 are off by one pixel, and a box may be of one pixel."""
-    boxes = only(tmp_path, xml(an_object(box=box))).load_target(0)["boxes"].tolist()
-    assert boxes == [[box[0] - 1, box[1] - 1, box[2], box[3]]]
+    boxes = [(0, 0, 4, 4), (1, 1, 21, 13), (3, 2, 3, 2)]
+    found = only(tmp_path, xml(*(an_object(box=box) for box in boxes))).load_target(0)["boxes"].tolist()
+    assert found == [[x1 - 1, y1 - 1, x2, y2] for x1, y1, x2, y2 in boxes]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "broken XML at line 1, column 0: no element found"),
-        (xml(an_object())[:-30], "broken XML at line 1, column .*unclosed token|broken XML at line 1"),
-        ("<annotation>\n<size></annotation>", "broken XML at line 2, column 8: mismatched tag"),
+        ("", "broken XML .no element found: line 1, column 0"),
+        ("<annotation>\n<size></annotation>", "broken XML .mismatched tag: line 2, column 8"),
         ("<html></html>", "its root is <html>, not <annotation>"),
-        ('<?xml version="1.0" encoding="latin-99"?><annotation/>', "unknown encoding|cannot be read as text"),
+        ('<?xml version="1.0" encoding="latin-99"?><annotation/>', "unknown encoding"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, text, words):
@@ -242,36 +219,25 @@ def test_declarations_are_refused_before_they_work(tmp_path, declaration, encodi
     text = f'<?xml version="1.0" encoding="{encoding}"?>{declaration}<annotation>&l11;</annotation>'
     path = tmp_path / "a.xml"
     path.write_bytes(text.encode(encoding))
-    with pytest.raises(DatasetError, match=r"a\.xml: declares a document type or entities"):
+    with pytest.raises(DatasetError, match=r"a\.xml: .*declares a document type or entities"):
         read_xml(path)
-
-
-def test_huge_and_deep_files(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_bytes(b"<annotation>" + b" " * 10_000_001)
-    with pytest.raises(DatasetError, match=r"a\.xml: 10000013 bytes"):
-        read_xml(path)
-    path.write_text("<annotation>" + "<object>" * 100_000 + "</object>" * 100_000 + "</annotation>", encoding="utf-8")
-    assert read_xml(path).find("object") is not None
 
 
 def test_damaged_files_never_raise_anything_else(tmp_path):
     rng = np.random.default_rng(0)
     whole = bytearray(ANNOTATIONS["000005"].encode())
-    path, read, refused = tmp_path / "a.xml", 0, 0
-    for trial in range(150):
+    path, refused = tmp_path / "a.xml", 0
+    for trial in range(100):
         damaged = whole[: rng.integers(len(whole))] if trial % 3 == 0 else bytearray(whole)
         for place in rng.integers(len(damaged), size=1) if len(damaged) else ():
             damaged[place] = rng.integers(32, 127) if trial % 2 else rng.integers(256)
         path.write_bytes(damaged)
         try:
             read_xml(path)
-            read += 1
         except DatasetError as error:
             assert str(error).startswith(str(path))
             refused += 1
-    assert read > 2
-    assert refused > 75
+    assert 50 < refused < 100
 
 
 def test_missing_files_are_all_named(root):
@@ -282,37 +248,37 @@ def test_missing_files_are_all_named(root):
     assert f"{root}: '000001' is listed in ImageSets, but has no annotation file" in str(error.value)
     assert f"{root / 'Annotations' / '000005.xml'}: no image 000005.jpg (or .png …)" in str(error.value)
     data = VocDataset(root, masks=False, drop_invalid=True)
-    assert (data.names, data.image_ids, len(data.dropped)) == (["2007_000027"], [1], 2)
+    assert (data.records[0].name, data.image_ids, len(data.dropped)) == ("2007_000027", [1], 2)
 
 
-def test_splits(root):
+def test_lists_of_splits(root):
+    folder = root / "ImageSets" / "Main"
+    (folder / "dog_trainval.txt").write_text("000005 -1\n")
     for split, words in (
-        ("trian", r"no 'trian' \(did you mean 'trainval'\?\) in .*; there are trainval"),
+        ("trian", r"no 'trian' in .* \(did you mean 'trainval'\?\); there are trainval"),
         ("../Main/trainval", "there is no '../Main/trainval'"),
         ("dog_trainval", "there is no 'dog_trainval'"),
     ):
-        (root / "ImageSets" / "Main" / "dog_trainval.txt").write_text("000005 -1\n")
         with pytest.raises(DatasetError, match=words):
-            VocDataset(root, split, masks=False)
-    path = root / "ImageSets" / "Main" / "val.txt"
+            VocDataset(root, split)
     for content, words in (
         (b"\n \n", "split: 'val' in .* holds none of the 3 images"),
         (b"../../secret\n", "'../../secret' is listed in ImageSets, but has no annotation file"),
         (b"a\xff\n", r"val\.txt: no UTF-8 text at byte 1"),
     ):
-        path.write_bytes(content)
+        (folder / "val.txt").write_bytes(content)
         with pytest.raises(DatasetError, match=words):
             VocDataset(root, "val", masks=False)
-    path.write_bytes("\ufeff000005\r\n000001\r\n000005\r\n".encode())
-    assert VocDataset(root, "val", masks=False).names == ["000001", "000005"]
+    (folder / "val.txt").write_bytes("\ufeff000005\r\n000001\r\n000005\r\n".encode())
+    assert names(root, "val") == ["000001", "000005"]
+    (folder / "trainval.txt").rename(folder / "train.txt")  # another word for it, so that val stays to measure on
+    assert names(root) == names(root, "trainval") == names(root, "train")
 
 
 def test_wrong_folder_and_odd_paths(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"did you mean {root}"):
         VocDataset(root.parent)
-    with pytest.raises(
-        FileNotFoundError, match="nowhere: there is no such folder; name a folder with images and their"
-    ):
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder; name a folder with images"):
         VocDataset(tmp_path / "nowhere")
     odd = write_voc(tmp_path / "mein Ordner 日本", {"日 ü 1": xml(an_object())})
     image, target = VocDataset(odd, masks=False)[0]
@@ -337,11 +303,9 @@ def write_files(root, *files):
 
 
 LAYOUTS = {
-    "raccoon": (["images/r-1.jpg", "annotations/r-1.xml raccoon"], ["images/r-1.jpg"]),
     "road signs": (["images/road0.png", "annotations/road0.xml stop"], ["images/road0.png"]),
     "side by side": (["x_1.JPEG", "x_1.xml apple", "x_2.png", "x_2.XML kiwi"], ["x_1.JPEG", "x_2.png"]),
     "cells": (["JPEGImages/B_0.jpg", "Annotations/B_0.xml RBC", "SegmentationClass/B_0.png"], ["JPEGImages/B_0.jpg"]),
-    "a name for each folder": (["pics/a.bmp", "labels/a.xml a b", "other/b.txt.png"], ["pics/a.bmp"]),
     "pets": (
         [
             "images/a.jpg",
@@ -350,7 +314,6 @@ LAYOUTS = {
         ],
         ["images/a.jpg"],
     ),
-    "subsets": (["JPEGImages/s/a.png", "Annotations/s/a.xml cat"], ["JPEGImages/s/a.png"]),
     "the same name in two folders": (
         ["train/images/1.jpg", "train/xml/1.xml a", "test/images/1.jpg", "test/xml/1.xml b"],
         ["test/images/1.jpg", "train/images/1.jpg"],
@@ -381,7 +344,7 @@ def test_what_is_left_to_guess_is_refused(tmp_path):
     root = write_files(tmp_path / "2", "a.jpg", "xml/a.xml cat", "copy/a.xml cat")
     with pytest.raises(DatasetError, match=r"xml/a\.xml: no image a\.jpg .* that no other annotation is about"):
         VocDataset(root)
-    assert VocDataset(root, drop_invalid=True).names == ["copy/a"]
+    assert names(root, drop_invalid=True) == ["copy/a"]
     copied = "a.xml <annotation><filename>b.jpg</filename></annotation>"
     with pytest.raises(DatasetError, match=r"a\.xml: no image a\.jpg"):  # and not the image of b.xml
         VocDataset(write_files(tmp_path / "4", copied, "b.jpg", "b.xml cat"))
@@ -407,41 +370,31 @@ def test_classes(tmp_path, names, expected):
         assert data.classes == ["background", *expected]
 
 
-def test_splits_by_file_and_by_folder(tmp_path):
-    names = [f"{n:02}" for n in range(11)]
-    root = write_files(tmp_path, *(f"{n}.jpg" for n in names), *(f"{n}.xml dog" for n in names))
-    train, test = (open_data("voc", root, split=split).names for split in ("train", "test"))
-    assert test == ["04", "09"]
-    assert train == open_data("voc", root, split="trainval").names == sorted(set(names) - {"04", "09"})
-    assert open_data("voc", root).names == open_data("voc", root, split="all").names == names
+def test_splits_without_lists(tmp_path):
+    every = [f"{n:02}" for n in range(11)]
+    root = write_files(tmp_path, *(f"{n}.jpg" for n in every), *(f"{n}.xml dog" for n in every))
     (root / "ImageSets" / "Main").mkdir(parents=True)
     (root / "ImageSets" / "Main" / "default.txt").write_text("00\n")  # a list that is no split
-    assert VocDataset(root, "test").names == test
-    listed = write_voc(tmp_path / "4", {name: xml(an_object()) for name in "abc"}, {"train": ["a", "b"], "val": ["c"]})
-    assert VocDataset(listed).names == VocDataset(listed, "trainval").names == ["a", "b"]
-    assert VocDataset(listed, "val").names == ["c"], "which then stays to measure on"
+    assert names(root, "test") == ["04", "09"]
+    assert names(root, "train") == names(root, "trainval") == sorted(set(every) - {"04", "09"})
+    assert names(root) == names(root, "all") == every
     root = write_files(tmp_path / "2", "train/a.jpg", "train/a.xml x", "valid/b.jpg", "valid/b.xml y")
-    for split, expected in (("train", ["train/a"]), ("trainval", ["train/a"]), ("valid", ["valid/b"])):
-        data = VocDataset(root, split)
-        assert (data.names, data.classes) == (expected, ["background", "x", "y"])
+    assert names(root, "train") == names(root, "trainval") == ["train/a"]
+    assert names(root, "valid") == ["valid/b"]
     with pytest.raises(DatasetError, match=r"split: there is no 'test' in .*; there are all, train, valid"):
         VocDataset(root, "test")
     with pytest.raises(DatasetError, match=r"split: 'test' in .* holds none of the 1 images"):
         VocDataset(write_files(tmp_path / "3", "a.jpg", "a.xml x"), "test")
 
 
+SIZE = "<size><width>{}</width><height>{}</height></size>"
+
+
 @pytest.mark.parametrize(
-    "size",
-    [
-        "",
-        *(
-            f"<size><width>{w}</width><height>{h}</height></size>"
-            for w, h in [(0, 0), (20, 0), ("-3", 12), ("²", 12), (10**8, 10**8), ("", "")]
-        ),
-    ],
+    "size", ["", *itertools.starmap(SIZE.format, [(0, 0), (20, 0), ("-3", 12), ("²", 12), (10**8, 10**8)])]
 )
 def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path, size):
-    """Boxes are then held against the image."""
+    """Boxes are then compared with the image."""
     objects = an_object("cat", ("3.0", "2.0", "20.0", "6"))
     root = write_files(tmp_path, "a.png", f"a.xml <annotation>{size}{objects}</annotation>")
     data = VocDataset(root)
@@ -453,25 +406,16 @@ def test_a_size_that_is_not_stated_is_that_of_the_image(tmp_path, size):
 
 def test_images_without_annotation_are_said(tmp_path):
     root = write_files(tmp_path, "a.jpg", "a.xml cat", "b.jpg", ".hidden/c.jpg", "masks/a.png")
-    (note,) = [note for note in VocDataset(root).notes if "left out" in note]
+    note, _ = VocDataset(root).notes
     assert note.startswith(f"left out: 1 image of which there is no annotation file, such as {root / 'b.jpg'}")
 
 
 def test_masks_without_lists(tmp_path):
-    """Those that have a mask file; all numbers in one image must fit into memory."""
-    root = write_files(
-        tmp_path, "JPEGImages/a.png", "Annotations/a.xml cell", "JPEGImages/b.png", "Annotations/b.xml cell"
-    )
-    values = np.zeros(VOC_SIZE)
-    values[1:6, 2:7] = 1
+    """Those that have a mask file."""
+    root = write_files(tmp_path, *(f"JPEGImages/{n}.png" for n in "ab"), *(f"Annotations/{n}.xml x" for n in "ab"))
     (root / "SegmentationObject").mkdir()
-    write_voc_mask(root, "b", values)
-    data = VocDataset(root)
-    assert (data.names, data.load_target(0)["masks"].sum().item()) == (["b"], 25)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("minircnn.datasets.folders.MOST_MASK_PIXELS", HEIGHT * WIDTH - 1)
-        with pytest.raises(DatasetError, match=r"b\.png: 1 objects in an image of 12 × 20 pixels, whose masks would"):
-            data.load_target(0)
+    write_voc_mask(root, "b", np.ones(VOC_SIZE))
+    assert names(root) == ["b"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

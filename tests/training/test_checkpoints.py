@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from minircnn.datasets import CocoDataset, OnlyClasses, open_data
+from minircnn.datasets import CocoDataset, open_data
 from minircnn.training import LoopSettings, fit
 from minircnn.training.checkpoints import describe_data
 from minircnn.weights import WeightsError
@@ -155,7 +155,7 @@ def describe(folder, content, classes=None):
         (folder / image["file_name"]).touch()
     (folder / "a.json").write_text(json.dumps(content))
     data = CocoDataset(folder, folder / "a.json")
-    data = OnlyClasses(data, classes) if classes else data
+    data = data.only(classes) if classes else data
     return describe_data(Subset(data, range(2)), data.classes)
 
 
@@ -216,7 +216,7 @@ def test_mask_files_count_by_their_content(real_data, tmp_path):
     shutil.copytree(real_data / "nuclei" / "stage1_train", tmp_path / "train")
     one, two = (open_data("nuclei", root) for root in (real_data / "nuclei" / "stage1_train", tmp_path / "train"))
     assert describe_data(one, one.classes) == describe_data(two, two.classes), "wherever they lie"
-    next((tmp_path / "train" / two.names[3] / "masks").iterdir()).unlink()
+    next((tmp_path / "train" / two.records[3] / "masks").iterdir()).unlink()
     assert describe_data(one, one.classes)["annotations"] != describe_data(two, two.classes)["annotations"]
 
 
