@@ -68,8 +68,7 @@ class CocoDataset(ImageDataset):
     Attributes:
         records: For each image what the file says about it, and its annotations.
         category_ids: K - 1 ids of the file; ``category_ids[label - 1]`` belongs to a label.
-        left_out: How many annotations were left out (only with ``drop_invalid=True``); ``dropped`` holds their defects.
-        odd: Categories of one name (read as one class), files under two image ids, areas that cannot be.
+        left_out: How many annotations were left out; ``dropped`` holds their defects.
     """
 
     def __init__(
@@ -81,8 +80,7 @@ class CocoDataset(ImageDataset):
             root: Folder that the ``file_name`` of each image is relative to.
             annotations: The JSON file.
             masks: Whether targets hold masks. False also accepts files without ``segmentation``.
-            drop_invalid: Leave invalid annotations out and list their defects in ``dropped``, rather than refuse the
-                file. Images and categories must be right all the same.
+            drop_invalid: Leave invalid annotations out rather than refuse the file.
 
         Raises:
             DatasetError: Every defect that the file shows, each with image, annotation and remedy.
@@ -160,10 +158,8 @@ class CocoDataset(ImageDataset):
         if not found and area is None:
             odd = ["no 'area': that of its box is taken"]
         elif not found and not 0 < area <= (bbox[2] + OVERHANG) * (bbox[3] + OVERHANG):
-            odd = [
-                f"'area' is {area}, its box has {bbox[2] * bbox[3]:g} pixels: by its area an object counts as small, "
-                "medium or large; state that of the mask or of the box"
-            ]
+            what = "by its area an object counts as small, medium or large; state that of the mask or of the box"
+            odd = [f"'area' is {area}, its box has {bbox[2] * bbox[3]:g} pixels: {what}"]
         where = f"image {image_id} ({image['file_name']!r}), {name}: "
         return [where + problem for problem in found], [where + note for note in odd]
 
@@ -243,7 +239,7 @@ def _read_json(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
 
 
 def _write_plainly(record: Record) -> None:
-    """Put numbers and lists of a record into the form that the format asks for, where their meaning is plain."""
+    """Put numbers and lists of a record into the form that the format asks for."""
     for key in {"id", "image_id", "category_id", "height", "width", "iscrowd", "area"} & record.keys():
         record[key] = _plain_number(record[key])
     if isinstance(record.get("bbox"), list):
@@ -379,11 +375,9 @@ def runs_problem(mask: object) -> str | None:
     height, width = mask["size"]
     if min(runs, default=0) < 0:
         return "it has a run of negative length"
-    return (
-        None
-        if sum(runs) == height * width
-        else f"its runs cover {sum(runs)} pixels, but its size is {height} × {width}"
-    )
+    if sum(runs) != height * width:
+        return f"its runs cover {sum(runs)} pixels, but its size is {height} × {width}"
+    return None
 
 
 def decode_counts(counts: bytes) -> list[int]:

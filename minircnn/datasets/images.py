@@ -33,16 +33,8 @@ LARGEST = 1e15  # of a number in a box: beyond any image, and far from what a fl
 MOST_PIXELS = 89_478_485  # of an image: Pillow's own limit; one that is larger could fill the memory
 UPRIGHT = 1  # the value of the EXIF tag that turns nothing
 _ORIENTATION = 0x0112  # the number of the tag
-# What its values ask for: whether rows and columns are exchanged, and which axes of (…, H, W) are flipped after that.
-_TURNS: dict[int, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (-1,)),
-    3: (False, (-2, -1)),
-    4: (False, (-2,)),
-    5: (True, ()),
-    6: (True, (-1,)),
-    7: (True, (-2, -1)),
-    8: (True, (-2,)),
-}
+# Which axes of (…, H, W) its values ask to flip, after rows and columns are exchanged for those above 4.
+_FLIPS = {2: (-1,), 3: (-2, -1), 4: (-2,), 5: (), 6: (-1,), 7: (-2, -1), 8: (-2,)}
 
 
 class ImageDataset(Dataset[tuple[Tensor, Target]]):
@@ -50,26 +42,16 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
 
     A class of its own for each layout looks through the files once, when a data set is opened, fills the attributes,
     and reads the objects of an image in :meth:`read_target`. All else is done here.
-
-    Attributes:
-        root: The folder of the data set.
-        masks: Whether targets hold masks.
-        classes: K names; ``classes[0]`` is "background".
-        image_ids: The number of each image, by index.
-        records: What is known of each image, by index.
-        dropped: Defects of what was left out (only with ``drop_invalid=True``).
-        odd: What is odd although it can be read.
-        notes: What is left out though it is no defect.
     """
 
     def __init__(self, root: str | Path, masks: bool) -> None:
         self.root, self.masks = Path(root), masks
-        self.classes = self._all_classes = [BACKGROUND]  # one list, until only() chooses from it
-        self.image_ids: list[int] = []
-        self.records: list[Any] = []
-        self.dropped: list[str] = []
-        self.odd: list[str] = []
-        self.notes: list[str] = []
+        self.classes = self._all_classes = [BACKGROUND]  # K names; one list, until only() chooses from it
+        self.image_ids: list[int] = []  # the number of each image, by index
+        self.records: list[Any] = []  # what is known of each image, by index
+        self.dropped: list[str] = []  # defects of what was left out (only with ``drop_invalid=True``)
+        self.odd: list[str] = []  # what is odd although it can be read
+        self.notes: list[str] = []  # what is left out though it is no defect
 
     def __len__(self) -> int:
         """Number of images, those without objects included."""
@@ -258,15 +240,15 @@ def orientation_note(path: str | Path) -> str | None:
 
 def turn(image: Tensor, orientation: int) -> Tensor:
     """Turn an image or masks (…, H, W) upright, as an EXIF tag asks for: contiguous, (…, W, H) for tags from 5 on."""
-    exchanged, flipped = _TURNS.get(orientation, (False, ()))
-    image = image.transpose(-2, -1) if exchanged else image
+    image = image.transpose(-2, -1) if orientation > 4 else image
+    flipped = _FLIPS.get(orientation, ())
     return image.flip(flipped).contiguous() if flipped else image.contiguous()
 
 
 def turn_boxes(boxes: Tensor, orientation: int, size: tuple[int, int]) -> Tensor:
     """Turn boxes (G, 4) on an image as :func:`turn` does with its pixels; ``size`` is that of the upright image."""
-    exchanged, flipped = _TURNS.get(orientation, (False, ()))
-    x1, y1, x2, y2 = (boxes[:, [1, 0, 3, 2]] if exchanged else boxes).unbind(dim=1)
+    flipped = _FLIPS.get(orientation, ())
+    x1, y1, x2, y2 = (boxes[:, [1, 0, 3, 2]] if orientation > 4 else boxes).unbind(dim=1)
     if -1 in flipped:
         x1, x2 = size[1] - x2, size[1] - x1
     if -2 in flipped:
@@ -315,4 +297,4 @@ def _orientation(file: Image.Image) -> int:
         tag = Image.Image.getexif(file).get(_ORIENTATION, UPRIGHT)
     except Exception:  # whatever a damaged tag makes Pillow raise; the pixels are there all the same
         return UPRIGHT
-    return tag if tag in _TURNS else UPRIGHT
+    return tag if tag in _FLIPS else UPRIGHT

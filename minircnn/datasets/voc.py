@@ -42,7 +42,6 @@ CLASSES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 VOID = 255  # in a mask: the border around each object, five pixels wide, which belongs to nobody
-NO_FILE = "is listed in ImageSets, but has no annotation file"
 MOST_FOLDERS = 4  # below the root, one in the other, that are looked into
 _MASKS = ("SegmentationObject", "SegmentationClass")  # PASCAL's folders of images that are masks
 
@@ -81,11 +80,9 @@ class VocDataset(ImageDataset):
 
         Args:
             root: The folder of a year, such as VOCdevkit/VOC2007.
-            split: A list of ImageSets/Main, such as "train", "val", "trainval" (the default) or "test". Without lists:
-                "train", "test" (every fifth image), or "all" (the default).
+            split: See :func:`_names_of_split`; None for "trainval" of lists, and for all without lists.
             masks: Whether targets hold masks; images without them are then left out. None: if any image has them.
-            drop_invalid: Leave invalid objects out, and images that lack a file or whose annotation cannot be read,
-                rather than refuse them.
+            drop_invalid: Leave out invalid objects, and images that cannot be used, rather than refuse them.
 
         Raises:
             FileNotFoundError: No such folder, or it holds no annotations.
@@ -104,7 +101,13 @@ class VocDataset(ImageDataset):
         self.classes += CLASSES if known <= set(CLASSES) else sorted(known)
         for name in names:
             if name in with_masks or not self.masks:
-                self._add(found.get(name) or _Record(name, problems=[f"{root}: {name[:50]!r} {NO_FILE}"]))
+                missing = f"{root}: {name[:50]!r} is listed in ImageSets, but has no annotation file"
+                record = found.get(name) or _Record(name, problems=[missing])
+                mask = self.root / _MASKS[0] / f"{name}.png"
+                if self.masks and record.image and not mask.is_file():
+                    record = _Record(name, problems=[f"{mask}: there is no such file; unpack the archive again"])
+                self.dropped += record.problems
+                self.records += [record] if record.image else []
         if not drop_invalid or not self.records:
             raise_problems(self.root, self.dropped)
         self.image_ids = list(range(1, len(self.records) + 1))
@@ -117,20 +120,9 @@ class VocDataset(ImageDataset):
         elif masks is None and not self.masks:
             self.notes.append("no masks: boxes only")
 
-    def _add(self, record: _Record) -> None:
-        """Take an image into the data set, or note why it cannot be used."""
-        mask = self._mask_path(record)
-        if self.masks and record.image and not mask.is_file():
-            record = _Record(record.name, problems=[f"{mask}: there is no such file; unpack the archive again"])
-        self.dropped += record.problems
-        self.records += [record] if record.image else []
-
-    def _mask_path(self, record: _Record) -> Path:
-        return self.root / "SegmentationObject" / f"{record.name}.png"
-
     def mask_files(self, index: int) -> list[Path]:
         """The mask file of image ``index``, if targets hold masks."""
-        return [self._mask_path(self.records[index])] if self.masks else []
+        return [self.root / _MASKS[0] / f"{self.records[index].name}.png"] if self.masks else []
 
     def image_path(self, index: int) -> Path:
         """Where the file of image ``index`` lies."""
@@ -344,7 +336,7 @@ def _names_of_split(root: Path, names: Sequence[str], split: str | None) -> list
             the folders of the annotations if one of these is "train", and else every fifth image is "test" and the
             others are "train", and "all" is all. Where there is no "trainval" it is another word for "train".
         names: Of all images that have an annotation, sorted.
-        split: None for "trainval" of lists, and for all without lists.
+        split: The name of one; None for the default.
     """
     folder = root / "ImageSets" / "Main"
     lists = {path.stem: path for path in folder.glob("[!.]*.txt") if "_" not in path.stem}

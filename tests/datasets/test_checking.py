@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import weakref
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from minircnn.datasets import CocoDataset, DatasetError
+from minircnn.datasets import DatasetError
 from minircnn.datasets.checking import examine, object_problems, open_to_check
 from minircnn.datasets.toytown import DATA_FOLDER
 from tests.datasets.conftest import (
@@ -209,24 +208,6 @@ def test_an_image_that_cannot_be_read_is_told_once_and_no_warning_is_seen(tmp_pa
 def test_what_is_no_data_set_is_refused(coco):
     with pytest.raises(DatasetError, match="there is no 'cooc'"):
         open_to_check("cooc", None, None, split=None, masks=True)
-
-
-def test_one_image_is_in_memory_at_a_time(coco, monkeypatch):
-    """Every image and target is asked for once, and is gone before the next one comes."""
-    path = coco / "x.json"
-    path.write_text(json.dumps(coco_content()), encoding="utf-8")
-    data, alive, most = CocoDataset(coco, path), [], []
-
-    def load_image(index, load=data.load_image):
-        most.append(sum(one() is not None for one in alive))
-        image = load(index)
-        alive.append(weakref.ref(image))
-        return image
-
-    monkeypatch.setattr(data, "load_image", load_image)
-    examine(data)
-    assert len(most) == 3
-    assert max(most) <= 1
 
 
 def test_toy_town_has_no_defects():

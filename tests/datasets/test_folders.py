@@ -166,30 +166,26 @@ def test_nuclei_that_are_refused(tmp_path, bad, words):
 
 
 def test_damaged_files_are_named(tmp_path):
-    """Each is refused by its name, and nothing else happens; names may hold any letter."""
+    """Each by its name, which may hold any letter. What is no file is left alone."""
     people = write_people(tmp_path / "Straße 道", {"a ü": three_people()})
-    write_cell(tmp_path / "Kern 核", "x", block((2, 5), (3, 9)), block((0, 1), (0, 1)))
-    files = [people / "PedMasks" / "a ü_mask.png", people / "PNGImages" / "a ü.png"]
-    files += [tmp_path / "Kern 核" / "x" / "masks" / "b.png", tmp_path / "Kern 核" / "x" / "images" / "x.png"]
-    for path in files:
-        data = PennFudanDataset(people) if people in path.parents else NucleiDataset(tmp_path / "Kern 核")
-        whole = path.read_bytes()
-        for content in (b"", whole[: len(whole) // 2], whole.replace(b"IDAT", b"IDAX")):
-            path.write_bytes(content)
-            with pytest.raises(DatasetError) as error:
-                data[0]
-            assert path.name in str(error.value)
-            if "ask" in str(path):
-                assert any(path.name in problem for problem in data.find_problems(0))
-        for size in ((30_000, 20_000), (10_000, 10_000)):  # at the second Pillow only warns, raw on the screen
-            path.write_bytes(png_that_claims(*size))
-            with pytest.raises(DatasetError, match=f"{path.name}.* too large to be read safely"):
-                data[0]
-        path.write_bytes(whole)
-        assert len(data[0][1]["labels"]) == (3 if people in path.parents else 2)
-    files[2].unlink()
-    files[2].mkdir()  # not a file: left alone
-    assert len(data[0][1]["labels"]) == 1
+    cells = tmp_path / "Kern 核"
+    write_cell(cells, "x", block((2, 5), (3, 9)))
+    (cells / "x" / "masks" / "b.png").mkdir()
+    for kind, root, places in (
+        (PennFudanDataset, people, ("PedMasks/a ü_mask.png", "PNGImages/a ü.png")),
+        (NucleiDataset, cells, ("x/masks/a.png", "x/images/x.png")),
+    ):
+        data = kind(root)
+        for path in (root / place for place in places):
+            whole = path.read_bytes()
+            for content in (b"", whole[: len(whole) // 2], png_that_claims(10_000, 10_000)):  # of the last Pillow warns
+                path.write_bytes(content)
+                with pytest.raises(DatasetError, match=path.name):
+                    data[0]
+                if "ask" in str(path):
+                    assert path.name in data.find_problems(0)[0]
+            path.write_bytes(whole)
+        assert len(data[0][1]["labels"]) in (1, 3)
 
 
 def test_masks_that_would_fill_the_memory_are_refused_before_they_are_made(tmp_path):
