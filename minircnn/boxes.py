@@ -1,4 +1,4 @@
-"""Boxes as tensors: area, overlap, regression deltas, non-maximum suppression, and the selection of detections.
+"""Boxes as tensors: overlap, regression deltas, non-maximum suppression, detections, and matching with objects.
 
 Conventions, the same in every file of this package:
 
@@ -25,6 +25,7 @@ from minircnn import kernels
 # small anchor, 16 pixels, to the side of a large image, 1000 pixels, in one step.
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 SMALLEST_SIDE = 0.01  # pixels; a box that was clipped away to nothing is no detection
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
 def _as_float(boxes: Tensor, name: str = "boxes", ranks: tuple[int, ...] = (2,)) -> Tensor:
@@ -50,12 +51,7 @@ def box_area(boxes: Tensor) -> Tensor:
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every box of ``a`` with every box of ``b`` (Everingham et al. 2010, section 4.2).
 
-    Args:
-        a: ``(N, 4)``.
-        b: ``(M, 4)``.
-
-    Returns:
-        ``(N, M)`` in [0, 1]; ``nan`` where both boxes have no area, since 0 / 0 says nothing about overlap.
+    ``(N, 4)`` and ``(M, 4)`` to ``(N, M)`` in [0, 1]; ``nan`` where both boxes have no area.
 
     Two laws: ``box_iou(a, b) == box_iou(b, a).T``, and moving or scaling both boxes together changes nothing.
 
@@ -72,7 +68,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)  # (N, M)
     height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)  # (N, M)
     intersection = width.mul_(height)
-    union = (box_area(a)[:, None] + box_area(b)).sub_(intersection)
+    union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)).sub_(intersection)
     return intersection.div_(union)
 
 
@@ -191,15 +187,8 @@ def batched_nms(
     Paper vs code: up to 1000 boxes (on a CPU) torchvision moves the groups apart by large offsets and runs one NMS,
     which rounds coordinates and lets boxes with negative coordinates reach into another group; we compare the groups.
 
-    Args:
-        boxes: ``(N, 4)``.
-        scores: ``(N,)``.
-        groups: ``(N,)`` integers.
-        iou_threshold: as in :func:`nms`.
-        max_keep: how many are wanted; those that come after are not even looked for.
-
-    Returns:
-        Indices of the kept boxes of all groups, best first, at most ``max_keep``.
+    ``groups`` are ``(N,)`` integers. Returns the indices of the kept boxes of all groups, best first, at most
+    ``max_keep``: those that come after are not even looked for.
 
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0]])
     >>> batched_nms(boxes, torch.tensor([0.8, 0.9]), torch.tensor([1, 2]), 0.5)
@@ -265,3 +254,73 @@ def select_detections(
     boxes, scores, labels = boxes[proposal, column], scores[proposal, column], column + 1  # (N, 4), (N,), (N,)
     kept = batched_nms(boxes, scores, labels, nms_threshold, max_detections)
     return {"boxes": boxes[kept], "labels": labels[kept], "scores": scores[kept]}
+
+
+def match(iou: Tensor, high: float, low: float, allow_low_quality_matches: bool = False) -> tuple[Tensor, Tensor]:
+    """Assign each of N boxes to the object that it overlaps most (Faster R-CNN, section 3.1.2).
+
+    Args:
+        iou: ``(G, N)``, ``box_iou(objects, boxes)``. Without objects every box is background.
+        high: a box with IoU >= ``high`` is positive.
+        low: a box with IoU < ``low`` is negative; between the two it is ignored. ``low <= high``.
+        allow_low_quality_matches: also make positive, for each object, the boxes that overlap it most, all of them if
+            they tie. Without this, an object that no box overlaps by ``high`` would never be learned.
+
+    Returns:
+        ``(gt_index, label)``, both ``(N,)`` int64: the object that each box overlaps most (of equals the first; 0 if
+        there are none), and 1 positive, 0 negative or -1 ignored.
+
+    Paper vs code: a low-quality match is assigned to the object that *the box* overlaps most, as in torchvision. Where
+    an object overlaps no box at all, torchvision makes every box that misses the object positive; we make none.
+
+    >>> iou = torch.tensor([[0.8, 0.4, 0.1, 0.0], [0.0, 0.2, 0.2, 0.0]])
+    >>> match(iou, high=0.7, low=0.3)
+    (tensor([0, 0, 1, 0]), tensor([ 1, -1,  0,  0]))
+    >>> match(iou, high=0.7, low=0.3, allow_low_quality_matches=True)[1]  # the second object keeps its two best
+    tensor([1, 1, 1, 0])
+    """
+    if iou.dim() != 2:
+        raise ValueError(f"iou must have shape (objects, boxes), but has shape {tuple(iou.shape)}")
+    if low > high:
+        raise ValueError(f"low ({low}) must not be above high ({high})")
+    if len(iou) == 0:
+        background = torch.zeros(iou.shape[1], dtype=torch.int64, device=iou.device)
+        return background, background.clone()
+    best, gt_index = iou.max(dim=0)  # (N,), (N,)
+    label = torch.full_like(gt_index, IGNORED)
+    label[best < low] = NEGATIVE
+    label[best >= high] = POSITIVE
+    if allow_low_quality_matches and iou.shape[1]:
+        best_of_object = iou.amax(dim=1, keepdim=True)  # (G, 1)
+        label[((iou == best_of_object) & (best_of_object > 0)).any(dim=0)] = POSITIVE
+    return gt_index, label
+
+
+def subsample(labels: Tensor, num: int, positive_fraction: float) -> tuple[Tensor, Tensor]:
+    """Draw a random batch of positives and negatives (Fast R-CNN, section 2.3; Faster R-CNN, 3.1.3).
+
+    Args:
+        labels: ``(N,)`` integers; positive where >= 1 (a class, or the 1 of :func:`match`), negative where 0, ignored
+            where -1.
+        num: how many boxes to draw. Fewer come back if there are not enough negatives.
+        positive_fraction: the largest share of positives, in [0, 1]. Negatives fill what positives leave free.
+
+    Returns:
+        ``(positive, negative)``: int64 indices into ``labels``, ascending. The positives' permutation is drawn first,
+        then the negatives', by torch's global generator of the CPU: a seed gives the same boxes as torchvision, and
+        the same on every device.
+
+    >>> _ = torch.manual_seed(0)
+    >>> positive, negative = subsample(torch.tensor([1, 0, 0, -1, 2, 0, 0, 0]), num=4, positive_fraction=0.25)
+    >>> len(positive), len(negative)
+    (1, 3)
+    """
+    if num < 0 or not 0 <= positive_fraction <= 1:
+        raise ValueError(f"num ({num}) must be >= 0 and positive_fraction ({positive_fraction}) in [0, 1]")
+    positive, negative = torch.where(labels >= POSITIVE)[0], torch.where(labels == NEGATIVE)[0]
+    num_positive = min(len(positive), int(num * positive_fraction))
+    drawn = []
+    for indices, count in ((positive, num_positive), (negative, num - num_positive)):
+        order = torch.randperm(len(indices), device="cpu")[:count]
+        drawn.append(indices[order.to(indices.device)].sort().values)
+    return drawn[0], drawn[1]

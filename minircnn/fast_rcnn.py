@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, build_alexnet
-from minircnn.boxes import box_iou, decode_boxes, encode_boxes, select_detections
+from minircnn.boxes import IGNORED, POSITIVE, box_iou, decode_boxes, encode_boxes, match, select_detections, subsample
 from minircnn.kernels import RegionLinear
-from minircnn.matching import IGNORED, POSITIVE, match, subsample
 from minircnn.pooling import multiscale_roi_align, roi_align, roi_pool, roi_warp, to_rois
 from minircnn.shipped import FAST_RCNN_WEIGHTS
-from minircnn.targets import check_classes, check_targets, in_crowd, single_objects
-from minircnn.transforms import Size, Transform, padded_size, resize_boxes, resize_target, size_of
+from minircnn.targets import check_classes, check_target, in_crowd, single_objects
+from minircnn.transforms import Size, Transform, padded_size, resize_boxes, resize_target
 from minircnn.weights import config_of, load
 
 Features = Tensor | Mapping[str, Tensor]  # (B, C, h, w), or the levels of a feature pyramid by name
@@ -108,41 +107,59 @@ class Detector(nn.Module):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names by label, which can be set; numbered ones after a box predictor of another size was put in."""
-        count = self.roi_heads.num_classes
+        count = self.roi_heads.box_predictor.cls_score.out_features  # torchvision's FastRCNNPredictor has that, too
         return self._classes if len(self._classes) == count else numbered_classes(count)
 
     @classes.setter
     def classes(self, names: Sequence[str]) -> None:
-        count = self.roi_heads.num_classes
-        if len(names) != count:
+        if len(names) != (count := len(self.classes)):
             raise ValueError(f"classes has {len(names)} names, but the box predictor has {count} classes: name each")
         self._classes = tuple(names)
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """The losses in training mode, else the detections, as torchvision's detectors have it."""
+        if not self.training:
+            return self.detect(images)
+        if targets is None:
+            raise ValueError("targets are needed for training; call eval() first to detect")
+        return self.losses(images, targets)
 
     def features(self, images: Sequence[Tensor]) -> tuple[Features, list[Size]]:
         """Run the backbone on images ``(3, H, W)`` in [0, 1], which may differ in size.
 
         Returns:
             Feature maps ``(B, C, h, w)`` and the size of each image as the backbone saw it.
+
+        Raises:
+            ValueError: this is for detection, and images or weights hold nan.
         """
-        batch, sizes = self.transform.batch(images)
+        batch, sizes = self.transform.batch(images, 3 * self.roi_heads.stride)
         batch = batch.to(next(self.roi_heads.parameters()).dtype)  # NumPy makes float64 of images
-        height, width = self.batch_size(sizes)
-        batch = F.pad(batch, (0, width - batch.shape[3], 0, height - batch.shape[2]))
-        return self.backbone(batch.contiguous(memory_format=torch.channels_last)), sizes
+        features = self.backbone(batch.contiguous(memory_format=torch.channels_last))
+        levels = features.values() if isinstance(features, Mapping) else [features]
+        # A loss of nan is noticed; detections would come out as if nothing had happened.
+        if not torch.is_grad_enabled() and not all(level.isfinite().all() for level in levels):
+            raise ValueError("features are nan or infinite: an image or the network's weights hold such numbers")
+        return features, sizes
 
     def batch_size(self, sizes: Sequence[Size]) -> Size:
         """``(H, W)`` of a padded batch of images of these sizes: at least three strides, or AlexNet makes no cell."""
-        height, width = padded_size(sizes, self.transform.divisor)
-        return max(height, 3 * self.roi_heads.stride), max(width, 3 * self.roi_heads.stride)
+        return padded_size(sizes, self.transform.divisor, 3 * self.roi_heads.stride)
 
     def prepare_targets(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]], sizes: Sequence[Size]
     ) -> list[dict[str, Any]]:
         """Check the targets (ValueError) and scale them to these sizes, in which the backbone saw the images."""
-        prepared, checked = [], check_targets(images, targets, self.roi_heads.num_classes)
-        for image, target, size in zip(images, checked, sizes, strict=True):
-            moved = {key: v.to(image.device) if isinstance(v, Tensor) else v for key, v in target.items()}
-            prepared.append(resize_target(moved, size_of(image), size))
+        if len(images) != len(targets):
+            raise ValueError(f"there are {len(images)} images but targets for {len(targets)}: give one for each")
+        prepared, count = [], self.roi_heads.box_predictor.cls_score.out_features
+        for index, (image, target, size) in enumerate(zip(images, targets, sizes, strict=True)):
+            old = tuple(image.shape[1:])
+            checked = check_target(target, f"targets[{index}]", num_classes=count, size=old)
+            moved = {key: v.to(image.device) if isinstance(v, Tensor) else v for key, v in checked.items()}
+            prepared.append(resize_target(moved, old, size))
         return prepared
 
     def postprocess(
@@ -152,7 +169,7 @@ class Detector(nn.Module):
         # Copies, because what was made in inference mode can neither be changed nor learned from.
         found = [{name: value.clone() for name, value in one.items()} for one in detections]
         for one, image, size in zip(found, images, sizes, strict=True):
-            one["boxes"] = resize_boxes(one["boxes"], size, size_of(image))
+            one["boxes"] = resize_boxes(one["boxes"], size, tuple(image.shape[1:]))
         return found
 
 
@@ -175,13 +192,9 @@ class FastRCNN(Detector):
 
         Returns:
             For each image ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)``, probabilities, best first.
-
-        Raises:
-            ValueError: images or weights hold nan.
         """
         with torch.inference_mode():
             features, sizes = self.features(images)
-            check_finite(features)
             proposals = resize_proposals(proposals, images, sizes)
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
         return self.postprocess(found, images, sizes)
@@ -189,15 +202,10 @@ class FastRCNN(Detector):
     def losses(
         self, images: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[dict[str, Any]]
     ) -> dict[str, Tensor]:
-        """The multi-task loss on RoIs that are sampled from the proposals.
+        """The multi-task loss on RoIs that are sampled from the proposals: ``loss_classifier`` and ``loss_box_reg``.
 
-        Args:
-            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
-            proposals: ``(P, 4)`` for each; P may be 0.
-            targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
-
-        Returns:
-            ``loss_classifier`` and ``loss_box_reg``, finite in every case.
+        Both are finite in every case. Targets may have any number of objects; see
+        :func:`minircnn.targets.check_target`.
         """
         features, sizes = self.features(images)
         targets = self.prepare_targets(images, targets, sizes)
@@ -264,19 +272,12 @@ def numbered_classes(count: int) -> tuple[str, ...]:
     return ("background", *(f"class {number}" for number in range(1, count)))
 
 
-def check_finite(features: Features) -> None:
-    """Refuse features that are nan or infinite, from which detections would come out as if nothing had happened."""
-    levels = features.values() if isinstance(features, Mapping) else [features]
-    if not all(level.isfinite().all() for level in levels):
-        raise ValueError("features are nan or infinite: an image or the network's weights hold such numbers")
-
-
 def resize_proposals(proposals: Sequence[Tensor], images: Sequence[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
     """Scale proposals to these sizes, in which the backbone saw the images."""
     if len(proposals) != len(images):
         raise ValueError(f"there are {len(images)} images but proposals for {len(proposals)}: give one for each")
     return [
-        resize_boxes(boxes.to(image.device), size_of(image), size)
+        resize_boxes(boxes.to(image.device), tuple(image.shape[1:]), size)
         for boxes, image, size in zip(proposals, images, sizes, strict=True)
     ]
 
@@ -325,11 +326,6 @@ class RoIHeads(nn.Module):
             nn.init.normal_(self.box_predictor[name].weight, std=spread)
             nn.init.zeros_(self.box_predictor[name].bias)
 
-    @property
-    def num_classes(self) -> int:
-        """K of the box predictor, in whose place torchvision's FastRCNNPredictor may stand by now."""
-        return self.box_predictor.cls_score.out_features
-
     def pool(self, features: Features, boxes: Sequence[Tensor], size: int | None = None) -> Tensor:
         """Regions as grids of n × n cells: ``(B, C, h, w)``, B times ``(P, 4)`` to ``(R, C, n, n)``.
 
@@ -355,7 +351,7 @@ class RoIHeads(nn.Module):
 
     def predict(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits ``(R, K)`` and box deltas ``(R, K, 4)`` (times ``box_weights``) of B times ``(P, 4)`` boxes."""
-        x = self.box_features(features, boxes)  # (R, D)
+        x = self.box_head(self.pool(features, boxes))  # (R, D)
         logits = self.box_predictor.cls_score(x)
         return logits, self.box_predictor.bbox_pred(x).view(*logits.shape, 4)
 
@@ -395,11 +391,7 @@ class RoIHeads(nn.Module):
     def detect(
         self, features: Features, proposals: Sequence[Tensor], sizes: Sequence[Size], *, regress: bool = True
     ) -> list[dict[str, Tensor]]:
-        """Classify proposals ``(P, 4)`` of images of these sizes, refine their boxes for each class, and select.
-
-        Returns:
-            For each image ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)``, probabilities, best first.
-        """
+        """Classify proposals ``(P, 4)`` of images of these sizes, refine their boxes for each class, and select."""
         logits, deltas = self.predict(features, proposals)
         config, counts, found = self.config, [len(boxes) for boxes in proposals], []
         limits = {name: getattr(config, name) for name in ("score_threshold", "nms_threshold", "max_detections")}

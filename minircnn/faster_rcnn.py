@@ -22,7 +22,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, build_alexnet
-from minircnn.boxes import batched_nms, box_iou, clip_boxes, decode_boxes, encode_boxes
+from minircnn.boxes import (
+    IGNORED,
+    POSITIVE,
+    batched_nms,
+    box_iou,
+    clip_boxes,
+    decode_boxes,
+    encode_boxes,
+    match,
+    subsample,
+)
 from minircnn.fast_rcnn import (
     Detector,
     Features,
@@ -30,10 +40,8 @@ from minircnn.fast_rcnn import (
     RoIConfig,
     RoIHeads,
     alexnet_head,
-    check_finite,
     resize_proposals,
 )
-from minircnn.matching import IGNORED, POSITIVE, match, subsample
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
 from minircnn.shipped import FASTER_RCNN_WEIGHTS
 from minircnn.targets import in_crowd, single_objects
@@ -71,13 +79,9 @@ class FasterRCNN(Detector):
 
         Returns:
             For each image ``boxes`` ``(N, 4)``, ``labels`` ``(N,)`` and ``scores`` ``(N,)``, probabilities, best first.
-
-        Raises:
-            ValueError: images or weights hold nan.
         """
         with torch.inference_mode():
             features, sizes = self.features(images)
-            check_finite(features)
             rpn_outputs = self.rpn(features, self.batch_size(sizes))
             proposals = [found["boxes"] for found in self.rpn.filter_proposals(rpn_outputs, sizes)]
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
@@ -88,12 +92,9 @@ class FasterRCNN(Detector):
 
         Approximate, because the proposals' coordinates count as constants, although they are outputs of the network.
 
-        Args:
-            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
-            targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
-
         Returns:
-            ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case.
+            ``loss_classifier``, ``loss_box_reg``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in every case, of
+            images with any number of objects; for targets see :func:`minircnn.targets.check_target`.
         """
         features, sizes = self.features(images)
         targets = self.prepare_targets(images, targets, sizes)
@@ -125,16 +126,6 @@ class FasterRCNN(Detector):
         features, sizes = self.features(images)
         rpn_outputs = self.rpn(features, self.batch_size(sizes))
         return self.postprocess(self.rpn.filter_proposals(rpn_outputs, sizes), images, sizes)
-
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """:meth:`losses` in training mode, else :meth:`detect`."""
-        if not self.training:
-            return self.detect(images)
-        if targets is None:
-            raise ValueError("targets are needed for training; call eval() first to detect")
-        return self.losses(images, targets)
 
     @property
     def configs(self) -> dict[str, Any]:
@@ -422,7 +413,7 @@ PYRAMID_HEADS = RoIConfig(
     pool_size=7, batch_size_per_image=512, smooth_l1_beta=1 / 9, nms_threshold=0.5, pooling="align", aligned=False
 )
 PYRAMID_TRANSFORM = Transform(min_size=800, max_size=1333, divisor=32)
-FINEST_STRIDE, HIDDEN = 4, 1024  # of the pyramid; width of fc6 and fc7 on it
+FINEST_STRIDE = 4  # of the pyramid
 
 
 def faster_rcnn_alexnet(
@@ -471,16 +462,16 @@ def faster_rcnn_fpn(
     """
     backbone = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
     channels = backbone.config.channels
-    roi_heads = RoIHeads(pyramid_head(channels, heads), HIDDEN, len(classes), FINEST_STRIDE, heads)
+    roi_heads = RoIHeads(*pyramid_head(channels, heads), len(classes), FINEST_STRIDE, heads)
     return FasterRCNN(backbone, RPN(channels, rpn), roi_heads, classes, transform)
 
 
-def pyramid_head(channels: int, config: RoIConfig) -> nn.Module:
-    """fc6 and fc7 on a pyramid of feature maps: ``(R, C, n, n)`` to ``(R, HIDDEN)``."""
+def pyramid_head(channels: int, config: RoIConfig) -> tuple[nn.Module, int]:
+    """fc6 and fc7 on a pyramid of feature maps, ``(R, C, n, n)`` to ``(R, D)``, and D."""
     if config.pooling != "align":
         raise ValueError(f'on a pyramid pooling must be "align", not {config.pooling!r}')
-    fc6, fc7 = RegionLinear(channels * config.pool_size**2, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-    return nn.Sequential(OrderedDict(fc6=fc6, relu6=nn.ReLU(), fc7=fc7, relu7=nn.ReLU()))
+    fc6, fc7 = RegionLinear(channels * config.pool_size**2, 1024), nn.Linear(1024, 1024)
+    return nn.Sequential(OrderedDict(fc6=fc6, relu6=nn.ReLU(), fc7=fc7, relu7=nn.ReLU())), 1024
 
 
 def load_faster_rcnn(path: str | Path = FASTER_RCNN_WEIGHTS) -> FasterRCNN:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 # Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
 # which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
 NMS_BLOCK, NMS_BLOCK_ON_GPU = 256, 2048
-_EACH_LENGTH = 16  # cells, a power of 2; see _largest_values
+_EACH_LENGTH = 16  # cells, a power of 2; see largest_values
 
 
 # ---------------------------------------------------------------------------------------------------------------- NMS
@@ -37,7 +37,13 @@ def greedy_nms(
     Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
     rest of the group that the block ends in, and repeats. Once a group has ``max_keep`` survivors, its rest is dropped.
     """
-    threshold = _round_down(iou_threshold, boxes.dtype)
+    # IoUs are single precision as a rule, and the threshold is double. Rounded to the nearest single, 0.6 would grow a
+    # little, and an IoU of exactly that single would not count as greater. Rounded down, the comparison has the same
+    # outcome as one in double precision, torchvision's.
+    threshold = torch.tensor(iou_threshold, dtype=boxes.dtype)
+    if threshold.item() > iou_threshold:
+        threshold = torch.nextafter(threshold, torch.tensor(-math.inf, dtype=boxes.dtype))
+    threshold = threshold.item()
     left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
     kept, size = [], NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
     while len(left):
@@ -74,24 +80,11 @@ def _resolve(suppresses: Tensor) -> Tensor:
         survives = update
 
 
-def _round_down(threshold: float, dtype: torch.dtype) -> float:
-    """The largest number of this dtype that is not above the threshold.
-
-    IoUs are single precision and the threshold is double. Were the threshold rounded to the nearest single, 0.6 would
-    grow a little, and an IoU of exactly that single would not count as greater than 0.6, which it is. Rounded down, the
-    comparison has the same outcome as one in double precision, torchvision's.
-    """
-    rounded = torch.tensor(threshold, dtype=dtype)
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
-    return rounded.item()
-
-
 # ------------------------------------------------------------------------------------------------------------ RoIPool
 
 
 @dataclass(frozen=True)
-class _Bins:
+class Bins:
     """Rectangles of cells, each attribute ``(N,)`` int64: image, first row and column, rows and columns (or 0, 0)."""
 
     image: Tensor
@@ -101,37 +94,12 @@ class _Bins:
     width: Tensor
 
 
-def largest_of_bins(
-    features: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
-) -> Tensor:
-    """The largest value of each bin: RoIPool once its bins are known.
+def largest_cells(cells: Tensor, bins: Bins) -> Tensor:
+    """RoIPool once its bins are known, with a gradient: ``(B, h, w, C)`` to the largest values ``(N, C)``, or 0.
 
-    Args:
-        features: ``(B, C, h, w)``.
-        image: ``(R,)`` int64.
-        rows: ``(R, n)`` int64 each: first row of cells of each row of bins, and the one behind the last.
-        columns: the same along x, ``(R, m)``.
-
-    Returns:
-        ``(R, C, n, m)``; 0 for an empty bin. The gradient goes to the first of the largest cells.
-    """
-    (top, bottom), (left, right) = rows, columns
-    shape = (*top.shape, left.shape[1])  # (R, n, m)
-    tall, wide = (bottom - top)[:, :, None].expand(shape), (right - left)[:, None, :].expand(shape)
-    filled = (tall > 0) & (wide > 0)
-    corner = (image[:, None, None], top[:, :, None], left[:, None, :])
-    bins = _Bins(*(v.expand(shape).flatten() for v in corner), *((side * filled).flatten() for side in (tall, wide)))
-    cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
-    with_gradient = features.requires_grad and torch.is_grad_enabled()
-    pooled = _largest_cells(cells, bins) if with_gradient else _largest_values(cells, bins)
-    return pooled.view(*shape, features.shape[1]).permute(0, 3, 1, 2)
-
-
-def _largest_cells(cells: Tensor, bins: _Bins) -> Tensor:
-    """The largest value of each bin, with a gradient: ``(B, h, w, C)`` to ``(N, C)``.
-
-    The bins' cells are listed, bin after bin, each row by row, and torch finds in which cell each channel has its
-    maximum (a bin is a "bag" of rows of a table). What is picked there is a copy, through which the gradient goes back.
+    The gradient goes to the first of the largest cells. The bins' cells are listed, bin after bin, each row by row, and
+    torch finds in which cell each channel has its maximum (a bin is a "bag" of rows of a table). What is picked there
+    is a copy, through which the gradient goes back.
     """
     height, width = cells.shape[1:3]
     table = cells.flatten(0, 2)  # (B · h · w, C)
@@ -150,8 +118,8 @@ def _largest_cells(cells: Tensor, bins: _Bins) -> Tensor:
     return table.gather(0, place).masked_fill_(empty, 0)
 
 
-def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
-    """The largest value of each bin, without a gradient: ``(B, h, w, C)`` to ``(N, C)``.
+def largest_values(cells: Tensor, bins: Bins) -> Tensor:
+    """The same without a gradient, and faster.
 
     Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
     of that size at every place, and each bin is looked up at its place. Larger windows grow out of smaller ones, by one
@@ -176,7 +144,7 @@ def _largest_values(cells: Tensor, bins: _Bins) -> Tensor:
     return pooled
 
 
-def _by_window(bins: _Bins) -> dict[tuple[int, int], Tensor]:
+def _by_window(bins: Bins) -> dict[tuple[int, int], Tensor]:
     """The numbers of the bins that windows of each (width, height) cover, one or some that overlap."""
     width, height = map(_window, (bins.width, bins.height))
     base = int(height.max()) + 1 if len(height) else 1
@@ -231,30 +199,23 @@ def sums_of_bins(
     cells = y[:, :, None, :, None] * width + x[:, None, :, None, :]
     counts = weights != 0
     length = counts.sum(dim=(3, 4)).flatten()  # (R · n · m,) cells of each bin
-    places, used = cells[counts], ()
-    if few := 2 * len(length) < features.shape[0] * height * width and not features.permute(0, 2, 3, 1).is_contiguous():
-        used, places = _needed(features, places)
-    dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
-    bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
+    places = cells[counts]
     # For few bins a copy of the map would be the most of work and memory: only cells that count, a third of the
     # channels at a time. Of many bins the sums are the most.
-    parts = features.chunk(3 if few else 1, dim=1)
-    sums = [F.embedding_bag(places, _table(part, used).to(dtype), **bags) for part in parts]
+    by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C): side by side what belongs to a cell, sums take a tenth
+    few = 2 * len(length) < len(features) * height * width and not by_cell.is_contiguous()
+    if few:
+        needed = torch.zeros(by_cell.shape[:3], dtype=torch.bool, device=places.device)
+        needed.view(-1)[places] = True
+        places = (needed.flatten().cumsum(0) - 1)[places]
+    dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
+    bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
+    tables = (
+        part[needed] if few else part.flatten(0, 2).contiguous() for part in by_cell.chunk(3 if few else 1, dim=3)
+    )
+    sums = [F.embedding_bag(places, table.to(dtype), **bags) for table in tables]
     pooled = (torch.cat(sums, dim=1) if few else sums[0]).to(features.dtype)  # (R · n · m, C)
     return pooled.view(*top.shape, left.shape[1], features.shape[1]).permute(0, 3, 1, 2)
-
-
-def _needed(features: Tensor, cells: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Which cells of ``(B, C, h, w)`` count: image, row and column of each; and which of these each of cells is."""
-    used = torch.zeros((len(features), *features.shape[2:]), dtype=torch.bool, device=cells.device)
-    used.view(-1)[cells] = True
-    return used.nonzero(as_tuple=True), (used.flatten().cumsum(0) - 1)[cells]
-
-
-def _table(features: Tensor, used: tuple[Tensor, ...]) -> Tensor:
-    """Those cells, or all, ``(U, C)``: what belongs to one lies side by side, which makes sums ten times as fast."""
-    by_cell = features.permute(0, 2, 3, 1)  # (B, h, w, C)
-    return by_cell[used] if used else by_cell.flatten(0, 2).contiguous()
 
 
 # ---------------------------------------------------------------------------------------------- fully connected layers

@@ -11,7 +11,7 @@ background, C channels, h w size of the feature map, m side of a mask in the bra
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,16 +24,16 @@ from pycocotools import mask as rle
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, build_alexnet
-from minircnn.fast_rcnn import Detector, Features, RoIConfig, RoIHeads, SampledRoIs, alexnet_head, check_finite
+from minircnn.fast_rcnn import Detector, Features, RoIConfig, RoIHeads, SampledRoIs, alexnet_head
 from minircnn.faster_rcnn import (
     FINEST_STRIDE,
-    HIDDEN,
     PYRAMID_HEADS,
     PYRAMID_RPN,
     PYRAMID_TRANSFORM,
     RPN,
     TOY_TOWN_HEADS,
     TOY_TOWN_RPN,
+    FasterRCNN,
     RPNConfig,
     alexnet_transform,
     pyramid_head,
@@ -42,8 +42,10 @@ from minircnn.pooling import interpolation_weights, roi_align_separable
 from minircnn.resnet_fpn import ResNetFPN, ResNetFPNConfig
 from minircnn.shipped import MASK_RCNN_WEIGHTS
 from minircnn.targets import single_objects
-from minircnn.transforms import Size, Transform, size_of
+from minircnn.transforms import Size, Transform
 from minircnn.weights import config_of, load
+
+MASK_KINDS = ("sigmoid", "softmax")
 
 
 class MaskRCNN(Detector):
@@ -69,59 +71,41 @@ class MaskRCNN(Detector):
         self.rpn = rpn
 
     @torch.no_grad()
-    def detect(
-        self, images: Sequence[Tensor], *, regress: bool = True, paste: Callable[..., Any] | None = None
-    ) -> list[dict[str, Any]]:
+    def detect(self, images: Sequence[Tensor], *, regress: bool = True, encoded: bool = False) -> list[dict[str, Any]]:
         """Find objects and their masks.
 
         Args:
             images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
             regress: whether the heads refine the boxes; the RPN has refined them once already.
-            paste: how masks come into the image; by default :func:`paste_masks`.
+            encoded: whether masks come as :meth:`detect_encoded` gives them.
 
         Returns:
             For each image ``boxes`` ``(N, 4)``, ``labels`` ``(N,)``, ``scores`` ``(N,)``, best first, and ``masks``
             ``(N, 1, H, W)``, the probability of each pixel to belong to the object; :func:`binary_masks` decides.
-
-        Raises:
-            ValueError: images or weights hold nan.
         """
         with torch.inference_mode():
             features, sizes = self.features(images)
-            check_finite(features)
             rpn_outputs = self.rpn(features, self.batch_size(sizes))
             proposals = [found["boxes"] for found in self.rpn.filter_proposals(rpn_outputs, sizes)]
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
             found = self.roi_heads.add_masks(features, found)
-        return self.postprocess(found, images, sizes, paste or paste_masks)
+        found, paste = self.postprocess(found, images, sizes), encode_pasted if encoded else paste_masks
+        for one, image in zip(found, images, strict=True):
+            one["masks"] = paste(one["masks"], one["boxes"], tuple(image.shape[1:]), self.roi_heads.config.aligned)
+        return found
 
     def detect_encoded(self, images: Sequence[Tensor], *, regress: bool = True) -> list[dict[str, Any]]:
         """:meth:`detect` for large images: ``masks`` decided at 0.5, as a list of COCO's run-length encodings."""
-        return self.detect(images, regress=regress, paste=encode_pasted)
+        return self.detect(images, regress=regress, encoded=True)
 
-    def postprocess(
-        self,
-        detections: Sequence[dict[str, Tensor]],
-        images: Sequence[Tensor],
-        sizes: Sequence[Size],
-        paste: Callable[..., Any] | None = None,
-    ) -> list[dict[str, Any]]:
-        """Scale boxes from these sizes to the images' own, and paste masks into the images; proposals have none."""
-        found, aligned = super().postprocess(detections, images, sizes), self.roi_heads.config.aligned
-        for one, image in zip(found, images, strict=True):
-            if "masks" in one:
-                one["masks"] = (paste or paste_masks)(one["masks"], one["boxes"], size_of(image), aligned)
-        return found
+    propose = FasterRCNN.propose
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         """The losses of proposals, detections and masks together: L = L_cls + L_box + L_mask, and the RPN's.
 
-        Args:
-            images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
-            targets: for each, with any number of objects; see :func:`minircnn.targets.check_target`.
-
         Returns:
-            ``loss_classifier``, ``loss_box_reg``, ``loss_mask``, ``loss_objectness``, ``loss_rpn_box_reg``, all finite.
+            ``loss_classifier``, ``loss_box_reg``, ``loss_mask``, ``loss_objectness``, ``loss_rpn_box_reg``, finite in
+            every case; for targets see :func:`minircnn.targets.check_target`.
         """
         features, sizes = self.features(images)
         targets = self.prepare_targets(images, targets, sizes)
@@ -131,23 +115,6 @@ class MaskRCNN(Detector):
         sampled = self.roi_heads.sample(proposals, targets)
         mask = self.roi_heads.mask_loss(features, sampled, targets)
         return {**self.roi_heads.losses(features, sampled), "loss_mask": mask, **rpn_losses}
-
-    @torch.no_grad()
-    def propose(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Proposals alone: for each image ``boxes`` ``(P, 4)`` and ``scores`` ``(P,)``, best first."""
-        features, sizes = self.features(images)
-        rpn_outputs = self.rpn(features, self.batch_size(sizes))
-        return self.postprocess(self.rpn.filter_proposals(rpn_outputs, sizes), images, sizes)
-
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """:meth:`losses` in training mode, else :meth:`detect`."""
-        if not self.training:
-            return self.detect(images)
-        if targets is None:
-            raise ValueError("targets are needed for training; call eval() first to detect")
-        return self.losses(images, targets)
 
     @property
     def configs(self) -> dict[str, Any]:
@@ -190,7 +157,8 @@ class MaskRoIConfig(RoIConfig):
     def __post_init__(self) -> None:
         """Refuse what does not exist."""
         super().__post_init__()
-        _check_kind(self.mask_kind)
+        if self.mask_kind not in MASK_KINDS:
+            raise ValueError(f"mask_kind must be one of {', '.join(MASK_KINDS)}, but is {self.mask_kind!r}")
         if not self.mask_channels:
             raise ValueError("mask_channels must name at least one convolution")
 
@@ -262,7 +230,8 @@ class MaskRoIHeads(RoIHeads):
         """Predict masks for detections alone (section 3.1): ``masks`` ``(N, m, m)``, those of their classes."""
         logits = self.predict_masks(features, [one["boxes"] for one in detections])
         labels, counts = torch.cat([one["labels"] for one in detections]), [len(one["labels"]) for one in detections]
-        masks = mask_probabilities(logits, labels, self.config.mask_kind).split(counts)
+        every = logits.softmax(dim=1) if self.config.mask_kind == "softmax" else logits.sigmoid()  # (R, K, m, m)
+        masks = every[torch.arange(len(labels), device=labels.device), labels].split(counts)
         return [{**one, "masks": mask} for one, mask in zip(detections, masks, strict=True)]
 
 
@@ -312,7 +281,8 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor, kind: str = "sigmo
     >>> mask_loss(torch.zeros(1, 3, 2, 2), torch.tensor([2]), torch.ones(1, 2, 2), "softmax")  # log 3
     tensor(1.0986)
     """
-    _check_kind(kind)
+    if kind not in MASK_KINDS:
+        raise ValueError(f"kind must be one of {', '.join(MASK_KINDS)}, but is {kind!r}")
     if not len(labels):
         return logits.sum() * 0
     if kind == "softmax":
@@ -320,18 +290,6 @@ def mask_loss(logits: Tensor, labels: Tensor, wanted: Tensor, kind: str = "sigmo
         return F.cross_entropy(logits, of_pixels)
     own = logits[torch.arange(len(labels), device=labels.device), labels]  # (S, m, m)
     return F.binary_cross_entropy_with_logits(own, wanted)
-
-
-def mask_probabilities(logits: Tensor, labels: Tensor, kind: str = "sigmoid") -> Tensor:
-    """The probability of each pixel to belong to the object: ``(S, K, m, m)``, ``(S,)`` labels to ``(S, m, m)``."""
-    _check_kind(kind)
-    every = logits.softmax(dim=1) if kind == "softmax" else logits.sigmoid()
-    return every[torch.arange(len(labels), device=labels.device), labels]
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in ("sigmoid", "softmax"):
-        raise ValueError(f"mask_kind must be 'sigmoid' or 'softmax', but is {kind!r}")
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: Size, aligned: bool = True) -> Tensor:
@@ -454,8 +412,7 @@ def mask_rcnn_fpn(
     """Mask R-CNN with a pyramid; for the arguments see :func:`minircnn.faster_rcnn.faster_rcnn_fpn`."""
     backbone = ResNetFPN(network) if isinstance(network, ResNetFPNConfig) else network
     channels = backbone.config.channels
-    box_head = pyramid_head(channels, heads)
-    roi_heads = MaskRoIHeads(box_head, HIDDEN, len(classes), FINEST_STRIDE, channels, heads)
+    roi_heads = MaskRoIHeads(*pyramid_head(channels, heads), len(classes), FINEST_STRIDE, channels, heads)
     return MaskRCNN(backbone, RPN(channels, rpn), roi_heads, classes, transform)
 
 

@@ -35,7 +35,7 @@ from minircnn.datasets.coco import decode_masks
 from minircnn.files import printable
 from minircnn.selective_search import shrink
 from minircnn.targets import check_classes
-from minircnn.transforms import resize_masks
+from minircnn.transforms import resize
 
 Color = tuple[float, float, float]
 Image = np.ndarray | Tensor
@@ -337,7 +337,7 @@ def make_drawing(image: Tensor, found: Objects, longest_side: int) -> Drawing:
         shrunk = torch.zeros(len(found["masks"]), h, w, dtype=torch.bool)
         for own, mask in zip(shrunk, found["masks"], strict=True):  # of a large image only one lies in memory at a time
             mask = mask[None] if isinstance(mask, Tensor) else decode_masks([mask], (height, width))
-            own[:] = resize_masks(mask, (h, w))[0]
+            own[:] = resize(mask.bool(), (h, w))[0]
         found["masks"] = pad(shrunk, (0, right, 0, below))
     return Drawing(pixels, found)
 

@@ -5,7 +5,7 @@ Fully connected layers need inputs of one size; regions have all sizes.
 * 2014, R-CNN: :func:`warp_regions` warps the *pixels* of each region, and the network runs on each crop.
 * 2015, Fast R-CNN: the network runs once on the image; :func:`roi_pool` takes each region out of the *feature map*.
 * 2017, Mask R-CNN: :func:`roi_align` does so without rounding. :func:`multiscale_roi_align` takes regions from the
-  levels of a feature pyramid; :func:`roi_warp` and :func:`misalignment` show what the rounding costs.
+  levels of a feature pyramid; :func:`roi_warp` shows what the rounding costs.
 
 ``roi_pool_loop`` and ``roi_align_separable`` are the definitions written plainly; the fast forms, which give the same,
 are in :mod:`minircnn.kernels`.
@@ -15,14 +15,12 @@ S sampling points of a bin along an axis (and the side of a warped crop), K cell
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from minircnn import kernels
-from minircnn.boxes import box_iou
 
 Rois = Tensor | Sequence[Tensor]
 Grid = int | tuple[int, int]
@@ -80,7 +78,9 @@ def warp_regions(
         low, high = center - half, center + half
     # The inner S - 2 * context pixels of the crop are the box; the margin shows the image around it at that scale.
     margin = context / (size - 2 * context) * (high - low)
-    x, y = _pixel_centers(low - margin, high + margin, size)  # (R, S) in pixels of the image
+    low, high = low - margin, high + margin
+    centers = (torch.arange(size, dtype=low.dtype, device=low.device) + 0.5) / size  # of the crop's pixels, as shares
+    x, y = (low[..., None] + centers * (high - low)[..., None]).unbind(1)  # (R, S) in pixels of the image
     height, width = image.shape[1:]
     seen_x, seen_y = (x >= 0) & (x <= width), (y >= 0) & (y <= height)  # (R, S)
     if mode == "square without context":
@@ -104,12 +104,6 @@ def _check_warp(image: Tensor, boxes: Tensor, size: int, context: float, mode: s
         raise ValueError(f"mode must be one of {', '.join(map(repr, WARP_MODES))}, not {mode!r}")
     if len(fill) != 3:
         raise ValueError(f"fill must be a color of 3 numbers, but has {len(fill)}")
-
-
-def _pixel_centers(low: Tensor, high: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Where the centers of ``size`` equal pixels between corners ``(R, 2)`` lie: ``(R, size)`` along x and along y."""
-    share = (torch.arange(size, dtype=low.dtype, device=low.device) + 0.5) / size
-    return (low[..., None] + share * (high - low)[..., None]).unbind(1)
 
 
 def _bilinear(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -203,50 +197,56 @@ def roi_pool(features: Tensor, rois: Rois, output_size: Grid, spatial_scale: flo
     tensor([[[[ 5.,  7.],
               [13., 15.]]]])
     """
-    return kernels.largest_of_bins(features, *_cut_into_bins(features, rois, output_size, spatial_scale))
+    grid, bins = _cut_into_bins(features, rois, output_size, spatial_scale)
+    cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
+    with_gradient = features.requires_grad and torch.is_grad_enabled()
+    pooled = kernels.largest_cells(cells, bins) if with_gradient else kernels.largest_values(cells, bins)
+    return pooled.view(*grid, features.shape[1]).permute(0, 3, 1, 2)
 
 
 def roi_pool_loop(features: Tensor, rois: Rois, output_size: Grid, spatial_scale: float) -> Tensor:
     """The same as :func:`roi_pool`, one bin after the other."""
-    image, (top, bottom), (left, right) = _cut_into_bins(features, rois, output_size, spatial_scale)
-    pooled = features.new_zeros(len(image), features.shape[1], top.shape[1], left.shape[1])
-    for r in range(len(image)):
-        for i in range(top.shape[1]):
-            for j in range(left.shape[1]):
-                cells = features[image[r], :, top[r, i] : bottom[r, i], left[r, j] : right[r, j]].flatten(1)  # (C, …)
-                if cells.shape[1]:
-                    pooled[r, :, i, j] = cells.max(dim=1).values
-    return pooled
+    grid, bins = _cut_into_bins(features, rois, output_size, spatial_scale)
+    pooled = features.new_zeros(len(bins.image), features.shape[1])
+    for number, (image, top, left, height, width) in enumerate(torch.stack([*vars(bins).values()], dim=1).tolist()):
+        cells = features[image, :, top : top + height, left : left + width].flatten(1)  # (C, …)
+        if cells.shape[1]:
+            pooled[number] = cells.max(dim=1).values
+    return pooled.view(*grid, features.shape[1]).permute(0, 3, 1, 2)
 
 
 def _cut_into_bins(
     features: Tensor, rois: Rois, output_size: Grid, scale: float
-) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Both roundings: image ``(R,)``, first and last + 1 row ``(R, n)`` and column ``(R, m)`` of each bin, int64."""
-    image, boxes, rows, columns = _read_rois(features, rois, output_size)
-    x1, y1, x2, y2 = round_half_away(boxes * scale).unbind(1)  # (R,) whole cells, the last ones included
-    height, width = features.shape[2:]
-    return image, _cut(y1, y2, rows, height), _cut(x1, x2, columns, width)
+) -> tuple[tuple[int, int, int], kernels.Bins]:
+    """Both roundings: R, n and m, and as many bins.
 
-
-def round_half_away(values: Tensor) -> Tensor:
-    """Round 0.5 to 1 and -0.5 to -1, as C does; torch.round rounds both to 0, the nearest even number."""
-    whole = values.trunc()
-    return whole + values.sign() * ((values - whole).abs() >= 0.5)
-
-
-def _cut(first: Tensor, last: Tensor, count: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cut intervals of cells into ``count`` bins: ``(R,)`` each to where bins start and end, ``(R, count)`` int64 each.
-
-    Bins that reach beyond the ``size`` cells of the map are cut off there. The length of a bin is computed in the type
-    of the regions, single precision as a rule: where it should come out as a whole number, it may be a little more, and
-    then the bin ends a cell later. The reference does the same.
+    Bins that reach beyond the cells of the map are cut off there. The length of a bin is computed in the type of the
+    regions, single precision as a rule: where it should come out as a whole number, it may be a little more, and then
+    the bin ends a cell later. The reference does the same.
     """
-    length = ((last - first + 1).clamp(min=1) / count)[:, None]  # (R, 1) cells in a bin
-    number = torch.arange(count, device=first.device, dtype=first.dtype)
-    start, end = (number * length).floor(), ((number + 1) * length).ceil()  # (R, count)
-    first = first[:, None]
-    return (start + first).clamp(0, size).long(), (end + first).clamp(0, size).long()
+    image, boxes, rows, columns = _read_rois(features, rois, output_size)
+    cells, (height, width) = cells_of_roi_pool(boxes * scale), features.shape[2:]
+    edges = []
+    for axis, count, size in ((1, rows, height), (0, columns, width)):
+        first = cells[:, axis, None]  # (R, 1)
+        length = (cells[:, axis + 2, None] - first) / count  # of a bin, in cells
+        number = torch.arange(count, device=cells.device, dtype=cells.dtype)
+        start, end = (number * length).floor(), ((number + 1) * length).ceil()  # (R, count)
+        edges.append([(edge + first).clamp(0, size).long() for edge in (start, end)])
+    (top, bottom), (left, right) = edges
+    grid = (len(image), rows, columns)
+    tall, wide = (bottom - top)[:, :, None].expand(grid), (right - left)[:, None].expand(grid)
+    filled = (tall > 0) & (wide > 0)
+    corner = (value.expand(grid) for value in (image[:, None, None], top[:, :, None], left[:, None]))
+    return grid, kernels.Bins(*(value.flatten() for value in (*corner, tall * filled, wide * filled)))
+
+
+def cells_of_roi_pool(regions: Tensor) -> Tensor:
+    """The whole cells that RoIPool takes of ``(…, 4)`` regions in cells: half open, at least one each way."""
+    whole = regions.trunc()  # halves are rounded away from 0, as C does it; torch.round takes the nearest even number
+    rounded = whole + regions.sign() * ((regions - whole).abs() >= 0.5)
+    first, last = rounded[..., :2], rounded[..., 2:]
+    return torch.cat([first, torch.maximum(last, first) + 1], dim=-1)
 
 
 def roi_align(
@@ -282,9 +282,16 @@ def roi_align(
     tensor([[[[ 2.5000,  4.5000],
               [10.5000, 12.5000]]]])
     """
-    image, y, x = _place_points(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
-    height, width = features.shape[2:]
-    return kernels.sums_of_bins(features, image, _near_weights(*y, height), _near_weights(*x, width))
+    image, *axes = _place_points(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
+    near = []
+    for (place, share), size in zip(axes, features.shape[2:], strict=True):  # the few cells that count in each bin
+        first = last = place.new_zeros(place.shape[:2])  # (R, count)
+        if share.numel():
+            first = torch.where(share > 0, place, size - 1).floor().amin(dim=-1)
+            last = torch.where(share > 0, place, -1).floor().amax(dim=-1) + 1
+        longest = max(int((last - first).max()) + 1, 1) if first.numel() else 1
+        near.append((first.long(), interpolation_weights(place - first[..., None], share, longest)))
+    return kernels.sums_of_bins(features, image, *near)
 
 
 def roi_align_separable(
@@ -328,48 +335,29 @@ def interpolation_weights(place: Tensor, share: Tensor, size: int) -> Tensor:
     return ((1 - distance).clamp(min=0) * share[..., None]).sum(dim=2)
 
 
-def _near_weights(place: Tensor, share: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """:func:`interpolation_weights` of only those cells that count in a bin, of which there are few.
-
-    Returns:
-        ``(R, count)`` int64, the first cell of each bin, and ``(R, count, K)``, the weights of it and of those behind.
-    """
-    if not share.numel():
-        return place.new_zeros(place.shape[:2]).long(), place.new_zeros(*place.shape[:2], 1)
-    first = torch.where(share > 0, place, size - 1).floor().amin(dim=-1)  # (R, count)
-    last = torch.where(share > 0, place, -1).floor().amax(dim=-1) + 1
-    longest = max(int((last - first).max()) + 1, 1)
-    return first.long(), interpolation_weights(place - first[..., None], share, longest)
-
-
 def _place_points(
     features: Tensor, rois: Rois, output_size: Grid, scale: float, ratio: int, aligned: bool
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Image ``(R,)`` and the points of all bins, along y and along x; see :func:`_points`."""
-    image, boxes, rows, columns = _read_rois(features, rois, output_size)
-    boxes = boxes.double() if features.dtype == torch.float64 else boxes.float()
-    x1, y1, x2, y2 = (boxes * scale - (0.5 if aligned else 0.0)).unbind(1)  # (R,) in cells
-    shortest = -torch.inf if aligned else 1.0
-    tall, wide = (y2 - y1).clamp(min=shortest), (x2 - x1).clamp(min=shortest)
-    height, width = features.shape[2:]
-    return image, _points(y1, tall, rows, height, ratio), _points(x1, wide, columns, width, ratio)
+    """Image of each region ``(R,)``, and the points of all bins along y and along x.
 
-
-def _points(start: Tensor, length: Tensor, count: int, size: int, ratio: int) -> tuple[Tensor, Tensor]:
-    """The points of ``count`` bins along one axis of ``size`` cells, of regions ``(R,)`` from start, of some length.
-
-    Returns:
-        ``(R, count, S)`` places on the map, and how much each counts: 1 / points of its bin, or 0 if it lies outside.
+    The points of an axis are ``(R, count, S)`` places on the map, and how much each counts: 1 / points of its bin, or
+    0 if it lies outside.
     """
-    length = length / count  # (R,) of a bin
-    points = torch.full_like(length, ratio) if ratio > 0 else length.ceil().clamp(min=0)  # (R,)
-    number = torch.arange(int(points.max()) if len(points) else 0, device=start.device)  # (S,)
-    bins = torch.arange(count, device=start.device)[:, None]  # (count, 1)
-    start, length, points = (value[:, None, None] for value in (start, length, points))
-    # In the reference's order: a point on the very limit, a cell outside of the map, is in or out by the last digit.
-    place = start + bins * length + (number + 0.5) * length / points.clamp(min=1)
-    inside = (number < points) & (place >= -1) & (place <= size)
-    return place.clamp(0, size - 1), inside / points.clamp(min=1)
+    image, boxes, rows, columns = _read_rois(features, rois, output_size)
+    boxes, (height, width) = boxes.double() if features.dtype == torch.float64 else boxes.float(), features.shape[2:]
+    cells, axes = boxes * scale - (0.5 if aligned else 0.0), []
+    for axis, count, size in ((1, rows, height), (0, columns, width)):
+        start, length = cells[:, axis], cells[:, axis + 2] - cells[:, axis]  # (R,)
+        length = (length if aligned else length.clamp(min=1.0)) / count  # of a bin
+        points = torch.full_like(length, ratio) if ratio > 0 else length.ceil().clamp(min=0)  # (R,) of a bin
+        number = torch.arange(int(points.max()) if len(points) else 0, device=start.device)  # (S,)
+        bins = torch.arange(count, device=start.device)[:, None]  # (count, 1)
+        start, length, points = (value[:, None, None] for value in (start, length, points))
+        # In the reference's order: a point on the very limit, a cell outside, is in or out by the last digit.
+        place = start + bins * length + (number + 0.5) * length / points.clamp(min=1)
+        inside = (number < points) & (place >= -1) & (place <= size)
+        axes.append((place.clamp(0, size - 1), inside / points.clamp(min=1)))
+    return image, *axes
 
 
 def pyramid_level(boxes: Tensor, lowest: int = 2, highest: int = 5) -> Tensor:
@@ -433,64 +421,5 @@ def roi_warp(features: Tensor, rois: Rois, output_size: Grid, spatial_scale: flo
     are those of :func:`roi_align`; only the edges of regions differ from ``roi_align(…, aligned=True)``.
     """
     image, boxes, rows, columns = _read_rois(features, rois, output_size)
-    cells = torch.cat([image[:, None], _cells_of_roi_pool(boxes * spatial_scale)], dim=1)
+    cells = torch.cat([image[:, None], cells_of_roi_pool(boxes * spatial_scale)], dim=1)
     return roi_align(features, cells, (rows, columns), 1.0, sampling_ratio, aligned=True)
-
-
-@dataclass(frozen=True)
-class Misalignment:
-    """One region, as three ways of pooling see it. Boxes are x1, y1, x2, y2; cell k reaches from k to k + 1."""
-
-    exact: tuple[float, float, float, float]  # the region in cells: what RoIAlign pools
-    rounded_down: tuple[int, int, int, int]  # fractions left away, as the story is often told
-    pooled: tuple[int, int, int, int]  # what RoIPool takes: edges rounded to the nearest cell, the last one included
-    points: Tensor  # (n, m, S, S, 2) where RoIAlign samples, x and y, in cells
-    shift: tuple[float, float, float, float]  # from exact to pooled, in pixels of the image, to the right or downwards
-    iou: float  # of exact and pooled
-
-
-def misalignment(
-    region: Sequence[float],
-    image_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    output_size: int = 2,
-    sampling_ratio: int = 2,
-) -> Misalignment:
-    """What becomes of a region of an image on a feature map (Mask R-CNN, section 3, "RoIAlign").
-
-    Args:
-        region: x1, y1, x2, y2 in pixels, not empty.
-        image_size: ``(height, width)`` in pixels.
-        feature_size: ``(height, width)`` of the map, in cells.
-        output_size: rows and columns of bins.
-        sampling_ratio: points of a bin along an axis.
-
-    >>> example = misalignment((0, 0, 15, 15), image_size=(128, 128), feature_size=(25, 25))
-    >>> round(example.exact[2], 2), example.rounded_down[2], example.pooled[2]
-    (2.93, 2, 4)
-    """
-    box = torch.tensor([float(value) for value in region], dtype=torch.float64)
-    if box.shape != (4,) or not (box.isfinite().all() and (box[2:] > box[:2]).all()):
-        raise ValueError(f"region must be x1, y1, x2, y2 with x1 < x2 and y1 < y2, but is {tuple(region)}")
-    if min(*image_size, *feature_size, output_size, sampling_ratio) < 1:
-        raise ValueError("image_size, feature_size, output_size and sampling_ratio must all be at least 1")
-    cells_per_pixel = box.new_tensor([f / i for f, i in zip(feature_size, image_size, strict=True)])[[1, 0, 1, 0]]
-    exact = box * cells_per_pixel
-    pooled = _cells_of_roi_pool(exact)
-    steps = (torch.arange(output_size * sampling_ratio, dtype=box.dtype) + 0.5) / (output_size * sampling_ratio)
-    x, y = (exact[axis] + steps * (exact[axis + 2] - exact[axis]) for axis in (0, 1))
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (n · S, m · S, 2)
-    return Misalignment(
-        exact=tuple(exact.tolist()),
-        rounded_down=tuple(exact.floor().int().tolist()),
-        pooled=tuple(pooled.int().tolist()),
-        points=grid.view(output_size, sampling_ratio, output_size, sampling_ratio, 2).transpose(1, 2),
-        shift=tuple(((pooled - exact) / cells_per_pixel).tolist()),
-        iou=box_iou(exact[None], pooled[None]).item(),
-    )
-
-
-def _cells_of_roi_pool(regions: Tensor) -> Tensor:
-    """The whole cells that RoIPool takes of ``(…, 4)`` regions in cells: half open, at least one each way."""
-    first, last = round_half_away(regions[..., :2]), round_half_away(regions[..., 2:])
-    return torch.cat([first, torch.maximum(last, first) + 1], dim=-1)

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 
 from minircnn import alexnet, pooling
 from minircnn.alexnet import AlexNet, AlexNetConfig, build_alexnet
-from minircnn.boxes import box_iou, decode_boxes, encode_boxes, select_detections
+from minircnn.boxes import box_iou, decode_boxes, encode_boxes, match, select_detections
 from minircnn.cache import Cache, code_fingerprint, module_fingerprint
-from minircnn.matching import match
 from minircnn.pooling import warp_regions
 from minircnn.shipped import RCNN_WEIGHTS
 from minircnn.targets import CheckedSamples, Sample, check_classes, in_crowd, single_objects

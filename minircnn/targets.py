@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _WIDEST = 1e9  # pixels of a box: areas of more leave single precision
+_SHAPES = {"boxes": ("G", "4"), "labels": ("G",), "masks": ("G", "H", "W"), "iscrowd": ("G",), "difficult": ("G",)}
 
 Sample = tuple[Tensor, dict[str, Any]]  # an image (3, H, W) and its target
 
@@ -22,16 +23,6 @@ def check_classes(classes: Sequence[str]) -> None:
     """Refuse names of classes that do not begin with the background, whose label is 0, with a ValueError."""
     if not classes or "background" not in classes[0]:  # torchvision writes "__background__"
         raise ValueError(f'classes[0] must be "background", since objects start at label 1; got {list(classes)[:3]}')
-
-
-def check_targets(images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], num_classes: int) -> list[dict]:
-    """The targets of a batch of images ``(3, H, W)``, one for each, checked as :func:`check_target` does."""
-    if len(images) != len(targets):
-        raise ValueError(f"there are {len(images)} images but targets for {len(targets)}: give one for each")
-    return [
-        check_target(target, f"targets[{index}]", num_classes=num_classes, size=tuple(image.shape[-2:]))
-        for index, (image, target) in enumerate(zip(images, targets, strict=True))
-    ]
 
 
 def check_target(
@@ -74,7 +65,22 @@ def check_target(
         has = ", ".join(map(str, target)) if isinstance(target, Mapping) else type(target).__name__
         raise ValueError(f"{where} must be a dict with {' and '.join(needs)}, but has {has or 'nothing'}")
     try:
-        return {**target, **_read(target, num_classes, size)}
+        read = {}
+        for name in _SHAPES:
+            if name not in target or (name == "masks" and not size and isinstance(target[name], list)):
+                continue
+            value = _as_tensor(target[name], name, size)
+            for broken, message in _rules(value, name, num_classes, size):
+                if broken.any():
+                    row = int(broken.nonzero()[0])
+                    shown = sorted(set(value[row].flatten().tolist())) if name == "masks" else value[row].tolist()
+                    raise ValueError(f"{name}[{row}] is {shown!s:.100}{message}")
+            read[name] = value if name in ("boxes", "labels") else value.bool()
+        first, *others = read
+        for name in others:
+            if len(read[name]) != len(read[first]):
+                raise ValueError(f"there are {first} for {len(read[first])} objects, but {name} for {len(read[name])}")
+        return {**target, **read}
     except ValueError as error:
         image_id = target.get("image_id")
         image_id = image_id.tolist() if isinstance(image_id, Tensor) else image_id
@@ -139,23 +145,9 @@ def in_crowd(boxes: Tensor, target: Mapping[str, Any]) -> Tensor:
     return (shared > 0.5 * area[:, None]).any(dim=1)
 
 
-def _read(target: Mapping[str, Any], num_classes: int | None, size: tuple[int, int] | None) -> dict[str, Tensor]:
-    read = {}
-    if "boxes" in target:
-        read["boxes"] = _read_boxes(target["boxes"], size)
-    if "labels" in target:
-        read["labels"] = _read_labels(target["labels"], num_classes)
-    if "masks" in target and (size or not isinstance(target["masks"], list)):
-        read["masks"] = _read_masks(target["masks"], size)
-    read |= {name: _read_flags(target[name], name) for name in ("iscrowd", "difficult") if name in target}
-    first, *_ = read
-    for name, value in read.items():
-        if len(value) != len(read[first]):
-            raise ValueError(f"there are {first} for {len(read[first])} objects, but {name} for {len(value)}")
-    return read
-
-
-def _as_tensor(values: Any, name: str, shape: str = "(G,)") -> Tensor:  # noqa: ANN401 - whatever the user gave
+def _as_tensor(values: Any, name: str, size: tuple[int, int] | None) -> Tensor:  # noqa: ANN401 - whatever was given
+    """An ordinary tensor of the number of dimensions that its name asks for; labels int64, boxes in full precision."""
+    shape = f"({', '.join(_SHAPES[name])}{',' * (len(_SHAPES[name]) == 1)})"
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError):
@@ -165,85 +157,48 @@ def _as_tensor(values: Any, name: str, shape: str = "(G,)") -> Tensor:  # noqa: 
     if odd or tensor.is_meta:
         kind = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
         raise ValueError(f"{name} must be an ordinary tensor {shape} of real numbers, but are {kind}")
-    return tensor.detach().as_subclass(Tensor)  # a graph behind it would be walked through in each backward pass
-
-
-def _read_labels(values: Any, num_classes: int | None) -> Tensor:  # noqa: ANN401
-    labels = _as_tensor(values, "labels")
-    if not labels.numel():
-        return labels.new_zeros(0, dtype=torch.int64)
-    if labels.dim() != 1 or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be whole numbers of shape (G,), but are {labels.dtype} of shape {tuple(labels.shape)}"
-        )
-    for row, label in enumerate(map(int, labels.tolist())):
-        if label < 1:
-            raise ValueError(f"labels[{row}] is {label}, but 0 is the background: labels of objects start at 1")
-        if num_classes is not None and label >= num_classes:
-            raise ValueError(
-                f"labels[{row}] is {label}, but there are {num_classes} classes with the background: labels go up to "
-                f"{num_classes - 1}"
-            )
-    return labels.long()
-
-
-def _read_boxes(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: ANN401
-    boxes = _as_tensor(values, "boxes", "(G, 4)")
     kind = getattr(getattr(values, "format", None), "value", "XYXY")  # torchvision's BoundingBoxes have one
     if kind != "XYXY":
         raise ValueError(f'boxes are {kind}: give x1, y1, x2, y2, as ConvertBoundingBoxFormat("XYXY") makes them')
-    if not boxes.numel() and boxes.dim() <= 2:
-        return boxes.new_zeros(0, 4, dtype=torch.float32)
-    if boxes.dim() != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes must have shape (G, 4), but have shape {tuple(boxes.shape)}")
-    boxes = boxes if boxes.dtype in (torch.float32, torch.float64) else boxes.float()
-    rows = boxes.tolist()
-    for row, (x1, y1, x2, y2) in enumerate(rows):
-        wide, high = x2 - x1, y2 - y1
-        if not (0 <= wide < _WIDEST and 0 <= high < _WIDEST):
-            raise ValueError(f"boxes[{row}] is {rows[row]}: give x1, y1, x2, y2 as finite numbers, x1 < x2 and y1 < y2")
-        if size and not (wide and high):
-            raise ValueError(f"boxes[{row}] is {rows[row]}, which has no area: correct it or leave the object out")
-        if size and not (x1 < size[1] and y1 < size[0] and x2 > 0 and y2 > 0):
-            raise ValueError(f"boxes[{row}] is {rows[row]}, outside of the image of {size[1]}×{size[0]} pixels")
-    numbers = [number for box in rows for number in box]
-    if size and max(size) > 1 and max(numbers) <= 1 and any(number % 1 for number in numbers):
-        raise ValueError(f"boxes[0] is {rows[0]}: fractions of the image? Give pixels, of {size[1]}×{size[0]} here")
-    return boxes
+    tensor = tensor.detach().as_subclass(Tensor)  # a graph behind it would be walked through in each backward pass
+    if not tensor.numel():  # no object, in whatever shape and type people have that
+        tensor = tensor.new_zeros(0, *{"boxes": (4,), "masks": size or (0, 0)}.get(name, ()), dtype=torch.uint8)
+    if tensor.dim() != len(_SHAPES[name]) or (name == "boxes" and tensor.shape[1] != 4):
+        raise ValueError(f"{name} must have shape {shape}, not {tuple(tensor.shape)}")
+    if name == "labels" and tensor.is_floating_point():
+        raise ValueError(f"labels must be whole numbers, not {tensor.dtype}")
+    if name == "masks" and size and tuple(tensor.shape[1:]) != tuple(size):
+        both = f"{tensor.shape[2]}×{tensor.shape[1]} pixels, but the image has {size[1]}×{size[0]}"
+        raise ValueError(f"masks are {both}: they must be of one size")
+    if name == "boxes" and tensor.dtype not in (torch.float32, torch.float64):
+        return tensor.float()
+    return tensor.long() if name == "labels" else tensor
 
 
-def _read_masks(values: Any, size: tuple[int, int] | None) -> Tensor:  # noqa: ANN401
-    masks = _as_tensor(values, "masks", "(G, H, W)")
-    if not masks.numel() and masks.dim() == 1:
-        return masks.new_zeros(0, *(size or (0, 0)), dtype=torch.bool)
-    if masks.dim() != 3:
-        raise ValueError(f"masks must have shape (G, H, W), but have shape {tuple(masks.shape)}")
-    if size and tuple(masks.shape[1:]) != tuple(size):
-        raise ValueError(
-            f"masks are {masks.shape[2]}×{masks.shape[1]} pixels, but the image has {size[1]}×{size[0]}: they must be "
-            "of one size"
-        )
-    if masks.dtype == torch.bool or not masks.numel():
-        return masks.bool()
-    inside, most = masks != 0, 255 if (masks == 255).any() else 1
-    odd = inside & (masks != most)
-    if odd.any():
-        row = int(odd.flatten(1).any(dim=1).int().argmax())
-        raise ValueError(
-            f"masks[{row}] holds {masks[row][odd[row]][0].item():g}: masks are 0 outside of the object and 1 (or 255) "
-            "in it; compare other values with a threshold first"
-        )
-    return inside
-
-
-def _read_flags(values: Any, name: str) -> Tensor:  # noqa: ANN401
-    flags = _as_tensor(values, name)
-    if not flags.numel():
-        return flags.new_zeros(0, dtype=torch.bool)
-    if flags.dim() != 1:
-        raise ValueError(f"{name} must have shape (G,), but has shape {tuple(flags.shape)}")
-    if flags.dtype != torch.bool:
-        for row, flag in enumerate(flags.tolist()):
-            if flag not in (0, 1):
-                raise ValueError(f"{name}[{row}] is {flag}: it must be 0 or 1")
-    return flags.bool()
+def _rules(
+    value: Tensor, name: str, num_classes: int | None, size: tuple[int, int] | None
+) -> Iterator[tuple[Tensor, str]]:
+    """For each rule which objects break it, ``(G,)`` bool, and the end of the message about the first of them."""
+    if name == "labels":
+        yield value < 1, ", but 0 is the background: labels of objects start at 1"
+        if num_classes is not None:
+            known = f"there are {num_classes} classes with the background: labels go up to {num_classes - 1}"
+            yield value >= num_classes, f", but {known}"
+    elif name == "boxes":
+        low, high = value[:, :2], value[:, 2:]
+        side = high - low
+        finite = ((side >= 0) & (side < _WIDEST)).all(dim=1)
+        yield ~finite, ": give x1, y1, x2, y2 as finite numbers, x1 < x2 and y1 < y2"
+        if size:
+            yield (side == 0).any(dim=1), ", which has no area: correct it or leave the object out"
+            image = f"{size[1]}×{size[0]}"
+            outside = (low >= low.new_tensor(size[::-1])) | (high <= 0)
+            yield outside.any(dim=1), f", outside of the image of {image} pixels"
+            fractions = (value <= 1).all() & (value % 1 != 0).any() & (max(size) > 1)
+            yield fractions.expand(len(value)), f": fractions of the image? Give pixels, of {image} here"
+    elif name == "masks" and value.dtype != torch.bool:
+        inside = 255 if (value == 255).any() else 1
+        other = ", but masks are 0 outside of the object and 1 (or 255) in it; compare with a threshold first"
+        yield ((value != 0) & (value != inside)).flatten(1).any(dim=1), other
+    elif name in ("iscrowd", "difficult"):
+        yield (value != 0) & (value != 1), ": it must be 0 or 1"

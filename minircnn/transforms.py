@@ -37,8 +37,12 @@ class Transform:
         if any(size is not None and size < 1 for size in (self.min_size, self.max_size, self.divisor)):
             raise ValueError(f"min_size, max_size and divisor must be at least 1, but this is {self}")
 
-    def batch(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Size]]:
-        """Images, each ``(3, H, W)`` floats in [0, 1], as the network's input.
+    def batch(self, images: Sequence[Tensor], smallest: int = 1) -> tuple[Tensor, list[Size]]:
+        """Images of different sizes, each ``(3, H, W)`` floats in [0, 1], as the network's input: one batch.
+
+        They get zeros, the mean color, to the right and below, so coordinates keep their meaning. Near the filled edge
+        a network sees something else than at the image's own edge, so results differ a little from those of the image
+        alone, here as in other libraries. Either side of the batch has at least ``smallest`` pixels.
 
         Returns:
             ``(B, 3, H, W)``, and the size that each image has in it.
@@ -46,16 +50,19 @@ class Transform:
         Raises:
             ValueError: there is no image, or one is none; see :func:`check_image`.
         """
+        ready = []
         for index, image in enumerate(images):
             check_image(image, f"image {index}")
-        ready = [resize(self.normalize(image), self.new_size(size_of(image))) for image in images]
-        return pad_batch(ready, self.divisor), [size_of(image) for image in ready]
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """An image ``(3, H, W)`` of known mean and spread, in the network's order of channels."""
-        image = image.flip(0) if self.blue_first else image
-        mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (image - mean).div_(std)  # in place: of 24 megapixels each copy takes 0.3 GB
+            ordered = image.flip(0) if self.blue_first else image
+            mean, std = (image.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+            normalized = (ordered - mean).div_(std)  # in place: of 24 megapixels each copy takes 0.3 GB
+            ready.append(resize(normalized, self.new_size(tuple(image.shape[1:]))))
+        if not ready:
+            raise ValueError("images must hold at least one image")
+        sizes = [tuple(image.shape[1:]) for image in ready]
+        height, width = padded_size(sizes, self.divisor, smallest)
+        padded = [F.pad(image, (0, width - w, 0, height - h)) for image, (h, w) in zip(ready, sizes, strict=True)]
+        return torch.stack(padded), sizes
 
     def new_size(self, size: Size) -> Size:
         """What a size becomes, sides keeping their ratio up to a pixel.
@@ -73,9 +80,11 @@ class Transform:
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
-    """Resize an image ``(C, H, W)`` with bilinear interpolation, without anti-aliasing."""
-    if size_of(image) == size:
+    """Resize an image ``(C, H, W)`` by bilinear interpolation, without anti-aliasing; bool masks by nearest pixels."""
+    if image.shape[1:] == size:
         return image
+    if image.dtype == torch.bool:
+        return F.interpolate(image[:, None].view(torch.uint8), size=size)[:, 0].view(torch.bool)
     return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
@@ -85,13 +94,8 @@ def resize_target(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any
         return target
     changed = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
     if "masks" in target:
-        changed["masks"] = resize_masks(target["masks"], new)
+        changed["masks"] = resize(target["masks"].bool(), new)
     return changed
-
-
-def resize_masks(masks: Tensor, size: Size) -> Tensor:
-    """Resize masks ``(G, H, W)`` bool: each pixel has the value of the nearest one."""
-    return F.interpolate(masks[:, None].bool().view(torch.uint8), size=size)[:, 0].view(torch.bool)
 
 
 def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
@@ -109,30 +113,13 @@ def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
     return boxes * torch.stack([horizontal, vertical, horizontal, vertical]).to(boxes.device)
 
 
-def pad_batch(images: Sequence[Tensor], divisor: int = 1) -> Tensor:
-    """Images of different sizes, each ``(C, H, W)``, as one batch ``(B, C, H, W)``: zeros to the right and below.
-
-    Coordinates keep their meaning. For a network 0 is the mean color, if images are normalized before. Near the filled
-    edge a network sees something else than at the image's own edge, so results differ a little from those of the image
-    alone, here as in other libraries. Height and width are the next multiples of ``divisor``.
-
-    >>> pad_batch([torch.ones(1, 1, 2), torch.ones(1, 2, 1)]).flatten(1)
-    tensor([[1., 1., 0., 0.],
-            [1., 0., 1., 0.]])
-    """
-    if not len(images):
-        raise ValueError("images must hold at least one image")
-    height, width = padded_size([size_of(image) for image in images], divisor)
-    return torch.stack([F.pad(image, (0, width - image.shape[2], 0, height - image.shape[1])) for image in images])
-
-
-def padded_size(sizes: Sequence[Size], divisor: int = 1) -> Size:
-    """The size of a batch of images of these sizes.
+def padded_size(sizes: Sequence[Size], divisor: int = 1, smallest: int = 1) -> Size:
+    """The size of a batch of images of these sizes: the next multiples of ``divisor``, or ``smallest``.
 
     >>> padded_size([(30, 50), (40, 20)], divisor=32)
     (64, 64)
     """
-    height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes, strict=True))
+    height, width = (max(-(-max(sides) // divisor) * divisor, smallest) for sides in zip(*sizes, strict=True))
     return height, width
 
 
@@ -157,15 +144,9 @@ def hflip_boxes(boxes: Tensor, width: int) -> Tensor:
 
 
 def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Vary contrast, brightness and tint of an image, each by up to ``amount`` more or less; tint by half of it.
+    """Vary contrast, brightness and tint of an image ``(3, H, W)`` in [0, 1], which stays in that range.
 
-    Args:
-        image: ``(3, H, W)`` in [0, 1].
-        amount: in [0, 1]; 0 changes nothing.
-        generator: draws.
-
-    Returns:
-        A new image in [0, 1].
+    Contrast and brightness change by up to ``amount``, in [0, 1], more or less; tint by half of it.
     """
     contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
     gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
@@ -175,11 +156,6 @@ def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Te
 def random_scale(amount: float, generator: torch.Generator) -> float:
     """Draw a factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow."""
     return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
-
-
-def size_of(image: Tensor) -> Size:
-    """``(height, width)`` of an image ``(…, H, W)``."""
-    return (image.shape[-2], image.shape[-1])
 
 
 def check_image(image: Tensor, where: str) -> None:

@@ -62,7 +62,7 @@ def test_base_anchors_equal_torchvisions(sizes, aspect_ratios):
 @pytest.mark.parametrize(("sizes", "aspect_ratios"), SETS)
 @pytest.mark.parametrize(
     ("image", "grid"),
-    [((128, 128), (16, 16)), ((130, 203), (16, 25)), ((600, 800), (37, 50)), ((7, 5), (7, 5)), ((9, 30), (1, 4))],
+    [((128, 128), (16, 16)), ((130, 203), (16, 25)), ((9, 30), (1, 4))],
 )
 def test_grid_anchors_equal_torchvisions(sizes, aspect_ratios, image, grid):
     """Also where the image is no multiple of the stride."""
@@ -83,12 +83,6 @@ def test_ratios_are_heights_over_widths_and_areas_stay():
     widths, heights = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
     assert (heights / widths).tolist() == [0.25, 1, 4]
     assert (heights * widths).tolist() == [10_000] * 3
-
-
-@pytest.mark.parametrize(("sizes", "aspect_ratios"), [([], [1.0]), ([16], []), ([0], [1.0]), ([16], [-1.0])])
-def test_what_makes_no_anchor_is_refused(sizes, aspect_ratios):
-    with pytest.raises(ValueError, match="must be positive numbers, at least one each"):
-        base_anchors(sizes, aspect_ratios)
 
 
 ONE = RPNConfig(
@@ -180,27 +174,15 @@ def test_labels_by_hand():
 
 def test_levels_do_not_suppress_each_other():
     """The same box from two levels stays twice, as in torchvision: suppression is for each level on its own."""
-    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,), (16.0,)), aspect_ratios=(1.0,), post_nms_top_n=(50, 50))).eval()
+    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0,), (16.0,)), aspect_ratios=(1.0,), post_nms_top_n=(50, 5))).train()
     nn.init.zeros_(rpn.head.bbox_pred.weight)
     rpn_outputs = rpn([torch.randn(1, 8, 2, 2)] * 2, (64, 64))
     found = rpn.filter_proposals(rpn_outputs, [(64, 64)])[0]["boxes"]
     assert len(found) == 8 and len(found.unique(dim=0)) == 4
+    assert len(rpn.eval().filter_proposals(rpn_outputs, [(64, 64)])[0]["boxes"]) == 5  # in detection
 
 
-def test_training_and_detection_have_numbers_of_their_own():
-    limits = {"nms_threshold": (0.9, 0.1), "pre_nms_top_n": (300, 50), "post_nms_top_n": (200, 9)}
-    rpn = RPN(8, RPNConfig(anchor_sizes=((16.0, 40.0),), **limits))
-    torch.manual_seed(0)
-    rpn_outputs = rpn([torch.randn(1, 8, 12, 16)], (96, 128))
-    many, few = (len(rpn.train(mode).filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]) for mode in (True, False))
-    assert 100 < many <= 200 and few <= 9
-    found = rpn.eval().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
-    assert (box_iou(found, found).triu(1) <= 0.1).all()
-    more = rpn.train().filter_proposals(rpn_outputs, [(96, 128)])[0]["boxes"]
-    assert box_iou(more, more).triu(1).max() > 0.5
-
-
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_losses_and_gradients_equal_torchvisions(model, reference, scenes, seed):
     assert_same_losses_and_gradients(model, reference, scenes, seed)
 
@@ -229,36 +211,21 @@ def test_no_gradient_flows_through_the_coordinates_of_proposals(model, scenes):
         assert not found["boxes"].requires_grad and not found["scores"].requires_grad
 
 
-NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-OBJECT = {"boxes": torch.tensor([[5.0, 5, 40, 30]]), "labels": torch.tensor([1])}
+NOTHING, SMALL_ONE = torch.zeros(0, 4), torch.tensor([[5.0, 5, 5.5, 5.5]])
 
 
-@pytest.mark.parametrize(
-    "target",
-    [
-        NOTHING,
-        OBJECT,
-        {**OBJECT, "iscrowd": torch.tensor([True])},
-        {**OBJECT, "boxes": torch.tensor([[5.0, 5, 5.5, 5.5]])},
-    ],
-    ids=["no objects", "one", "only a crowd", "an object smaller than a pixel"],
-)
-def test_finite_in_every_case(model, target):
-    losses = model.train().losses([torch.rand(3, 60, 70)], [target])
+@pytest.mark.parametrize("objects, crowd", [(NOTHING, False), (SMALL_ONE, False), (SMALL_ONE * 4, True)])
+@pytest.mark.parametrize("min_size", [1e-3, 1e4], ids=["", "no proposals"])
+def test_finite_in_every_case(model, objects, crowd, min_size):
+    """Without objects, with one smaller than a pixel, with a crowd alone; and if all anchors are too small to stay."""
+    model.rpn.config = replace(model.rpn.config, min_size=min_size)
+    labels, image = torch.ones(len(objects), dtype=torch.int64), torch.rand(3, 60, 70)
+    losses = model.train().losses([image], [{"boxes": objects, "labels": labels, "iscrowd": labels * crowd}])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-
-
-def test_no_proposals_are_survived(model, scenes):
-    """All anchors are too small to stay: the heads have only the objects to learn from, and nothing is found."""
-    images, targets = scenes
-    model.rpn.config = RPNConfig(anchor_sizes=((12.0, 30.0),), min_size=1e4)
-    losses = model.train().losses(images, targets)
-    sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    for found in model.eval().detect(images):
-        assert found["boxes"].shape == (0, 4) and found["labels"].shape == found["scores"].shape == (0,)
+    (found,) = model.eval().detect([image])
+    assert found["boxes"].shape == (len(found["labels"]), 4) and (min_size < 1 or not len(found["labels"]))
 
 
 def test_crowds_teach_the_proposer_nothing(model):
@@ -276,14 +243,20 @@ def test_crowds_teach_the_proposer_nothing(model):
 
 
 def test_forward_is_losses_or_detect(model, scenes):
+    """What is found may be changed and learned from: PyTorch refuses both with what was made in inference mode."""
     images, targets = scenes
+    model.transform = replace(model.transform, min_size=None)  # an image that is not resized shows it
     torch.manual_seed(0)
     losses = model.train()(images, targets)
     torch.manual_seed(0)
     assert losses == model.losses(images, targets)
     with pytest.raises(ValueError, match="targets are needed for training"):
         model(images)
-    assert torch.equal(model.eval()(images)[0]["boxes"], model.detect(images)[0]["boxes"])
+    for found, again in zip(model.eval()(images), model.detect(images), strict=True):
+        assert torch.equal(found["boxes"], again["boxes"])
+        assert not any(value.is_inference() for value in found.values())
+        (torch.ones((), requires_grad=True) * found["scores"].square()).sum().backward()
+    sum(model.train().losses(images, targets).values()).backward()  # remembered anchors are no obstacle
 
 
 def test_proposals_are_those_that_detection_uses(model, scenes):
@@ -298,31 +271,29 @@ def test_proposals_are_those_that_detection_uses(model, scenes):
     assert torch.allclose(found["boxes"], again["boxes"], atol=1e-3)
 
 
-def test_bad_input_is_refused(model, scenes):
-    images, targets = scenes
-    with pytest.raises(ValueError, match="4 images but targets for 3"):
-        model.losses(images, targets[:3])
-    with pytest.raises(ValueError, match="nan or infinite"):
-        model.eval().detect([torch.full_like(images[0], -torch.inf)])
-    with pytest.raises(ValueError, match="2 levels of features, but anchor_sizes for 1"):
-        model.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32))
-    with pytest.raises(ValueError, match="every level must have equally many anchor_sizes"):
-        RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0)))
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda m, i, t: m.losses(i, t[:3]), "4 images but targets for 3"),
+        (lambda m, i, t: m.eval().detect([torch.full_like(i[0], -torch.inf)]), "nan or infinite"),
+        (
+            lambda m, i, t: m.rpn([torch.zeros(1, 6, 4, 4)] * 2, (32, 32)),
+            "2 levels of features, but anchor_sizes for 1",
+        ),
+        (
+            lambda m, i, t: RPNConfig(anchor_sizes=((1.0,), (2.0, 3.0))),
+            "every level must have equally many anchor_sizes",
+        ),
+        (lambda m, i, t: base_anchors([0], [1.0]), "must be positive numbers, at least one each"),
+        (lambda m, i, t: base_anchors([16], []), "must be positive numbers, at least one each"),
+    ],
+)
+def test_bad_input_is_refused(model, scenes, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model, *scenes)
 
 
-def test_what_is_found_may_be_changed_and_learned_from(model, scenes):
-    """PyTorch refuses both with what was made in inference mode; an image that is not resized shows it."""
-    images, targets = scenes
-    model.transform = replace(model.transform, min_size=None)
-    for found in model.eval().detect(images):
-        assert not any(value.is_inference() for value in found.values())
-        found["boxes"] += 1
-        weight = torch.ones((), requires_grad=True)
-        (weight * found["scores"].square()).sum().backward()
-    sum(model.train().losses(images, targets).values()).backward()  # remembered anchors are no obstacle
-
-
-@pytest.mark.parametrize("side", range(56, 80))
+@pytest.mark.parametrize("side", range(56, 80, 3))
 def test_anchors_stay_on_their_cells_at_every_size(side):
     """A cell of the map looks at its own 8 pixels, of all sizes; so the last anchor is centered on the last ones."""
     model = faster_rcnn_alexnet(AlexNet(SMALL, 1), CLASSES).eval()

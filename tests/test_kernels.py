@@ -1,6 +1,7 @@
 """The fast forms equal the plain ones, and are not slow or wasteful where they could be."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from tests.test_pooling import SCALE, anywhere, gradient, maps, regions
 
 
 class TestNMS:
-    @settings(max_examples=100)
+    @settings(max_examples=60)
     @given(
         *(st.data(), grid_boxes, st.sampled_from([0.0, 0.2, 1 / 3, 0.5, 0.9]), st.sampled_from([1, 2, 5, 256])),
         st.none() | st.integers(0, 6),
@@ -79,7 +80,7 @@ class TestRoIPool:
 
 class TestRoIAlign:
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-    @pytest.mark.parametrize("count", [1, 8, 300])
+    @pytest.mark.parametrize("count", [1, 8, 150])
     def test_few_regions_on_large_maps(self, count, layout):
         """Only the cells that they need are copied; the values are the same, and so is where the gradients go."""
         features = (maps(3, 16, 40, 60) - 0.3).contiguous(memory_format=layout)
@@ -94,71 +95,48 @@ class TestRoIAlign:
             assert held < features.numel() * features.element_size() / 2
 
 
-@pytest.mark.parametrize("shape", [(5, 4, 3, 3), (1, 2, 6, 1), (0, 4, 3, 3)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_values_and_gradients_equal_those_of_a_linear_layer(shape, bias):
-    maps = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-    layer = RegionLinear(maps[0].numel() if len(maps) else 36, 7, bias=bias).double()
-    weights = torch.randn(shape[0], 7, dtype=torch.float64)
-    results = []
-    for found in (layer(maps), F.linear(maps.flatten(1), layer.weight, layer.bias), layer(maps.flatten(1))):
-        gradients = torch.autograd.grad((found * weights).sum(), [maps, *layer.parameters()])
-        results.append((found.detach(), *gradients))
-    for other in results[1:]:
-        for mine, reference in zip(results[0], other, strict=True):
-            assert torch.allclose(mine, reference, atol=1e-12)
+class TestRegionLinear:
+    @pytest.mark.parametrize("shape", [(5, 4, 3, 3), (1, 2, 6, 1), (0, 4, 3, 3)])
+    @pytest.mark.parametrize("bias", [True, False])
+    def test_values_and_gradients_equal_those_of_a_linear_layer(self, shape, bias):
+        maps = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        plain = nn.Linear(math.prod(shape[1:]), 7, bias=bias)
+        layer = RegionLinear.of(plain.double())
+        assert layer.weight is plain.weight and layer.bias is plain.bias
+        weights = torch.randn(shape[0], 7, dtype=torch.float64)
+        stored = maps.contiguous(memory_format=torch.channels_last)
+        results = []
+        for found in (plain(maps.flatten(1)), layer(maps), layer(stored), layer(maps.flatten(1))):
+            gradients = torch.autograd.grad((found * weights).sum(), [maps, *layer.parameters()])
+            results.append((found.detach(), *gradients))
+        for other in results[1:]:
+            for mine, reference in zip(results[0], other, strict=True):
+                assert torch.allclose(mine, reference, atol=1e-12)
 
+    @torch.no_grad()
+    def test_changed_weights_count_at_once(self):
+        """Filters are kept for prediction, but never those of yesterday's weights, and training uses the weights."""
+        maps = torch.randn(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
+        layer = RegionLinear(36, 7)
 
-def test_any_memory_format():
-    maps, layer = torch.randn(5, 4, 3, 3), RegionLinear(36, 7)
-    stored = maps.contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(layer(stored), layer(maps), atol=1e-6)
+        def agrees(other=layer, maps=maps):
+            return torch.allclose(other(maps), F.linear(maps.flatten(1), other.weight, other.bias), atol=1e-5)
 
-
-def test_it_shares_the_tensors_of_the_layer_that_it_replaces():
-    layer = nn.Linear(36, 7)
-    region = RegionLinear.of(layer)
-    assert region.weight is layer.weight and region.bias is layer.bias
-    assert RegionLinear.of(nn.Linear(36, 7, bias=False)).bias is None
-    assert region.state_dict().keys() == layer.state_dict().keys()
-
-
-def test_truncated_it_still_looks_at_maps():
-    maps, layer = torch.randn(5, 4, 3, 3), RegionLinear(36, 7)
-    assert torch.allclose(truncate(layer, 7)(maps), layer(maps), atol=1e-5)
-
-
-@torch.no_grad()
-def test_changed_weights_count_at_once():
-    """Filters are kept for prediction, but never those of yesterday's weights."""
-    maps = torch.randn(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
-    layer = RegionLinear(36, 7)
-
-    def agrees(other=layer):
-        return torch.allclose(other(maps), F.linear(maps.flatten(1), other.weight, other.bias), atol=1e-5)
-
-    assert agrees() and agrees()
-    layer.weight.mul_(2)
-    assert agrees()
-    layer.load_state_dict({"weight": torch.randn(7, 36), "bias": torch.randn(7)})
-    assert agrees()
-    layer.weight = nn.Parameter(torch.randn(7, 36))
-    assert agrees()
-    copied = copy.deepcopy(layer)
-    copied.weight.zero_()
-    assert agrees(copied) and agrees()
-    taller = torch.randn(5, 4, 9, 1).contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(layer(taller), F.linear(taller.flatten(1), layer.weight, layer.bias), atol=1e-5)
-    assert agrees()
-    with torch.inference_mode():
-        assert agrees() and agrees(copy.deepcopy(layer))
-    assert layer.state_dict().keys() == {"weight", "bias"}
-
-
-def test_training_after_prediction_uses_the_weights_themselves():
-    maps = torch.randn(5, 4, 3, 3).contiguous(memory_format=torch.channels_last)
-    layer = RegionLinear(36, 7)
-    with torch.no_grad():
-        layer(maps)
-    layer(maps).sum().backward()
-    assert layer.weight.grad.abs().sum() > 0
+        assert agrees() and agrees()
+        layer.weight.mul_(2)
+        assert agrees()
+        layer.load_state_dict({"weight": torch.randn(7, 36), "bias": torch.randn(7)})
+        assert agrees()
+        layer.weight = nn.Parameter(torch.randn(7, 36))
+        assert agrees()
+        copied = copy.deepcopy(layer)
+        copied.weight.zero_()
+        assert agrees(copied) and agrees()
+        assert agrees(maps=torch.randn(5, 4, 9, 1).contiguous(memory_format=torch.channels_last)) and agrees()
+        assert torch.allclose(truncate(layer, 7)(maps), layer(maps), atol=1e-4)
+        with torch.inference_mode():
+            assert agrees() and agrees(copy.deepcopy(layer))
+        assert layer.state_dict().keys() == {"weight", "bias"}
+        with torch.enable_grad():
+            layer(maps).sum().backward()
+        assert layer.weight.grad.abs().sum() > 0

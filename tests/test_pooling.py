@@ -4,15 +4,14 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision import ops
 from torchvision.ops.poolers import LevelMapper
 
+from minircnn.course.figures.alignment import misalignment
 from minircnn.pooling import (
     WARP_MODES,
-    misalignment,
     multiscale_roi_align,
     pyramid_level,
     roi_align,
@@ -66,7 +65,7 @@ class TestRoIPool:
     @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7)], ids=str)
     @pytest.mark.parametrize("make", [regions, anywhere])
     def test_equals_torchvision_bit_for_bit(self, size, make):
-        features, rois = maps(), make(2000)
+        features, rois = maps() - 0.3, make(1000)  # below 0: an empty bin is 0, one that is cut off has what is left
         expected = ops.roi_pool(features, rois, size, SCALE)
         assert torch.equal(roi_pool(features, rois, size, SCALE), expected)
         ours, theirs = (gradient(pool, features, rois, size, SCALE) for pool in (roi_pool, ops.roi_pool))
@@ -74,19 +73,22 @@ class TestRoIPool:
         with_gradient = roi_pool(features.requires_grad_(), rois, size, SCALE)
         assert with_gradient.requires_grad and torch.equal(with_gradient, expected)
 
-    @settings(max_examples=50)
+    @settings(max_examples=40)
     @given(st.integers(0, 10**6), st.sampled_from([1 / 4, 1 / 8, 1 / 16, 0.3]), st.integers(1, 8), st.integers(1, 8))
     def test_any_map_scale_and_grid(self, seed, scale, rows, columns):
+        """And RoIAlign, with one to three points or as many as a bin has cells."""
         height, width = 1 + seed % 17, 1 + seed % 23
         features, rois = maps(1, 2, height, width, seed), anywhere(40, 1, 1 / scale, height, width, seed)
         expected = ops.roi_pool(features, rois, (rows, columns), scale)
         assert torch.equal(roi_pool(features, rois, (rows, columns), scale), expected)
         assert torch.equal(roi_pool(features.requires_grad_(), rois, (rows, columns), scale), expected)
+        arguments = (features.detach(), rois, (rows, columns), scale, seed % 4 or -1, rows > columns)
+        assert torch.allclose(roi_align(*arguments), ops.roi_align(*arguments), atol=1e-4)
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
     def test_other_number_types_and_memory_formats(self, dtype):
         features, of_rois = maps(dtype=dtype), torch.float32 if dtype == torch.bfloat16 else dtype
-        rois = anywhere(500, dtype=of_rois, seed=3)
+        rois = anywhere(200, dtype=of_rois, seed=3)
         # The largest of numbers is one of them, in any type.
         wide = features if dtype != torch.bfloat16 else features.float()
         expected = ops.roi_pool(wide, rois, 7, SCALE).to(dtype)
@@ -102,25 +104,15 @@ class TestRoIPool:
         pooled = roi_pool(features, torch.tensor([[0.0, 8.0, 8.0, 24.0, 32.0]]), 2, SCALE)
         assert pooled.tolist() == [[[[14, 15], [26, 27]]]]
 
-    @pytest.mark.parametrize("x, column", [(3.9, 0), (4, 1), (11.9, 1), (12, 2), (20, 3), (-3.9, 0), (-4, None)])
+    # Of the last: adding a half and taking the floor would make it 1, because the sum rounds up.
+    @pytest.mark.parametrize(
+        "x, column", [(3.9, 0), (4, 1), (11.9, 1), (12, 2), (20, 3), (-3.9, 0), (-4, None), (4 * (1 - 2**-24), 0)]
+    )
     def test_edges_round_half_away_from_zero(self, x, column):
         """Cell -1, half a cell before the first, does not exist."""
         features = 1 + torch.arange(6.0).view(1, 1, 1, 6)
         found = roi_pool(features, torch.tensor([[0.0, x, 0.0, x, 0.0]]), 1, SCALE).item()
         assert found == (0 if column is None else 1 + column)
-
-    def test_the_largest_number_below_a_half_rounds_to_zero(self):
-        """Adding a half and taking the floor would make it 1, because the sum rounds up."""
-        below = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0))
-        rois = torch.tensor([[0.0, below, 0.0, below, 0.0]])
-        assert roi_pool(torch.arange(3.0).view(1, 1, 1, 3), rois, 1, 1.0).item() == 0
-
-    def test_negative_values_outside_of_the_map_do_not_count(self):
-        """Only a bin without any cell is 0; one that is cut off has the largest of the cells that are left."""
-        features = torch.full((1, 1, 2, 2), -3.0)
-        for values in (features, features.clone().requires_grad_()):
-            pooled = roi_pool(values, torch.tensor([[0.0, -8.0, 0.0, 8.0, 8.0]]), (1, 3), SCALE)
-            assert pooled.tolist() == [[[[0, -3, -3]]]]
 
     @pytest.mark.parametrize("box", [(-90.0, -90, -50, -50), (300, 300, 400, 400), (1e7, 1e7, 2e7, 2e7)])
     def test_outside_of_the_image_there_is_nothing(self, box):
@@ -131,12 +123,12 @@ class TestRoIPool:
 
 class TestRoIAlign:
     @ALIGN
-    @pytest.mark.parametrize("ratio", [-1, 0, 2, 5])
+    @pytest.mark.parametrize("ratio", [-1, 2])
     @pytest.mark.parametrize("aligned", [False, True])
     @pytest.mark.parametrize("make", [regions, anywhere])
     @pytest.mark.parametrize("size", [(1, 1), (2, 5)], ids=str)
     def test_values_and_gradients_equal_torchvisions(self, align, ratio, aligned, make, size):
-        features, rois = maps() - 0.3, make(400)
+        features, rois = maps() - 0.3, make(200)
         if ratio <= 0 and aligned:  # torchvision cannot take regions that are turned around; ours are empty
             low, high = torch.minimum(rois[:, 1:3], rois[:, 3:]), torch.maximum(rois[:, 1:3], rois[:, 3:])
             rois = torch.cat([rois[:, :1], low, high], dim=1)
@@ -145,14 +137,6 @@ class TestRoIAlign:
         ours, theirs = (gradient(one, features, rois, *arguments) for one in (align, ops.roi_align))
         # Thousands of terms are added up for each cell, in another order.
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
-
-    @settings(max_examples=50)
-    @given(st.integers(0, 10**6), st.sampled_from([1 / 4, 1 / 16, 0.3]), st.sampled_from([-1, 1, 2, 3]), st.booleans())
-    def test_any_map_scale_and_ratio(self, seed, scale, ratio, aligned):
-        height, width = 1 + seed % 17, 1 + seed % 23
-        features, rois = maps(1, 2, height, width, seed), anywhere(40, 1, 1 / scale, height, width, seed)
-        expected = ops.roi_align(features, rois, (3, 4), scale, ratio, aligned)
-        assert torch.allclose(roi_align(features, rois, (3, 4), scale, ratio, aligned), expected, atol=1e-4)
 
     @ALIGN
     def test_half_precision_and_any_memory_format(self, align):
@@ -246,13 +230,9 @@ class TestPyramid:
         boxes = [torch.cat([torch.full((4, 2), 8.0), 8 + side[:, None].expand(4, 2)], dim=1) for side in sides]
         values = multiscale_roi_align(levels, to_rois(boxes), 1, STRIDES, 1).flatten()
         assert values.tolist() == [5, 2, 4, 3, 2, 5, 3, 5]
-
-    @pytest.mark.parametrize("strides", [(4, 8, 16), (4, 8, 16, 64), (3, 6, 12, 24), (32, 16, 8, 4), ()])
-    def test_strides_that_do_not_fit_are_refused(self, strides):
-        with pytest.raises(ValueError, match="strides must be powers of 2 for each of 4 levels"):
-            multiscale_roi_align(pyramid(), torch.zeros(1, 5), 7, strides)
-        with pytest.raises(ValueError, match="0 levels"):
-            multiscale_roi_align([], torch.zeros(1, 5), 7, strides)
+        for strides in ((4, 8, 16), (4, 8, 16, 64), (3, 6, 12, 24), ()):
+            with pytest.raises(ValueError, match="strides must be powers of 2 for each of 4 levels"):
+                multiscale_roi_align(levels, to_rois(boxes), 7, strides)
 
 
 class TestRounding:
@@ -260,10 +240,12 @@ class TestRounding:
         """Of 128 pixels that became 25 cells, 15 pixels are 2.93 cells."""
         example = misalignment((0, 0, 15, 15), (128, 128), (25, 25), output_size=2, sampling_ratio=2)
         assert example.exact == pytest.approx((0, 0, 15 * 25 / 128, 15 * 25 / 128))
-        assert example.rounded_down == (0, 0, 2, 2)
-        assert example.pooled == (0, 0, 4, 4)  # 2.93 is rounded to 3, and cell 3 counts in
+        assert (example.rounded_down, example.pooled) == ((0, 0, 2, 2), (0, 0, 4, 4))  # 3, and cell 3 counts in
         assert example.shift == pytest.approx((0, 0, 4 * 5.12 - 15, 4 * 5.12 - 15))
         assert example.iou == pytest.approx(15**2 / 20.48**2)
+        for region, size in (((5, 5, 5, 9), 8), ((0, 0, math.nan, 4), 8), ((0, 0, 4, 4), 0)):
+            with pytest.raises(ValueError, match=r"must be x1, y1, x2, y2|must all be at least 1"):
+                misalignment(region, (64, 64), (size, 8))
 
     @settings(max_examples=30)
     @given(st.integers(0, 10**6))
@@ -296,15 +278,6 @@ class TestRounding:
         cells[:, 3:] = torch.maximum(whole[:, 2:], whole[:, :2]) + 1
         expected = ops.roi_align(features, cells, 5, 1.0, 2, True)
         assert torch.allclose(roi_warp(features, rois, 5, SCALE), expected, atol=1e-5)
-
-    @pytest.mark.parametrize(
-        "region, size", [((5, 5, 5, 9), (8, 8)), ((0, 0, math.nan, 4), (8, 8)), ((0, 0, 4), (8, 8))]
-    )
-    def test_empty_regions_and_sizes_are_refused(self, region, size):
-        with pytest.raises(ValueError, match="must be x1, y1, x2, y2"):
-            misalignment(region, (64, 64), size)
-        with pytest.raises(ValueError, match="must all be at least 1"):
-            misalignment((0, 0, 4, 4), (64, 64), (0, 8))
 
 
 ANY_POOLING = {
@@ -347,28 +320,20 @@ class TestEveryPooling:
             ({"rois": torch.tensor([[0.5, 1.0, 1, 2, 2]])}, "region 0 is of image 0.5"),
             ({"rois": [torch.zeros(1, 4)]}, "boxes of 1 images, but features of 2"),
             ({"rois": [torch.zeros(1, 5)] * 2}, r"or a list of boxes \(P, 4\) .* \(2, 6\)"),
+            ({"rois": []}, "boxes of 0 images"),
             ({"output_size": (7, 0)}, "output_size must be at least 1"),
         ],
     )
     def test_bad_input_is_refused(self, change, message):
         given = {"features": maps(), "rois": regions(3), "output_size": 7, "spatial_scale": SCALE, **change}
-        for pool in (roi_pool, roi_align, roi_align_separable):
+        for pool in (roi_pool, roi_align):
             with pytest.raises(ValueError, match=message):
                 pool(**given)
-
-    def test_to_rois_numbers_the_images(self):
-        boxes = [torch.rand(2, 4), torch.zeros(0, 4), torch.rand(1, 4)]
-        rois = to_rois(boxes)
-        assert rois[:, 0].tolist() == [0, 0, 2] and torch.equal(rois[:, 1:], torch.cat(boxes))
-        with pytest.raises(ValueError, match="there is no image"):
-            to_rois([])
 
 
 FILL = (0.25, 0.5, 0.75)
 BOXES = {
     "inside": [3.2, 4.1, 12.7, 9.6],
-    "whole image": [0.0, 0.0, 17.0, 13.0],
-    "within one pixel": [5.3, 6.2, 5.4, 6.6],
     "partly outside": [-4.3, 7.2, 6.1, 20.9],
     "larger than the image": [-9.1, -5.2, 30.3, 21.4],
     "wholly outside": [40.0, 50.0, 61.0, 58.0],
@@ -433,26 +398,11 @@ class TestWarp:
             assert torch.equal(region, warp_regions(image, box[None], size, context, mode, fill=FILL)[0])
         assert torch.equal(image, before[0]) and torch.equal(boxes, before[1])
 
-    @pytest.mark.parametrize("height, width, size", [(40, 60, 32), (7, 300, 100), (1, 1, 5), (32, 32, 32)])
-    def test_the_whole_image_is_resized_as_torch_does(self, height, width, size):
-        image = photo(height, width)
-        wanted = F.interpolate(image[None], (size, size), mode="bilinear", align_corners=False, antialias=False)
-        found = warp_regions(image, torch.tensor([[0.0, 0.0, width, height]]), size, context=0)
-        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0)
-
     def test_16_pixels_of_context_at_227(self):
         """A box of 195 pixels fills the 227 - 2 · 16 in the middle, one for one: around it stand its 16 neighbors."""
         image, box = photo(300, 300).float(), torch.tensor([[40.0, 50.0, 235.0, 245.0]])
         (region,) = warp_regions(image, box, size=227)  # 16 pixels, as said nowhere else
         torch.testing.assert_close(region, image[:, 34:261, 24:251], atol=1e-4, rtol=0)
-
-    def test_three_ways_to_make_a_square_of_a_wide_box(self):
-        """A box 4 wide and 2 high, of an image that counts its rows."""
-        image, box = torch.arange(8.0)[:, None].expand(3, 8, 8) / 8, torch.tensor([[2.0, 3.0, 6.0, 5.0]])
-        seen = {mode: warp_regions(image, box, 4, 0, mode, fill=(-1, -1, -1))[0, 0] * 8 for mode in WARP_MODES}
-        assert seen["warp"][:, 0].tolist() == pytest.approx([2.75, 3.25, 3.75, 4.25])
-        assert seen["square with context"][:, 0].tolist() == pytest.approx([2, 3, 4, 5])
-        assert seen["square without context"][:, 0].tolist() == pytest.approx([-8, 3, 4, -8])
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     @pytest.mark.parametrize("size", [(1, 1), (480, 640), (3, 5000)], ids=str)

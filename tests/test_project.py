@@ -27,7 +27,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # last what no detector may import.
 HISTORY = [
     *["shipped", "files", "weights", "cache"],
-    *["kernels", "boxes", "targets", "matching", "pooling", "transforms"],
+    *["kernels", "boxes", "targets", "pooling", "transforms"],
     *["alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn", "published"],
     *["datasets", "metrics", "evaluation", "training", "plotting", "course"],

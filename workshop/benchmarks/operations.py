@@ -9,8 +9,7 @@ from torch import Tensor
 from torchvision import ops
 from torchvision.models.detection._utils import BoxCoder, Matcher
 
-from minircnn.boxes import batched_nms, box_iou, decode_boxes, encode_boxes, nms
-from minircnn.matching import match
+from minircnn.boxes import batched_nms, box_iou, decode_boxes, encode_boxes, match, nms
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 from workshop.benchmarks.timing import Case
 
