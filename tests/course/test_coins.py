@@ -5,10 +5,6 @@ import pytest
 import skimage.data
 import torch
 from scipy import ndimage
-from skimage.feature import canny
-from skimage.measure import regionprops
-from skimage.morphology import disk
-from skimage.transform import hough_circle, hough_circle_peaks
 
 from minircnn.course.coins import BRIGHT, DARK, PARTS, Coins, segment_coins
 
@@ -35,52 +31,20 @@ def iou(a, b):
     return (a & b).sum() / (a | b).sum()
 
 
-def test_there_are_24_coins_in_reading_order(masks):
+def test_masks_are_24_round_coins_in_reading_order_that_do_not_touch(masks):
     assert 24 == len(masks) == len(BY_EYE)
-    for mask, (x, y) in zip(masks, BY_EYE, strict=True):
+    y, x = np.mgrid[: masks.shape[1], : masks.shape[2]]
+    for mask, (eye_x, eye_y) in zip(masks, BY_EYE, strict=True):
         middle_y, middle_x = ndimage.center_of_mass(mask)
-        assert np.hypot(middle_x - x, middle_y - y) < 3
-
-
-def test_masks_look_like_coins(masks):
-    for mask in masks:
+        assert np.hypot(middle_x - eye_x, middle_y - eye_y) < 3
         assert ndimage.label(mask)[1] == 1, "one piece, connected by the sides of pixels"
         assert ndimage.label(~mask)[1] == 1, "without holes"
-        (region,) = regionprops(mask.astype(int))
-        assert 1000 < region.area < 3200
-        assert region.solidity > 0.95
-        assert region.eccentricity < 0.55, "the longer axis is at most 1.2 times the shorter"
-        rows, columns = np.nonzero(mask)
-        assert min(rows.min(), columns.min()) > 0, "no coin is cut by the edge of the image"
-        assert (rows.max(), columns.max()) < (mask.shape[0] - 1, mask.shape[1] - 1)
-
-
-def test_coins_do_not_touch(masks):
+        assert 1000 < mask.sum() < 3200
+        # Not more, since these coins were struck by hand and are no circles.
+        assert iou((x - middle_x) ** 2 + (y - middle_y) ** 2 <= mask.sum() / np.pi, mask) > 0.88
+        assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any(), "no coin is cut by the edge of the image"
     grown = np.stack([ndimage.binary_dilation(mask, np.ones((3, 3))) for mask in masks])
     assert grown.sum(axis=0).max() == 1, "two pixels or more lie between any two"
-
-
-def test_circles_found_by_voting_agree(photograph, masks):
-    """The circular Hough transform knows no regions: each pixel of an edge votes for all circles through it."""
-    edges = ndimage.binary_dilation(canny(photograph.astype(float), sigma=3), disk(1))
-    radii = np.arange(16, 36)
-    votes = hough_circle(edges, radii)
-    _, xs, ys, found = hough_circle_peaks(votes, radii, min_xdistance=25, min_ydistance=25, total_num_peaks=24)
-    y, x = np.mgrid[: photograph.shape[0], : photograph.shape[1]]
-    taken, agreement = set(), []
-    for mask in masks:
-        rows, columns = np.nonzero(mask)
-        middle = (columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2
-        distance = np.hypot(xs - middle[0], ys - middle[1])
-        best = int(distance.argmin())
-        taken.add(best)
-        assert distance[best] <= 2.5
-        assert abs(found[best] - np.sqrt(mask.sum() / np.pi)) <= 1
-        agreement.append(iou((x - xs[best]) ** 2 + (y - ys[best]) ** 2 <= (found[best] + 0.5) ** 2, mask))
-    assert len(taken) == 24
-    # Not more, since these coins were struck by hand and are no circles.
-    assert min(agreement) > 0.87
-    assert np.median(agreement) > 0.92
 
 
 def test_steps_lead_to_the_labels(photograph, masks):

@@ -28,50 +28,41 @@ ROWS = [
 ]
 
 
-class TestAccuracyAndTime:
-    def test_bars_of_accuracy(self):
-        ax = plot_history(ROWS, ["T"]).axes[0]
-        rows = bars(ax)
-        assert [(left, right) for _, _, left, right in rows] == [(0, 50), (0, 75), (0, 25)]
-        assert texts(ax) == ["50", "75 boxes", "25 masks"]
-        middles = [middle for middle, *_ in rows]
-        assert middles[0] == 0 and middles[1] < 1 < middles[2], "boxes above masks, around their row"
-        assert rows[2][1] == STAGE_COLORS["masks"] != rows[1][1]
-        assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
-        assert ax.yaxis_inverted()
+def test_bars_of_accuracy_and_of_time():
+    """20 of 1000 ms are 2 percent. 750 and 240 fill a bar at 750 / 990; numbers are percent of the total."""
+    figure = plot_history(ROWS, ["T"])
+    ax, times = figure.axes
+    rows = bars(ax)
+    assert [(left, right) for _, _, left, right in rows] == [(0, 50), (0, 75), (0, 25)]
+    assert texts(ax) == ["50", "75 boxes", "25 masks"]
+    middles = [middle for middle, *_ in rows]
+    assert middles[0] == 0 and middles[1] < 1 < middles[2], "boxes above masks, around their row"
+    assert rows[2][1] == STAGE_COLORS["masks"] != rows[1][1]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["A", "B"]
+    assert ax.yaxis_inverted()
+    assert times.get_xscale() == "linear" and times.get_xlim()[0] == 0
+    first, search, heads, second, convolutions, selection, masks = bars(times)
+    assert first[1:] == ("#4d4d4d", 0, 100) and second[1:] == ("#4d4d4d", 0, pytest.approx(2))
+    assert search[1:] == (STAGE_COLORS["selective search"], 0, pytest.approx(100 * 750 / 990))
+    assert heads[1:] == (STAGE_COLORS["heads"], pytest.approx(100 * 750 / 990), pytest.approx(100))
+    assert convolutions[1:] == (STAGE_COLORS["convolutions"], 0, pytest.approx(50))
+    assert selection[1:] == (STAGE_COLORS["selection"], pytest.approx(50), pytest.approx(57.5))
+    assert masks[1:] == (STAGE_COLORS["masks"], pytest.approx(57.5), pytest.approx(100))
+    assert first[0] < 0 < search[0] == heads[0] < 0.5 < second[0] < 1 < masks[0], "the time above its stages"
+    assert texts(times) == ["1 s", "75", "24", "20 ms", "50", "42"], "7.5 percent have no room for a number"
+    assert times.get_title() == "T" and "percent of the longest" in times.get_xlabel()
+    names = ["selective search", "convolutions", "heads", "selection", "masks"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
 
-    def test_bars_of_time_are_linear_and_divided_by_shares(self):
-        """20 of 1000 ms are 2 percent. 750 and 240 fill a bar at 750 / 990; numbers are percent of the total."""
-        ax = plot_history(ROWS, ["T"]).axes[1]
-        assert ax.get_xscale() == "linear" and ax.get_xlim()[0] == 0
-        first, search, heads, second, convolutions, selection, masks = bars(ax)
-        assert first[1:] == ("#4d4d4d", 0, 100) and second[1:] == ("#4d4d4d", 0, pytest.approx(2))
-        assert search[1:] == (STAGE_COLORS["selective search"], 0, pytest.approx(100 * 750 / 990))
-        assert heads[1:] == (STAGE_COLORS["heads"], pytest.approx(100 * 750 / 990), pytest.approx(100))
-        assert convolutions[1:] == (STAGE_COLORS["convolutions"], 0, pytest.approx(50))
-        assert selection[1:] == (STAGE_COLORS["selection"], pytest.approx(50), pytest.approx(57.5))
-        assert masks[1:] == (STAGE_COLORS["masks"], pytest.approx(57.5), pytest.approx(100))
-        assert first[0] < 0 < search[0] == heads[0] < 0.5 < second[0] < 1 < masks[0], "the time above its stages"
-        assert texts(ax) == ["1 s", "75", "24", "20 ms", "50", "42"], "7.5 percent have no room for a number"
-        assert ax.get_title() == "T" and "percent of the longest" in ax.get_xlabel()
 
-    def test_every_time_fits_into_its_axes_and_the_legend_names_what_is_there(self, record):
-        figure = plot_history(rows_of(record), titles_of(record))
-        figure.canvas.draw()
-        assert len(figure.axes) == 3
-        for ax in figure.axes[1:]:
-            for text in ax.texts:
-                assert text.get_window_extent().x1 <= ax.get_window_extent().x1 + 1
-        (legend,) = figure.legends
-        assert [text.get_text() for text in legend.get_texts()] == list(STAGE_COLORS)
-        (legend,) = plot_history(ROWS, ["T"]).legends
-        assert [text.get_text() for text in legend.get_texts()] == [
-            "selective search",
-            "convolutions",
-            "heads",
-            "selection",
-            "masks",
-        ]
+def test_every_time_fits_into_its_axes(record):
+    figure = plot_history(rows_of(record), titles_of(record))
+    figure.canvas.draw()
+    assert len(figure.axes) == 3
+    for ax in figure.axes[1:]:
+        for text in ax.texts:
+            assert text.get_window_extent().x1 <= ax.get_window_extent().x1 + 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(STAGE_COLORS)
 
 
 VIEW = {
@@ -81,17 +72,16 @@ VIEW = {
 }
 
 
-class TestOneScene:
-    def test_proposals_above_detections(self):
-        empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-        masks = {**VIEW["found"], "masks": torch.ones(1, 50, 60, dtype=torch.bool)}
-        views = [VIEW, {**VIEW, "found": empty}, {**VIEW, "found": masks}]
-        axes = plot_generations(torch.rand(3, 50, 60), views, ["background", "cat"])
-        assert axes.shape == (2, 3)
-        assert [ax.get_title() for ax in axes[0]] == ["A, 2000\n2 proposals"] * 3
-        assert [ax.get_title() for ax in axes[1]] == ["1 found", "nothing found", "1 outlined"]
-        (boxes,) = [c for c in axes[0, 0].collections if isinstance(c, PatchCollection)]
-        assert len(boxes.get_paths()) == 2
-        assert len(axes[1, 0].patches) == 1 and axes[1, 0].patches[0].get_bbox().bounds == (1, 2, 29, 38)
-        assert texts(axes[1, 0]) == ["cat"], "scores of different kinds are not shown"
-        assert len(axes[1, 2].images) == len(axes[1, 0].images) + 1, "the masks"
+def test_proposals_above_detections():
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    masks = {**VIEW["found"], "masks": torch.ones(1, 50, 60, dtype=torch.bool)}
+    views = [VIEW, {**VIEW, "found": empty}, {**VIEW, "found": masks}]
+    axes = plot_generations(torch.rand(3, 50, 60), views, ["background", "cat"])
+    assert axes.shape == (2, 3)
+    assert [ax.get_title() for ax in axes[0]] == ["A, 2000\n2 proposals"] * 3
+    assert [ax.get_title() for ax in axes[1]] == ["1 found", "nothing found", "1 outlined"]
+    (boxes,) = [c for c in axes[0, 0].collections if isinstance(c, PatchCollection)]
+    assert len(boxes.get_paths()) == 2
+    assert len(axes[1, 0].patches) == 1 and axes[1, 0].patches[0].get_bbox().bounds == (1, 2, 29, 38)
+    assert texts(axes[1, 0]) == ["cat"], "scores of different kinds are not shown"
+    assert len(axes[1, 2].images) == len(axes[1, 0].images) + 1, "the masks"

@@ -7,25 +7,22 @@ from minircnn.course.record import RESULTS, RecordError, as_text, notes, read_re
 from minircnn.files import write_json
 
 
-def cells(record, name, **options):
-    (row,) = [row for row in table(record, **options) if row[0] == name]
-    return row[1:]
-
-
 def test_cells_by_hand(record):
-    assert table(record)[0] == ["", "R-CNN (2014)", "Fast R-CNN (2015)", "Faster R-CNN (2016)", "Mask R-CNN (2017)"]
-    assert cells(record, "AP50 of boxes, %") == ["78.0", "79.0", "85.0", "87.0"]
-    assert cells(record, "AP75 of boxes, %") == ["50.0", "40.0", "57.0", "67.0"]
-    assert cells(record, "AP of masks, %") == ["–", "–", "–", "51.0"]
-    assert cells(record, "proposals an image") == ["286", "286", "60", "100"]
-    assert cells(record, "objects that they cover at IoU 0.5, %") == ["96.0"] * 4
-    assert cells(record, "passes of the convolutions an image") == ["286", "1", "1", "1"]
-    assert cells(record, "milliseconds an image") == ["441", "146", "20", "30"]
-    assert cells(record, "seconds an image of 600 × 800") == ["66", "3.76", "0.69", "1.28"]
-    assert cells(record, "trainings, one behind the other") == ["3", "1", "1", "1"]
-    assert cells(record, "training, minutes of a core, estimated") == ["≥ 20", "32", "50", "75"]
-    assert cells(record, "learned numbers") == ["1,976,261", "1,871,299", "2,026,623", "2,228,102"]
-    assert cells(record, "file of weights, MB") == ["4.2"] * 4
+    names, *rows = table(record)
+    assert names == ["", "R-CNN (2014)", "Fast R-CNN (2015)", "Faster R-CNN (2016)", "Mask R-CNN (2017)"]
+    cells = {name: " ".join(row) for name, *row in rows}
+    assert cells["AP50 of boxes, %"] == "78.0 79.0 85.0 87.0"
+    assert cells["AP75 of boxes, %"] == "50.0 40.0 57.0 67.0"
+    assert cells["AP of masks, %"] == "– – – 51.0"
+    assert cells["proposals an image"] == "286 286 60 100"
+    assert cells["objects that they cover at IoU 0.5, %"] == "96.0 96.0 96.0 96.0"
+    assert cells["passes of the convolutions an image"] == "286 1 1 1"
+    assert cells["milliseconds an image"] == "441 146 20 30"
+    assert cells["seconds an image of 600 × 800"] == "66 3.76 0.69 1.28"
+    assert cells["trainings, one behind the other"] == "3 1 1 1"
+    assert cells["training, minutes of a core, estimated"] == "≥ 20 32 50 75"
+    assert cells["learned numbers"] == "1,976,261 1,871,299 2,026,623 2,228,102"
+    assert cells["file of weights, MB"] == "4.2 4.2 4.2 4.2"
 
 
 def test_stages_stand_below_their_sum_twice(record):
@@ -66,27 +63,22 @@ def test_what_the_figure_shows(record):
     first, second, third, fourth = rows_of(record)
     assert first.name == "R-CNN\n2014" and (first.box, first.mask) == (0.78, None)
     assert (fourth.box, fourth.mask) == (0.87, 0.82)
-    assert list(second.times[0].items()) == [
-        *(("selective search", 120), ("convolutions", 10), ("heads", 12), ("selection", 4))
-    ]
-    assert list(third.times[0].items()) == [
-        *(("convolutions", 10), ("region proposal network", 5), ("heads", 4), ("selection", 1))
-    ]
+    assert [*second.times[0]] == ["selective search", "convolutions", "heads", "selection"]
+    assert [*second.times[0].values()] == [120, 10, 12, 4]
+    assert [*third.times[0]] == ["convolutions", "region proposal network", "heads", "selection"]
+    assert [*third.times[0].values()] == [10, 5, 4, 1]
     assert fourth.times[1]["masks"] == 600 and fourth.totals == [30.5, 1285]
     assert titles_of(record) == ["Toy Town, 128 × 128, up to 300 proposals", "600 × 800, up to 2,000 proposals"]
 
 
-def test_what_is_written_is_read(record, tmp_path):
+def test_what_is_written_is_read_and_what_is_no_record(record, tmp_path):
+    path = tmp_path / "x.json"
     record["detectors"]["rcnn"]["recall"] = float("nan")
-    write_json(tmp_path / "x.json", record)
+    write_json(path, record)
     record["detectors"]["rcnn"]["recall"] = None
-    assert read_record(tmp_path / "x.json") == record
-
-
-def test_what_is_no_record(record, tmp_path):
+    assert read_record(path) == record
     with pytest.raises(FileNotFoundError, match=r"none.json: there is no such file; make it with `python -m workshop"):
         read_record(tmp_path / "none.json")
-    path = tmp_path / "x.json"
     for text, reason in (("{", "damaged"), ("[1]", "'images' is missing"), ("{}", "no record of the history")):
         path.write_text(text)
         with pytest.raises(RecordError, match=rf"x.json: .*{reason}"):

@@ -39,16 +39,12 @@ def test_cut_out_by_hand():
     assert cut_out(image, target, (3, 3, 8, 10), least=0.25)[1]["iscrowd"].tolist() == [False] * 3
 
 
-def test_crowds_stay_crowds():
+def test_crowds_stay_crowds_and_there_may_be_no_object():
     image, target = sample(10, 12, (1, 1, 5, 5), (6, 6, 8, 8), crowd=[0])
     assert cut_out(image, target, (0, 0, 10, 12))[1]["iscrowd"].tolist() == [True, False]
-
-
-def test_a_part_without_objects():
-    image, target = sample(10, 12, (0, 0, 2, 2))
-    _, found = cut_out(image, target, (5, 5, 9, 10))
+    _, found = part = cut_out(*sample(10, 12, (0, 0, 2, 2)), (5, 5, 9, 10))
     assert (found["boxes"].shape, found["masks"].shape, found["labels"].dtype) == ((0, 4), (0, 4, 5), torch.int64)
-    _, turned = turn(*cut_out(image, target, (5, 5, 9, 10)), 1)
+    _, turned = turn(*part, 1)
     assert (turned["boxes"].shape, turned["masks"].shape) == ((0, 4), (0, 5, 4))
 
 
@@ -80,15 +76,13 @@ def test_squares_are_of_the_images_and_of_every_kind():
     samples = [sample(6, 9, (1, 1, 4, 4)), sample(7, 5, (0, 0, 5, 7))]
     squares = RandomSquares(samples, 4, 600, seed=3)
     assert len(squares) == 600
-    for which in (0, 1):
-        forms = all_forms(samples[which][0], 4)
-        seen = {}
+    for which, (source, objects) in enumerate(samples):
+        forms, seen = all_forms(source, 4), set()
         for index in range(which, 600, 2):  # the images take turns
             image, target = squares[index]
-            form = forms[image.numpy().tobytes()]
-            seen[form] = seen.get(form, 0) + 1
-            top, left, quarters, mirrored = form
-            expected = np.rot90(samples[which][1]["masks"][0, top : top + 4, left : left + 4].numpy(), quarters)
+            form = top, left, quarters, mirrored = forms[image.numpy().tobytes()]
+            seen.add(form)
+            expected = np.rot90(objects["masks"][0, top : top + 4, left : left + 4].numpy(), quarters)
             expected = expected[:, ::-1] if mirrored else expected
             assert len(target["masks"]) == int(expected.any())
             if expected.any():
@@ -96,12 +90,12 @@ def test_squares_are_of_the_images_and_of_every_kind():
                 rows, columns = np.nonzero(expected)
                 assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
             assert target["image_id"] == index + 1
-        assert {form[2:] for form in seen} == {(q, m) for q in range(4) for m in (False, True)}
-        assert {form[0] for form in seen} == set(range(samples[which][0].shape[1] - 3))
-        assert {form[1] for form in seen} == set(range(samples[which][0].shape[2] - 3))
+        tops, lefts, *kinds = zip(*seen, strict=True)
+        assert {*zip(*kinds, strict=True)} == {(q, m) for q in range(4) for m in (False, True)}
+        assert ({*tops}, {*lefts}) == ({*range(source.shape[1] - 3)}, {*range(source.shape[2] - 3)})
 
 
-def test_an_index_always_gives_the_same():
+def test_an_index_always_gives_the_same_and_small_images_are_taken_whole():
     samples = [sample(20, 20, (2, 2, 9, 9))]
     first, again, other = (RandomSquares(samples, 8, 30, seed=seed) for seed in (1, 1, 2))
     torch.manual_seed(5)
@@ -109,12 +103,8 @@ def test_an_index_always_gives_the_same():
     torch.manual_seed(6)
     assert all(torch.equal(again[index][0], there[index]) for index in reversed(range(30)))
     assert sum(torch.equal(other[index][0], there[index]) for index in range(30)) < 5
-
-
-def test_small_images_are_taken_whole():
     image, target = RandomSquares([sample(6, 9, (1, 1, 4, 4))], 100, 5)[3]
-    assert image.shape == (3, 6, 6)
-    assert target["masks"].shape[1:] == (6, 6)
+    assert image.shape == (3, 6, 6) and target["masks"].shape[1:] == (6, 6)
 
 
 def test_wrong_numbers_are_refused():
