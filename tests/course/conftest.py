@@ -13,7 +13,7 @@ from minircnn.datasets import ToyTown
 
 matplotlib.use("Agg")
 
-COUNT = 3
+COUNT = 2
 
 
 @pytest.fixture(autouse=True)
@@ -40,19 +40,29 @@ def samples(toytown):
     return [toytown[index] for index in range(COUNT)]
 
 
-def detector(name, year, box, mask, proposals, passes, times, parameters, trainings):
+def averages(ap, ap50, ap75):
+    return {"ap": ap, "ap50": ap50, "ap75": ap75}
+
+
+def times(*values):
+    """Milliseconds by stage, and of all stages."""
+    stages = dict(zip(("proposals", "features", "heads", "selection", "masks"), values, strict=False))
+    return {**stages, "all": sum(values)}
+
+
+def detector(name, year, box, mask, proposals, passes, milliseconds, parameters, trainings):
     """A record's entry."""
     ap, ap50, ap75 = box
     return {
         "name": name,
         "year": year,
-        "box": {"ap": ap, "ap50": ap50, "ap75": ap75},
-        "unmoved": {"ap": ap - 0.1, "ap50": ap50 - 0.01, "ap75": ap75 - 0.2},
-        "mask": mask and dict(zip(("ap", "ap50", "ap75"), mask, strict=True)),
+        "box": averages(*box),
+        "unmoved": averages(ap - 0.1, ap50 - 0.01, ap75 - 0.2),
+        "mask": mask and averages(*mask),
         "proposals": proposals,
         "recall": 0.96,
         "passes": passes,
-        "milliseconds": {**times, "all": sum(times.values())},
+        "milliseconds": times(*milliseconds),
         "parameters": parameters,
         "file_bytes": 4_200_000,
         "sha256": name,
@@ -60,14 +70,21 @@ def detector(name, year, box, mask, proposals, passes, times, parameters, traini
     }
 
 
-def times(*values):
-    return dict(zip(("proposals", "features", "heads", "selection", "masks"), values, strict=False))
-
-
-def at_scale(**rows):
-    return {key: {**row, "all": sum(row.values())} for key, row in rows.items()}
-
-
+DETECTORS = {
+    "rcnn": ("R-CNN", 2014, (0.46, 0.78, 0.5), None, 286.4, 286.4, (120, 300, 20, 1), 1_976_261, 3),
+    "fast_rcnn": ("Fast R-CNN", 2015, (0.42, 0.79, 0.4), None, 286.4, 1, (120, 10, 12, 4), 1_871_299, 1),
+    "faster_rcnn": ("Faster R-CNN", 2016, (0.52, 0.85, 0.57), None, 60, 1, (5, 10, 4, 1), 2_026_623, 1),
+    "mask_rcnn": (
+        *("Mask R-CNN", 2017, (0.59, 0.87, 0.67), (0.51, 0.82, 0.55)),
+        *(100, 1, (5, 10, 5, 1, 9.5), 2_228_102, 1),
+    ),
+}
+TIMES_AT_SCALE = {
+    "rcnn": (1000, 60_000, 5000, 10),
+    "fast_rcnn": (1000, 250, 2500, 10),
+    "faster_rcnn": (30, 250, 400, 5),
+    "mask_rcnn": (30, 250, 400, 5, 600),
+}
 RECORD = {
     "command": "python -m workshop.history",
     "split": "test",
@@ -85,19 +102,7 @@ RECORD = {
         "hand_made": 0.86,
         "guessing": 0.18,
     },
-    "detectors": {
-        "rcnn": detector(*("R-CNN", 2014, (0.46, 0.78, 0.5), None, 286.4, 286.4, times(120, 300, 20, 1), 1_976_261, 3)),
-        "fast_rcnn": detector(
-            *("Fast R-CNN", 2015, (0.42, 0.79, 0.4), None, 286.4, 1, times(120, 10, 12, 4), 1_871_299, 1)
-        ),
-        "faster_rcnn": detector(
-            *("Faster R-CNN", 2016, (0.52, 0.85, 0.57), None, 60, 1, times(5, 10, 4, 1), 2_026_623, 1)
-        ),
-        "mask_rcnn": detector(
-            *("Mask R-CNN", 2017, (0.59, 0.87, 0.67), (0.51, 0.82, 0.55), 100, 1),
-            *(times(5, 10, 5, 1, 9.5), 2_228_102, 1),
-        ),
-    },
+    "detectors": {key: detector(*row) for key, row in DETECTORS.items()},
     "training": {
         "rcnn": {"iterations": 12.0, "proposals": 2.0, "features": 5.5, "all": 19.5},
         "fast_rcnn": {"iterations": 30.0, "proposals": 2.0, "all": 32.0},
@@ -112,12 +117,7 @@ RECORD = {
         "found": 1631,
         "own": 300,
         "outlined": 88,
-        "milliseconds": at_scale(
-            rcnn=times(1000, 60_000, 5000, 10),
-            fast_rcnn=times(1000, 250, 2500, 10),
-            faster_rcnn=times(30, 250, 400, 5),
-            mask_rcnn=times(30, 250, 400, 5, 600),
-        ),
+        "milliseconds": {key: times(*row) for key, row in TIMES_AT_SCALE.items()},
     },
 }
 

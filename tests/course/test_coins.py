@@ -73,10 +73,11 @@ def test_a_drawn_image_by_hand():
     assert iou(labels == 2, right) > 0.97
 
 
-def test_parts_have_whole_coins_and_none_in_common(photograph, masks):
+def test_parts_have_whole_coins_none_in_common_and_the_contract_of_data_sets(photograph, masks):
     whole = Coins()[0][1]
     for part, expected in (("all", 24), ("train", 12), ("test", 12)):
         (top, bottom), data = PARTS[part], Coins(part)
+        assert (len(data), len(list(data)), data.classes) == (1, 1, ("background", "coin"))
         image, target = data[0]
         assert tuple(image.shape[1:]) == (bottom - top, 384)
         assert np.array_equal((image * 255).round().byte().numpy(), np.stack([photograph[top:bottom]] * 3))
@@ -85,22 +86,13 @@ def test_parts_have_whole_coins_and_none_in_common(photograph, masks):
         assert torch.equal(target["area"], whole["area"][inside]), "whole coins: none is cut"
         moved = whole["boxes"][inside] - torch.tensor([0, top, 0, top])
         assert torch.equal(target["boxes"], moved)
+        assert target["image_id"] == 1 and set(target["labels"].tolist()) == {1} and not target["iscrowd"].any()
+        for box, mask, area in zip(target["boxes"].tolist(), target["masks"], target["area"].tolist(), strict=True):
+            rows, columns = np.nonzero(mask.numpy())
+            assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] and area == len(rows)
     assert PARTS["train"][1] <= PARTS["test"][0]
     assert not masks[:, [PARTS["train"][1] - 1, PARTS["test"][0]]].any(), "the cut meets no coin"
-
-
-def test_the_contract_of_data_sets():
-    data = Coins("test")
-    assert (len(data), data.classes) == (1, ("background", "coin"))
-    image, target = data[0]
-    assert target["image_id"] == 1 and set(target["labels"].tolist()) == {1} and not target["iscrowd"].any()
-    for box, mask, area in zip(target["boxes"].tolist(), target["masks"], target["area"].tolist(), strict=True):
-        rows, columns = np.nonzero(mask.numpy())
-        assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        assert area == len(rows)
-    target["masks"].zero_()
-    image.zero_()
+    target["masks"].zero_(), image.zero_()
     assert data[0][1]["masks"].any() and data[0][0].max() > 0, "each reading gives its own tensors"
-    assert len(list(data)) == 1
     with pytest.raises(ValueError, match="there is no 'tets'; choose from"):
         Coins("tets")

@@ -11,16 +11,7 @@ from PIL import Image
 from minircnn.alexnet import load_alexnet
 from minircnn.course import fine_tuning
 from minircnn.course.coins import Coins, RandomSquares
-from minircnn.course.fine_tuning import (
-    COINS,
-    NUCLEI,
-    STARTS,
-    anchor_sizes,
-    coins,
-    fine_tune,
-    measure,
-    nuclei,
-)
+from minircnn.course.fine_tuning import COINS, NUCLEI, STARTS, anchor_sizes, coins, fine_tune, measure, nuclei
 from minircnn.datasets import NucleiDataset
 from minircnn.evaluation import evaluate
 from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
@@ -51,79 +42,45 @@ def cells(tmp_path):
 
 def test_coins_are_learned_as_said():
     """From squares of the upper half, with its anchors; measured once on the lower half, equally enlarged."""
-    task = short(COINS, side=100, enlarged=1.52)
-    task = replace(task, training=replace(task.training, scale_jitter=0.0))  # all squares become 152 pixels, 19 · 8
+    task = short(COINS, iterations=2, side=80, enlarged=1.1)
+    task = replace(task, training=replace(task.training, scale_jitter=0.0))  # all squares become 88 pixels, 11 · 8
     tuned = coins(task=task, quiet=True)
     upper, lower = Coins("train")[0], Coins("test")[0]
-    sizes = anchor_sizes([upper[1]["boxes"]], task.anchor_sizes, 1.52)
-    model, history = train_mask_rcnn(
-        load_alexnet(),
-        RandomSquares([upper], 100, 20, seed=0),
-        ["background", "coin"],
-        replace(task.training, min_size=152),
-        rpn=replace(task.rpn, anchor_sizes=(sizes,)),
-        quiet=True,
-    )
-    assert len(tuned.history) == 3
+    sizes = anchor_sizes([upper[1]["boxes"]], task.anchor_sizes, 1.1)
+    squares, settings = RandomSquares([upper], 80, 20, seed=0), replace(task.training, min_size=88)
+    rpn = replace(task.rpn, anchor_sizes=(sizes,))
+    model, history = train_mask_rcnn(load_alexnet(), squares, ["background", "coin"], settings, rpn=rpn, quiet=True)
     assert [step["loss_mask"] for step in tuned.history] == pytest.approx([step["loss_mask"] for step in history])
     for ours, theirs in zip(tuned.model.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
-    assert tuned.model.transform.min_size == round(1.52 * 153) and not tuned.model.training
-    model.transform = replace(model.transform, min_size=round(1.52 * 153))
+    assert tuned.model.transform.min_size == round(1.1 * 153) and not tuned.model.training
+    model.transform = replace(model.transform, min_size=round(1.1 * 153))
     found = [binary_masks(model.detect([lower[0]])[0])]
     results = [evaluate(found, [lower[1]], kind=kind) for kind in ("boxes", "masks")]
     expected = [value for result in results for value in (result.ap, result.ap50, result.ap75)]
-    row = tuned.row
-    figures = [row.box_ap, row.box_ap50, row.box_ap75, row.mask_ap, row.mask_ap50, row.mask_ap75]
-    assert figures == pytest.approx(expected, abs=1e-3)
-    assert (row.start, row.iterations, row.backbone_lr_mult, row.objects) == (
-        "pretrained",
-        3,
-        task.training.backbone_lr_mult,
-        12,
-    )
-    assert row.seconds > 0
+    start, iterations, multiplier, *figures, objects, _, _, seconds = vars(tuned.row).values()
+    assert (start, iterations, multiplier, objects) == ("pretrained", 2, task.training.backbone_lr_mult, 12)
+    assert figures == pytest.approx(expected, abs=1e-3) and seconds > 0
 
 
-def test_anchors_stay_on_their_cells():
-    """Whatever the size of an image, cell k's anchors lie around pixel 8k + 4, up to a pixel of rounding."""
-    model = coins(task=short(COINS, iterations=1, side=60, enlarged=1.0), quiet=True).model
-    for height, width in ((191, 479), (153, 384), (188, 480)):
-        model.transform = replace(model.transform, min_size=None)
-        features, sizes = model.features([torch.zeros(3, height, width)])
-        anchors = model.rpn(features, model.batch_size(sizes)).anchors
-        middles = (anchors[:, :2] + anchors[:, 2:]) / 2
-        rows, columns = features.shape[2:]
-        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-        cells = torch.stack([x, y], dim=-1).view(-1, 1, 2).expand(-1, COINS.anchor_sizes, -1).reshape(-1, 2)
-        assert (middles - (8 * cells + 4)).abs().max() <= 1
+def test_nuclei_are_split_by_image_and_learned(cells, monkeypatch):
+    seen = []
 
-
-def test_nuclei_are_split_by_image(cells, monkeypatch):
-    seen = {}
-
-    def noted(start, train, test, classes, task, *, quiet):
-        seen.update(start=start, train=train, test=test, classes=classes, task=task, quiet=quiet)
-        return "tuned"
+    def noted(start, train, test, *others, quiet):
+        seen.extend((start, train, test, *others, quiet))
+        return fine_tune(start, train, test, *others, quiet=quiet)
 
     monkeypatch.setattr(fine_tuning, "fine_tune", noted)
-    task = short(NUCLEI)
-    assert nuclei(cells, "random", task, quiet=True) == "tuned"
-    assert (seen["start"], seen["task"], seen["quiet"]) == ("random", task, True)
-    assert seen["classes"] == ["background", "nucleus"]
+    task = short(NUCLEI, iterations=1, side=40, enlarged=2.0)
+    tuned = nuclei(cells, "random", task, quiet=True)
+    start, train, test, *others = seen
+    assert (start, others) == ("random", [["background", "nucleus"], task, True])
     whole = NucleiDataset(cells)
-    for part, indices in (("test", (4, 9)), ("train", (0, 1, 2, 3, 5, 6, 7, 8))):
-        assert len(seen[part]) == len(indices)
-        for (image, target), index in zip(seen[part], indices, strict=True):
+    for part, indices in ((test, (4, 9)), (train, (0, 1, 2, 3, 5, 6, 7, 8))):
+        for (image, target), index in zip(part, indices, strict=True):
             assert torch.equal(image, whole[index][0])
             assert torch.equal(target["masks"], whole[index][1]["masks"])
-
-
-def test_nuclei_are_learned(cells):
-    tuned = nuclei(cells, task=short(NUCLEI, side=40, enlarged=2.0), quiet=True)
-    assert tuned.model.transform.min_size == 128
-    assert list(tuned.model.classes) == ["background", "nucleus"]
-    assert tuned.row.objects == 4
+    assert tuned.model.transform.min_size == 128 and tuned.row.objects == 4
     sizes = tuned.model.rpn.config.anchor_sizes[0]
     # All nuclei are 11 or 15 pixels wide and high.
     assert (sizes[0], sizes[-1], len(sizes)) == (22, 30, NUCLEI.anchor_sizes)
@@ -150,20 +107,17 @@ def test_starts_differ_in_what_they_have_learned():
         fine_tune("imagenet", [], [], ["background", "coin"], COINS)
 
 
-def squares_of(*sides):
-    return torch.tensor([[1.0, 2.0, 1.0 + side, 2.0 + side] for side in sides])
-
-
 def test_anchor_sizes_by_hand():
-    assert anchor_sizes([squares_of(10, 10)], 3) == (10, 10, 10)
-    boxes = [squares_of(8), squares_of(), squares_of(32, 64)]
+    sides = torch.tensor([8.0, 32.0, 64.0])
+    boxes = torch.stack([sides.new_ones(3), sides.new_ones(3), sides + 1, sides + 1], dim=1)
     low, high = (2 ** np.interp(share, [0, 0.5, 1], [3, 5, 6]) for share in (0.05, 0.95))
     expected = [4 * low * (high / low) ** (k / 3) for k in range(4)]
-    assert anchor_sizes(boxes, 4, 4.0) == tuple(np.round(expected))
-    assert anchor_sizes([torch.tensor([[0.0, 0.0, 4.0, 25.0], [5.0, 5.0, 5.0, 9.0]])], 1) == (10,), "the empty one"
-    for nothing in (squares_of(), torch.tensor([[3.0, 3.0, 3.0, 9.0]])):
+    assert anchor_sizes([boxes[:1], boxes[:0], boxes[1:]], 4, 4.0) == tuple(np.round(expected))
+    empty = torch.tensor([[5.0, 5.0, 5.0, 9.0]])
+    assert anchor_sizes([torch.tensor([[0.0, 0.0, 4.0, 25.0]]), empty], 1) == (10,)
+    for nothing in (empty[:0], empty):
         with pytest.raises(ValueError, match="boxes hold no object"):
-            anchor_sizes([nothing.view(-1, 4)], 3)
+            anchor_sizes([nothing], 3)
 
 
 class Fake:
@@ -198,10 +152,7 @@ def test_finds_are_counted_by_hand():
     *figures, total, found, wrong = measure(Fake(first, second), [(image, truth[0]), (image, truth[1])])
     assert (total, found, wrong) == (3, 1, 2)
     # For AP all four count: right, wrong, wrong, right, right; with all IoU 1 where right.
-    precision = [1, 3 / 5, 3 / 5]
-    points = [precision[0]] * 34 + [precision[1]] * 67
-    assert figures[1] == pytest.approx(np.mean(points))
-    assert figures[4] == pytest.approx(np.mean(points))
+    assert figures[1] == figures[4] == pytest.approx((34 * 1 + 67 * 3 / 5) / 101)
 
 
 def test_the_record_that_comes_with_the_project_is_of_these_settings():

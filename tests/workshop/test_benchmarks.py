@@ -46,29 +46,17 @@ def test_calls_are_interleaved_and_threads_are_set_and_set_back():
     assert torch.get_num_threads() == before
 
 
-def test_memory_is_the_most_that_is_held_at_a_time(capfd):
-    def one_after_the_other():
-        for _ in range(5):
-            torch.zeros(MILLION, dtype=torch.uint8)
+def test_memory_is_the_most_that_is_held_at_a_time_and_in_the_row_where_it_was_asked_for():
+    def hold(*counts):
+        return lambda: [[torch.zeros(MILLION, dtype=torch.uint8) for _ in range(count)] and None for count in counts]
 
-    def all_at_once():
-        return [torch.zeros(MILLION, dtype=torch.uint8) for _ in range(5)]
-
-    assert peak_memory(one_after_the_other) == pytest.approx(MILLION, rel=0.01)
-    assert peak_memory(all_at_once) == pytest.approx(5 * MILLION, rel=0.01)
-    given = torch.zeros(MILLION)
-    assert peak_memory(given.sum) < 1000, "what is there already does not count"
-    assert capfd.readouterr() == ("", "")
-
-
-def test_memory_is_in_the_row_where_it_was_asked_for():
-    def case(memory):
-        sides = [lambda: torch.zeros(MILLION), lambda: torch.zeros(2 * MILLION)]
-        return Case("x", "torch", *sides, lambda a, b: True, memory)
-
-    with_memory, without = (measure(case(memory), 1, repeats=2) for memory in (True, False))
-    assert command.table_row(with_memory).endswith(" yes    0.50 (4 MB)")
-    assert command.table_row(without).endswith(" yes") and without.ours_mb is None
+    assert peak_memory(hold(1, 1, 1)) == pytest.approx(MILLION, rel=0.01)
+    assert peak_memory(hold(1, 5)) == pytest.approx(5 * MILLION, rel=0.01)
+    assert peak_memory(torch.zeros(MILLION).sum) < 1000, "what is there already does not count"
+    sides = hold(4), hold(8)
+    rows = [measure(Case("x", "torch", *sides, lambda a, b: True, memory), 1, repeats=2) for memory in (True, False)]
+    assert command.table_row(rows[0]).endswith(" yes    0.50 (4 MB)")
+    assert command.table_row(rows[1]).endswith(" yes") and rows[1].ours_mb is None
 
 
 def small_cases():
@@ -100,34 +88,29 @@ def test_proposals_have_to_cover_three_quarters_of_the_reference():
     assert not selective_search.cover_most(boxes[:0], boxes)
 
 
-class TestCommand:
-    def test_table_and_json(self, monkeypatch, tmp_path, capsys):
-        monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case()])
-        monkeypatch.setitem(command.SUITES, "pooling", list)
-        file = tmp_path / "a b.json"
-        command.main(["boxes", "pooling", "--json", str(file), "--repeats", "3"])
-        written, output = json.loads(file.read_text()), capsys.readouterr().out
-        rows = written["measurements"]
-        assert [row["threads"] for row in rows] == sorted({1, written["cores"]})
-        assert all(row["name"] == "sum of three numbers" and row["agrees"] and row["repeats"] == 3 for row in rows)
-        assert output.count("sum of three numbers") == len(rows)
-        assert "pooling: nothing to compare with" in output
+def test_table_and_json(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case()])
+    monkeypatch.setitem(command.SUITES, "pooling", list)
+    file = tmp_path / "a b.json"
+    command.main(["boxes", "pooling", "--json", str(file), "--repeats", "3"])
+    written, output = json.loads(file.read_text()), capsys.readouterr().out
+    rows = written["measurements"]
+    assert [row["threads"] for row in rows] == sorted({1, written["cores"]})
+    assert all(row["name"] == "sum of three numbers" and row["agrees"] and row["repeats"] == 3 for row in rows)
+    assert output.count("sum of three numbers") == len(rows)
+    assert "pooling: nothing to compare with" in output
 
-    def test_disagreement_is_an_error(self, monkeypatch, capsys):
-        monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case(agrees=False)])
-        with pytest.raises(SystemExit, match="differ from the reference's"):
-            command.main(["boxes", "--repeats", "2"])
-        assert " NO" in capsys.readouterr().out
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            (["cats"], "there is no suite 'cats'; there are boxes"),
-            (["--json", "none/x.json"], "--json none/x.json: name a file in a folder that exists"),
-            (["--repeats", "1"], "at least 2"),
-        ],
-    )
-    def test_what_is_refused(self, arguments, message, capsys):
+def test_disagreement_and_what_cannot_be_run_are_errors(monkeypatch, capsys):
+    monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case(agrees=False)])
+    with pytest.raises(SystemExit, match="differ from the reference's"):
+        command.main(["boxes", "--repeats", "2"])
+    assert " NO" in capsys.readouterr().out
+    for arguments, message in (
+        (["cats"], "there is no suite 'cats'; there are boxes"),
+        (["--json", "none/x.json"], "--json none/x.json: name a file in a folder that exists"),
+        (["--repeats", "1"], "at least 2"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             command.main(arguments)
         assert message in capsys.readouterr().err

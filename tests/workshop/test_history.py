@@ -1,9 +1,9 @@
 """``python -m workshop.history`` as it is called, and whether README and figures belong to the project's record."""
 
 import io
-import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -13,14 +13,15 @@ from minircnn.course.record import as_text, notes, read_record, table
 from minircnn.files import write_json
 from workshop.history import __main__ as command
 from workshop.history import measure
-from workshop.history.__main__ import END, START, as_markdown, section, with_section
+from workshop.history.__main__ import END, START, section, with_section
+from workshop.history.scale import PaperScale
 
 ROOT = Path(__file__).parents[2]
 
 
 def stored_fingerprint(png):
-    """What the text in a PNG, or in a file of one, says; None if there is none."""
-    with Image.open(png if isinstance(png, Path) else io.BytesIO(png)) as image:
+    """What the text in a file of a PNG says; None if there is none."""
+    with Image.open(png) as image:
         return image.info.get("minircnn")
 
 
@@ -85,12 +86,11 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=r"^Error: README.md: one line <!-- history --> and below it"):
             command.main(["--read", str(run[0] / "history.json"), "--update"])
     (tmp_path / "README.md").write_text(f"before ü\n\n{START}\nold\n{END}\n\nafter\n", encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "draw_scene", lambda: b"scene")
-        try:
-            command.main(["--read", str(run[0] / "history.json"), "--update"])
-        except SystemExit as end:
-            assert end.code == run[2]
+    monkeypatch.setattr(command, "draw_scene", lambda: b"scene")
+    try:
+        command.main(["--read", str(run[0] / "history.json"), "--update"])
+    except SystemExit as end:
+        assert end.code == run[2]
     found = read_record(tmp_path / "data" / "results" / "history.json")
     assert found == read_record(run[0] / "history.json")
     expected = f"before ü\n\n{section(gather(found))}\n\nafter\n"
@@ -100,100 +100,67 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--read", "x.json", "--images", "3"], "--read x.json: nothing is measured; leave --images"),
-        (["--read", "x.json", "--no-scale"], "--read x.json: nothing is measured"),
-        (["--out", "none/new"], "--out none/new: name a new folder, in a folder that exists"),
-        (["--out", "."], "--out .: name a new folder"),
-        (["--images", "201"], "--images must be from 1 to 200, the size of the test split, but is 201"),
-        (["--read", "none.json"], "none.json: there is no such file"),
-    ],
-)
-def test_what_is_refused(arguments, message, tmp_path, monkeypatch, capsys):
+def test_what_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        command.main(arguments)
-    assert message in (capsys.readouterr().err if end.value.code == 2 else end.value.code)
+    for words, message in (
+        ("--read x.json --images 3", "--read x.json: nothing is measured; leave --images"),
+        ("--read x.json --no-scale", "--read x.json: nothing is measured"),
+        ("--out none/new", "--out none/new: name a new folder, in a folder that exists"),
+        ("--out .", "--out .: name a new folder"),
+        ("--images 201", "--images must be from 1 to 200, the size of the test split, but is 201"),
+        ("--read none.json", "none.json: there is no such file"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            command.main(words.split())
+        assert message in (capsys.readouterr().err if end.value.code == 2 else end.value.code)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_the_options_ask_for_is_measured(monkeypatch):
     """The papers' size and trainings are part of it unless they are left out."""
-    asked = []
-
-    def make_record(images, *, scale, training, command, progress):
-        asked.append((images, scale and scale.size, training, command))
-        raise ValueError("enough")
-
+    make_record = Mock(side_effect=ValueError("enough"))
     monkeypatch.setattr(command, "make_record", make_record)
     for options in ([], ["--no-scale"], ["--no-training", "--images", "7"]):
         with pytest.raises(SystemExit, match=r"^Error: enough$"):
             command.main(options)
-    assert asked == [
-        (None, (600, 800), True, "python -m workshop.history"),
-        (None, None, True, "python -m workshop.history --no-scale"),
-        (7, (600, 800), False, "python -m workshop.history --images 7 --no-training"),
-    ]
+    asked = [(*call.args, *[call.kwargs[name] for name in ("scale", "training")]) for call in make_record.mock_calls]
+    assert asked == [(None, PaperScale(), True), (None, None, True), (7, PaperScale(), False)]
+    ways = [call.kwargs["command"].removeprefix("python -m workshop.history") for call in make_record.mock_calls]
+    assert ways == ["", " --no-scale", " --images 7 --no-training"]
 
 
-class TestREADME:
-    def test_markdown(self):
-        assert as_markdown([["", "A"], ["  b", "1|2"]], right=False) == "| | A |\n| --- | --- |\n| b | 1\\|2 |"
-        assert as_markdown([["x", "A"], ["b", "1"]]).splitlines()[1] == "| --- | --: |"
-
-    def test_every_row_and_claim_is_in_the_section(self, results):
-        text = section(results)
-        assert with_section(f"{START}old{END}", text) == text
-        for row in table(results["history"], stages=False)[1:]:
-            assert f"| {' | '.join(row)} |" in text
-        for one in CLAIMS:
-            cells = [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)]
-            assert f"| {' | '.join(cells)} |" in text
-        for note in notes(results["history"]):
-            assert f"- {note}\n" in text
-        assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_images.png"}
-
-    def test_the_projects_readme_is_written_by_the_program(self):
-        """After new weights or results: make history ARGS=--update."""
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        own = text[text.index(START) : text.index(END) + len(END)]
-        assert own == section(gather(read_record())), "edited by hand? run make history ARGS=--update"
-
-    def test_the_data_card_lists_the_record(self):
-        assert "| `results/history` |" in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+def test_every_row_and_claim_is_in_the_readmes_section(results):
+    text = section(results)
+    assert with_section(f"{START}old{END}", text) == text
+    for row in table(results["history"], stages=False)[1:]:
+        assert f"| {' | '.join(row)} |" in text
+    for one in CLAIMS:
+        cells = [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)]
+        assert f"| {' | '.join(cells)} |" in text
+    for note in notes(results["history"]):
+        assert f"- {note}\n" in text
+    assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_images.png"}
 
 
-class TestFingerprints:
-    @pytest.mark.parametrize(
-        ("way", "shown"),
-        [
-            (("detectors", "rcnn", "box", "ap50"), True),
-            (("detectors", "faster_rcnn", "milliseconds", "proposals"), True),
-            (("paper_scale", "milliseconds", "rcnn", "features"), True),
-            (("max_proposals",), True),
-            (("detectors", "rcnn", "recall"), False),
-        ],
-    )
-    def test_only_what_is_shown_matters(self, way, shown, record):
-        before, place = command.fingerprint_of_record(record), record
-        for key in way[:-1]:
-            place = place[key]
-        place[way[-1]] += 1
-        assert (command.fingerprint_of_record(record) != before) == shown
+def test_readme_figures_and_card_of_the_project_belong_to_its_record():
+    """After new weights or results: make history ARGS=--update."""
+    text, record = (ROOT / "README.md").read_text(encoding="utf-8"), read_record()
+    own = text[text.index(START) : text.index(END) + len(END)]
+    assert own == section(gather(record)), "edited by hand? run make history ARGS=--update"
+    assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
+    assert stored_fingerprint(ROOT / "docs" / "history_images.png") == command.fingerprint_of_weights(record)
+    assert "| `results/history` |" in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
 
-    def test_weights_have_a_fingerprint(self, record, monkeypatch):
-        before = command.fingerprint_of_weights(record)
-        record["detectors"]["mask_rcnn"]["sha256"] = "other"
-        assert command.fingerprint_of_weights(record) != before
-        monkeypatch.setattr(command, "sha256", lambda path: path.stem)
-        for key in record["detectors"]:
-            record["detectors"][key]["sha256"] = key
-        assert command.fingerprint_of_weights() == command.fingerprint_of_weights(record)
 
-    def test_the_projects_figures_belong_to_its_record(self):
-        """After new weights or results: make history ARGS=--update."""
-        record = json.loads((ROOT / "data" / "results" / "history.json").read_text(encoding="utf-8"))
-        assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
-        assert stored_fingerprint(ROOT / "docs" / "history_images.png") == command.fingerprint_of_weights(record)
+def test_fingerprints_change_with_what_is_shown_and_with_weights(record, monkeypatch):
+    before, weights = command.fingerprint_of_record(record), command.fingerprint_of_weights(record)
+    record["detectors"]["rcnn"]["recall"] += 0.01
+    assert command.fingerprint_of_record(record) == before
+    record["detectors"]["faster_rcnn"]["milliseconds"]["proposals"] += 1
+    assert command.fingerprint_of_record(record) != before
+    record["detectors"]["mask_rcnn"]["sha256"] = "other"
+    assert command.fingerprint_of_weights(record) != weights
+    monkeypatch.setattr(command, "sha256", lambda path: path.stem)
+    for key in record["detectors"]:
+        record["detectors"][key]["sha256"] = key
+    assert command.fingerprint_of_weights() == command.fingerprint_of_weights(record)

@@ -1,6 +1,7 @@
 """What the history measures beside detection, by hand; and the papers' size, run small: who is timed on what."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from workshop.history.measure import alignment_example, first, scenes, seconds_o
 from workshop.history.scale import PaperScale, filled_up, let_some_pass, measure_at_scale, paper_image, paper_models
 
 BY_KEY = {one.key: one for one in GENERATIONS}
+# Milliseconds of an image: selective search, the convolutions, all of it.
+TIMES = {"rcnn": (120, 200, 337), "fast_rcnn": (90, 10, 117), "faster_rcnn": (9, 10, 36), "mask_rcnn": (9, 10, 36)}
 FIGURES = {
-    "rcnn": {"milliseconds": {"proposals": 120.0, "features": 200.0, "heads": 10.0, "all": 337.0}},
-    "fast_rcnn": {"milliseconds": {"proposals": 90.0, "features": 10.0, "heads": 10.0, "all": 117.0}},
-    "faster_rcnn": {"milliseconds": {"proposals": 9.0, "features": 10.0, "heads": 10.0, "all": 36.0}},
-    "mask_rcnn": {"milliseconds": {"proposals": 9.0, "features": 10.0, "heads": 10.0, "all": 36.0}},
+    key: {"milliseconds": {"proposals": search, "features": features, "heads": 10.0, "all": whole}}
+    for key, (search, features, whole) in TIMES.items()
 }
 SMALL = PaperScale(
     network=TINY,
@@ -57,54 +58,51 @@ def test_the_example_of_the_story():
     assert {**found, "aligned": 0} == {"exact": 2.9296875, "rounded_down": 2.0, "pooled": 4.0, "aligned": 0}
 
 
-class TestTrainings:
-    def test_what_stands_before_and_after_the_iterations_does_not_count(self, monkeypatch):
-        now, runs = [0.0], []
-        monkeypatch.setattr(measure, "process_time", lambda: now[0])
+def test_what_stands_before_and_after_the_iterations_does_not_count(monkeypatch):
+    now, runs = [0.0], []
+    monkeypatch.setattr(measure, "process_time", lambda: now[0])
 
-        def run(iterations):
-            runs.append(iterations)
-            now[0] += (100.0 if len(runs) == 1 else 7.0) + 0.25 * iterations
+    def run(iterations):
+        runs.append(iterations)
+        now[0] += (100.0 if len(runs) == 1 else 7.0) + 0.25 * iterations
 
-        assert seconds_of_an_iteration(run, 4) == 0.25
-        assert runs == [1, 1, 5]
+    assert seconds_of_an_iteration(run, 4) == 0.25
+    assert runs == [1, 1, 5]
 
-    def test_minutes_by_hand(self, monkeypatch):
-        """Half a second an iteration, 1000 training images; one short run of each training, with its own settings."""
-        seen, names = [], []
 
-        def fit(model, losses, settings, **options):
-            seen.append((settings.iterations, settings.learning_rate, settings.seed))
-            names.append(sorted(losses(0)))
-            return []
+def test_minutes_by_hand(monkeypatch):
+    """Half a second an iteration, 1000 training images; one short run of each training, with its own settings."""
+    seen, names = [], []
 
-        monkeypatch.setattr(measure, "TIMED_TRAINING_IMAGES", 4)
-        monkeypatch.setattr(measure, "MAX_PROPOSALS", 40)
-        monkeypatch.setattr(measure, "fit", fit)
-        monkeypatch.setattr("minircnn.training.recipes.fit", fit)
-        monkeypatch.setattr(measure, "seconds_of_an_iteration", lambda run, iterations: run(iterations) or 0.5)
-        costs = training_costs(FIGURES, iterations=3)
-        about = [json.loads(one.weights.with_suffix(".json").read_text())["settings"] for one in GENERATIONS]
-        assert seen == [(3, settings["learning_rate"], settings["seed"]) for settings in about]
-        assert names == [
-            ["classification"],
-            ["loss_box_reg", "loss_classifier"],
-            ["loss_box_reg", "loss_classifier", "loss_objectness", "loss_rpn_box_reg"],
-            ["loss_box_reg", "loss_classifier", "loss_mask", "loss_objectness", "loss_rpn_box_reg"],
-        ]
-        rcnn, fast, faster, mask = (settings["iterations"] / 120 for settings in about)
-        assert costs["rcnn"] == pytest.approx(
-            {"iterations": rcnn, "proposals": 2.0, "features": 3.5, "all": rcnn + 5.5}
-        )
-        assert costs["fast_rcnn"] == pytest.approx({"iterations": fast, "proposals": 1.5, "all": fast + 1.5})
-        assert costs["faster_rcnn"] == pytest.approx({"iterations": faster, "all": faster})
-        assert costs["mask_rcnn"] == pytest.approx({"iterations": mask, "all": mask})
+    def fit(model, losses, settings, **options):
+        seen.append((settings.iterations, settings.learning_rate, settings.seed))
+        names.append(sorted(losses(0)))
+        return []
+
+    monkeypatch.setattr(measure, "TIMED_TRAINING_IMAGES", 4)
+    monkeypatch.setattr(measure, "MAX_PROPOSALS", 40)
+    monkeypatch.setattr(measure, "fit", fit)
+    monkeypatch.setattr("minircnn.training.recipes.fit", fit)
+    monkeypatch.setattr(measure, "seconds_of_an_iteration", lambda run, iterations: run(iterations) or 0.5)
+    costs = training_costs(FIGURES, iterations=3)
+    about = [json.loads(one.weights.with_suffix(".json").read_text())["settings"] for one in GENERATIONS]
+    assert seen == [(3, settings["learning_rate"], settings["seed"]) for settings in about]
+    assert names == [
+        ["classification"],
+        ["loss_box_reg", "loss_classifier"],
+        ["loss_box_reg", "loss_classifier", "loss_objectness", "loss_rpn_box_reg"],
+        ["loss_box_reg", "loss_classifier", "loss_mask", "loss_objectness", "loss_rpn_box_reg"],
+    ]
+    rcnn, fast, faster, mask = (settings["iterations"] / 120 for settings in about)
+    assert costs["rcnn"] == pytest.approx({"iterations": rcnn, "proposals": 2.0, "features": 3.5, "all": rcnn + 5.5})
+    assert costs["fast_rcnn"] == pytest.approx({"iterations": fast, "proposals": 1.5, "all": fast + 1.5})
+    assert costs["faster_rcnn"] == pytest.approx({"iterations": faster, "all": faster})
+    assert costs["mask_rcnn"] == pytest.approx({"iterations": mask, "all": mask})
 
 
 def test_learned_features_name_what_a_classifier_by_hand_names():
     """The same crops, features and regression, put together anew."""
-    train = first(ToyTown("train", masks=False), 24)
-    test = first(ToyTown("test", masks=False), 16)
+    train, test = (first(ToyTown(split, masks=False), count) for split, count in (("train", 9), ("test", 6)))
     network = load_alexnet()
 
     def of(samples):
@@ -119,8 +117,8 @@ def test_learned_features_name_what_a_classifier_by_hand_names():
     model = RidgeClassifierCV(alphas=np.logspace(-1, 6, 15)).fit((x - x.mean(axis=0)) / spread, labels)
     expected = (model.predict((y - x.mean(axis=0)) / spread) == wanted).mean()
     found = transfer(train, test)
-    assert found["learned"] == pytest.approx(expected, abs=0.03)  # one answer in 33: single against double precision
-    assert found["learned"] > found["random"] > found["guessing"] < found["hand_made"]
+    # One answer may differ: single against double precision.
+    assert found["learned"] == pytest.approx(expected, abs=1.01 / len(wanted)) and found["learned"] > found["random"]
     assert found["guessing"] == pytest.approx((wanted == np.bincount(labels).argmax()).mean())
     empty = (train[0][0], {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)})
     for few in (([empty], test), (train[:3], [empty])):
@@ -128,74 +126,70 @@ def test_learned_features_name_what_a_classifier_by_hand_names():
             transfer(*few)
 
 
-class TestPaperScale:
-    def test_the_size_is_the_papers(self):
-        scale = PaperScale()
-        assert (scale.size, scale.proposals, scale.classes, scale.network) == ((600, 800), 2000, 21, ALEXNET_2012)
-        assert scale.rpn.anchors_per_cell == 9 and scale.rpn.post_nms_top_n[1] == 300
-        assert scale.mask_channels == (256,) * 4
+def test_everybody_is_timed_on_what_the_settings_say(monkeypatch):
+    """Each detector in turn, round by round, on one thread; R-CNN on few crops, multiplied behind the search."""
+    calls = []
 
-    def test_everybody_is_timed_on_what_the_settings_say(self, monkeypatch):
-        """Each detector in turn, round by round, on one thread; R-CNN on few crops, multiplied behind the search."""
-        calls = []
+    def noted(model, image, found=None):
+        assert torch.get_num_threads() == 1
+        trace = by_stages(model, image, found)
+        calls.append((type(model).__name__, trace))
+        return trace
 
-        def noted(model, image, found=None):
-            assert torch.get_num_threads() == 1
-            trace = by_stages(model, image, found)
-            calls.append((type(model).__name__, trace))
-            return trace
+    monkeypatch.setattr(module, "by_stages", noted)
+    found = measure_at_scale(SMALL)
+    names = ["RCNN", "FastRCNN", "FasterRCNN", "MaskRCNN"]
+    assert [name for name, _ in calls] == names * 4, "three rounds, and one to warm up"
+    of = {name: [trace for other, trace in calls if other == name] for name in names}
+    assert {len(trace.proposals) for trace in of["RCNN"]} == {8}
+    assert {len(trace.proposals) for trace in of["FastRCNN"]} == {40}
+    assert torch.equal(of["RCNN"][0].proposals, of["FastRCNN"][0].proposals[:8])
+    for key, name in zip(BY_KEY, names, strict=True):
+        for stage in ("proposals", "features", "heads", "selection"):
+            factor = 5 if key == "rcnn" and stage != "proposals" else 1
+            middle = sorted(trace.seconds[stage] for trace in of[name][1:])[1]
+            assert found["milliseconds"][key][stage] == pytest.approx(1000 * factor * middle)
+    assert "masks" in found["milliseconds"]["mask_rcnn"] and "masks" not in found["milliseconds"]["faster_rcnn"]
+    assert (found["size"], found["proposals"], found["crops"], found["rounds"]) == ((60, 90), 40, 8, 3)
+    assert found["own"] == len(of["MaskRCNN"][0].proposals) <= 30
+    assert found["outlined"] == len(of["MaskRCNN"][0].detections["labels"]) > 0
+    assert found["found"] == len(search(paper_image((60, 90)), 40).boxes)
 
-        monkeypatch.setattr(module, "by_stages", noted)
-        found = measure_at_scale(SMALL)
-        names = ["RCNN", "FastRCNN", "FasterRCNN", "MaskRCNN"]
-        assert [name for name, _ in calls] == names * 4, "three rounds, and one to warm up"
-        of = {name: [trace for other, trace in calls if other == name] for name in names}
-        assert {len(trace.proposals) for trace in of["RCNN"]} == {8}
-        assert {len(trace.proposals) for trace in of["FastRCNN"]} == {40}
-        assert torch.equal(of["RCNN"][0].proposals, of["FastRCNN"][0].proposals[:8])
-        for key, name in zip(BY_KEY, names, strict=True):
-            for stage in ("proposals", "features", "heads", "selection"):
-                factor = 5 if key == "rcnn" and stage != "proposals" else 1
-                middle = sorted(trace.seconds[stage] for trace in of[name][1:])[1]
-                assert found["milliseconds"][key][stage] == pytest.approx(1000 * factor * middle)
-        assert "masks" in found["milliseconds"]["mask_rcnn"] and "masks" not in found["milliseconds"]["faster_rcnn"]
-        assert (found["size"], found["proposals"], found["crops"], found["rounds"]) == ((60, 90), 40, 8, 3)
-        assert found["own"] == len(of["MaskRCNN"][0].proposals) <= 30
-        assert found["outlined"] == len(of["MaskRCNN"][0].detections["labels"]) > 0
-        assert found["found"] == len(search(paper_image((60, 90)), 40).boxes)
 
-    def test_selective_search_and_random_boxes_share_the_places(self):
-        boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
-        assert torch.equal(filled_up(boxes, 1, (60, 90)), boxes[:1])
-        filled = filled_up(boxes, 500, (60, 90))
-        assert torch.equal(filled[:2], boxes) and filled.shape == (500, 4)
-        assert (filled[:, :2] >= 0).all() and (filled[:, 2] <= 90).all() and (filled[:, 3] <= 60).all()
-        assert filled[2:, 2].max() > 70 and filled[2:, 3].max() > 45, "all over the image, which is wide"
-        assert (box_area(filled[2:]) > 0).all() and len(filled.unique(dim=0)) == 500
+def test_selective_search_and_random_boxes_share_the_places():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
+    assert torch.equal(filled_up(boxes, 1, (60, 90)), boxes[:1])
+    filled = filled_up(boxes, 500, (60, 90))
+    assert torch.equal(filled[:2], boxes) and filled.shape == (500, 4)
+    assert (filled[:, :2] >= 0).all() and (filled[:, 2] <= 90).all() and (filled[:, 3] <= 60).all()
+    assert filled[2:, 2].max() > 70 and filled[2:, 3].max() > 45, "all over the image, which is wide"
+    assert (box_area(filled[2:]) > 0).all() and len(filled.unique(dim=0)) == 500
 
-    @pytest.mark.parametrize("key", ["rcnn", "fast_rcnn", "faster_rcnn"])
-    def test_as_many_scores_pass_as_there_are_proposals(self, key):
-        """Counted where nothing is suppressed and nothing cut off: every passing pair is a detection."""
-        model, image = paper_models(SMALL)[key], paper_image(SMALL.size)
+
+def test_models_share_one_network_disturb_no_draws_and_let_as_many_scores_pass_as_there_are_proposals():
+    """Counted where nothing is suppressed and nothing cut off: every passing pair is a detection."""
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    models, image = paper_models(SMALL), paper_image(SMALL.size)
+    assert torch.equal(torch.rand(1), expected)
+    assert len({getattr(model, "network", model).backbone for model in models.values()}) == 1
+    for key in ("rcnn", "fast_rcnn", "faster_rcnn"):
+        model = models[key]
         found = None if key == "faster_rcnn" else Search(filled_up(torch.zeros(0, 4), 40, SMALL.size), 0.0)
         let_some_pass(model, image, found)
         owner = model if key == "rcnn" else model.roi_heads
-        owner.config = owner.config.__class__(**{**vars(owner.config), "nms_threshold": 1.0, "max_detections": 10_000})
+        owner.config = replace(owner.config, nms_threshold=1.0, max_detections=10_000)
         trace = by_stages(model, image, found)
         assert len(trace.detections["labels"]) == pytest.approx(len(trace.proposals), abs=3)
 
-    def test_models_share_one_network_and_disturb_no_draws(self):
-        torch.manual_seed(5)
-        expected = torch.rand(1)
-        torch.manual_seed(5)
-        models = paper_models(SMALL)
-        assert torch.equal(torch.rand(1), expected)
-        backbones = [getattr(model, "network", model).backbone for model in models.values()]
-        assert all(backbone is backbones[0] for backbone in backbones)
 
-    def test_the_image_is_a_photograph_enlarged_and_not_stretched(self):
-        image = paper_image((600, 800))
-        assert image.shape == (3, 600, 800) and image.min() >= 0 and image.max() <= 1
-        original = torch.from_numpy(data.coffee()).permute(2, 0, 1).float() / 255  # (3, 400, 600)
-        small = torch.nn.functional.interpolate(image[None], size=(400, 533), mode="area")[0]
-        assert (small - original[:, :, :533]).abs().mean() < 0.02
+def test_the_size_is_the_papers_and_the_image_a_photograph_enlarged_and_not_stretched():
+    scale = PaperScale()
+    assert (scale.size, scale.proposals, scale.classes, scale.network) == ((600, 800), 2000, 21, ALEXNET_2012)
+    assert scale.rpn.anchors_per_cell == 9 and scale.rpn.post_nms_top_n[1] == 300
+    image = paper_image(scale.size)
+    assert image.shape == (3, 600, 800) and image.min() >= 0 and image.max() <= 1
+    original = torch.from_numpy(data.coffee()).permute(2, 0, 1).float() / 255  # (3, 400, 600)
+    small = torch.nn.functional.interpolate(image[None], size=(400, 533), mode="area")[0]
+    assert (small - original[:, :, :533]).abs().mean() < 0.02

@@ -43,7 +43,7 @@ def as_painted():
 def test_repainting_gives_the_stored_scenes(split):
     """To the byte with the tested versions; others may differ a little at edges."""
     content = json.loads((TOYTOWN_FOLDER / f"instances_{split}.json").read_text(encoding="utf-8"))
-    for number in (1, 2, 3, 57, 101, len(content["images"])):
+    for number in (1, 57, len(content["images"])):
         scene = repaint(split, number)
         record = content["images"][number - 1]
         assert (record["id"], record["background"]) == (number, scene.background)
@@ -64,7 +64,7 @@ def test_repainting_gives_the_stored_images_of_one_object(split, first):
     images, subtypes = one_object_images(split)
     photographs = TRAIN_PHOTOGRAPHS if split == "train" else TRAIN_PHOTOGRAPHS[:4] + HELD_OUT_PHOTOGRAPHS
     _, file, options = SHEETS[split]
-    for index in (0, 7, 49, 50, 313, len(images) - 1):
+    for index in (0, 49, 50, len(images) - 1):
         image, _, subtype = paint_single(first + index, 64, photographs)
         lossless = options.get("lossless")
         kept = image.astype(int) if lossless else np.asarray(Image.open(BytesIO(encoded(image, **options))), int)
@@ -91,7 +91,7 @@ def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
     assert "SHA256SUMS: not found" in capsys.readouterr().out
 
 
-def test_the_card_holds_the_tables_of_the_data():
+def test_the_card_says_what_data_and_code_say(tmp_path):
     tables = card_tables(TOYTOWN_FOLDER)
     assert CARD.split(BEGIN)[1].split(END)[0].strip() == tables
     labels = ToyTown("val", masks=False)
@@ -99,17 +99,12 @@ def test_the_card_holds_the_tables_of_the_data():
     for label, name in enumerate(CLASSES[1:], start=1):
         row = next(line for line in tables.splitlines() if line.startswith(f"| {label} {name} |"))
         assert int(row.split("|")[3]) == counts[label]
+    words = " ".join(CARD.split())
+    assert f"at least {MIN_VISIBLE_SHARE:.0%} of its pixels and at least {MIN_VISIBLE_PIXELS} pixels" in words
+    assert f"its longer side is {SCALE[0]:.0f} to {SCALE[1]:.0f} pixels" in words
+    assert f"drawn at {({4: 'four'})[SUPERSAMPLE]} times that size" in words
+    assert f"painted landscapes in {({10: 'ten'})[len(MOODS)]} moods" in words
 
-
-def test_the_numbers_in_the_words_of_the_card_are_those_of_the_code():
-    card = " ".join(CARD.split())
-    assert f"at least {MIN_VISIBLE_SHARE:.0%} of its pixels and at least {MIN_VISIBLE_PIXELS} pixels" in card
-    assert f"its longer side is {SCALE[0]:.0f} to {SCALE[1]:.0f} pixels" in card
-    assert f"drawn at {({4: 'four'})[SUPERSAMPLE]} times that size" in card
-    assert f"painted landscapes in {({10: 'ten'})[len(MOODS)]} moods" in card
-
-
-def test_the_command_renews_the_card(tmp_path):
     shutil.copytree(TOYTOWN_FOLDER, tmp_path / "toytown", ignore=shutil.ignore_patterns("*.jpg"))
     (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert main(["--card", "--out", str(tmp_path / "toytown")]) == 0
