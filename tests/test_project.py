@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 import minircnn
@@ -97,21 +96,12 @@ def test_public_names_are_loaded_when_they_are_used():
     assert {*typed} == {*minircnn.__all__}, "type checkers are told of the same names"
 
 
-@pytest.mark.parametrize(
-    "source, caught",
-    [
-        ("from minircnn.cli import app", True),
-        ("import minircnn.plotting as p", True),
-        ("def f():\n    from minircnn import evaluation", True),
-        ("from .training import Trainer", True),
-        ("from . import plotting", True),
-        ("from minircnn.boxes import nms", False),
-        ("from minircnn import __version__", False),
-        ("import torch", False),
-    ],
-)
-def test_the_import_order_test_can_fail(source, caught):
-    assert bool(list(order_violations("fast_rcnn", source, ["minircnn"]))) == caught
+def test_the_import_order_test_can_fail():
+    later = ["from minircnn.cli import app", "import minircnn.plotting as p", "from . import plotting"]
+    later += ["def f():\n    from minircnn import evaluation", "from .training import Trainer"]
+    assert all(list(order_violations("fast_rcnn", source, ["minircnn"])) for source in later)
+    for source in ("from minircnn.boxes import nms", "from minircnn import __version__", "import torch"):
+        assert not list(order_violations("fast_rcnn", source, ["minircnn"]))
 
 
 def test_nothing_that_a_reader_opens_needs_the_workshop():
