@@ -107,14 +107,10 @@ def decode_boxes(
 ) -> Tensor:
     """Refine each box of ``src`` by its deltas: the inverse of :func:`encode_boxes` (R-CNN, appendix C, eq. 1–4).
 
-    Args:
-        src: ``(N, 4)`` boxes to start from.
-        deltas: ``(N, 4)``, or ``(N, K, 4)`` where each box has deltas for each of K classes.
-        weights: the factors that were given to :func:`encode_boxes`.
-
-    Returns:
-        Boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at log(1000 / 16), so that the predictions of an
-        untrained network stay finite (not in the papers; Detectron and torchvision do it).
+    ``deltas`` are ``(N, 4)``, or ``(N, K, 4)`` where each box has deltas for each of K classes; ``weights`` those that
+    were given to :func:`encode_boxes`. Returns boxes of the shape of ``deltas``. ``dw`` and ``dh`` are capped at
+    log(1000 / 16), so that the predictions of an untrained network stay finite (not in the papers; Detectron and
+    torchvision do it).
 
     >>> src = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     >>> decode_boxes(src, torch.tensor([[0.1, 0.0, 0.0, 0.0]]))
@@ -154,13 +150,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Greedy: take the best box, drop every box that overlaps it by more than the threshold, repeat with what is left;
     :func:`nms_loop` says it in code.
 
-    Args:
-        boxes: ``(N, 4)``.
-        scores: ``(N,)``. Of equal scores the first box counts as the better.
-        iou_threshold: a box is dropped when its IoU with a kept box is greater than this.
-
-    Returns:
-        Indices of the kept boxes, best first, the same as ``torchvision.ops.nms``'s.
+    ``(N, 4)`` boxes and ``(N,)`` scores, of which, if they are equal, the first counts as the better, to the indices of
+    the kept boxes, best first, the same as ``torchvision.ops.nms``'s.
 
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [20.0, 0.0, 30.0, 10.0]])
     >>> nms(boxes, torch.tensor([0.8, 0.9, 0.3]), 0.5)

@@ -68,11 +68,6 @@ class TestAreaAndIoU:
         assert B.box_area(box).tolist() == [160000.0]
         assert B.box_iou(box, box).item() == 1.0
 
-    @given(grid_boxes, grid_boxes)
-    def test_against_slow_loop(self, a, b):
-        expected = torch.tensor([[iou_by_hand(p, q) for q in b.tolist()] for p in a.tolist()]).reshape(len(a), len(b))
-        torch.testing.assert_close(B.box_iou(a, b), expected, equal_nan=True)
-
     @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-1000, 1000))
     def test_laws_symmetric_and_unmoved_by_shift_and_scale(self, seed, scale, shift):
         a, b = random_boxes(5, seed).double(), random_boxes(7, seed + 1).double()
@@ -250,32 +245,9 @@ def test_the_threshold_itself_is_not_enough_and_margins_may_be_negative():
     assert found["scores"].tolist() == pytest.approx([-0.9])
 
 
-def match_by_hand(iou, high, low, allow_low_quality_matches):
-    """One box at a time."""
-    objects, boxes = len(iou), len(iou[0])
-    index, label = [], []
-    for n in range(boxes):
-        column = [iou[g][n] for g in range(objects)]
-        best = max(column)
-        index.append(column.index(best))
-        label.append(1 if best >= high else 0 if best < low else -1)
-        if allow_low_quality_matches and any(iou[g][n] == max(iou[g]) > 0 for g in range(objects)):
-            label[n] = 1
-    return index, label
-
-
 def to_torchvision(gt_index, label):
     """torchvision writes both answers into one number: the object, or -1 background, or -2 ignored."""
     return torch.where(label == 1, gt_index, torch.where(label == 0, -1, -2))
-
-
-ious = st.integers(1, 5).flatmap(
-    lambda g: st.integers(1, 12).flatmap(
-        lambda n: st.lists(
-            st.lists(st.integers(0, 10).map(lambda k: k / 10), min_size=n, max_size=n), min_size=g, max_size=g
-        )
-    )
-)
 
 
 class TestMatch:
@@ -288,11 +260,6 @@ class TestMatch:
         iou[:, 0] = iou[:, 0].clamp(min=0.05)  # every object is touched: the case of the docstring is tested below
         expected = Matcher(high, low, allow_low_quality_matches=allow_low_quality_matches)(iou)
         assert torch.equal(to_torchvision(*B.match(iou, high, low, allow_low_quality_matches)), expected)
-
-    @given(ious, st.sampled_from([(0.7, 0.3), (0.5, 0.5), (1.0, 0.0)]), st.booleans())
-    def test_against_slow_loop(self, iou, thresholds, allow_low_quality_matches):
-        gt_index, label = B.match(torch.tensor(iou, dtype=torch.float64), *thresholds, allow_low_quality_matches)
-        assert (gt_index.tolist(), label.tolist()) == match_by_hand(iou, *thresholds, allow_low_quality_matches)
 
     def test_thresholds_include_high_and_exclude_low(self):
         assert B.match(torch.tensor([[0.5, 0.25, 0.24]]), 0.5, 0.25)[1].tolist() == [1, -1, 0]

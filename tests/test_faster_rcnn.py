@@ -14,7 +14,7 @@ from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
 from minircnn.boxes import box_iou
 from minircnn.course.compare import torchvision_faster_rcnn
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
-from minircnn.faster_rcnn import RPN, RPNConfig, RPNHead, base_anchors, faster_rcnn_alexnet, grid_anchors
+from minircnn.faster_rcnn import RPN, RPNConfig, base_anchors, faster_rcnn_alexnet, grid_anchors
 from tests.tiny import (
     CLASSES,
     HEADS,
@@ -140,25 +140,6 @@ def test_proposals_and_losses_equal_torchvisions(config, training):
         mine = ours.losses(rpn_outputs, targets)
         for name, value in losses.items():
             assert mine[name].item() == pytest.approx(value.item(), rel=1e-5)
-
-
-def test_the_window_is_a_small_network_at_every_place():
-    """A convolution and two siblings, against a loop over places with matrices."""
-    torch.manual_seed(0)
-    head, features = RPNHead(3, 2), torch.randn(1, 3, 4, 5)
-    logits, deltas = head(features)
-    window, padded = head.conv[0][0], torch.nn.functional.pad(features, (1, 1, 1, 1))
-    place = 0
-    for y in range(4):
-        for x in range(5):
-            patch = padded[0, :, y : y + 3, x : x + 3].flatten()
-            hidden = (window.weight.flatten(1) @ patch + window.bias).relu()
-            scores = head.cls_logits.weight.flatten(1) @ hidden + head.cls_logits.bias
-            boxes = (head.bbox_pred.weight.flatten(1) @ hidden + head.bbox_pred.bias).view(2, 4)
-            assert torch.allclose(logits[0, place : place + 2], scores, atol=1e-6)
-            assert torch.allclose(deltas[0, place : place + 2], boxes, atol=1e-6)
-            place += 2
-    assert logits.shape == (1, place) and deltas.shape == (1, place, 4)
 
 
 def test_labels_by_hand():
