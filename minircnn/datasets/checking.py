@@ -68,7 +68,8 @@ def examine(data: ImageDataset, *, progress: Callable[[Iterable[int]], Iterable[
     files: dict[str, Path] = {}  # the first image of each checksum
     objects, shown_in = Counter(), Counter()
     for index in progress(range(len(data))):
-        found = list(data.find_problems(index))
+        found: list[str] = []
+        found += _try(data.find_problems, index, found) or ()
         image, target = (_try(load, index, found) for load in (data.load_image, data.load_target))
         if target is not None:
             labels = [report.classes[label] for label in target["labels"].tolist()]
@@ -130,12 +131,11 @@ def object_problems(target: Target, size: tuple[int, int], classes: list[str], w
 def _mask_problems(target: Target) -> Iterator[tuple[int, str]]:
     """Masks that are empty or do not belong to their boxes: rows and sentences."""
     boxes, around = target["boxes"], boxes_around(target["masks"])  # (G, 4)
-    for row, (box, own) in enumerate(zip(boxes.tolist(), around.tolist(), strict=True)):
-        if not any(own):
-            if "difficult" not in target:  # VOC's loader has said so itself
-                yield row, "its mask is empty; draw it or delete the object"
-            continue
-        far = (around[row] - boxes[row]).abs().max() > SLACK
-        if far and box_iou(around[row, None], boxes[row, None]) < LEAST_OVERLAP:
-            own, box = (", ".join(f"{side:g}" for side in sides) for sides in (own, box))
+    far = (around - boxes).abs().amax(dim=1) > SLACK
+    apart = far & (box_iou(around, boxes).diagonal() < LEAST_OVERLAP)
+    for row in range(len(boxes)):
+        if not around[row].any():
+            yield row, "its mask is empty; draw it or delete the object"
+        elif apart[row]:
+            own, box = (", ".join(f"{side:g}" for side in sides[row].tolist()) for sides in (around, boxes))
             yield row, f"its mask lies in the box {own}, its box is {box}; do both belong to one object?"

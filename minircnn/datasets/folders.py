@@ -96,10 +96,7 @@ class MaskFolder(ImageDataset):
 
     def find_problems(self, index: int) -> list[str]:
         """Every defect of the masks of an image, one sentence each; the image is not decoded."""
-        try:
-            return [f"{self.image_path(index)}, {problem}" for problem in self.read_objects(index)[1]]
-        except (DatasetError, OSError) as error:
-            return [str(error)]
+        return [f"{self.image_path(index)}, {problem}" for problem in self.read_objects(index)[1]]
 
 
 class PennFudanDataset(MaskFolder):

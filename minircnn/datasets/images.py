@@ -112,7 +112,10 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         return None
 
     def find_problems(self, index: int) -> list[str]:
-        """Every defect of an image's annotations that shows only when its files are read, one sentence each."""
+        """Defects of an image's annotations that show only when its files are read, one sentence each.
+
+        Errors about files that cannot be read are those of :meth:`load_target`.
+        """
         return []
 
     def load_image(self, index: int) -> Tensor:

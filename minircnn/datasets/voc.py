@@ -4,8 +4,8 @@ Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge" (IJCV
 
     VOCdevkit/VOC2007/JPEGImages/000005.jpg
     VOCdevkit/VOC2007/Annotations/000005.xml             classes, boxes, difficult or not
-    VOCdevkit/VOC2007/ImageSets/Main/trainval.txt        the images of a split; Segmentation/ lists those with masks
-    VOCdevkit/VOC2007/SegmentationObject/000032.png      0 background, n the n-th object of the XML, 255 the border
+    VOCdevkit/VOC2007/ImageSets/Main/trainval.txt        the images of a split
+    VOCdevkit/VOC2007/SegmentationObject/000032.png      of some: 0 background, n the n-th object, 255 the border
 
     <annotation>
       <filename>000005.jpg</filename>
@@ -92,7 +92,7 @@ class VocDataset(ImageDataset):
         super().__init__(root, masks is not False)
         found, images_left = _read_folder(self.root)
         names = _names_of_split(self.root, sorted(found), split)
-        with_masks = set(names) & _names_with_masks(self.root) if self.masks else set()
+        with_masks = {name for name in names if self.masks and self._mask_path(name).is_file()}
         self.masks = bool(with_masks)
         if masks and not with_masks:
             remedy = "which Mask R-CNN learns from; detectors of boxes need none (masks=False)"
@@ -103,9 +103,6 @@ class VocDataset(ImageDataset):
             if name in with_masks or not self.masks:
                 missing = f"{root}: {name[:50]!r} is listed in ImageSets, but has no annotation file"
                 record = found.get(name) or _Record(name, problems=[missing])
-                mask = self.root / _MASKS[0] / f"{name}.png"
-                if self.masks and record.image and not mask.is_file():
-                    record = _Record(name, problems=[f"{mask}: there is no such file; unpack the archive again"])
                 self.dropped += record.problems
                 self.records += [record] if record.image else []
         if not drop_invalid or not self.records:
@@ -120,9 +117,12 @@ class VocDataset(ImageDataset):
         elif masks is None and not self.masks:
             self.notes.append("no masks: boxes only")
 
+    def _mask_path(self, name: str) -> Path:
+        return self.root / _MASKS[0] / f"{name}.png"
+
     def mask_files(self, index: int) -> list[Path]:
         """The mask file of image ``index``, if targets hold masks."""
-        return [self.root / _MASKS[0] / f"{self.records[index].name}.png"] if self.masks else []
+        return [self._mask_path(self.records[index].name)] if self.masks else []
 
     def image_path(self, index: int) -> Path:
         """Where the file of image ``index`` lies."""
@@ -152,18 +152,12 @@ class VocDataset(ImageDataset):
         return target
 
     def find_problems(self, index: int) -> list[str]:
-        """Every defect of the mask of image ``index``; those of its XML were found when the data set was opened."""
-        record, problems = self.records[index], []
+        """Numbers in the mask file of image ``index`` that no object has; defects of its XML are known already."""
+        count, problems = self.records[index].count, []
         for path in self.mask_files(index):
-            try:
-                numbers = set(np.unique(read_numbers(path, record.size)).tolist()) - {0, VOID}
-            except (DatasetError, OSError) as error:
-                return [str(error)]
-            for number, name, *_ in record.objects:
-                if number not in numbers:
-                    problems.append(f"{path}: object {number} ({name}) has no pixels; draw it (training leaves it out)")
-            for number in sorted(numbers - set(range(1, record.count + 1))):
-                what = f"pixels of object {number}, but the XML has {record.count}"
+            numbers = set(np.unique(read_numbers(path, self.records[index].size)).tolist())
+            for number in sorted(numbers - {VOID, *range(count + 1)}):
+                what = f"pixels of object {number}, but the XML has {count}"
                 problems.append(f"{path}: {what}; correct the one or the other")
         return problems
 
@@ -365,10 +359,3 @@ def _read_names(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: no UTF-8 text at byte {error.start}; unpack the archive again") from error
     return sorted({line.strip() for line in lines if line.strip()})
-
-
-def _names_with_masks(root: Path) -> set[str]:
-    """The names of all images that have masks, whatever their split: as lists say, or else as there are mask files."""
-    lists = (root / "ImageSets" / "Segmentation").glob("[!.]*.txt")
-    listed = {name for path in lists for name in _read_names(path)}
-    return listed or {path.stem for path in (root / "SegmentationObject").glob("[!.]*.png")}

@@ -51,7 +51,7 @@ def test_defects_are_listed_and_end_with_status_one(call, voc, tmp_path):
 
 
 def test_images_without_masks_are_counted(call, voc):
-    write_voc(voc, {}, {"trainval": ["a", "b"]}, segmented=["b"])
+    write_voc(voc, {}, {"trainval": ["a", "b"]})
     mask = np.zeros((12, 20))
     mask[:5, :10] = 1
     write_voc_mask(voc, "b", mask)

@@ -24,9 +24,9 @@ def xml(*objects, size=VOC_SIZE):
     return f"<annotation><filename>x.jpg</filename>{stated}{''.join(objects)}</annotation>"
 
 
-def write_voc(root, annotations, splits=None, segmented=()):
-    """A folder of VOC's layout, of XML by name; ``segmented`` are the images that have masks."""
-    for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "ImageSets/Segmentation", "SegmentationObject"):
+def write_voc(root, annotations, splits=None):
+    """A folder of VOC's layout, of XML by name."""
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main", "SegmentationObject"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, (name, text) in enumerate(annotations.items()):
         pixels = np.random.default_rng(number).integers(0, 256, (*VOC_SIZE, 3), dtype=np.uint8)
@@ -34,8 +34,6 @@ def write_voc(root, annotations, splits=None, segmented=()):
         (root / "Annotations" / f"{name}.xml").write_text(text, encoding="utf-8")
     for split, names in (splits or {"trainval": list(annotations)}).items():
         (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    if segmented:
-        (root / "ImageSets" / "Segmentation" / "trainval.txt").write_text("\n".join(segmented), encoding="utf-8")
     return root
 
 

@@ -168,11 +168,11 @@ def test_the_other_data_sets(tmp_path):
 
     values = np.zeros(VOC_SIZE)
     values[1:6, 2:7] = 1
-    voc = write_voc(tmp_path / "voc masks", {"a": xml(an_object(), an_object("cat"))}, segmented=["a"])
+    voc = write_voc(tmp_path / "voc masks", {"a": xml(an_object(), an_object("cat"))})
     Image.fromarray(values.astype(np.uint8)).save(voc / "SegmentationObject" / "a.png")
     data, _ = open_to_check("voc", voc, None, split=None, masks=True)
     (problem,) = examine(data).problems  # boxes of VOC need not be tight
-    assert problem.endswith("a.png: object 2 (cat) has no pixels; draw it (training leaves it out)")
+    assert problem.endswith("a.jpg, object 2 (cat): its mask is empty; draw it or delete the object")
 
     people = write_people(tmp_path / "people", {"a": three_people(), "b": three_people()})
     (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")

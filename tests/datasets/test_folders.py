@@ -182,8 +182,6 @@ def test_damaged_files_are_named(tmp_path):
                 path.write_bytes(content)
                 with pytest.raises(DatasetError, match=path.name):
                     data[0]
-                if "ask" in str(path):
-                    assert path.name in data.find_problems(0)[0]
             path.write_bytes(whole)
         assert len(data[0][1]["labels"]) in (1, 3)
 
@@ -196,7 +194,6 @@ def test_masks_that_would_fill_the_memory_are_refused_before_they_are_made(tmp_p
     data = PennFudanDataset(root)
     with pytest.raises(DatasetError, match=r"a_mask\.png: 62499 objects, whose masks would fill the memory"):
         data.load_target(0)
-    assert len(data.find_problems(0)) == 1
 
 
 def test_kinds_of_masks(tmp_path):
