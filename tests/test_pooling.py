@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torchvision import ops
 from torchvision.ops.poolers import LevelMapper
 
-from minircnn.course.figures.alignment import misalignment
 from minircnn.pooling import (
     WARP_MODES,
+    misalignment,
     multiscale_roi_align,
     pyramid_level,
     roi_align,

@@ -4,7 +4,7 @@ Functions that draw return matplotlib axes, so that you can add to them; :func:`
 with a text that says what can be seen.
 """
 
-from minircnn.course.figures.alignment import misalignment, plot_misalignment
+from minircnn.course.figures.alignment import plot_misalignment
 from minircnn.course.figures.charts import (
     label_map_colors,
     plot_label_map,
@@ -41,7 +41,6 @@ __all__ = [
     "image_grid",
     "label_map_colors",
     "mark_cells",
-    "misalignment",
     "plot_cells",
     "plot_detections",
     "plot_filters",

@@ -7,7 +7,6 @@ pixels wide as the image has pixels for each cell, which need not be a whole num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,10 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
-from minircnn.boxes import box_iou
 from minircnn.course.figures.regions import plot_cells
 from minircnn.plotting import NOTEBOOK_WIDTH, TITLE_SIZE, Color, Image, as_pixels, draw_box, show_image
-from minircnn.pooling import cells_of_roi_pool
+from minircnn.pooling import Misalignment, misalignment
 
 EXACT: Color = (1.0, 0.6, 0.0)  # the region itself
 POOLED: Color = (0.0, 0.85, 1.0)  # the cells that RoIPool takes
@@ -29,59 +27,6 @@ ROUNDED_DOWN: Color = (1.0, 0.35, 0.85)
 _HIGHEST = 4.8  # inches of a figure
 _LINE = 2.2  # points; leaves of the dark rim enough to be seen
 _FEW = 40  # cells along an axis up to which each edge gets a tick
-
-
-@dataclass(frozen=True)
-class Misalignment:
-    """One region, as three ways of pooling see it. Boxes are x1, y1, x2, y2; cell k reaches from k to k + 1."""
-
-    exact: tuple[float, float, float, float]  # the region in cells: what RoIAlign pools
-    rounded_down: tuple[int, int, int, int]  # fractions left away, as the story is often told
-    pooled: tuple[int, int, int, int]  # what RoIPool takes: edges rounded to the nearest cell, the last one included
-    points: Tensor  # (n, m, S, S, 2) where RoIAlign samples, x and y, in cells
-    shift: tuple[float, float, float, float]  # from exact to pooled, in pixels of the image, to the right or downwards
-    iou: float  # of exact and pooled
-
-
-def misalignment(
-    region: Sequence[float],
-    image_size: tuple[int, int],
-    feature_size: tuple[int, int],
-    output_size: int = 2,
-    sampling_ratio: int = 2,
-) -> Misalignment:
-    """What becomes of a region of an image on a feature map (Mask R-CNN, section 3, "RoIAlign").
-
-    Args:
-        region: x1, y1, x2, y2 in pixels, not empty.
-        image_size: ``(height, width)`` in pixels.
-        feature_size: ``(height, width)`` of the map, in cells.
-        output_size: rows and columns of bins.
-        sampling_ratio: points of a bin along an axis.
-
-    >>> example = misalignment((0, 0, 15, 15), image_size=(128, 128), feature_size=(25, 25))
-    >>> round(example.exact[2], 2), example.rounded_down[2], example.pooled[2]
-    (2.93, 2, 4)
-    """
-    box = torch.tensor([float(value) for value in region], dtype=torch.float64)
-    if box.shape != (4,) or not (box.isfinite().all() and (box[2:] > box[:2]).all()):
-        raise ValueError(f"region must be x1, y1, x2, y2 with x1 < x2 and y1 < y2, but is {tuple(region)}")
-    if min(*image_size, *feature_size, output_size, sampling_ratio) < 1:
-        raise ValueError("image_size, feature_size, output_size and sampling_ratio must all be at least 1")
-    cells_per_pixel = box.new_tensor([f / i for f, i in zip(feature_size, image_size, strict=True)])[[1, 0, 1, 0]]
-    exact = box * cells_per_pixel
-    pooled = cells_of_roi_pool(exact)
-    steps = (torch.arange(output_size * sampling_ratio, dtype=box.dtype) + 0.5) / (output_size * sampling_ratio)
-    x, y = (exact[axis] + steps * (exact[axis + 2] - exact[axis]) for axis in (0, 1))
-    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (n · S, m · S, 2)
-    return Misalignment(
-        exact=tuple(exact.tolist()),
-        rounded_down=tuple(exact.floor().int().tolist()),
-        pooled=tuple(pooled.int().tolist()),
-        points=grid.view(output_size, sampling_ratio, output_size, sampling_ratio, 2).transpose(1, 2),
-        shift=tuple(((pooled - exact) / cells_per_pixel).tolist()),
-        iou=box_iou(exact[None], pooled[None]).item(),
-    )
 
 
 def plot_misalignment(
