@@ -9,19 +9,17 @@ import typer
 
 from minircnn import __version__
 from minircnn.cli import data, demo, detect, evaluate, train
-from minircnn.cli.options import OneLineErrors
+from minircnn.cli.common import OneLineErrors
 
 app = typer.Typer(
     cls=OneLineErrors,
-    help="From R-CNN to Mask R-CNN: detectors built from scratch, and measured.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain messages, which may be searched, piped and read aloud
 )
-app.command(no_args_is_help=True)(train.train)
-app.command(no_args_is_help=True)(evaluate.evaluate)
-app.command(no_args_is_help=True)(detect.detect)
+for command in (train.train, evaluate.evaluate, detect.detect):
+    app.command(no_args_is_help=True)(command)
 app.command()(demo.demo)
 app.add_typer(data.app, name="data")
 
@@ -33,9 +31,5 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
-    ] = False,
-) -> None:
+def main(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False) -> None:
     """From R-CNN to Mask R-CNN: detectors built from scratch, and measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.detect import LONGEST_SIDE, MAX_PROPOSALS, complain, find_images, set_threshold, threshold_of
-from minircnn.cli.options import RefusedError, detect_in, detector_file, echo, naming_memory, read_detector
-from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs, with_json
-from minircnn.files import printable
-from minircnn.shipped import DETECTOR_WEIGHTS
+from minircnn.cli import common
+from minircnn.cli.common import RefusedError, echo
+from minircnn.cli.detect import LONGEST_SIDE, MAX_PROPOSALS, complain, find_images
+from minircnn.cli.outputs import check_folder, check_outputs
+from minircnn.files import printable, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,20 +37,19 @@ DETECTORS = {
     "faster_rcnn": ("Faster R-CNN", 2016, "08_faster_rcnn", "A small network proposes regions from the same features."),
     "mask_rcnn": ("Mask R-CNN", 2017, "10_mask_rcnn", "Pooling without rounding; one more branch outlines objects."),
 }
-# The policy is one more lock: even if something slipped into the page, a browser would neither run nor fetch it.
+# HTML that is XML, too. The policy is one more lock: what slipped into the page, a browser would neither run nor fetch.
 _PAGE = Template("""\
-<!doctype html>
+<!DOCTYPE html>
 <html lang="en">
 <head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="generator" content="minircnn demo">
+<meta charset="utf-8" />
+<meta name="viewport" content="width=device-width, initial-scale=1" />
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'" />
+<meta name="generator" content="minircnn demo" />
 <title>Four detectors, the same images</title>
 <style>
 :root { color-scheme: light dark }
-body { max-width: 95rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif }
-h2 { overflow-wrap: anywhere }
+body { max-width: 95rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 p { max-width: 46rem }
 img { max-width: 100%; height: auto }
 td { padding: .2rem 1rem .2rem 0; vertical-align: top }
@@ -66,9 +66,8 @@ $detectors
 </table>
 $content
 <h2>Where to go next</h2>
-<p>The detectors know $number painted classes, $classes, and have never seen a photograph of any of these: on
-photographs they are mostly wrong.</p>
-<p><code>make course</code> opens the notebooks, in which each detector is built and measured.
+<p>The detectors know six painted classes and have never seen a photograph of any of these: on photographs they are
+mostly wrong. <code>make course</code> opens the notebooks, in which each detector is built and measured.
 <code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector, and
 <code>minircnn evaluate mask_rcnn</code> says how good it is, on 200 scenes.</p>
 </body>
@@ -88,58 +87,51 @@ def demo(
     Writes a page, index.html, which needs no other file and no network, and the same as one image, four_detectors.png;
     those of a former demo are replaced. Images that cannot be read are named and left out; the exit status is then 1.
     """
-    # ``~``, which not every shell replaces in ``make demo IMAGE=~/holiday.jpg``
-    files, skipped = find_images([path.expanduser() if path.parts[:1] == ("~",) else path for path in images or ()])
-    _check_out(out, files)
-    from minircnn.datasets import ToyTown
-    from minircnn.datasets.images import read_image
-    from minircnn.files import write_atomically
-    from minircnn.plotting import draw_png
-
-    left_out = [complain(path, reason) for path, reason in skipped]
-    echo("reading the detectors")
-    models = {key: read_detector(key, detector_file(key, None), None) for key in DETECTORS}
-    for key, model in models.items():
-        set_threshold(model, threshold_of(key, None))
-    data = ToyTown("test")
-    classes, (scene, truth) = data.classes, data[SCENE]
-    _look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
-    section, drawings, titles = _show(models, classes, "A scene of Toy Town", scene, truth)
-    sections = [section]
-    for path in files:
-        try:
-            with naming_memory():
-                section, *more = _show(models, classes, str(path), read_image(path))
-        except (OSError, ValueError) as error:
-            left_out.append(complain(path, str(error)))
-            continue
-        sections.append(section)
-        drawings, titles = drawings + more[0], titles + more[1]
-    write_atomically(out / TABLE, draw_png(drawings, classes, titles, **GRID))
-    if left_out:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in left_out)
-        sections.append(f"<h2>What was left out</h2>\n<ul>{lines}</ul>")
-    write_atomically(out / PAGE, _page(sections, classes).encode())
-    echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
-    if left_out:
-        raise typer.Exit(1)
-
-
-def _check_out(out: Path, files: Sequence[Path]) -> None:
-    """Refuse what cannot be written, and what would replace anything but a former demo."""
-    if out.is_file() or (not out.exists() and out.suffix.lower() in (*SUFFIXES, ".html", ".htm")):
-        raise RefusedError(f"--out {out}: name a folder, not a file; it gets {PAGE} and {TABLE}")
+    # Not every shell replaces the ``~`` of ``make demo IMAGE=~/holiday.jpg``. Path.expanduser refuses unknown users.
+    files, skipped = find_images([Path(os.path.expanduser(path)) for path in images or ()])  # noqa: PTH111
     check_folder("--out", out)
-    weights = [file for path in DETECTOR_WEIGHTS.values() for file in with_json(path)]
-    check_outputs([Output("--out", out / name, named=False) for name in (PAGE, TABLE)], [*files, *weights])
+    check_outputs([("--out", out / name) for name in (PAGE, TABLE)], files)
     if len(files) > MOST_IMAGES:
         raise RefusedError(
             f"{len(files)} images, but a demo shows at most {MOST_IMAGES}; name fewer, or look at all of them with "
             "`minircnn detect`"
         )
+    from minircnn.datasets import ToyTown, read_image
+    from minircnn.plotting import draw_png
+
+    left_out = [complain(path, reason) for path, reason in skipped]
+    echo("reading the detectors")
+    models = {key: common.read_detector(key, common.detector_file(key, None)) for key in DETECTORS}
+    for key, model in models.items():
+        common.set_threshold(model, common.score_threshold(key))
+    data = ToyTown("test")
+    scene, truth = data[SCENE]
+    _look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
+    rows = [_show(models, data.classes, "A scene of Toy Town", scene, truth)]
+    for path in files:
+        try:
+            with common.naming_memory():
+                rows.append(_show(models, data.classes, str(path), read_image(path)))
+        except (OSError, ValueError) as error:
+            left_out.append(complain(path, str(error)))
+    sections, drawings, titles = zip(*rows, strict=True)
+    drawings, titles = ([one for part in parts for one in part] for parts in (drawings, titles))
+    write_atomically(out / TABLE, draw_png(drawings, data.classes, titles, **GRID))
+    if left_out:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in left_out)
+        sections = (*sections, f"<h2>What was left out</h2>\n<ul>{lines}</ul>")
+    table = [
+        f"<tr><td>{name} ({year})</td><td>{new}</td><td><code>notebooks/{book}.ipynb</code></td></tr>"
+        for name, year, book, new in DETECTORS.values()
+    ]
+    page = _PAGE.substitute(detectors="\n".join(table), content="\n".join(sections))
+    write_atomically(out / PAGE, page.encode())
+    echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
+    if left_out:
+        raise typer.Exit(1)
 
 
-def _look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[dict[str, Any], float]]:
+def _look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[common.Detections, float]]:
     """What each detector finds in an image (3, H, W), and the seconds that it took; selective search runs once."""
     from minircnn.selective_search import selective_search
 
@@ -147,8 +139,8 @@ def _look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[dict[str, A
     proposals = selective_search(image, max_proposals=MAX_PROPOSALS)
     searching, looks = time.perf_counter() - start, []
     for key, model in models.items():
-        on_proposals, start = key in ("rcnn", "fast_rcnn"), time.perf_counter()
-        found = detect_in(model, image, proposals if on_proposals else None)
+        on_proposals, start = key in common.ON_PROPOSALS, time.perf_counter()
+        found = common.detect_in(model, image, proposals if on_proposals else None)
         looks.append((found, time.perf_counter() - start + searching * on_proposals))
     return looks
 
@@ -157,9 +149,6 @@ def _show(
     models: Mapping[str, Any], classes: Sequence[str], name: str, image: Tensor, truth: Mapping[str, Any] | None = None
 ) -> tuple[str, list[Drawing], list[str]]:
     """Let all detectors look at an image, and print what they found.
-
-    Large images are shrunk first: the detectors would shrink them anyway, and masks of many million pixels fill the
-    memory.
 
     Returns:
         The part of the page about this image; drawings of it with what is there, if that is known, and of what each
@@ -171,7 +160,7 @@ def _show(
     from minircnn.selective_search import shrink
 
     about = f"{image.shape[2]} × {image.shape[1]} pixels"
-    if max(image.shape) > LONGEST_SIDE:
+    if max(image.shape) > LONGEST_SIDE:  # the detectors would shrink it, too; masks of many pixels fill the memory
         image = torch.from_numpy(shrink(image, LONGEST_SIDE)).float().permute(2, 0, 1).contiguous()
         about += f", shrunk to {image.shape[2]} × {image.shape[1]} before the detectors saw it"
     about += f". What is there: {_names(truth, classes)}." if truth else "."
@@ -186,19 +175,8 @@ def _show(
     png = base64.b64encode(draw_png(drawings, classes, titles, dpi=150, **GRID)).decode()
     title, alt = escape(printable(name)), escape("; ".join(finds))
     alt = f"{title} five times: as it is, and with what each detector finds. {alt}"
-    section = f'<h2>{title}</h2>\n<p>{about}</p>\n<img src="data:image/png;base64,{png}" alt="{alt}">'
+    section = f'<h2>{title}</h2>\n<p>{about}</p>\n<img src="data:image/png;base64,{png}" alt="{alt}" />'
     return section, drawings, titles
-
-
-def _page(sections: Sequence[str], classes: Sequence[str]) -> str:
-    rows = [
-        f"<tr><td>{name} ({year})</td><td>{new}</td><td><code>notebooks/{book}.ipynb</code></td></tr>"
-        for name, year, book, new in DETECTORS.values()
-    ]
-    names = f"{', '.join(classes[1:-1])} and {classes[-1]}"
-    return _PAGE.substitute(
-        detectors="\n".join(rows), content="\n".join(sections), number=len(classes) - 1, classes=names
-    )
 
 
 def _names(found: Mapping[str, Any], classes: Sequence[str]) -> str:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.options import (
-    Device,
-    JsonFile,
-    MaxProposals,
-    RefusedError,
-    Weights,
-    detect_in,
-    detector_file,
-    echo,
-    naming_memory,
-    read_detector,
-    ready_device,
-    refuse_others,
-)
-from minircnn.cli.outputs import SUFFIXES, Output, check_folder, check_outputs, with_json
+from minircnn.cli import common
+from minircnn.cli.common import RefusedError, echo
+from minircnn.cli.outputs import SUFFIXES, check_folder, check_outputs, with_json
 from minircnn.files import printable, write_atomically, write_json
 from minircnn.shipped import DETECTOR_WEIGHTS
 
@@ -33,51 +20,42 @@ if TYPE_CHECKING:
 
     from minircnn.plotting import Drawing
 
-    Detections = dict[str, Any]
-
-FOUND = Path("detections.png")
 MAX_PROPOSALS = 300
 LONGEST_SIDE = 1000  # pixels; a larger image is shrunk before it is drawn
 LARGEST_GRID = 60  # images; more are slow to draw and too many to look at
 
 
+Arguments = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="[DETECTOR] IMAGE...",
+        help=f"{', '.join(DETECTOR_WEIGHTS)} (by default the last), then image files, or folders of them.",
+        readable=False,  # what may not be read is left out like other images that cannot be
+        show_default=False,
+    ),
+]
+Out = common.option(Path, "A file that ends in .png and shows all images, or a folder for one PNG each.", metavar="PNG")
+Names = common.option(
+    str,
+    "What a .pth file of one's own tells apart, in the order of the labels, with commas between: "
+    "background,pedestrian. Such files hold no names.",
+    default="COCO's",
+    metavar="NAMES",
+)
+Threshold = common.option(
+    float, "Show what scores more: a probability; of rcnn a margin of an SVM.", default="0.5; 0 of rcnn"
+)
+
+
 def detect(
-    arguments: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="[DETECTOR] IMAGE...",
-            help=f"{', '.join(DETECTOR_WEIGHTS)} (by default the last), then image files, or folders of them.",
-            readable=False,  # what may not be read is left out like other images that cannot be
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="PNG", help="A file that ends in .png and shows all images, or a folder for one PNG each."
-        ),
-    ] = FOUND,
-    weights: Weights = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="What a .pth file of one's own tells apart, in the order of the labels, with commas between: "
-            "background,pedestrian. Such files hold no names.",
-            show_default="COCO's",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="P",
-            help="Show what scores more: a probability; of rcnn a margin of an SVM.",
-            show_default="0.5; 0 of rcnn",
-        ),
-    ] = None,
-    max_proposals: MaxProposals = None,
-    device: Device = "cpu",
-    json_file: JsonFile = None,
+    arguments: Arguments,
+    out: Out = Path("detections.png"),
+    weights: common.Weights = None,
+    classes: Names = None,
+    threshold: Threshold = None,
+    max_proposals: common.MaxProposals = None,
+    device: common.Device = "cpu",
+    json_file: common.JsonFile = None,
 ) -> None:
     """Find objects in your own images, and outline them (mask_rcnn).
 
@@ -89,85 +67,42 @@ def detect(
     detector, paths = (str(arguments[0]), arguments[1:]) if named else ("mask_rcnn", arguments)
     if not paths:
         raise RefusedError(f"{detector}: name images, or folders of them")
-    refuse_others(detector, {"max_proposals": max_proposals})
-    threshold = threshold_of(detector, threshold)
-    file = detector_file(detector, weights)
-    plan = make_plan(paths, out, json_file, named=out != FOUND, inputs=with_json(file))
-    for path, reason in plan.skipped:
+    common.refuse_others(detector, {"max_proposals": max_proposals})
+    threshold = common.score_threshold(detector, threshold)
+    file = common.detector_file(detector, weights)
+    images, skipped = find_images(paths)
+    pngs = plan_pngs(images, out)
+    check_outputs(
+        [*[("--out", png) for png in dict.fromkeys(pngs)], ("--json", json_file)], [*images, *with_json(file)]
+    )
+    for path, reason in skipped:
         complain(path, reason)
-    if not plan.images:
+    if not images:
         raise typer.Exit(1)
     names = [name.strip() for name in classes.split(",")] if classes else None
-    model = read_detector(detector, file, names).to(ready_device(device))
-    set_threshold(model, threshold)
+    model = common.read_detector(detector, file, names).to(common.ready_device(device))
+    common.set_threshold(model, threshold)
     about: dict[str, Any] = {"detector": detector, "weights": str(file), "threshold": threshold}
-    if on_proposals := detector in ("rcnn", "fast_rcnn"):
+    if on_proposals := detector in common.ON_PROPOSALS:
         about["max_proposals"] = max_proposals = max_proposals or MAX_PROPOSALS
 
-    def find(image: Tensor) -> Detections:
+    def find(image: Tensor) -> common.Detections:
         from minircnn.selective_search import selective_search
 
-        return detect_in(model, image, selective_search(image, max_proposals=max_proposals) if on_proposals else None)
-
-    detect_all(plan, find, model.classes, about)
-
-
-def threshold_of(detector: str, given: float | None) -> float:
-    """The score above which detections are shown: what the user wants, or 0 for a margin and 0.5 for a probability."""
-    threshold = given if given is not None else (0.0 if detector == "rcnn" else 0.5)
-    if not math.isfinite(threshold):
-        raise RefusedError(f"--threshold {threshold}: this is no number; 0 is where an SVM decides")
-    if detector != "rcnn" and not 0 <= threshold <= 1:
-        raise RefusedError(f"--threshold {threshold}: this is no probability, from 0 to 1")
-    return threshold
-
-
-def set_threshold(model: Any, threshold: float) -> None:  # noqa: ANN401 - any detector
-    """Let a detector give what scores more than this."""
-    part = getattr(model, "roi_heads", model)
-    part.config = replace(part.config, score_threshold=threshold)
-
-
-# ------------------------------------------------------------------------------------------------------ what to read
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to read and what to write."""
-
-    images: Sequence[Path]  # each once
-    skipped: Sequence[tuple[Path, str]]  # what was named but cannot be read, and why
-    out: Path  # the one PNG that will show all images, or the folder of targets
-    targets: Sequence[Path]  # a PNG for each image; empty if one shows all
-    json_file: Path | None
-
-
-def make_plan(
-    arguments: Sequence[Path], out: Path, json_file: Path | None, *, named: bool = True, inputs: Sequence[Path] = ()
-) -> Plan:
-    """Find the images and decide which files will be written.
-
-    Args:
-        arguments: Image files and folders.
-        out: A file that ends in ``.png``, or a folder, which may have to be made.
-        json_file: A file, or None.
-        named: Whether the user has named ``out``.
-        inputs: What else is read; for what is refused see :func:`minircnn.cli.outputs.check_outputs`.
-    """
-    one_png = out.suffix.lower() == ".png"
-    images, skipped = find_images(arguments)
-    targets = () if one_png else tuple(out / f"{name}.png" for name in distinct_stems(images))
-    if not one_png:
-        if not out.exists() and out.suffix.lower() in SUFFIXES:
-            raise RefusedError(f"--out {out}: images are written as PNG; let the name end in .png, or name a folder")
-        check_folder("--out", out)
-    outputs = [Output("--out", out, named)] if one_png else [Output("--out", path, named=False) for path in targets]
-    check_outputs([*outputs, *([Output("--json", json_file)] if json_file else [])], [*images, *inputs])
-    if one_png and len(images) > LARGEST_GRID:
-        raise RefusedError(
-            f"--out {out}: {len(images)} images, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
+        return common.detect_in(
+            model, image, selective_search(image, max_proposals=max_proposals) if on_proposals else None
         )
-    return Plan(images, skipped, out, targets, json_file)
+
+    records, failed = detect_all(dict(zip(images, pngs, strict=True)), find, model.classes)
+    skipped += failed
+    if records:
+        echo(f"written to {out}")
+    if records and json_file:
+        left_out = [{"image": str(path), "reason": reason} for path, reason in skipped]
+        write_json(json_file, {**about, "images": records, "skipped": left_out})
+        echo(f"written to {json_file}")
+    if skipped:
+        raise typer.Exit(1)
 
 
 def find_images(arguments: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -194,81 +129,76 @@ def find_images(arguments: Iterable[Path]) -> tuple[list[Path], list[tuple[Path,
     return list(images), skipped
 
 
-def distinct_stems(paths: Iterable[Path]) -> list[str]:
-    """A name for each file: its own without the suffix, or with a number behind it where an earlier one has that.
+def plan_pngs(images: Sequence[Path], out: Path) -> list[Path]:
+    """The PNG that each image is drawn into: all in one, or in a folder each in one that has its name.
 
-    >>> distinct_stems([Path("a/cat.jpg"), Path("b/cat.jpg"), Path("cat_2.png"), Path("dog.jpg")])
-    ['cat', 'cat_2', 'cat_2_2', 'dog']
+    >>> [str(path.name) for path in plan_pngs([Path("a/cat.jpg"), Path("b/Cat.jpg"), Path("cat_2.png")], Path("out"))]
+    ['cat.png', 'Cat_2.png', 'cat_2_2.png']
     """
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in paths:
-        name, number = path.stem, 2
-        while name.casefold() in taken:  # on most machines Cat.png and cat.png are one file
-            name, number = f"{path.stem}_{number}", number + 1
-        names.append(name)
-        taken.add(name.casefold())
-    return names
+    if out.suffix.lower() == ".png":
+        if len(images) > LARGEST_GRID:
+            raise RefusedError(
+                f"--out {out}: {len(images)} images, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
+            )
+        return [out] * len(images)
+    check_folder("--out", out, ", or a file that ends in .png")
+    taken: dict[str, Path] = {}  # by the name in small letters: on most machines Cat.png and cat.png are one file
+    for image in images:
+        names = chain([image.stem], (f"{image.stem}_{number}" for number in count(2)))
+        name = next(name for name in names if name.casefold() not in taken)
+        taken[name.casefold()] = out / f"{name}.png"
+    return list(taken.values())
 
 
-# ------------------------------------------------------------------------------------------------------ what is found
+def detect_all(
+    pngs: Mapping[Path, Path], find: Callable[[Tensor], common.Detections], classes: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
+    """Look at each image, print and draw what is there.
 
+    Args:
+        pngs: For each image the file that it is drawn into, alone or with others.
+        find: Gives the detections of an image (3, H, W), best first.
+        classes: Names by label.
 
-def detect_all(plan: Plan, find: Callable[[Tensor], Detections], classes: Sequence[str], about: dict[str, Any]) -> None:
-    """Look at each image, print and draw what is there, and write what the plan says, with ``about`` in the JSON file.
-
-    ``find`` gives the detections of an image (3, H, W), best first. If something was skipped, the program ends with
-    status 1 after all else is done.
+    Returns:
+        What was found in each image, as JSON holds it; and the images that could not be read, and why.
     """
     from minircnn.datasets.images import read_image
     from minircnn.plotting import GRID_SIDE, make_drawing
 
-    grid = not plan.targets and len(plan.images) > 1
-    skipped, records, drawings = list(plan.skipped), [], []
-    for index, path in enumerate(plan.images):
+    grid = len(pngs) > 1 and len(set(pngs.values())) == 1
+    records, skipped, drawings = [], [], []
+    for path, png in pngs.items():
         try:
-            with naming_memory():
+            with common.naming_memory():
                 image = read_image(path)
                 found = find(image)
                 # The image itself is not kept: shrunk ones do not fill the memory.
                 drawings.append((path, make_drawing(image, found, GRID_SIDE if grid else LONGEST_SIDE)))
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
-            complain(*skipped[-1])
+            complain(path, str(error))
             continue
-        png = plan.targets[index] if plan.targets else plan.out
         records.append({**_as_record(path, image, found, classes), "png": str(png)})
-        _print(records[-1])
-        if plan.targets:
+        for row in records[-1]["detections"]:
+            box = " ".join(f"{value:.1f}" for value in row["box"])
+            echo(f"{path}: {row['class']} {row['score']:.2f} at {box}")
+        if not records[-1]["detections"]:
+            echo(f"{path}: nothing found")
+        if not grid:
             write_atomically(png, _draw([drawings.pop()], classes))
     if drawings:
-        write_atomically(plan.out, _draw(drawings, classes))
-    if records:
-        echo(f"written to {plan.out}")
-    if records and plan.json_file:
-        left_out = [{"image": str(path), "reason": reason} for path, reason in skipped]
-        write_json(plan.json_file, {**about, "images": records, "skipped": left_out})
-        echo(f"written to {plan.json_file}")
-    if skipped:
-        raise typer.Exit(1)
+        write_atomically(png, _draw(drawings, classes))
+    return records, skipped
 
 
-def _as_record(path: Path, image: Tensor, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
+def _as_record(path: Path, image: Tensor, found: common.Detections, classes: Sequence[str]) -> dict[str, Any]:
     """Detections in an image as JSON holds them; boxes in pixels of the upright image."""
     rows = zip(found["labels"].tolist(), found["scores"].tolist(), found["boxes"].tolist(), strict=True)
     objects = [{"class": classes[label], "label": label, "score": score, "box": box} for label, score, box in rows]
     for one, encoded in zip(objects, found.get("masks", ()), strict="masks" in found):
         one["segmentation"] = {**encoded, "counts": encoded["counts"].decode("ascii")}
     return {"image": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
-
-
-def _print(record: dict[str, Any]) -> None:
-    """A line for each object of an image, or one that says that there is none."""
-    for row in record["detections"]:
-        box = " ".join(f"{value:.1f}" for value in row["box"])
-        echo(f"{record['image']}: {row['class']} {row['score']:.2f} at {box}")
-    if not record["detections"]:
-        echo(f"{record['image']}: nothing found")
 
 
 def complain(path: Path, reason: str) -> str:
@@ -282,15 +212,12 @@ def _draw(drawings: Sequence[tuple[Path, Drawing]], classes: Sequence[str]) -> b
     """One image as large as it is, or several below their names, with the folder where a name comes twice."""
     from minircnn.plotting import draw_png
 
-    names = [path.name for path, _ in drawings]
-    titles = [str(name if names.count(name) == 1 else path) for name, (path, _) in zip(names, drawings, strict=True)]
-    nothing = ["" if len(drawing.found["boxes"]) else "nothing found" for _, drawing in drawings]
-    if len(drawings) > 1:
-        return draw_png(
-            [drawing for _, drawing in drawings],
-            classes,
-            [f"{title}\n{words}".rstrip("\n") for title, words in zip(titles, nothing, strict=True)],
-        )
-    height, width = drawings[0][1].pixels.shape[:2]
+    paths, parts = zip(*drawings, strict=True)
+    words = ["" if len(part.found["boxes"]) else "nothing found" for part in parts]
+    if len(parts) > 1:
+        names = [path.name for path in paths]
+        titles = [str(name if names.count(name) == 1 else path) for name, path in zip(names, paths, strict=True)]
+        return draw_png(parts, classes, ["\n".join(filter(None, pair)) for pair in zip(titles, words, strict=True)])
+    height, width = parts[0].pixels.shape[:2]
     inches = min(max(max(height, width) / 100, 6.0), 10.0) * min(1.0, width / height)
-    return draw_png([drawings[0][1]], classes, nothing if nothing[0] else None, width=inches)
+    return draw_png(parts, classes, words if words[0] else None, width=inches)

@@ -1,6 +1,6 @@
-"""Files that a command reads and writes: whatever would cost the user a file is refused before any work.
+"""Files that a command writes: whatever would cost the user a file is refused before any work.
 
-Every command states both once, to :func:`check_outputs`.
+Every command states what it writes and what it reads once, to :func:`check_outputs`.
 """
 
 from __future__ import annotations
@@ -9,42 +9,28 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from minircnn.cli.options import RefusedError
+from minircnn.cli.common import RefusedError
 
 # What is taken for an image in a folder. A file that is named may end as it likes.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
-_OF_DATA_SETS = (*SUFFIXES, ".xml", ".txt", ".mat")
-_LARGEST_RECORD = 10_000_000  # bytes; the JSON files that we write are far smaller
+_LARGEST_RECORD = 100_000_000  # bytes; the JSON files that we write are smaller
+_KEYS = ({"sha256"}, {"detector", "weights"}, {"data", "problems"})  # of the JSON files that we write
+_MARKS = (
+    *(b"tEXtSoftware\0minircnn", b"tEXtminircnn\0"),  # in each PNG
+    *(b'<meta name="generator" content="minircnn', b"iteration,learning_rate,total,"),  # page of the demo; log
+)
 
 
-@dataclass(frozen=True)
-class Output:
-    """A file to be written.
-
-    Attributes:
-        option: that leads to it, such as ``--out``.
-        path: where it goes.
-        named: the user named this file, or it is the command's documented place. Another one, such as the JSON beside
-            weights, replaces only what this program has written.
-    """
-
-    option: str
-    path: Path
-    named: bool = True
-
-
-def of_weights(out: Path) -> list[Output]:
+def of_weights(out: Path) -> list[tuple[str, Path]]:
     """What a training writes: the weights, the JSON beside them, and on its way the state to go on from."""
-    beside = Output("--out", out.with_suffix(".json"), named=False)
-    return [Output("--out", out), beside, Output("--out", out.with_suffix(".checkpoint"))]
+    return [("--out", out.with_suffix(ending)) for ending in (out.suffix, ".json", ".checkpoint")]
 
 
 def with_json(weights: Path | None) -> list[Path]:
@@ -54,72 +40,54 @@ def with_json(weights: Path | None) -> list[Path]:
     return [weights] if weights else []
 
 
-def check_outputs(outputs: Sequence[Output], inputs: Iterable[Path] = ()) -> None:
+def check_outputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path] = ()) -> None:
     """Refuse outputs that cannot be written, or that would be written over something.
 
     Files are compared as the file system does: links, other names of a file and, where they are one, upper and lower
-    case lead to the same one. Devices and pipes lose nothing.
+    case lead to the same one. Devices and pipes lose nothing. Folders that are missing will be made.
 
     Args:
-        outputs: All files that will be written.
-        inputs: All files that will be read; of a folder, the images and annotations somewhere in it.
+        outputs: The option that leads to each file that will be written, and the file; None for none.
+        inputs: The files that will be read.
 
     Raises:
-        RefusedError: An output is a folder, lies in a folder that is not there, may not be written, is an input, the
-            same file as another output or as what is printed into; or it is there, was not named, and is not ours.
+        RefusedError: An output is a folder, may not be written, is an input, the same file as another output or as what
+            is printed into; or it is there, and this program has not written it.
     """
-    inputs = list(inputs)
     taken = {_identity(path): f"{path}, which is read" for path in inputs if path.is_file()}
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # not every stream is a file
             status = os.fstat(stream.fileno())
             if stat.S_ISREG(status.st_mode):
                 taken[status.st_dev, status.st_ino] = "what is printed"
-    of_data = None
-    for output in outputs:
-        path = output.path
-        _check_place(output)
-        if path.exists() and not path.is_file():
+    for option, path in outputs:
+        if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
             continue  # a device or a pipe
-        if path.exists() and Path(os.path.realpath(path)).suffix.lower() in _OF_DATA_SETS and not _is_ours(path):
-            of_data = of_data or {_identity(file): f"{file}, which is read" for file in _inside(inputs)}
-        if lost := taken.get(_identity(path)) or (of_data or {}).get(_identity(path)):
-            raise RefusedError(f"{output.option} {path}: would be written over {lost}; name another place")
-        taken[_identity(path)] = f"what {output.option} writes"
-        if path.exists() and not output.named and not _is_ours(path):
+        _check_place(option, path)
+        if lost := taken.get(_identity(path)):
+            raise RefusedError(f"{option} {path}: would be written over {lost}; name another place")
+        taken[_identity(path)] = f"what {option} writes"
+        if path.exists() and not _is_ours(path):
             raise RefusedError(
-                f"{output.option}: {path} is there, was not written by this program, and would be lost; move it, or "
-                "name another place"
+                f"{option}: {path} is there, was not written by this program, and would be lost; move it, or name "
+                "another place"
             )
 
 
-def check_folder(option: str, path: Path) -> None:
-    """Refuse a folder that is none, or that could not be made or written into."""
-    if path.exists() and not path.is_dir():
-        raise RefusedError(f"{option} {path}: this is a file; name a folder")
-    _check_writable(option, path, path if path.is_dir() else path.parent)
-
-
-def _check_place(output: Output) -> None:
-    option, path = output.option, output.path
+def check_folder(option: str, path: Path, or_else: str = "") -> None:
+    """Refuse a file, or a name that only a file would have, in place of a folder."""
     if path.is_dir():
-        raise RefusedError(
-            f"{option} {path}: this is a folder; name a file in it"
-            if output.named
-            else f"{option}: {path} would be written, but this is a folder; name another place"
-        )
-    if path.exists() and not os.access(path, os.W_OK):
-        raise RefusedError(f"{option} {path}: this file may not be written; name another one")
-    folder = Path(os.path.realpath(path) if path.is_symlink() else path).parent
-    if (path.is_file() or not path.exists()) and (output.named or folder.is_dir()):  # others' folders are made
-        _check_writable(option, path, folder)
+        return
+    if path.exists() or path.suffix.lower() in (*SUFFIXES, ".html", ".htm"):
+        raise RefusedError(f"{option} {path}: this is the name of a file; name a folder{or_else}")
 
 
-def _check_writable(option: str, path: Path, folder: Path) -> None:
-    if not folder.is_dir():
-        raise RefusedError(f"{option} {path}: the folder {folder} does not exist; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise RefusedError(f"{option} {path}: the folder {folder} may not be written into; name another one")
+def _check_place(option: str, path: Path) -> None:
+    if path.is_dir():
+        raise RefusedError(f"{option} {path}: this is a folder; name a file in it, or another place")
+    place = next(place for place in (path, *Path(os.path.realpath(path)).parents) if place.exists())
+    if not os.access(place, os.W_OK) or not (place.is_dir() or place == path):
+        raise RefusedError(f"{option} {path}: {place} may not be written into; name another place")
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
@@ -131,24 +99,16 @@ def _identity(path: Path) -> tuple[int, int] | str:
         return os.path.realpath(path).casefold()
 
 
-def _inside(inputs: Iterable[Path]) -> Iterator[Path]:
-    """The images and annotations in folders, and in folders in them; each folder once, whatever links lead to it."""
-    seen: set[str] = set()
-    for top in inputs:
-        for folder, folders, names in os.walk(top, followlinks=True):
-            folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in seen]
-            seen.update(os.path.realpath(Path(folder, name)) for name in folders)
-            yield from (Path(folder, name) for name in names if Path(name).suffix.lower() in _OF_DATA_SETS)
-
-
 def _is_ours(path: Path) -> bool:
-    """Whether this program has written a file: each kind that it gives a name of its own says so."""
+    """Whether this program has written a file, as each kind of its files says; with an empty one nothing is lost."""
+    if path.suffix == ".checkpoint":
+        return True
     with suppress(OSError, ValueError, RecursionError):
+        path = path.with_suffix(".json") if path.suffix == ".safetensors" else path  # which says what weights they are
         with path.open("rb") as file:
             beginning = file.read(2000)
-        if path.suffix == ".json" and path.stat().st_size < _LARGEST_RECORD:
+        if beginning.startswith(b"{") and path.stat().st_size < _LARGEST_RECORD:
             record = json.loads(path.read_bytes())
-            return isinstance(record, dict) and ("sha256" in record or "minircnn" in str(record.get("command")))
-        texts = (b"tEXtSoftware\0minircnn", b"tEXtminircnn\0", b'<meta name="generator" content="minircnn')
-        return any(text in beginning for text in texts)
+            return any(keys <= record.keys() for keys in _KEYS)
+        return not beginning or any(mark in beginning for mark in _MARKS)
     return False

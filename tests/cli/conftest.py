@@ -111,13 +111,24 @@ def near_and_far(boxes, count=20):
     return torch.cat([near, torch.cat([corner, corner + 8 + torch.rand(count, 2) * 30], dim=1)])
 
 
+_FOUND = {}  # proposals by image
+
+
+def regions(image):
+    """All proposals of selective search in an image, which is searched once for all tests."""
+    key = image.numpy().tobytes()
+    if key not in _FOUND:
+        _FOUND[key] = selective_search(image)
+    return _FOUND[key]
+
+
 def directly(name, file, image, threshold=None, proposals=FEW):
     """What a detector finds without the command line; masks are probabilities."""
     model = LOAD[name](file)
     if threshold is not None:
         part = getattr(model, "roi_heads", model)
         part.config = replace(part.config, score_threshold=threshold)
-    given = [[selective_search(image)[:proposals]]] if name in ON_PROPOSALS else []
+    given = [[regions(image)[:proposals]]] if name in ON_PROPOSALS else []
     return model.detect([image], *given)[0]
 
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,24 +23,20 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    Detections = dict[str, Any]
-
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt")  # of files of weights
-LARGEST_SIDE = 4096  # pixels, of --min-size: beyond it an image fills the memory, and objects are larger than anchors
-LARGEST_SEED = 2**32 - 1  # what all of PyTorch, NumPy and scikit-learn take; the trainings multiply it
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
 PUBLISHED = {"faster_rcnn": "fasterrcnn_resnet50_fpn", "mask_rcnn": "maskrcnn_resnet50_fpn"}
 COCO = Path("coco")
+ON_PROPOSALS = ("rcnn", "fast_rcnn")  # those of selective search
+
+Model = Any  # one of the detectors
+Detections = dict[str, Any]
 
 _JOINT = ("fast_rcnn", "faster_rcnn", "mask_rcnn")
 _ONLY = {
-    "features": ("rcnn",),
-    "max_proposals": ("rcnn", "fast_rcnn"),
+    "max_proposals": ON_PROPOSALS,
     **dict.fromkeys(("images_per_batch", "min_size", "schedule", "mixed_precision", "csv", "evaluate_every"), _JOINT),
 }
-
-
-# ------------------------------------------------------------------------------------------------------------- errors
 
 
 class RefusedError(Exception):
@@ -66,18 +63,10 @@ def naming_memory() -> Iterator[None]:
 class OneLineErrors(TyperGroup):
     """Commands whose errors reach the user as one line ``Error: …``, not as a traceback.
 
-    That goes for :class:`RefusedError` (exit status 2) and for what the package raises by contract (exit status 1):
-    ``ValueError``, also for lack of memory, ``OSError`` and ``FloatingPointError``. Ctrl-C
-    and a worker process that was killed print a line, too, and so does each warning. Anything else is a fault in the
-    program and keeps its traceback.
+    That goes for :class:`RefusedError` (exit status 2), for what the package raises by contract (``ValueError``, also
+    for lack of memory, ``OSError``, ``FloatingPointError``: exit status 1), for Ctrl-C, a worker process that was
+    killed, and each warning. Anything else is a fault in the program and keeps its traceback.
     """
-
-    def main(self, *arguments: object, **options: object) -> object:
-        """Run the program; that its own help could not be printed, on a full disk, is a line, too."""
-        try:
-            return super().main(*arguments, **options)
-        except OSError as error:
-            sys.exit(f"Error: {_in_words(error)}")
 
     def invoke(self, ctx: typer.Context) -> object:
         """Run the command that was asked for."""
@@ -109,40 +98,27 @@ def _in_words(error: Exception) -> str:
     return str(error)
 
 
-# ------------------------------------------------------------------------------------------------------------ options
+_METAVARS = {int: "N", float: "X", Path: "FILE", str: "NAME"}
 
 
-def positive(value: float | None) -> float | None:
-    """Refuse what is no number above 0, if anything is given."""
-    if value is not None and not (value > 0 and math.isfinite(value)):
-        raise typer.BadParameter(f"{value} is no positive number")
-    return value
+def option(kind: type, help: str, *names: str, default: bool | str = True, **more: Any) -> Any:  # noqa: ANN401
+    """The type of an option that may be left out; ``default`` is what the help says of it then."""
+    more = {"metavar": _METAVARS.get(kind), "show_default": default, **more}
+    return Annotated[kind | None, typer.Option(*names, help=help, **more)]
 
 
-Detector = Annotated[
-    Literal[tuple(DETECTOR_WEIGHTS)],  # the one table of their names that needs no PyTorch
-    typer.Argument(metavar="DETECTOR"),
-]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where to compute: cpu, cuda, cuda:1, mps …")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write all numbers here.")]
-MaxProposals = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        metavar="N",
-        help="Of rcnn and fast_rcnn: the first N of selective search; 2000 of data other than Toy Town.",
-        show_default="300",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE|coco",
-        help="The detector; by default the one in data/weights. Of faster_rcnn and mask_rcnn also coco, the published "
-        "one, which knows 80 classes on photographs and is fetched once, and a .pth file of torchvision's model with "
-        "resnet50_fpn.",
-    ),
-]
+Detector = Annotated[Literal[tuple(DETECTOR_WEIGHTS)], typer.Argument(metavar="DETECTOR")]
+Device = option(str, "Where to compute: cpu, cuda, cuda:1, mps …", metavar="DEVICE")
+JsonFile = option(Path, "Also write all numbers here.", "--json")
+MaxProposals = option(
+    int, "Of rcnn and fast_rcnn, of selective search.", default="300; 2000 of data other than Toy Town", min=1
+)
+Weights = option(
+    Path,
+    "The detector, by default that of data/weights. Of faster_rcnn and mask_rcnn also coco, the published one for 80 "
+    "classes on photographs, fetched once; or a .pth file of torchvision's model with resnet50_fpn.",
+    metavar="FILE|coco",
+)
 
 
 def as_command(command: str, options: Mapping[str, Any]) -> str:
@@ -180,16 +156,8 @@ def ready_device(name: str) -> torch.device:
     return device
 
 
-# ----------------------------------------------------------------------------------------------------------- detectors
-
-
 def find_weights(option: str, path: Path | None, default: Path, command: str) -> Path:
-    """The file to read weights from: what the user named by this option, or the default; the command trains such.
-
-    Raises:
-        FileNotFoundError: It is not there.
-        ValueError: Its name has another ending than files of weights.
-    """
+    """The file to read weights from: what the user named by this option, or the default; the command trains such."""
     if path is None and not default.is_file():
         raise FileNotFoundError(f"{default}: not there; train it with {command}, or name another file with {option}")
     if path is not None and not path.is_file():
@@ -207,17 +175,10 @@ def detector_file(detector: str, weights: Path | None) -> Path:
     return find_weights("--weights", weights, DETECTOR_WEIGHTS[detector], f"`minircnn train {detector}`")
 
 
-def read_detector(detector: str, file: Path, classes: Sequence[str] | None) -> Any:  # noqa: ANN401 - any detector
+def read_detector(detector: str, file: Path, classes: Sequence[str] | None = None) -> Model:
     """The detector of a :func:`detector_file`, all of it from there: nothing is drawn at random.
 
-    Args:
-        detector: Its name.
-        file: A path, or coco.
-        classes: The names that the user gave for a file that has none.
-
-    Raises:
-        RefusedError: Classes are given for a file that names them.
-        WeightsError: The file is damaged, or holds something else.
+    ``classes`` are the names that the user gave for a file that has none; for one that names them they are refused.
     """
     from minircnn import published
     from minircnn.weights import load
@@ -230,7 +191,22 @@ def read_detector(detector: str, file: Path, classes: Sequence[str] | None) -> A
     return model
 
 
-def detect_in(model: Any, image: Tensor, proposals: Tensor | None = None, **options: bool) -> Detections:  # noqa: ANN401
+def score_threshold(detector: str, given: float | None = None) -> float:
+    """The score above which objects are shown: what the user wants, or 0 for an SVM's margin, 0.5 for a probability."""
+    threshold = given if given is not None else (0.0 if detector == "rcnn" else 0.5)
+    if not (math.isfinite(threshold) if detector == "rcnn" else 0 <= threshold <= 1):
+        wanted = "number; 0 is where an SVM decides" if detector == "rcnn" else "probability, from 0 to 1"
+        raise RefusedError(f"--threshold {threshold}: this is no {wanted}")
+    return threshold
+
+
+def set_threshold(model: Model, threshold: float) -> None:
+    """Let a detector give what scores more than this."""
+    part = getattr(model, "roi_heads", model)
+    part.config = replace(part.config, score_threshold=threshold)
+
+
+def detect_in(model: Model, image: Tensor, proposals: Tensor | None = None, **options: bool) -> Detections:
     """Detections of a model, on the CPU, in an image (3, H, W) in [0, 1]; masks as run-length encodings.
 
     Proposals (P, 4) are for the detectors that are given them; options are those of ``detect``.
