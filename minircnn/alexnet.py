@@ -60,35 +60,24 @@ class AlexNetConfig:
         """Validate the settings."""
         if len(self.channels) != 5 or len(self.groups) != 5:
             raise ValueError(f"channels and groups describe five convolutions, not {self.channels}, {self.groups}")
-        if self.stride < 1 or self.input_size < 1:
-            raise ValueError(f"stride and input_size must be at least 1, not {self.stride} and {self.input_size}")
-        if self.hidden < 0:
-            raise ValueError(f"hidden must be at least 0, not {self.hidden}")
         if self.pool5 not in ("max", "max average", "grid"):
             raise ValueError(f'pool5 must be "max", "max average" or "grid", not {self.pool5!r}')
-        if self.kernel < 1 or self.padding < 0 or not 0 <= self.pool2_padding <= 1 or self.pool5_size < 1:
+        if min(self.stride, self.input_size, self.kernel, self.pool5_size) < 1 or min(self.hidden, self.padding) < 0:
             raise ValueError(
-                f"kernel and pool5_size are at least 1, padding 0, pool2_padding 0 or 1, but this is {self}"
+                f"stride, input_size, kernel and pool5_size are at least 1, hidden and padding at least 0: {self}"
             )
-        side = _pooled(
-            _pooled((self.input_size + 2 * self.padding - self.kernel) // self.stride + 1), self.pool2_padding
-        )
-        if min(side, side if self.pool5 == "grid" else _pooled(side)) < 1:
-            raise ValueError(f"input_size {self.input_size} is too small: no cell of the map is left")
-        if self.pool5 == "max" and _pooled(side) != self.pool5_size:
-            raise ValueError(
-                f"input_size {self.input_size} gives {_pooled(side)} cells, pool5_size is {self.pool5_size}"
-            )
+        if self.pool2_padding not in (0, 1):
+            raise ValueError(f"pool2_padding must be 0 or 1, not {self.pool2_padding}")
+        side = (self.input_size + 2 * self.padding - self.kernel) // self.stride + 1
+        for padding in (0, self.pool2_padding, *(() if self.pool5 == "grid" else (0,))):
+            side = (side + 2 * padding - 3) // 2 + 1  # windows of three cells, two apart
+        if side < 1 or (self.pool5 == "max" and side != self.pool5_size):
+            raise ValueError(f"input_size {self.input_size} leaves {side} cells, pool5_size is {self.pool5_size}")
 
     @property
     def total_stride(self) -> int:
         """How many pixels of the image lie between two cells of conv5's map."""
         return 4 * self.stride
-
-
-def _pooled(side: int, padding: int = 0) -> int:
-    """How many windows of three cells, two apart, lie side by side; 0 or less: none."""
-    return (side + 2 * padding - 3) // 2 + 1
 
 
 ALEXNET_2012 = AlexNetConfig()
@@ -240,7 +229,6 @@ def _backbone(config: AlexNetConfig) -> nn.Sequential:
 
 
 def _pool5(config: AlexNetConfig) -> nn.Module:
-    """From a map of any size to one of fixed size."""
     if config.pool5 == "grid":  # exactly RoIPool of the whole map, as Fast R-CNN will have it
         return nn.AdaptiveMaxPool2d(config.pool5_size)
     pool = nn.MaxPool2d(3, 2)
@@ -263,9 +251,7 @@ def _classifier(size: int, config: AlexNetConfig) -> nn.Sequential:
 def up_to_pool5(network: AlexNet) -> AlexNet:
     """The same convolutions, shared, without fc6 and fc7, which are nine tenths of the weights: for pool5 features.
 
-    Returns:
-        A network in evaluation mode, on the same device; fc8, which now stands on pool5, has one output and is all
-        zeros.
+    The new network is in evaluation mode, on the same device; fc8, which stands on pool5, has one output, all zeros.
     """
     cut = AlexNet(replace(network.config, hidden=0), num_classes=1).to(network.fc8.weight.device)
     cut.backbone = network.backbone
@@ -301,17 +287,10 @@ def fold_batch_norm(network: AlexNet) -> AlexNet:
 IMAGENET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 _IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states
 
-_TORCHVISION_NAMES = {
-    "features.0": "backbone.conv1",
-    "features.3": "backbone.conv2",
-    "features.6": "backbone.conv3",
-    "features.8": "backbone.conv4",
-    "features.10": "backbone.conv5",
-    "classifier.1": "classifier.fc6",
-    "classifier.4": "classifier.fc7",
-    "classifier.6": "fc8",
-}
-_NAMES_2012 = {f"conv{i}": f"backbone.conv{i}" for i in range(1, 6)}
+# Of torchvision's network, and of the one of 2012.
+_NAMES = {f"features.{place}": f"backbone.conv{i}" for i, place in enumerate((0, 3, 6, 8, 10), start=1)}
+_NAMES |= {"classifier.1": "classifier.fc6", "classifier.4": "classifier.fc7", "classifier.6": "fc8"}
+_NAMES |= {f"conv{i}": f"backbone.conv{i}" for i in range(1, 6)}
 
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -320,11 +299,10 @@ def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(rename_keys({"features.3.bias": torch.zeros(192), "conv5.weight": torch.zeros(1)}))
     ['backbone.conv2.bias', 'backbone.conv5.weight']
     """
-    names = _TORCHVISION_NAMES | _NAMES_2012
     renamed = {}
     for key, value in state.items():
-        layer, _, kind = key.rpartition(".")
-        renamed[f"{names.get(layer, layer)}.{kind}" if layer else key] = value
+        layer, dot, kind = key.rpartition(".")
+        renamed[f"{_NAMES.get(layer, layer)}{dot}{kind}"] = value
     return renamed
 
 
@@ -356,10 +334,8 @@ def load_pretrained(path: str | Path) -> tuple[AlexNet, str]:
 def load_imagenet_weights(weights: str | Path | None = None) -> AlexNet:
     """Torchvision's AlexNet with the weights that it learned on ImageNet, 1000 classes, in evaluation mode.
 
-    ``weights`` is the file if you have it (``.pth``). None: it is downloaded (233 MB, once) and its checksum compared.
-
-    Raises:
-        WeightsError: the file could not be fetched (the message says what to do offline), or is damaged.
+    ``weights`` is the file if you have it (``.pth``). None: it is downloaded (233 MB, once) and its checksum compared;
+    a WeightsError says what to do offline.
     """
     path = Path(weights) if weights is not None else download(IMAGENET_URL, _IMAGENET_SHA256, size="233 MB")
     network = AlexNet(TORCHVISION, num_classes=1000)
@@ -370,14 +346,9 @@ def load_imagenet_weights(weights: str | Path | None = None) -> AlexNet:
 def load_alexnet_2012(weights: str | Path, num_classes: int = 1000) -> AlexNet:
     """The network of 2012 with trained convolutions, in evaluation mode; its fully connected layers are fresh.
 
-    Args:
-        weights: a file with ``conv1.weight`` … ``conv5.bias``, for images with blue first and values from 0 to 255,
-            as Caffe has them. An entry ``mean`` takes the place of the usual mean.
-        num_classes: outputs of fc8.
-
-    Raises:
-        FileNotFoundError: no such file.
-        WeightsError: it is damaged, or of another network.
+    The file has ``conv1.weight`` … ``conv5.bias``, for images with blue first and values from 0 to 255, as Caffe has
+    them. An entry ``mean`` takes the place of the usual mean. One that is damaged, or of another network, is refused
+    with a WeightsError.
     """
     tensors = read_tensors(weights)
     config = ALEXNET_2012
@@ -400,9 +371,7 @@ def save_alexnet(network: AlexNet, path: Path, about: Mapping[str, Any]) -> None
 def load_alexnet(path: str | Path = SMALL_WEIGHTS) -> AlexNet:
     """A network that :func:`save_alexnet` wrote, in evaluation mode; by default the small one of the project.
 
-    Raises:
-        FileNotFoundError: a file is missing.
-        WeightsError: a file is damaged, or of something else.
+    A missing file is a FileNotFoundError, one that is damaged or of something else a WeightsError.
     """
     tensors, about = load_weights(path)
     return built_as_described(

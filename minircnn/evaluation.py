@@ -9,7 +9,7 @@ of area, M limits on the number of detections.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -24,28 +24,17 @@ from minircnn.metrics import (
     UNMATCHED,
     Protocol,
     area_under_curve,
-    average_at_points,
     interpolate,
     match_coco,
     match_voc,
-    mean_best_overlap,
     overlaps,
     precision_recall,
-    proposal_recall,
     read_curve,
 )
+from minircnn.metrics import average_at_points as average_at_points
+from minircnn.metrics import mean_best_overlap as mean_best_overlap
+from minircnn.metrics import proposal_recall as proposal_recall
 from minircnn.targets import check_classes, check_target
-
-__all__ = [
-    "Result",
-    "area_under_curve",
-    "average_at_points",
-    "encode_masks",
-    "evaluate",
-    "mean_best_overlap",
-    "overlaps",
-    "proposal_recall",
-]
 
 _NOT_COMPARED = {"boxes": "masks", "masks": "boxes"}
 
@@ -64,17 +53,14 @@ def evaluate(
     Args:
         detections: one dict for each image: ``"labels"`` ``(N,)``, ``"scores"`` ``(N,)`` and ``"boxes"`` ``(N, 4)``
             or ``"masks"``, bool ``(N, H, W)`` or a list of run-length encodings as pycocotools makes them.
-        targets: one dict for each image, in the same order: ``"labels"`` and ``"boxes"`` or ``"masks"``, if there are
-            any, ``"iscrowd"`` bool (regions that hold many objects), ``"area"`` (as the annotation states it; else the
-            area of the box or mask) and ``"difficult"`` bool (PASCAL VOC).
+        targets: one dict for each image, in the same order: ``"labels"``, ``"boxes"`` or ``"masks"`` and, where known,
+            ``"iscrowd"`` bool (regions that hold many objects), ``"area"`` (as the annotation states it; else that of
+            the box or mask) and ``"difficult"`` bool (PASCAL VOC).
         kind: compare "boxes" or "masks".
         protocol: "coco" (Lin et al. 2014), "voc2007" (11 points) or "voc2010" (area), Everingham et al. 2010.
-        classes: names of the classes for the table, ``classes[0]`` the background, as our data sets have them. By
-            default the labels found are numbered. A class without objects does not count in the mean.
+        classes: names of the classes for the table, ``classes[0]`` the background. By default the labels found are
+            numbered. A class without objects does not count in the mean.
         iou_thresholds: instead of the protocol's own (.50:.05:.95 for COCO, .5 for VOC).
-
-    Returns:
-        A :class:`Result`: the summary numbers, the table of the classes and the curves.
 
     Raises:
         ValueError: naming the image's index: a score is nan, a box is none …
@@ -179,12 +165,8 @@ def _read(
             if len(sizes) > 1:
                 raise ValueError(f"image {index}: masks of different (height, width): {sorted(sizes)}")
     nothing = _read_image(0, {kind: [], "labels": []}, kind, "")
-    return tuple(
-        _Table(
-            *(np.concatenate([getattr(image, field.name) for image in [nothing, *images]]) for field in fields(_Table))
-        )
-        for images in (found, wanted)
-    )
+    columns = (zip(*(vars(image).values() for image in [nothing, *side]), strict=True) for side in (found, wanted))
+    return tuple(_Table(*map(np.concatenate, side)) for side in columns)
 
 
 def _read_image(index: int, entry: Mapping[str, Any], kind: str, where: str, needs: Sequence[str] = ()) -> _Table:
@@ -365,12 +347,9 @@ class ClassResult:
 class Result:
     """Average precision and recall of a data set.
 
-    All averages lie in [0, 1]; ``nan`` says that there is nothing to average: no object of that size, or a number that
-    the protocol does not define (PASCAL VOC knows no sizes). pycocotools writes -1 there, which is easily averaged by
-    mistake.
-
-    The arrays have axes for K classes, A area ranges (all, small, medium, large for COCO; all for VOC) and M limits of
-    detections in an image (1, 10, 100 for COCO; none for VOC).
+    All averages lie in [0, 1]; ``nan``, pycocotools' -1, says that there is nothing to average: no object of that size,
+    or a number that the protocol does not define. The arrays have axes for K classes, A area ranges (for COCO all,
+    small, medium, large; for VOC all) and M limits of detections in an image (for COCO 1, 10, 100; for VOC none).
     """
 
     kind: str  # "boxes" or "masks"
@@ -397,11 +376,7 @@ class Result:
     scores: np.ndarray  # (T, R, K, A, M) where each recall point is reached; 0 where it is not
 
     def curve(self, label: int, iou_threshold: float = 0.5) -> Curve:
-        """The precision-recall curve of one class at one of the evaluated IoU thresholds.
-
-        Raises:
-            ValueError: if that class or threshold was not evaluated.
-        """
+        """The precision-recall curve of one class at an IoU threshold; if it was not evaluated, a ValueError."""
         if label not in self.per_class:
             raise ValueError(f"label {label} was not evaluated; there are {sorted(self.per_class)}")
         near = np.flatnonzero(np.isclose(self.iou_thresholds, iou_threshold))

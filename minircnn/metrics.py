@@ -37,14 +37,8 @@ def overlaps(detections: np.ndarray, targets: np.ndarray, crowd: np.ndarray) -> 
     """Intersection over union, or for a crowd region the share of the detection that lies inside it.
 
     A crowd region ("some sheep") is larger than any of its members, so IoU would punish a correct detection.
-
-    Args:
-        detections: ``(D, 4)`` boxes, or ``(D,)`` run-length encoded masks.
-        targets: ``(G, 4)`` boxes, or ``(G,)`` masks.
-        crowd: ``(G,)`` bool.
-
-    Returns:
-        ``(D, G)`` float64 in [0, 1]; 0 where neither has an area.
+    Detections ``(D, 4)`` and targets ``(G, 4)`` are boxes, or ``(D,)`` and ``(G,)`` run-length encoded masks; ``crowd``
+    is ``(G,)`` bool. The result is ``(D, G)`` float64 in [0, 1]; 0 where neither has an area.
 
     >>> boxes = np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([[0.0, 0.0, 20.0, 10.0]])
     >>> overlaps(*boxes, np.array([False])).item(), overlaps(*boxes, np.array([True])).item()
@@ -54,8 +48,7 @@ def overlaps(detections: np.ndarray, targets: np.ndarray, crowd: np.ndarray) -> 
         return np.zeros((len(detections), len(targets)))
     if not isinstance(detections, np.ndarray) or detections.dtype == object:
         return rle.iou(list(detections), list(targets), crowd.astype(np.uint8).tolist())
-    # Not minircnn.boxes.box_iou: an image has a few boxes of a class, and for so few the calls of torch alone take
-    # several times as long as all of this. A test holds the two together.
+    # Not minircnn.boxes.box_iou: for the few boxes of a class in an image torch's calls alone take longer than this.
     left_top = np.maximum(detections[:, None, :2], targets[:, :2])  # (D, G, 2)
     right_bottom = np.minimum(detections[:, None, 2:], targets[:, 2:])
     shared = (right_bottom - left_top).clip(min=0).prod(axis=-1)  # (D, G)
@@ -73,7 +66,7 @@ def match_coco(iou: np.ndarray, thresholds: np.ndarray, ignored: np.ndarray, cro
     Args:
         iou: ``(D, G)``, detections best first.
         thresholds: ``(T,)`` in (0, 1].
-        ignored: ``(A, G)`` bool; one row for each range of areas: which objects do not count there.
+        ignored: ``(A, G)`` bool; which objects do not count in each range of areas.
         crowd: ``(G,)`` bool.
 
     Returns:
@@ -166,15 +159,10 @@ PROTOCOLS = {
 
 
 def precision_recall(tp: np.ndarray, fp: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall after each detection of a ranked list.
+    """Precision and recall after each detection of a ranked list, best first: each ``(…, D)`` float64 in [0, 1].
 
-    Args:
-        tp: true positives, ``(…, D)`` bool, best detection first.
-        fp: false positives, ``(…, D)`` bool. A detection may be neither: then it is ignored.
-        num_objects: how many objects there were to find, at least 1.
-
-    Returns:
-        Each ``(…, D)`` float64 in [0, 1]. Precision is 0 until one detection counts.
+    True and false positives are ``(…, D)`` bool; a detection that is neither is ignored, and precision is 0 until one
+    counts. ``num_objects``, at least 1, were to be found.
 
     >>> precision, recall = precision_recall(np.array([1, 0, 1]), np.array([0, 1, 0]), num_objects=4)
     >>> precision.round(2).tolist(), recall.tolist()
@@ -212,8 +200,7 @@ def average_at_points(precision: np.ndarray, recall: np.ndarray, recall_points: 
 def area_under_curve(precision: np.ndarray, recall: np.ndarray) -> float:
     """Average precision as the area under the interpolated curve (VOC2010 and later).
 
-    Equal to scikit-learn's ``average_precision_score`` where every object was found, no scores tie and interpolation
-    changes nothing at the true positives; never below it where every object was found.
+    Where every object was found, never below scikit-learn's ``average_precision_score``, which does not interpolate.
 
     >>> round(area_under_curve(np.array([1.0, 0.5, 2 / 3]), np.array([0.25, 0.25, 0.5])), 4)  # 1/4 · 1 + 1/4 · 2/3
     0.4167
@@ -227,18 +214,14 @@ def proposal_recall(
 ) -> Tensor:
     """The share of the objects of a data set that the first n proposals of their image cover.
 
-    A detector can only find what its proposals cover.
-
     Args:
         proposals: one ``(P, 4)`` tensor for each image, best first. P may differ and may be 0.
-        targets: the targets of the same images; ``"boxes"`` ``(G, 4)`` and, where there is one, ``"iscrowd"`` ``(G,)``.
-            Crowd regions are left out: no single box can be right for them.
+        targets: of the same images. Crowd regions are left out: no single box can be right for them.
         iou_threshold: a proposal covers an object if their IoU is at least this; in (0, 1].
         counts: budgets n, at least 1. An image with fewer proposals than n is asked for all that it has.
 
     Returns:
-        ``(len(counts),)`` float64 in [0, 1], ``nan`` if no image holds an object. All objects of the data set
-        count the same, whichever image they are in.
+        ``(len(counts),)`` float64 in [0, 1], ``nan`` if no image holds an object.
 
     >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])}
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 5.0, 5.0], [21.0, 0.0, 31.0, 10.0]])
@@ -257,8 +240,7 @@ def mean_best_overlap(
     """How well the best of the first n proposals fits an object, on average (Uijlings et al. 2013, section 5).
 
     ``average`` is over "objects", where frequent classes dominate, or over "classes": first over the objects of each
-    class (the paper's ABO), then over the classes (MABO), for which targets need ``"labels"``. The other arguments, the
-    result's shape and the errors are those of :func:`proposal_recall`.
+    class (the paper's ABO), then over the classes (MABO). All else is as in :func:`proposal_recall`.
 
     >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]])}
     >>> mean_best_overlap([torch.tensor([[0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 10.0, 9.0]])], [truth], counts=[1, 2])

@@ -1,10 +1,9 @@
 """Images with what was found in them: boxes, labels, scores and masks, in one color for each class.
 
 Functions that draw return matplotlib axes, so that you can add to them. Pixel (0, 0) covers the square from (0, 0) to
-(1, 1), as everywhere in minircnn: a box is drawn exactly along the edges of the pixels that it holds (matplotlib on its
-own would shift images by half a pixel against their boxes). Lines and text are measured in points, so that they look
-the same whatever number of pixels an image has. Inputs and matplotlib's global settings are never changed, but for the
-backend by :func:`draw_png`.
+(1, 1), as everywhere in minircnn: a box is drawn along the edges of the pixels that it holds. Lines and text are
+measured in points, whatever number of pixels an image has. Inputs and matplotlib's settings are not changed, but for
+the backend by :func:`draw_png`.
 
 Shape comments: N objects or detections, H W image size.
 """
@@ -49,12 +48,10 @@ GRID_SIDE = 450  # pixels of the longer side of each image of a grid in a file
 WIDEST, TALLEST = 8.0, 2.5  # width / height and height / width; beyond it a white margin makes room for labels
 CELL_WIDTH = 3.0  # inches at least for each image of a grid
 LONGEST_NAME = 32  # letters, which fit above an image of a grid
-_CROWDED = 12  # with more labels than this, they are written smaller
 
-# The first six belong to Toy Town. They were searched for: the least difference between two of them (CIEDE2000) is as
-# large as we could make it under normal sight and under simulated protanopia, deuteranopia and tritanopia (Machado et
-# al. 2009, full severity) together, with a lightness that shows on white paper and on photographs. The other eighteen
-# continue the list; each is as far as possible from all before it for normal sight.
+# The first six belong to Toy Town: the least difference between two of them (CIEDE2000) is as large as we could make it
+# under normal sight and under simulated protanopia, deuteranopia and tritanopia (Machado et al. 2009, full severity)
+# together, on white paper and on photographs. Each of the others is as far as possible from all before it.
 _PALETTE = [
     *("d21414", "5a8bff", "e0b428", "2a7a64", "a2329a", "00ddbe"),  # person, car, cat, tree, house, balloon
     *("ffaabf", "6a5500", "95ea00", "40d4ff", "405580", "ff802a", "ff55ff", "559500", "d4d4ff"),
@@ -64,10 +61,7 @@ _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, never come close to e
 
 
 def class_color(label: int) -> Color:
-    """Color of a class, (red, green, blue) in [0, 1], the same in all figures.
-
-    Labels 1 to 24 have colors that were searched for; later ones, which only sets such as COCO reach, get hues around
-    the circle. Background (0) and anything below is gray.
+    """Color of a class, (red, green, blue) in [0, 1], the same in all figures; the background (0) is gray.
 
     >>> class_color(0)
     (0.55, 0.55, 0.55)
@@ -85,10 +79,7 @@ def class_color(label: int) -> Color:
 
 
 def text_color(background: Color) -> str:
-    """Black or white, whichever is read better on a background.
-
-    Contrast ratio of the Web Content Accessibility Guidelines 2.1: (lighter + 0.05) / (darker + 0.05) of the relative
-    luminances. One of the two always reaches 4.58; the guidelines ask for 4.5.
+    """Black or white, whichever has the higher contrast on a background (WCAG 2.1; always above the 4.5 it asks for).
 
     >>> text_color((1.0, 1.0, 0.0)), text_color((0.0, 0.0, 0.6))
     ('black', 'white')
@@ -98,27 +89,18 @@ def text_color(background: Color) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-# -------------------------------------------------------------------------------------------------------------- images
-
-
 def as_pixels(image: Image) -> np.ndarray:
-    """Any usual form of an image as (H, W, 3) floats in [0, 1], always a copy.
+    """Any usual form of an image as (H, W, 3) floats in [0, 1], always a copy; of what is none, a ValueError.
 
-    Args:
-        image: Tensor (3, H, W), (1, H, W) or (H, W) in [0, 1]; or array (H, W, 3) or (H, W), floats in [0, 1] or uint8.
-
-    Raises:
-        ValueError: Another shape, or values outside of [0, 1], as a normalized image has them.
+    It may be a tensor (3, H, W), (1, H, W) or (H, W) in [0, 1], or an array (H, W, 3) or (H, W), floats in [0, 1] or
+    uint8.
     """
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if isinstance(image, Tensor) and pixels.ndim == 3:
         pixels = pixels.transpose(1, 2, 0)  # (H, W, 3 or 1)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(
-            f"an image of shape {tuple(image.shape)}: give a tensor (3, H, W) or an array (H, W, 3), not empty"
-        )
+        raise ValueError(f"an image of shape {tuple(image.shape)}: give a tensor (3, H, W) or an array (H, W, 3)")
     pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     low, high = pixels.min(), pixels.max()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
@@ -129,16 +111,10 @@ def as_pixels(image: Image) -> np.ndarray:
 
 
 def show_image(image: Image, ax: Axes | None = None, title: str | None = None, *, width: float | None = None) -> Axes:
-    """An image without axis ticks; x runs from 0 to W, y from 0 (top) to H.
+    """An image, in any form that :func:`as_pixels` takes; x runs from 0 to W, y from 0 (top) to H.
 
-    Args:
-        image: Tensor (3, H, W) in [0, 1], or array (H, W, 3) or (H, W), floats in [0, 1] or uint8.
-        ax: Where to draw; by default a new figure of the image's proportions.
-        title: Title.
-        width: Width of a new figure in inches; by default 6, less for tall images.
-
-    Raises:
-        ValueError: No image (see the message).
+    Without axes to draw on it gets a new figure of its proportions, ``width`` inches wide: by default 6, less for tall
+    images.
     """
     pixels = as_pixels(image)
     height, breadth = pixels.shape[:2]
@@ -157,62 +133,6 @@ def show_image(image: Image, ax: Axes | None = None, title: str | None = None, *
     return ax
 
 
-def plot_detections(
-    image: Image,
-    objects: Objects,
-    classes: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str | None = None,
-    width: float | None = None,
-    **options: bool,
-) -> Axes:
-    """An image with the objects of a target or the detections of a model: :func:`show_image`, :func:`draw_objects`."""
-    return draw_objects(show_image(image, ax=ax, title=title, width=width), objects, classes, **options)
-
-
-def draw_objects(
-    ax: Axes,
-    objects: Objects,
-    classes: Sequence[str] | None = None,
-    *,
-    boxes: bool = True,
-    masks: bool = True,
-    names: bool = True,
-) -> Axes:
-    """Draw objects on axes that already show their image.
-
-    The first object of the list lies on top, since detections stand best first. A crowd has a dashed box.
-
-    Args:
-        ax: Axes that show the image.
-        objects: A target or detections: ``boxes`` (N, 4) and ``labels`` (N,), and where they are there ``scores`` (N,),
-            ``masks`` (N, H, W) and ``iscrowd`` (N,).
-        classes: Names by label; a label without a name is written as a number.
-        boxes: Whether to draw the boxes.
-        masks: Whether to draw the masks, if there are any.
-        names: Whether to write classes and scores.
-
-    Raises:
-        ValueError: Numbers of boxes, labels, … that do not fit together, or masks of another size than the image.
-    """
-    found = as_arrays(objects, classes)
-    colors = [class_color(label) for label in found["labels"]]
-    crowds = found.get("iscrowd", np.zeros(len(colors), dtype=bool))
-    if masks and "masks" in found:
-        draw_masks(ax, found["masks"], colors)
-    if boxes:
-        for row in reversed(range(len(colors))):
-            draw_box(ax, found["boxes"][row], colors[row], dashed=bool(crowds[row]))
-    if names:
-        texts = [class_name(label, classes) for label in found["labels"].tolist()]
-        texts = [f"{text} (crowd)" if crowd else text for text, crowd in zip(texts, crowds, strict=True)]
-        if "scores" in found:
-            texts = [f"{text} {score:.2f}" for text, score in zip(texts, found["scores"], strict=True)]
-        draw_labels(ax, texts, found["boxes"], colors)
-    return ax
-
-
 def image_grid(
     images: Sequence[Image],
     *,
@@ -223,19 +143,10 @@ def image_grid(
     width: float = NOTEBOOK_WIDTH,
     **options: bool,
 ) -> np.ndarray:
-    """Images side by side, with a title for each and their objects if given: (N,) array of the axes.
+    """Images side by side, which may differ in size, each with its title and objects if given: (N,) array of the axes.
 
-    Args:
-        images: The images; they may differ in size.
-        titles: A title for each.
-        objects: A target or detections for each.
-        classes: Names by label.
-        columns: Images in a row; by default about as many as rows, at most six.
-        width: Width of the figure in inches.
-        **options: ``boxes``, ``masks`` and ``names`` of :func:`draw_objects`.
-
-    Raises:
-        ValueError: No images, or lists of other lengths.
+    ``columns`` is how many there are in a row, by default about as many as rows, at most six; ``width`` is that of the
+    figure in inches; ``options`` are those of :func:`draw_objects`. Lists of other lengths are a ValueError.
     """
     if len(images) == 0:
         raise ValueError("no images to show: images is empty")
@@ -269,13 +180,43 @@ def image_grid(
     return axes[: len(images)]
 
 
-def render_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """A figure as PNG of its own size, on white, whatever the reader's matplotlib settings are; it names its maker."""
-    buffer = io.BytesIO()
-    # rc_context restores the settings: "tight" would make the size of the image depend on the length of its texts.
-    with plt.rc_context({"savefig.bbox": None}):
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": "minircnn"})
-    return buffer.getvalue()
+def _title_height(titles: Sequence[str] | None, font: float) -> float:
+    """Inches that the titles above a row of images take, with the distance that matplotlib leaves below them."""
+    lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
+    return (1.3 * font * lines + 6) / 72 if lines else 0.0
+
+
+def draw_objects(
+    ax: Axes,
+    objects: Objects,
+    classes: Sequence[str] | None = None,
+    *,
+    boxes: bool = True,
+    masks: bool = True,
+    names: bool = True,
+) -> Axes:
+    """Draw objects, or their boxes, masks or names alone, on axes that already show their image.
+
+    The first object of the list lies on top, since detections stand best first. A crowd has a dashed box. ``objects``
+    are a target or detections: ``boxes`` (N, 4), ``labels`` (N,) and, where they are there, ``scores`` (N,), which are
+    written behind the names, ``masks`` (N, H, W) bool and ``iscrowd`` (N,). A label that ``classes`` does not name is
+    written as a number. What does not fit together, or masks of another size than the image, are a ValueError.
+    """
+    found = as_arrays(objects, classes)
+    colors = [class_color(label) for label in found["labels"]]
+    crowds = found.get("iscrowd", np.zeros(len(colors), dtype=bool))
+    if masks and "masks" in found:
+        draw_masks(ax, found["masks"], colors)
+    if boxes:
+        for row in reversed(range(len(colors))):
+            draw_box(ax, found["boxes"][row], colors[row], dashed=bool(crowds[row]))
+    if names:
+        texts = [class_name(label, classes) for label in found["labels"].tolist()]
+        texts = [f"{text} (crowd)" if crowd else text for text, crowd in zip(texts, crowds, strict=True)]
+        if "scores" in found:
+            texts = [f"{text} {score:.2f}" for text, score in zip(texts, found["scores"], strict=True)]
+        draw_labels(ax, texts, found["boxes"], colors)
+    return ax
 
 
 def class_name(label: int, classes: Sequence[str] | None) -> str:
@@ -288,10 +229,7 @@ def as_arrays(objects: Objects, classes: Sequence[str] | None = None) -> dict[st
     if classes is not None:
         check_classes(classes)
     keys = [key for key in ("boxes", "labels", "scores", "masks", "iscrowd") if objects.get(key) is not None]
-    found = {
-        key: objects[key].detach().cpu().numpy() if isinstance(objects[key], Tensor) else np.asarray(objects[key])
-        for key in keys
-    }
+    found = {key: torch.as_tensor(objects[key]).detach().cpu().numpy() for key in keys}
     if "boxes" not in found or "labels" not in found:
         raise ValueError(f"objects need 'boxes' and 'labels'; these have {sorted(map(str, objects))}")
     if "masks" in found and found["masks"].dtype != bool:
@@ -302,13 +240,98 @@ def as_arrays(objects: Objects, classes: Sequence[str] | None = None) -> dict[st
     return found
 
 
-def _title_height(titles: Sequence[str] | None, font: float) -> float:
-    """Inches that the titles above a row of images take, with the distance that matplotlib leaves below them."""
-    lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
-    return (1.3 * font * lines + 6) / 72 if lines else 0.0
+def draw_box(ax: Axes, box: Sequence[float], color: Color, *, dashed: bool = False) -> None:
+    """Draw a box in a color, with a dark rim that sets it off from a background of the same color."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    line = 1.2 if _font_size(ax, 1) < 8 else 1.8  # small images have small letters and thin lines
+    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line, zorder=4)
+    if dashed:
+        patch.set_linestyle((0, (4, 2.5)))
+    patch.set_path_effects([Stroke(linewidth=line + 1.2, foreground="black", alpha=0.45), Normal()])
+    ax.add_patch(patch)
+
+
+def draw_masks(ax: Axes, masks: np.ndarray, colors: Sequence[Color]) -> None:
+    """Draw masks (N, H, W) bool as translucent color with outlines; the first one lies on top."""
+    height, width = _image_size(ax)
+    if masks.shape[1:] != (height, width):
+        raise ValueError(f"masks of size {masks.shape[1:]} for an image of size {(height, width)}")
+    overlay = np.zeros((height, width, 4))  # transparent outside of all masks
+    for mask, color in reversed(list(zip(masks, colors, strict=True))):
+        overlay[mask] = (*color, MASK_OPACITY)
+        if not mask.any():
+            continue
+        # Only the part around the object, with a border of zeros on all sides: contours of whole photographs are slow.
+        rows, columns = np.nonzero(mask)
+        y1, y2, x1, x2 = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        part = np.pad(mask[y1:y2, x1:x2].astype(float), 1)
+        xs, ys = np.arange(x1 - 1, x2 + 1) + 0.5, np.arange(y1 - 1, y2 + 1) + 0.5  # centers of the pixels
+        ax.contour(xs, ys, part, levels=[0.5], colors=[color], linewidths=1.2, zorder=3)
+    # "nearest", so that no color bleeds into the pixels beside a mask.
+    ax.imshow(overlay, extent=(0, width, height, 0), interpolation="nearest", zorder=2)
+
+
+def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]], colors: Sequence[Color]) -> None:
+    """Write a text at each box, on its color: within the image, and where it hides least of other texts.
+
+    The first of the texts is the most important: it chooses its place first, and lies on top.
+    """
+    font, (height, width) = _font_size(ax, len(texts)), _image_size(ax)
+    window = ax.get_window_extent()
+    # The image keeps its proportions inside the axes, so the tighter side sets how many pixels a point takes.
+    point = max(width / window.width, height / window.height) * ax.get_figure().dpi / 72
+    pad = 0.2 * font
+    taken = np.zeros((0, 4))
+    for rank, (text, box, color) in enumerate(zip(texts, boxes, colors, strict=True)):
+        # A few per cent wider than the outlines of the letters, since those are hinted when they are drawn.
+        plain = text.replace("$", r"\$")  # a class may be called "$5 note"
+        long = 1.05 * TextPath((0, 0), plain, size=font).get_extents().width + 2 * pad if text else 0.0
+        fit = min(1.0, width / (long * point)) if long else 1.0
+        long, tall = long * fit * point, 1.5 * font * fit * point
+        x1, y1, x2, y2 = (float(value) for value in box)
+        # Above the box, in its top, below it or at its right.
+        wanted = [(x1, y1 - tall), (x1, y1), (x1, y2), (x2 - long, y1 - tall), (x2, y1), (x2 - long, y2)]
+        corner = np.clip(wanted, 0, np.maximum((width - long, height - tall), 0))  # (6, 2), pushed into the image
+        places = np.concatenate([corner, corner + np.array([long, tall])], axis=1)  # (6, 4)
+        shared = np.minimum(places[:, None, 2:], taken[:, 2:]) - np.maximum(places[:, None, :2], taken[:, :2])
+        hidden = shared.clip(min=0).prod(axis=-1).sum(axis=1)  # (6,) square pixels of other texts
+        # One that is pushed up or down covers the edge of its box.
+        place = places[np.argmin(hidden + 0.01 * np.abs(corner - wanted)[:, 1])]
+        taken = np.concatenate([taken, place[None]])
+        ax.text(
+            place[0] + pad * point,
+            (place[1] + place[3]) / 2,
+            text,
+            fontsize=font * fit,
+            color=text_color(color),
+            va="center",
+            parse_math=False,
+            bbox={"boxstyle": f"square,pad={pad / font}", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
+            zorder=6 - rank / (len(texts) + 1),
+        )
+
+
+def _image_size(ax: Axes) -> tuple[int, int]:
+    """(height, width) of the image that the axes show."""
+    return int(ax.get_ylim()[0]), int(ax.get_xlim()[1])
+
+
+def _font_size(ax: Axes, count: int) -> float:
+    """Points for labels, by the width in inches at which the image is seen; more than twelve labels are smaller."""
+    width = ax.get_window_extent().width / ax.get_figure().dpi
+    return float(np.clip((4.5 + width) * (0.8 if count > 12 else 1), 6, 10))
 
 
 # --------------------------------------------------------------------------------------------------------------- files
+
+
+def render_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """A figure as PNG of its own size, on white, whatever the reader's matplotlib settings are; it names its maker."""
+    buffer = io.BytesIO()
+    # rc_context restores the settings: "tight" would make the size of the image depend on the length of its texts.
+    with plt.rc_context({"savefig.bbox": None}):
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", metadata={"Software": "minircnn"})
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -366,11 +389,9 @@ def draw_png(
             width=width or max(9.0, CELL_WIDTH * columns),
             **options,
         )
-        figure = axes[0].get_figure()
-        try:
-            return render_png(figure, dpi)
-        finally:
-            plt.close(figure)
+        png = render_png(axes[0].get_figure(), dpi)
+    plt.close(axes[0].get_figure())
+    return png
 
 
 def _title(text: str) -> str:
@@ -378,110 +399,3 @@ def _title(text: str) -> str:
     first = printable(first)
     first = first if len(first) <= LONGEST_NAME else f"…{first[1 - LONGEST_NAME :]}"
     return f"{first}{newline}{rest}".replace("$", r"\$")  # otherwise matplotlib takes it for a formula
-
-
-# --------------------------------------------------------------------------------------------------------------- marks
-
-
-def draw_box(ax: Axes, box: Sequence[float], color: Color, *, dashed: bool = False) -> None:
-    """Draw a box in a color, with a dark rim that sets it off from a background of the same color."""
-    x1, y1, x2, y2 = (float(value) for value in box)
-    line = 1.2 if _font_size(ax, 1) < 8 else 1.8  # small images have small letters and thin lines
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=line, zorder=4)
-    if dashed:
-        patch.set_linestyle((0, (4, 2.5)))
-    patch.set_path_effects([Stroke(linewidth=line + 1.2, foreground="black", alpha=0.45), Normal()])
-    ax.add_patch(patch)
-
-
-def draw_masks(ax: Axes, masks: np.ndarray, colors: Sequence[Color]) -> None:
-    """Draw masks (N, H, W) bool as translucent color with outlines; the first one lies on top."""
-    height, width = _image_size(ax)
-    if masks.shape[1:] != (height, width):
-        raise ValueError(f"masks of size {masks.shape[1:]} for an image of size {(height, width)}")
-    overlay = np.zeros((height, width, 4))  # transparent outside of all masks
-    for mask, color in reversed(list(zip(masks, colors, strict=True))):
-        overlay[mask] = (*color, MASK_OPACITY)
-        _draw_outline(ax, mask, color)
-    # "nearest", so that no color bleeds into the pixels beside a mask.
-    ax.imshow(overlay, extent=(0, width, height, 0), interpolation="nearest", zorder=2)
-
-
-def _draw_outline(ax: Axes, mask: np.ndarray, color: Color) -> None:
-    """Draw a line around a mask, also along the edge of the image."""
-    rows, columns = np.nonzero(mask)
-    if len(rows) == 0:
-        return
-    # Only the part around the object, with a border of zeros on all sides: contours are slow on whole photographs.
-    y1, y2, x1, x2 = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    part = np.pad(mask[y1:y2, x1:x2].astype(float), 1)
-    xs, ys = np.arange(x1 - 1, x2 + 1) + 0.5, np.arange(y1 - 1, y2 + 1) + 0.5  # centers of the pixels
-    ax.contour(xs, ys, part, levels=[0.5], colors=[color], linewidths=1.2, zorder=3)
-
-
-def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]], colors: Sequence[Color]) -> None:
-    """Write a text at each box, on its color: where it hides no other text, and within the image.
-
-    The first of the texts is the most important: it chooses its place first, and lies on top.
-    """
-    font, (height, width) = _font_size(ax, len(texts)), _image_size(ax)
-    window = ax.get_window_extent()
-    # The image keeps its proportions inside the axes, so the tighter side sets how many pixels a point takes.
-    point = max(width / window.width, height / window.height) * ax.get_figure().dpi / 72
-    pad = 0.2 * font
-    taken: list[tuple[float, float, float, float]] = []
-    for rank, (text, box, color) in enumerate(zip(texts, boxes, colors, strict=True)):
-        # A few per cent wider than the outlines of the letters, since those are hinted when they are drawn.
-        plain = text.replace("$", r"\$")  # a class may be called "$5 note"
-        long = 1.05 * TextPath((0, 0), plain, size=font).get_extents().width + 2 * pad if text else 0.0
-        fit = min(1.0, width / (long * point)) if long else 1.0
-        place = _find_place(box, (1.5 * font * fit * point, long * fit * point), (height, width), taken)
-        taken.append(place)
-        ax.text(
-            place[0] + pad * point,
-            (place[1] + place[3]) / 2,
-            text,
-            fontsize=font * fit,
-            color=text_color(color),
-            va="center",
-            parse_math=False,
-            bbox={"boxstyle": f"square,pad={pad / font}", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
-            zorder=6 - rank / (len(texts) + 1),
-        )
-
-
-def _find_place(
-    box: Sequence[float],
-    label_size: tuple[float, float],
-    size: tuple[int, int],
-    taken: Sequence[tuple[float, float, float, float]],
-) -> tuple[float, float, float, float]:
-    """A label's place: above its box, in its top, below it or at its right; where it hides least of other labels."""
-    (tall, long), (height, width) = label_size, size
-    x1, y1, x2, y2 = (float(value) for value in box)
-    corners = [(x1, y1 - tall), (x1, y1), (x1, y2), (x2 - long, y1 - tall), (x2, y1), (x2 - long, y2)]
-    best, least = None, np.inf
-    for left, top in corners:
-        moved = max(0.0, -top) + max(0.0, top + tall - height)  # pushed into the image: it would cover the box's edge
-        left, top = max(0.0, min(left, width - long)), max(0.0, min(top, height - tall))
-        place = (left, top, left + long, top + tall)
-        hidden = sum(_overlap(place, other) for other in taken) + 0.01 * moved
-        if hidden < least:
-            best, least = place, hidden
-    return best
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    """Area that two rectangles share."""
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _image_size(ax: Axes) -> tuple[int, int]:
-    """(height, width) of the image that the axes show."""
-    return int(ax.get_ylim()[0]), int(ax.get_xlim()[1])
-
-
-def _font_size(ax: Axes, count: int) -> float:
-    """Points for labels, by the width at which the image is seen and by their number."""
-    width = ax.get_window_extent().width / ax.get_figure().dpi  # inches
-    return float(np.clip((4.5 + width) * (0.8 if count > _CROWDED else 1), 6, 10))

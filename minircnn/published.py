@@ -4,10 +4,10 @@ The weights were trained on COCO's 80 classes, in the way of the paper (He et al
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -33,8 +33,7 @@ COCO_CLASSES = tuple(_NAMES.split(", "))
 COCO = "coco"
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A file of weights: where it lies, how its SHA-256 begins, as its name says, and its size, for messages."""
 
     url: str
@@ -52,6 +51,11 @@ FASTER_RCNN_COCO = Published(
 # Layers whose size depends on the number of classes.
 _LAST_LAYERS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 _SCORES, _MASKS = "roi_heads.box_predictor.cls_score.bias", "roi_heads.mask_predictor.mask_fcn_logits.weight"
+_OTHER_NETWORKS = {
+    ("roi_heads.box_head.0.",): "one of torchvision's v2 models (…_fpn_v2), which are built in another way",
+    ("roi_heads.keypoint_",): "a Keypoint R-CNN",
+    ("fc.", "classifier.", "heads.head."): "an image classifier, such as those for ImageNet",
+}
 _OLDER_NAMES = (
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     (r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2"),
@@ -134,7 +138,7 @@ def _built(
 ) -> FasterRCNN:
     if weights is None:
         return build(ResNetFPN(trainable_layers=trainable_layers), classes or COCO_CLASSES, **numbers).eval()
-    path = download(published.url, published.checksum, published.size) if weights == COCO else Path(weights)
+    path = download(*published) if weights == COCO else Path(weights)
     state = rename_keys(read_tensors(path))
     _check_kind(state, path, masks=build is mask_rcnn_fpn)
     count = len(state[_SCORES])
@@ -170,31 +174,17 @@ def load_torchvision_weights(
 
 
 def _check_kind(state: Mapping[str, Tensor], source: str | Path, masks: bool) -> None:
-    """Refuse weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and says what they are of."""
+    """Refuse weights that are of no Mask R-CNN (or, without masks, Faster R-CNN), and say what they are of."""
     wanted, other = ("Mask R-CNN", "Faster R-CNN")[:: 1 if masks else -1]
-    if kind := _other_network(state):
-        raise WeightsError(f"{source}: holds {kind}, and not a {wanted} (torchvision's with resnet50_fpn)")
+    for beginning, what in _OTHER_NETWORKS.items():
+        if any(name.startswith(beginning) for name in state):
+            raise WeightsError(f"{source}: holds {what}, and not a {wanted} (torchvision's with resnet50_fpn)")
     if any(name.startswith("roi_heads.mask_") for name in state) != masks:
         command = other.lower().replace(" ", "_").replace("-", "")
         raise WeightsError(f"{source}: holds a {other}, not a {wanted}; use it as {command}")
     for name, dimensions in {_SCORES: 1, **({_MASKS: 4} if masks else {})}.items():
         if name not in state or state[name].ndim != dimensions:
             raise WeightsError(f"{source}: weights for another network: {name} is missing, or no such layer's")
-
-
-def _other_network(names: Collection[str]) -> str:
-    """What else than one of our detectors has tensors of such names; nothing if they might be a detector's."""
-
-    def some(*beginnings: str) -> bool:
-        return any(name.startswith(beginnings) for name in names)
-
-    if some("roi_heads.box_head.0."):
-        return "one of torchvision's v2 models (…_fpn_v2), which are built in another way"
-    if some("roi_heads.keypoint_"):
-        return "a Keypoint R-CNN"
-    if some("fc.", "classifier.", "heads.head.") and not some("backbone.", "rpn."):
-        return "an image classifier, such as those for ImageNet"
-    return ""
 
 
 def rename_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

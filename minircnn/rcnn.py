@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn import alexnet, pooling
-from minircnn.alexnet import AlexNet, AlexNetConfig, build_alexnet
+from minircnn.alexnet import AlexNet, build_alexnet
 from minircnn.boxes import box_iou, decode_boxes, encode_boxes, match, select_detections
 from minircnn.cache import Cache, code_fingerprint, module_fingerprint
 from minircnn.pooling import warp_regions
@@ -32,7 +32,7 @@ from minircnn.weights import config_of, load
 HARD, EASY = -1.0, -1.2
 """Scores: a negative above HARD has a loss and is taken in; one below EASY has become irrelevant and goes."""
 _IMAGES_FOR_SCALE = 200
-_PIXELS_AT_ONCE = 256 * 64**2  # 256 crops of 64 pixels a side, or 20 of 227: what fits into the processor's cache
+_PIXELS_AT_ONCE = 256 * 64**2  # 256 crops of 64 pixels a side, or 20 of 227, go through the network together
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class RCNN(nn.Module):
             layers: names, see :data:`minircnn.alexnet.LAYERS`.
 
         Returns:
-            ``(P, D)`` for each layer, finite: else a ValueError is raised.
+            ``(P, D)`` for each layer; values that are not finite are a ValueError.
         """
         found = {name: [image.new_zeros(0, self.network.feature_sizes[name])] for name in layers}
         self.network.eval()
         with torch.no_grad():
-            for part in boxes.to(image.device).split(crops_at_once(self.network.config)):
+            for part in boxes.to(image.device).split(max(_PIXELS_AT_ONCE // self.network.config.input_size**2, 1)):
                 crops = self.network.normalize(self.warp(image, part))  # (P, 3, S, S)
                 # With the channels of a pixel side by side, convolutions on a CPU take half the time.
                 outputs = self.network.features(crops.contiguous(memory_format=torch.channels_last), layers)
@@ -321,11 +321,6 @@ def load_rcnn(path: str | Path = RCNN_WEIGHTS) -> RCNN:
 def _check_pairs(images: Sequence[Any], proposals: Sequence[Tensor]) -> None:
     if len(images) != len(proposals):
         raise ValueError(f"there are {len(images)} images but proposals for {len(proposals)}: give one tensor each")
-
-
-def crops_at_once(config: AlexNetConfig) -> int:
-    """How many warped proposals go through the network together: what keeps a processor busy."""
-    return max(_PIXELS_AT_ONCE // config.input_size**2, 1)
 
 
 class ProposalPool:

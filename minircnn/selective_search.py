@@ -135,11 +135,9 @@ class Regions:
 def segment(pixels: Pixels, scale: float, min_size: int = 20) -> Regions:
     """The first regions: Felzenszwalb's segmentation of the image, described.
 
-    Args:
-        pixels: the image in the color space in which regions should be uniform.
-        scale: k. Two regions stay apart where the contrast between them exceeds that inside either by ``k / size``:
-            the larger k, the larger the regions. k counts in colors from 0 to 255, as in OpenCV.
-        min_size: regions with fewer pixels join a neighbor.
+    Two regions stay apart where the contrast between them exceeds that inside either by ``scale / size``: the larger
+    the scale k, in colors from 0 to 255, the larger the regions. Those with fewer than ``min_size`` pixels join a
+    neighbor.
     """
     labels = felzenszwalb(pixels.channels, scale=scale, sigma=0.8, min_size=min_size)  # blurred as in both papers
     return describe_regions(pixels, labels)
@@ -383,11 +381,7 @@ QUALITY = tuple(
 
 
 def merge_trees(image: Tensor, strategies: Sequence[Strategy]) -> list[MergeTree]:
-    """The tree of each strategy, in pixels of the image shrunk to that strategy's ``max_side``.
-
-    Strategies that start from the same regions share the work of finding them. Arguments are those of
-    :func:`selective_search`.
-    """
+    """The tree of each strategy, in pixels of the shrunk image; strategies with the same first regions share them."""
     check_image(image, "image")
     if image.min() < 0 or image.max() > 1:
         raise ValueError(f"image must lie in [0, 1], but reaches from {image.min():.4g} to {image.max():.4g}")
@@ -449,19 +443,9 @@ def selective_search(
         from_top = np.arange(len(tree.boxes), 0, -1)  # the last node is number 1
         ranks.append(torch.from_numpy(random.random(len(from_top)) * from_top))
     best_first = torch.cat(boxes)[torch.cat(ranks).argsort(stable=True)]  # (P, 4) with duplicates
-    return _without_duplicates(best_first, duplicate_iou)[:max_proposals]
-
-
-def _without_duplicates(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """Boxes, best first, without those that equal or nearly equal an earlier one."""
-    _, group = boxes.unique(dim=0, return_inverse=True)  # equal boxes have equal numbers
-    order = group.argsort(stable=True)  # equal boxes side by side, the earliest first
-    starts = torch.ones(len(boxes), dtype=torch.bool)
-    starts[1:] = group[order][1:] != group[order][:-1]
-    boxes = boxes[order[starts].sort().values]
-    if iou_threshold < 1:
-        boxes = boxes[box_operations.nms(boxes, -torch.arange(len(boxes), dtype=torch.float32), iou_threshold)]
-    return boxes
+    order = -torch.arange(len(best_first), dtype=torch.float32)
+    # The IoU of equal boxes is exactly 1, that of boxes which differ by a pixel of a shrunk image clearly less.
+    return best_first[box_operations.nms(best_first, order, min(duplicate_iou, 1 - 1e-6))[:max_proposals]]
 
 
 def stored_proposals(
@@ -474,8 +458,8 @@ def stored_proposals(
 ) -> list[Tensor]:
     """:func:`selective_search` of every image of a data set, or what it gave the last time.
 
-    ``samples`` are ``(image, target)`` pairs, of which the targets are not looked at. ``cache`` keeps proposals by
-    image, strategies, code and versions of packages. ``workers`` processes search side by side; -1 is one on each core.
+    ``samples`` are ``(image, target)`` pairs. ``cache`` keeps proposals by image, strategies, code and versions of
+    packages. ``workers`` processes search side by side; -1 is one on each core.
     """
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor

@@ -13,7 +13,6 @@ from torchvision.models import AlexNet_Weights
 from minircnn import alexnet
 from minircnn.alexnet import (
     ALEXNET_2012,
-    IMAGENET_URL,
     LAYERS,
     SMALL,
     SMALL_STRIDE_16,
@@ -21,7 +20,6 @@ from minircnn.alexnet import (
     AlexNet,
     AlexNetConfig,
     ResponseNorm,
-    build_alexnet,
     fold_batch_norm,
     load_alexnet,
     load_alexnet_2012,
@@ -75,7 +73,7 @@ def ours(published):
 
 
 class TestTorchvision:
-    @pytest.mark.parametrize("height, width", [(224, 224), (63, 63), (301, 130)])
+    @pytest.mark.parametrize("height, width", [(63, 63), (301, 130)])
     def test_equals_torchvision(self, reference, ours, height, width):
         images = images_of(2, 3, height, width) * 4 - 2
         with torch.no_grad():
@@ -94,14 +92,8 @@ class TestTorchvision:
         torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
         assert not torch.equal(found[0], ours(images)), "for training only"
 
-    def test_normalizes_as_torchvision_does(self, ours):
-        weights = AlexNet_Weights.IMAGENET1K_V1
-        transform, images = weights.transforms(antialias=True), images_of(2, 3, 24, 24)
-        wanted = torchvision.transforms.functional.normalize(images, transform.mean, transform.std)
-        torch.testing.assert_close(ours.normalize(images), wanted)
-        assert ours.config.input_size == transform.crop_size[0] and weights.url == IMAGENET_URL
-
     def test_imagenet_weights_are_downloaded_once_and_checked(self, ours, published, tmp_path, monkeypatch):
+        assert AlexNet_Weights.IMAGENET1K_V1.url == alexnet.IMAGENET_URL
         monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
         monkeypatch.setattr(alexnet, "IMAGENET_URL", published.as_uri())
         monkeypatch.setattr(alexnet, "_IMAGENET_SHA256", sha256(published)[:8])
@@ -166,8 +158,8 @@ class TestOf2012:
         wanted = network.fc8.weight.numpy() @ pool5 + network.fc8.bias.numpy()
         np.testing.assert_allclose(network(image[None])[0], wanted, rtol=1e-9)
 
-    @pytest.mark.parametrize("size, alpha, k", [(5, 1e-4, 1.0), (3, 0.5, 2.0), (1, 0.1, 0.5)])
-    @pytest.mark.parametrize("channels", [1, 2, 12])
+    @pytest.mark.parametrize("size, alpha, k", [(5, 1e-4, 1.0), (3, 0.5, 2.0)])
+    @pytest.mark.parametrize("channels", [1, 12])
     def test_response_norm_equals_pytorchs(self, size, alpha, k, channels):
         x = (torch.randn(2, channels, 4, 3, generator=torch.Generator().manual_seed(0)) * 60).requires_grad_()
         before, found = x.detach().clone(), []
@@ -224,11 +216,9 @@ class TestFeatures:
             assert list(part) == [name for name in LAYERS if name in some]
             assert all(torch.equal(part[name], found[name]) for name in part)
         assert network.features(images[:0], LAYERS)["fc6"].shape == (0, config.hidden)
-
-    @pytest.mark.parametrize("layers", [["fc8"], ["pool5", "conv5"], []])
-    def test_unknown_layers_are_named(self, layers):
-        with pytest.raises(ValueError, match=r"layers must be some of pool5, fc6, fc7, not \["):
-            fresh(SMALL).features(images_of(1, 3, 64, 64), layers)
+        for wrong in (["fc8"], []):
+            with pytest.raises(ValueError, match=r"layers must be some of pool5, fc6, fc7, not \["):
+                network.features(images, wrong)
 
     @pytest.mark.parametrize("config", [SMALL, THIN_2012], ids=["small", "2012"])
     def test_up_to_pool5_they_are_the_same_and_nothing_else_is_left(self, config):
@@ -248,7 +238,7 @@ class TestFeatures:
 
 
 class TestGeometry:
-    @pytest.mark.parametrize("height", [1, 5, 6, 7, 13, 29])
+    @pytest.mark.parametrize("height", [1, 6, 13])
     def test_grid_is_roi_pool_of_the_whole_map(self, height):
         network = fresh(SMALL)
         for width in (1, 6, 7, height + 9):
@@ -308,30 +298,16 @@ class TestFoldBatchNorm:
             parameter.zero_()
         assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
 
-    def test_without_batch_norm_it_is_a_copy(self):
-        network = fresh(SMALL)
-        folded = fold_batch_norm(network)
-        assert all(torch.equal(folded.state_dict()[name], value) for name, value in network.state_dict().items())
-        nn.init.zeros_(folded.fc8.weight)
-        assert network.fc8.weight.any()
-
 
 class TestFiles:
-    @pytest.mark.parametrize("name", CONFIGS)
-    def test_configuration_survives_json(self, name):
-        with torch.device("meta"):
-            network = build_alexnet(json.loads(json.dumps(asdict(CONFIGS[name]))), 7)
-        assert network.config == CONFIGS[name] and network.fc8.out_features == 7
-        assert repr(CONFIGS[name]) in repr(network)
-
     @pytest.mark.parametrize(
         "changes, message",
         [
             ({"channels": (1, 2, 3, 4)}, "five convolutions"),
-            ({"groups": (1,) * 6}, "five convolutions"),
             ({"pool5": "mean"}, 'pool5 must be "max", "max average" or "grid", not \'mean\''),
-            ({"hidden": -1}, "hidden must be at least 0, not -1"),
-            ({"stride": 0}, "at least 1, not 0"),
+            ({"hidden": -1}, "hidden and padding at least 0"),
+            ({"pool2_padding": 2}, "pool2_padding must be 0 or 1, not 2"),
+            ({"input_size": 100}, "input_size 100 leaves 2 cells, pool5_size is 6"),
         ],
     )
     def test_numbers_that_make_no_network_are_refused(self, changes, message):
@@ -354,29 +330,11 @@ class TestFiles:
         with pytest.raises(FileNotFoundError, match=r"alexnet\.json: not found"):
             load_pretrained(path)
 
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"network": None},
-            {"network": {"color": "red"}},
-            {"network": asdict(SMALL) | {"groups": [0, 1, 1, 1, 1]}},
-            {"network": asdict(SMALL) | {"pool2_padding": 2}},
-            {"network": asdict(SMALL) | {"input_size": 2}},
-            {"network": asdict(SMALL) | {"padding": 2**31 - 1}},
-            {"network": {name: value for name, value in asdict(SMALL).items() if name != "pool5"}},
-            {"num_classes": -2},
-        ],
-        ids=str,
-    )
-    def test_json_of_something_else_is_named(self, tmp_path, change):
-        path, about = tmp_path / "w.safetensors", {"network": asdict(SMALL), "num_classes": 5} | change
-        about = {name: value for name, value in about.items() if value is not None}
-        save_weights(path, fresh(SMALL).state_dict(), about)
-        with pytest.raises(WeightsError, match=r"w\.safetensors: its JSON does not describe an AlexNet"):
-            load_alexnet(path)
-
     def test_weights_of_another_network_and_of_none_are_named(self, tmp_path):
         path = tmp_path / "w.safetensors"
+        save_weights(path, fresh(SMALL).state_dict(), {"network": asdict(SMALL) | {"input_size": 2}, "num_classes": 5})
+        with pytest.raises(WeightsError, match=r"w\.safetensors: its JSON does not describe an AlexNet"):
+            load_alexnet(path)
         save_weights(path, fresh(SMALL).state_dict(), {"network": asdict(SMALL_STRIDE_16), "num_classes": 5})
         with pytest.raises(WeightsError, match=r"another network: backbone\.conv1\.weight has shape \(32, 3, 7, 7\)"):
             load_alexnet(path)
@@ -423,7 +381,6 @@ class TestConvolutionsOf2012:
         "change, message",
         [
             ({"conv4.bias": None}, r"conv\.npz: weights for another network: backbone\.conv4\.bias is missing$"),
-            ({"conv2.weight": np.zeros((256, 96, 5, 5))}, r"backbone\.conv2\.weight has shape \(256, 96, 5, 5\), the"),
             ({"mean": np.zeros((3, 7, 7))}, r"conv\.npz: mean has shape \(3, 7, 7\); give one number for each"),
         ],
     )

@@ -100,29 +100,15 @@ def entry(boxes, scores=None, **extra):
     return {"boxes": boxes, "labels": torch.ones(len(boxes), dtype=torch.int64), **more, **extra}
 
 
-@pytest.mark.parametrize("crowds", [0.0, 1.0])
-def test_nothing_found_is_zero_and_nothing_to_find_is_nan(crowds):
+def test_nothing_found_is_zero_and_nothing_to_find_is_nan():
     """Where pycocotools has -1; an image with crowds alone has no object."""
-    targets = random_targets(5, (64, 64), num_classes=2, seed=0, crowd_fraction=crowds)
-    ours, theirs = compare([entry(torch.zeros(0, 4), [])] * 5, targets, "boxes", num_classes=2)
-    if not crowds:
-        assert ours.ap == ours.ar_100 == theirs.stats[0] == 0
-        return
+    targets = random_targets(5, (64, 64), num_classes=2, seed=0, crowd_fraction=1.0)
     detections = random_detections(targets, num_classes=2)
     for truth in (targets, [entry(torch.zeros(0, 4))] * 5):
         ours, theirs = compare(detections, truth, "boxes", num_classes=2)
         assert all(np.isnan(value) for value in ours.summary().values())
         assert (theirs.stats == -1).all()
-
-
-def test_the_size_of_an_object_is_its_annotation_and_of_a_detection_its_own():
-    target = entry([[0, 0, 40, 40]], area=torch.tensor([900.0]))  # as a box of 1600 it would be medium
-    # Missed by a small box and a medium one: each is a false positive only among its own size.
-    found = entry([[50, 50, 60, 60], [50, 50, 90, 90], [0, 0, 40, 40]], [0.9, 0.8, 0.7])
-    ours, _ = compare([found], [target], "boxes", num_classes=1)
-    assert ours.ap == pytest.approx(1 / 3)
-    assert ours.ap_small == pytest.approx(1 / 2)
-    assert np.isnan(ours.ap_medium)
+    assert evaluate([entry(torch.zeros(0, 4), [])], [entry(boxes_at(0.0))]).ap == 0
 
 
 def test_a_crowd_forgives_many_detections_inside_it():
@@ -135,15 +121,6 @@ def test_a_crowd_forgives_many_detections_inside_it():
     assert curve.precision.tolist() == curve.recall.tolist() == [1.0]
     not_a_crowd = {**target, "iscrowd": torch.tensor([0, 0])}
     assert evaluate([found], [not_a_crowd]).ap == pytest.approx(0.5 / 6, abs=0.01)
-
-
-@pytest.mark.parametrize(("order", "expected"), [([0, 1], 1.0), ([1, 0], 51 / 101)])
-def test_of_equally_overlapped_objects_the_last_is_taken(order, expected):
-    """The first detection fits both objects equally; only the left one would do for the second detection."""
-    target = entry(torch.tensor([[0.0, 0.0, 10.0, 10.0], [2.0, 0.0, 12.0, 10.0]])[order])
-    found = entry([[1, 0, 11, 10], [-3, 0, 7, 10]], [0.9, 0.8])
-    ours, _ = compare([found], [target], "boxes", num_classes=1)
-    assert ours.ap50 == pytest.approx(expected)
 
 
 def test_equal_scores_keep_the_order_of_the_images():
@@ -185,9 +162,9 @@ def plain_runs(mask):
     return {"size": list(mask.shape), "counts": [0, *runs] if pixels[0] else runs}
 
 
-@pytest.mark.parametrize("count", [256, 1000])
-def test_any_number_of_masks_in_an_image(count):
+def test_any_number_of_masks_in_an_image():
     """Microscopes show hundreds of cells at once; 8 bits count to 255."""
+    count = 300
     pixels = np.random.default_rng(count).random((count, 8, 9)) < np.linspace(0.1, 0.9, count)[:, None, None]
     masks, labels = torch.from_numpy(pixels), torch.ones(count, dtype=torch.int64)
     found = {"masks": masks, "labels": labels, "scores": torch.linspace(0.9, 0.1, count)}
@@ -257,7 +234,7 @@ def difficult_set(seed):
 
 
 @pytest.mark.parametrize("protocol", ["voc2007", "voc2010"])
-@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
+@pytest.mark.parametrize("threshold", [0.3, 0.75])
 def test_equals_the_devkit_with_difficult_objects(protocol, threshold):
     detections, targets = difficult_set(seed=5)
     ours = evaluate(detections, targets, protocol=protocol, iou_thresholds=[threshold])
@@ -309,15 +286,6 @@ def test_an_overlap_equal_to_the_threshold_is_enough(protocol):
         assert evaluate([half], [whole], kind="masks", protocol=protocol, iou_thresholds=[threshold]).ap == ap
 
 
-def test_difficult_objects_cost_nothing_and_earn_nothing():
-    target = entry(boxes_at(0.0, 50.0), difficult=torch.tensor([False, True]))
-    found = entry(boxes_at(50.0, 50.0, 50.0, 0.0), [0.9, 0.8, 0.7, 0.6])
-    result = evaluate([found], [target], protocol="voc2007")
-    assert (result.ap, result.per_class[1].objects) == (1.0, 1)
-    # COCO does not know the mark.
-    assert evaluate([found], [target], protocol="coco").per_class[1].objects == 2
-
-
 def test_voc_counts_all_detections_and_defines_no_sizes():
     found = entry(torch.cat([boxes_at(100.0).repeat(150, 1), boxes_at(0.0)]), [0.9] * 150 + [0.1])
     result = evaluate([found], [entry(boxes_at(0.0))], protocol="voc2010")
@@ -349,23 +317,19 @@ def test_a_curve_holds_what_its_average_was_made_from(images):
     assert (curve.name, curve.iou_threshold) == ("person", 0.5)
     assert curve.average_precision == result.per_class[1].ap50
     assert average_at_points(curve.precision, curve.recall, RECALLS_VOC2007) == curve.average_precision
-    assert curve.interpolated.mean() == pytest.approx(curve.average_precision)
     assert len(curve.recall) == len(curve.precision) == len(curve.scores) == result.per_class[1].detections
     assert (np.diff(curve.scores) <= 0).all()
     assert curve.recall[-1] == pytest.approx(result.per_class[1].recall)
-
-
-def test_cocos_curve_is_the_one_in_its_arrays(images):
-    result = evaluate(*images, classes=NAMES)
-    for (t, threshold), k in product(enumerate(result.iou_thresholds), range(2)):
-        np.testing.assert_array_equal(result.curve(k + 1, threshold).interpolated, result.precision[t, :, k, 0, -1])
-    # Only the best 100 of an image are part of the curve.
-    assert result.per_class[1].detections < evaluate(*images, protocol="voc2010").per_class[1].detections
-    assert [curve.label for curve in result.curves(0.75)] == [1, 2]  # nobody has seen a zeppelin
+    coco = evaluate(*images, classes=NAMES)
+    for (t, threshold), k in product(enumerate(coco.iou_thresholds), range(2)):
+        np.testing.assert_array_equal(coco.curve(k + 1, threshold).interpolated, coco.precision[t, :, k, 0, -1])
+    # Only the best 100 of an image are part of COCO's curve.
+    assert coco.per_class[1].detections < result.per_class[1].detections
+    assert [curve.label for curve in coco.curves(0.75)] == [1, 2]  # nobody has seen a zeppelin
     with pytest.raises(ValueError, match="label 4"):
-        result.curve(4)
+        coco.curve(4)
     with pytest.raises(ValueError, match=r"0\.42.*0\.5, 0\.55"):
-        result.curve(1, 0.42)
+        coco.curve(1, 0.42)
 
 
 def test_the_table_names_the_classes_and_shows_their_figures(images):
@@ -385,13 +349,10 @@ def test_a_class_without_objects_does_not_count_in_the_mean(images):
     result = evaluate(*images, classes=NAMES)
     assert result.ap == pytest.approx((result.per_class[1].ap + result.per_class[2].ap) / 2)
     assert evaluate(*images).ap == result.ap
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        result.ap = 1.0
-
-
-def test_no_images_at_all():
     assert evaluate([], []).per_class == {}
     assert evaluate([], [], kind="masks", classes=NAMES).per_class[1].objects == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.ap = 1.0
 
 
 def test_the_data_set_counts_and_not_the_image():
@@ -404,33 +365,22 @@ def test_the_data_set_counts_and_not_the_image():
         assert evaluate(order, [target, target], protocol="voc2010").ap == pytest.approx(2 / 3)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_any_precision_and_gradients(images, dtype):
+def test_any_type_of_scores_and_gradients(images):
     detections, targets = images
-    cast = [{**d, "boxes": d["boxes"].double().requires_grad_(), "scores": d["scores"].to(dtype)} for d in detections]
+    cast = [{**d, "boxes": d["boxes"].double().requires_grad_(), "scores": d["scores"].half()} for d in detections]
     assert evaluate(cast, targets).ap == pytest.approx(evaluate(detections, targets).ap, abs=1e-3)
-
-
-def test_true_and_false_as_scores_rank_like_one_and_zero():
-    target, found = entry(boxes_at(0.0)), entry(boxes_at(50.0, 0.0), [False, True])
-    assert evaluate([found], [target]).ap50 == 1.0
-
-
-NAN = float("nan")
+    # True and false rank like one and zero.
+    assert evaluate([entry(boxes_at(50.0, 0.0), [False, True])], [entry(boxes_at(0.0))]).ap50 == 1.0
 
 
 @pytest.mark.parametrize(
     ("side", "change", "message"),
     [
-        ("detections", {"scores": torch.tensor([NAN])}, "scores must be finite numbers"),
+        ("detections", {"scores": torch.tensor([torch.nan])}, "scores must be finite numbers"),
         ("detections", {"scores": torch.tensor([0.5, 0.4])}, r"has 1 labels but scores of shape \(2,\)"),
-        ("detections", {"labels": torch.tensor([0])}, r"labels\[0\] is 0"),
-        ("detections", {"labels": torch.tensor([1.7])}, "labels must be whole numbers"),
         ("detections", {"labels": torch.tensor([1, 1])}, "boxes for 1 objects, but labels for 2"),
-        ("detections", {"boxes": torch.tensor([[10.0, 0.0, 0.0, 10.0]])}, r"boxes\[0\] is \[10\.0"),
-        ("targets", {"iscrowd": torch.tensor([True, False])}, "boxes for 1 objects, but iscrowd for 2"),
-        ("targets", {"area": torch.zeros(0)}, r"has 1 labels but area of shape \(0,\)"),
-        ("targets", {"area": torch.tensor([NAN])}, "area must be finite numbers"),
+        ("targets", {"labels": torch.tensor([0])}, r"labels\[0\] is 0"),
+        ("targets", {"area": torch.tensor([torch.inf])}, "area must be finite numbers"),
     ],
 )
 def test_bad_entries_are_named_with_their_image(side, change, message):
@@ -448,7 +398,6 @@ def test_bad_entries_are_named_with_their_image(side, change, message):
         ({"kind": "polygons"}, "polygons"),
         ({"protocol": "voc2012"}, "voc2012"),
         ({"iou_thresholds": [0.5, 1.5]}, "iou_thresholds"),
-        ({"iou_thresholds": []}, "iou_thresholds"),
         ({"classes": ["person", "car"]}, "background"),
         ({"classes": ["background"]}, "label 1 has no name"),
         ({"kind": "masks"}, r"detections\[0\] must be a dict with masks"),
@@ -466,18 +415,12 @@ def test_bad_arguments_are_named(arguments, message):
     ("masks", "message"),
     [
         (torch.rand(1, 8, 8), "compare other values with a threshold first"),
-        (torch.ones(1, 1, 8, 8, dtype=torch.bool), r"shape \(1, 1, 8, 8\)"),
         (
             torch.ones(1, 9, 8, dtype=torch.bool),
             r"image 0: masks of different \(height, width\): \[\(8, 8\), \(9, 8\)\]",
         ),
-        (torch.ones(2, 8, 8, dtype=torch.bool), "labels for 1 objects, but masks for 2"),
-        ([{"size": [8, 8]}], r"detections\[0\]: mask 0"),
         # Without a look at them, pycocotools computes overlaps of these for ever.
         ([{"size": [8, 8], "counts": [0, 40]}], r"detections\[0\]: mask 0: its runs cover 40 pixels"),
-        ([{"size": [8, 8], "counts": [90, -26]}], r"detections\[0\]: mask 0: it has a run of negative length"),
-        ([{"size": [8, 8], "counts": b"04"}], r"detections\[0\]: mask 0: its runs cover 4 pixels"),
-        ([{"size": [8, 8], "counts": b"rubbish"}], r"detections\[0\]: mask 0: its run-length 'counts' are no string"),
         ([{"size": [8, 8], "counts": b"0P2"}] * 2, r"detections\[0\] has 2 masks but 1 labels"),
     ],
 )

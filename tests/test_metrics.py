@@ -43,7 +43,7 @@ def random_ranking(seed, length=60):
     return tp, np.linspace(1.0, 0.1, length)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_curve_and_its_area_are_scikit_learns(seed):
     tp, scores = random_ranking(seed)
     precision, recall = precision_recall(tp, ~tp, tp.sum())
@@ -57,15 +57,7 @@ def test_curve_and_its_area_are_scikit_learns(seed):
     assert area_under_curve(precision, recall) > theirs  # interpolation only lifts the curve
 
 
-def test_area_equals_scikit_learn_where_interpolation_changes_nothing():
-    """Precision that falls from one true positive to the next is its own interpolation there."""
-    tp = np.array([1, 1, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0], dtype=bool)
-    precision, recall = precision_recall(tp, ~tp, tp.sum())
-    theirs = average_precision_score(tp, np.linspace(1, 0.1, len(tp)))
-    assert area_under_curve(precision, recall) == pytest.approx(theirs, abs=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_interpolation_is_the_best_precision_at_this_recall_or_beyond(seed):
     tp, scores = random_ranking(seed)
     precision, recall = precision_recall(tp, ~tp, num_objects=int(tp.sum()) + 7)
@@ -75,11 +67,8 @@ def test_interpolation_is_the_best_precision_at_this_recall_or_beyond(seed):
         assert average_at_points(precision, recall, points) == pytest.approx(np.mean(slow), abs=1e-12)
         first = [max(scores[recall >= point], default=0.0) for point in points]  # scores fall
         np.testing.assert_array_equal(read_curve(scores, recall, points), first)
-
-
-def test_an_empty_list_has_averages_of_zero():
-    precision, recall = precision_recall(np.zeros(0, bool), np.zeros(0, bool), num_objects=3)
-    assert area_under_curve(precision, recall) == average_at_points(precision, recall, RECALLS_COCO) == 0
+    nothing = precision_recall(np.zeros(0, bool), np.zeros(0, bool), num_objects=3)
+    assert area_under_curve(*nothing) == average_at_points(*nothing, RECALLS_COCO) == 0
 
 
 COUNTS = [1, 3, 10, 1000]
@@ -132,14 +121,11 @@ def test_an_overlap_equal_to_the_threshold_counts():
     assert proposal_recall([half], [{"boxes": BOX}], 0.51, [1]).tolist() == [0.0]
 
 
-def test_a_crowd_is_not_asked_for():
+def test_a_crowd_is_not_asked_for_and_boxes_without_area_overlap_nothing():
     target = {"boxes": BOX, "labels": torch.tensor([1]), "iscrowd": torch.tensor([True])}
     assert proposal_recall([BOX], [target], 0.5, [1]).isnan().all()
     for average in ("objects", "classes"):
         assert mean_best_overlap([BOX], [target], [1], average=average).isnan().all()
-
-
-def test_boxes_without_area_overlap_nothing():
     flat = torch.tensor([[5.0, 5.0, 5.0, 5.0]])
     assert mean_best_overlap([flat], [{"boxes": torch.cat([flat, BOX])}], [1]).tolist() == [0.0]
 
@@ -150,7 +136,6 @@ def test_boxes_without_area_overlap_nothing():
         ({"proposals": []}, "0 and 1"),
         ({"proposals": [torch.zeros(3, 5)]}, r"proposals\[0\]"),
         ({"counts": [0]}, "counts"),
-        ({"counts": []}, "counts"),
         ({"iou_threshold": 0.0}, "iou_threshold"),
     ],
 )

@@ -40,11 +40,6 @@ def target():
     }
 
 
-def two_objects():
-    """The same without a crowd."""
-    return {**target(), "iscrowd": torch.tensor([False, False])}
-
-
 def rectangles(ax):
     """Corners of the rectangles drawn on axes, in the order of drawing."""
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
@@ -60,22 +55,7 @@ def render(ax):
     return np.asarray(Image.open(io.BytesIO(display.render_png(ax.get_figure()))).convert("RGB"))
 
 
-def pixel_of(ax, x, y):
-    """The rendered color at a place of the image."""
-    drawn = render(ax)
-    column, row = ax.transData.transform((x, y)) * 100 / ax.get_figure().dpi
-    return drawn[int(drawn.shape[0] - row), int(column)]
-
-
 # ------------------------------------------------------------------------------------------------------------ images
-
-
-def test_image_lies_on_its_own_pixels():
-    ax = plotting.show_image(square())
-    assert ax.get_xlim() == (0, 60)
-    assert ax.get_ylim() == (40, 0)
-    assert ax.images[0].get_extent() == [0, 60, 40, 0]  # pixel (0, 0) covers 0…1, as boxes count
-    assert len(ax.get_xticks()) == len(ax.get_yticks()) == 0
 
 
 def test_all_forms_of_an_image_show_the_same():
@@ -90,6 +70,9 @@ def test_all_forms_of_an_image_show_the_same():
     for form in gray:
         other = plotting.show_image(form).images[0].get_array()
         np.testing.assert_allclose(other, np.repeat(array[..., :1], 3, axis=2), atol=1e-6)
+    ax = plotting.show_image(tensor)
+    assert (ax.get_xlim(), ax.get_ylim(), len(ax.get_xticks()), len(ax.get_yticks())) == ((0, 60), (40, 0), 0, 0)
+    assert ax.images[0].get_extent() == [0, 60, 40, 0]  # pixel (0, 0) covers 0…1, as boxes count
 
 
 @pytest.mark.parametrize(
@@ -97,10 +80,8 @@ def test_all_forms_of_an_image_show_the_same():
     [
         (torch.zeros(40, 60, 3), "shape"),
         (torch.zeros(3, 0, 5), "shape"),
-        (torch.zeros(2, 3, 4, 5), "shape"),
         (np.zeros((3, 40, 60)), "shape"),
         (torch.full((3, 4, 5), -2.0), "undo normalization"),
-        (torch.full((3, 4, 5), 255.0), "from 255 to 255"),
         (torch.full((3, 4, 5), float("nan")), "must lie in"),
     ],
 )
@@ -123,9 +104,11 @@ def test_boxes_names_and_scores_are_those_given():
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
 
 
-def test_crowd_is_dashed_and_named():
-    ax = plotting.plot_detections(square(), target(), CLASSES)
-    assert texts(ax) == ["person", "car (crowd)"]
+def test_crowds_are_dashed_and_labels_without_a_name_are_numbers():
+    crowd = target() | {"labels": torch.tensor([17, 2])}
+    ax = plotting.plot_detections(square(), crowd, CLASSES)
+    assert texts(ax) == ["class 17", "car (crowd)"]
+    assert texts(plotting.plot_detections(square(), crowd)) == ["class 17", "class 2 (crowd)"]
     styles = {tuple(patch.get_xy()): patch.get_linestyle() for patch in ax.patches}
     assert styles[(10.0, 5.0)] in ("-", "solid")
     assert styles[(20.0, 15.0)] not in ("-", "solid")
@@ -142,47 +125,18 @@ def test_mask_overlay_is_colored_where_the_mask_is_and_only_there():
     below = second & ~first
     np.testing.assert_allclose(overlay[below][:, :3], [plotting.class_color(2)] * below.sum())
     assert ax.images[1].get_extent() == [0, 60, 40, 0]
-    assert ax.images[1].get_interpolation() == "nearest"  # any other blends color into the neighbors when drawn
-
-
-def test_mask_is_seen_in_the_rendered_image():
-    gray = torch.full((3, 40, 60), 0.5)
-    objects = {key: value[:1] for key, value in target().items() if key in ("boxes", "labels", "masks")}
-    ax = plotting.plot_detections(gray, objects, boxes=False, names=False)
-    expected = 0.55 * 127.5 + 0.45 * 255 * np.array(plotting.class_color(1))
-    assert np.abs(pixel_of(ax, 20, 12) - expected).max() < 3
-    assert np.abs(pixel_of(ax, 28, 18) - expected).max() < 3
-    assert np.abs(pixel_of(ax, 32, 12) - 127.5).max() < 3
-    assert np.abs(pixel_of(ax, 20, 22) - 127.5).max() < 3
-
-
-def test_outline_follows_the_edge_of_the_mask_also_at_the_border():
-    objects = target()
-    ax = plotting.plot_detections(square(), objects, CLASSES, boxes=False, names=False)
     # matplotlib before 3.8 puts the lines of a contour set into the axes, later ones the set itself.
     outlines = [path for collection in ax.collections for path in collection.get_paths() if len(path)]
-    assert len(outlines) == 2
-    boxes = []
-    for outline in outlines:
-        corners = outline.get_extents()
-        boxes.append([corners.x0, corners.y0, corners.x1, corners.y1])
-    # Masks are drawn from the last to the first; both fill their boxes.
-    np.testing.assert_allclose(boxes, objects["boxes"].flip(0))
-
-
-def test_labels_without_a_name_are_numbers():
-    objects = {"boxes": torch.tensor([[1.0, 2, 3, 4]] * 3), "labels": torch.tensor([2, 17, -1])}
-    assert texts(plotting.plot_detections(square(), objects, CLASSES)) == ["car", "class 17", "class -1"]
-    assert texts(plotting.plot_detections(square(), objects)) == ["class 2", "class 17", "class -1"]
+    corners = [outline.get_extents() for outline in outlines]
+    # Outlines follow the edge, at the border of the image, too: both masks fill their boxes. The last is drawn first.
+    np.testing.assert_allclose([[c.x0, c.y0, c.x1, c.y1] for c in corners], objects["boxes"].flip(0))
 
 
 EDGE_BOXES = [
     [0.0, 0.0, 10.0, 10.0],
-    [55.0, 0.0, 60.0, 3.0],
     [58.0, 38.0, 60.0, 40.0],
     [0.0, 39.0, 60.0, 40.0],
     [-20.0, -20.0, 5.0, 5.0],
-    [50.0, 30.0, 90.0, 70.0],
     [-5.0, -5.0, 65.0, 45.0],
     [100.0, 100.0, 120.0, 120.0],
     [30.0, 20.0, 30.0, 20.0],
@@ -190,18 +144,17 @@ EDGE_BOXES = [
 
 
 @pytest.mark.parametrize("size", [1.2, 9.0])
-@pytest.mark.parametrize("box", EDGE_BOXES)
-def test_label_stays_within_the_image(box, size):
-    objects = {"boxes": torch.tensor([box]), "labels": torch.tensor([1]), "scores": torch.tensor([0.88])}
-    ax = plotting.plot_detections(square(), objects, ["background", "jumping gypsy"], width=size)
-    render(ax)
-    frame = ax.get_window_extent()
-    label = ax.texts[0].get_bbox_patch().get_window_extent()
-    slack = 1.5  # dots on the screen
-    assert label.x0 >= frame.x0 - slack
-    assert label.x1 <= frame.x1 + slack
-    assert label.y0 >= frame.y0 - slack
-    assert label.y1 <= frame.y1 + slack
+def test_labels_stay_within_the_image(size):
+    labels = torch.ones(len(EDGE_BOXES), dtype=torch.int64)
+    ax = plotting.plot_detections(
+        square(), {"boxes": torch.tensor(EDGE_BOXES), "labels": labels}, ["background", "$5 jumping gypsy"], width=size
+    )
+    render(ax)  # matplotlib parses a formula when it draws it
+    frame = ax.get_window_extent().padded(1.5)  # dots on the screen
+    for text in ax.texts:
+        label = text.get_bbox_patch().get_window_extent()
+        assert frame.x0 <= label.x0 and label.x1 <= frame.x1 and frame.y0 <= label.y0 and label.y1 <= frame.y1
+        assert text.get_text() == "$5 jumping gypsy"
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 60), (40, 0))
 
 
@@ -216,7 +169,6 @@ def test_labels_of_the_same_place_do_not_hide_each_other():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": torch.tensor([1])}, "different numbers"),
         ({"labels": None}, "need 'boxes' and 'labels'"),
         (
             {"masks": torch.zeros(2, 39, 60, dtype=torch.bool)},
@@ -277,7 +229,7 @@ def test_grid_draws_the_objects_of_each_image():
 
 def test_proposals_are_all_drawn_and_the_best_is_named():
     boxes = torch.tensor([[0.0, 0, 5, 5], [10, 5, 30, 15], [10, 5, 30, 20], [22, 15, 60, 40]])
-    ax = plotting.plot_proposals(square(), boxes, two_objects(), CLASSES)
+    ax = plotting.plot_proposals(square(), boxes, {**target(), "iscrowd": torch.tensor([False, False])}, CLASSES)
     (collection,) = [c for c in ax.collections if isinstance(c, PatchCollection)]
     drawn = [[p.vertices[:, 0].min(), p.vertices[:, 1].min(), *p.vertices.max(axis=0)] for p in collection.get_paths()]
     np.testing.assert_allclose(drawn, boxes)
@@ -316,12 +268,10 @@ def test_curves_are_those_of_the_result():
     assert ax.get_title() == "Precision and recall at IoU 0.5 (boxes)"
 
 
-def test_curves_without_objects_and_at_an_unknown_threshold():
+def test_curves_without_objects():
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     result = evaluate([nothing | {"scores": torch.zeros(0)}], [nothing], classes=CLASSES)
     assert texts(plotting.plot_pr_curves(result)) == ["no class has objects"]
-    with pytest.raises(ValueError, match=r"0\.52 was not evaluated"):
-        plotting.plot_pr_curves(pr_result(), 0.52)
 
 
 # ----------------------------------------------------------------------------------------------------------- label map
@@ -338,9 +288,6 @@ def test_label_map_has_one_color_for_each_region_and_lines_between():
     line[:, [9, 19]] = True
     np.testing.assert_allclose(shown[~line], colors[~line])
     np.testing.assert_allclose(shown[line], 0.35 * colors[line])
-
-
-def test_label_map_over_its_image():
     labels = np.zeros((40, 60), dtype=np.int32)
     image = square()
     shown = np.asarray(plotting.plot_label_map(torch.from_numpy(labels), image, opacity=0.25).images[0].get_array())
@@ -348,9 +295,7 @@ def test_label_map_over_its_image():
     np.testing.assert_allclose(shown, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "labels", [np.zeros((2, 3, 4), dtype=int), np.zeros((4, 5)), np.full((4, 5), -1), np.zeros((39, 60), dtype=int)]
-)
+@pytest.mark.parametrize("labels", [np.zeros((4, 5)), np.full((4, 5), -1), np.zeros((39, 60), dtype=int)])
 def test_what_is_no_label_map_is_refused(labels):
     with pytest.raises(ValueError, match="labels"):
         plotting.plot_label_map(labels, square())
@@ -380,11 +325,11 @@ def linear(colors):
     return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
-@pytest.mark.parametrize("sight", COLOR_BLIND)
-def test_colors_of_toy_town_are_far_apart_for_every_reader(sight):
+def test_colors_of_toy_town_are_far_apart_for_every_reader():
     colors = [plotting.class_color(label) for label in range(1, 7)]
-    seen = np.clip(linear(colors) @ np.asarray(COLOR_BLIND[sight]).T, 0, 1)
-    assert least_difference(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)) > 15
+    for matrix in COLOR_BLIND.values():
+        seen = np.clip(linear(colors) @ np.asarray(matrix).T, 0, 1)
+        assert least_difference(np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)) > 15
 
 
 def test_text_is_read_on_every_class_color():
@@ -419,13 +364,8 @@ def test_show_gives_the_image_with_its_text_and_closes_the_figure(published):
     assert set(data) == {"image/png", "text/plain"}
     assert Image.open(io.BytesIO(data["image/png"])).size == (600, 400)
     assert plt.get_fignums() == []
-
-
-@pytest.mark.parametrize("alt", ["", "  \n", None])
-def test_show_insists_on_a_text(published, alt):
     with pytest.raises(ValueError, match="alt is empty"):
-        plotting.show(plotting.show_image(square()), alt=alt)
-    assert published == []
+        plotting.show(plotting.show_image(square()), alt="  \n")
 
 
 def test_size_does_not_depend_on_the_readers_settings(published):
@@ -451,9 +391,3 @@ def test_a_photograph_becomes_lighter_unless_256_colors_would_spoil_it(monkeypat
     monkeypatch.setattr(display, "ALIKE", 0.0)
     for spoiled in (png, display.render_png(plotting.plot_pr_curves(pr_result()).get_figure())):
         assert display.compress_png(spoiled) == spoiled
-
-
-def test_class_names_are_no_formulas():
-    ax = plotting.plot_detections(square(), target(), ["background", r"$\foo$ note", "car"])
-    plotting.render_png(ax.get_figure())  # matplotlib parses a text when it draws it
-    assert r"$\foo$ note" in [text.get_text() for text in ax.texts]

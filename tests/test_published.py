@@ -8,14 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torchvision.models import alexnet, mobilenet_v3_small, resnet50, vit_b_16
+from torchvision.models import resnet50
 from torchvision.models._meta import _COCO_CATEGORIES
 from torchvision.models.detection import (
     FasterRCNN_ResNet50_FPN_Weights,
     MaskRCNN_ResNet50_FPN_Weights,
-    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
-    fasterrcnn_resnet50_fpn_v2,
     keypointrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn,
     maskrcnn_resnet50_fpn_v2,
@@ -27,6 +25,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from minircnn import published
 from minircnn.course.compare import pair as make_pair
 from minircnn.datasets import CocoDataset
+from minircnn.faster_rcnn import PYRAMID_RPN
 from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, load_mask_rcnn
 from minircnn.published import COCO_CLASSES, load_torchvision_weights, rename_keys
 from minircnn.resnet_fpn import FrozenBatchNorm2d
@@ -35,17 +34,20 @@ from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
 from tests.tiny import ellipses
 
-CLASSIFIERS = (resnet50, alexnet, mobilenet_v3_small, vit_b_16)
-SMALL = Transform(min_size=96, max_size=150, divisor=32)
+SMALL = Transform(min_size=64, max_size=100, divisor=32)
+FEW_PROPOSALS = replace(PYRAMID_RPN, post_nms_top_n=(50, 50))
+FEW_ROIS = replace(PYRAMID_MASK_HEADS, max_detections=5, batch_size_per_image=16)
+HERE = {"mask": published.maskrcnn_resnet50_fpn, "faster": published.fasterrcnn_resnet50_fpn}
+THERE = {"mask": maskrcnn_resnet50_fpn, "faster": fasterrcnn_resnet50_fpn}
 
 
 @pytest.fixture(scope="module")
 def photographs(real_data):
-    """Of different sizes, with objects; the third has a crowd."""
+    """Of different sizes, with objects; the second has a crowd."""
     folder = real_data / "coco-mini"
     data = CocoDataset(folder / "images", folder / "instances.json")
     crowded = next(i for i in range(len(data)) if data.load_target(i)["iscrowd"].any())
-    return [data[index] for index in (0, 5, crowded)]
+    return [data[index] for index in (0, crowded)]
 
 
 FEW = ["background", *"abcdef"]
@@ -54,7 +56,7 @@ FEW = ["background", *"abcdef"]
 @pytest.fixture(scope="module", params=["mask", "faster"])
 def pair(request):
     """A block a stage: with more, double precision takes long. All layers of ResNet-50 have a test of their own."""
-    return [model.double() for model in make_pair(request.param, (1, 1, 1, 1), FEW, SMALL, most=20, proposals=120)]
+    return [model.double() for model in make_pair(request.param, (1, 1, 1, 1), FEW, SMALL, most=6, proposals=40)]
 
 
 def assert_same_detections(mine, other, pixels, scores):
@@ -65,7 +67,7 @@ def assert_same_detections(mine, other, pixels, scores):
         assert mine["masks"].shape == other["masks"].shape
         # A corner of a box that lies on a whole pixel, up to rounding, may go to either side: such a mask is shifted.
         apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
-        assert (apart < 10 * scores).float().mean() > 0.95
+        assert (apart < 10 * scores).float().mean() > 0.8
 
 
 def test_detections_in_double_precision(pair, photographs):
@@ -73,22 +75,24 @@ def test_detections_in_double_precision(pair, photographs):
     images = [image.double() for image, _ in photographs] + [torch.rand(3, 9, 13, dtype=torch.float64)]
     with torch.no_grad():
         found, wanted = pair[0].detect(images), pair[1](images)
-    assert [len(one["labels"]) for one in wanted[:3]] == [20, 20, 20]
+    assert [len(one["labels"]) for one in wanted[:2]] == [6, 6]
     for mine, other in zip(found, wanted, strict=True):
         if len(other["labels"]):
             assert_same_detections(mine, other, pixels=1e-4, scores=1e-9)
         assert len(mine["labels"]) == len(other["labels"])
 
 
+@pytest.mark.parametrize("pair", ["mask"], indirect=True)  # which has all of Faster R-CNN's
 def test_losses_and_gradients_in_double_precision(pair, photographs):
-    """Crowds are left out: torchvision does not know them. One image shows nothing."""
+    """Crowds are left out: torchvision does not know them. The last image shows nothing."""
     images, targets = [], []
     for image, target in photographs:
         single = ~target["iscrowd"]
         images.append(image.double())
         targets.append({name: target[name][single] for name in ("boxes", "labels", "masks")})
         targets[-1]["labels"] = targets[-1]["labels"] % 6 + 1
-    targets[1] = {name: value[:0] for name, value in targets[1].items()}
+    images.append(images[0])
+    targets.append({name: value[:0] for name, value in targets[0].items()})
     found = []
     for model in pair:
         model.train()
@@ -102,7 +106,7 @@ def test_losses_and_gradients_in_double_precision(pair, photographs):
         found.append(({name: loss.detach() for name, loss in losses.items()}, gradients))
         model.eval()
     (mine, my_gradients), (other, their_gradients) = found
-    assert mine.keys() == other.keys() and len(mine) in (4, 5)
+    assert mine.keys() == other.keys() and len(mine) == 5
     for name, loss in other.items():
         assert loss > 0 and float(mine[name]) == pytest.approx(float(loss), abs=1e-6), name
     renamed = rename_keys(their_gradients)
@@ -111,10 +115,10 @@ def test_losses_and_gradients_in_double_precision(pair, photographs):
         assert torch.allclose(my_gradients[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
 
 
-def test_a_photograph_of_natural_size_in_single_precision(photographs):
-    """As people use it: the shorter side enlarged to 800 pixels."""
-    mine, theirs = make_pair()
-    image, _ = photographs[0]
+def test_all_layers_in_single_precision(photographs):
+    """As people use it, but for the size of the image."""
+    mine, theirs = make_pair(transform=Transform(min_size=160, max_size=266, divisor=32), most=20, proposals=200)
+    image = photographs[0][0][:, :150, :200]
     with torch.no_grad():
         assert_same_detections(mine.detect([image])[0], theirs([image])[0], pixels=1e-3, scores=1e-5)
         batch = theirs.transform([image])[0].tensors
@@ -124,30 +128,24 @@ def test_a_photograph_of_natural_size_in_single_precision(photographs):
         assert (same[name] - level).abs().max() < 3 * (other[name] - level).abs().max()
 
 
-@pytest.mark.parametrize("kind", ["mask", "faster"])
-def test_keys_and_shapes_are_torchvisions(kind):
-    """All 307 of Mask R-CNN (295 of Faster R-CNN), but for counters, and backbone where torchvision says backbone."""
-    theirs = {"mask": maskrcnn_resnet50_fpn, "faster": fasterrcnn_resnet50_fpn}[kind](
-        weights=None, weights_backbone=None
-    ).state_dict()
-    mine = {"mask": published.maskrcnn_resnet50_fpn, "faster": published.fasterrcnn_resnet50_fpn}[kind]().state_dict()
-    assert {name: tuple(value.shape) for name, value in rename_keys(theirs).items()} == {
-        name: tuple(value.shape) for name, value in mine.items()
+@pytest.mark.parametrize("num_classes", [91, 5])
+@pytest.mark.parametrize("kind, count", [("mask", 307), ("faster", 295)])
+def test_keys_and_shapes_are_torchvisions(kind, count, num_classes):
+    """All of them, but for counters."""
+    with torch.device("meta"):
+        theirs = THERE[kind](weights=None, weights_backbone=None, num_classes=num_classes).state_dict()
+        mine = HERE[kind](num_classes=num_classes).state_dict()
+    assert {name: value.shape for name, value in rename_keys(theirs).items()} == {
+        name: value.shape for name, value in mine.items()
     }
-    assert len(mine) == {"mask": 307, "faster": 295}[kind]
+    assert len(mine) == count
 
 
-def test_names_by_hand():
-    names = {
-        "rpn.head.conv.weight": "rpn.head.conv.0.0.weight",
-        "rpn.head.conv.0.0.weight": "rpn.head.conv.0.0.weight",
-        "backbone.fpn.layer_blocks.3.bias": "backbone.fpn.layer_blocks.3.0.bias",
-        "roi_heads.mask_head.mask_fcn4.bias": "roi_heads.mask_head.3.0.bias",
-        "backbone.body.layer1.0.bn2.running_var": "backbone.body.layer1.0.bn2.running_var",
-        "backbone.body.bn1.num_batches_tracked": None,
-    }
-    found = rename_keys({name: torch.tensor(float(number)) for number, name in enumerate(names)})
-    assert list(found) == list(dict.fromkeys(name for name in names.values() if name))
+def test_names_and_numbers_of_classes():
+    assert COCO_CLASSES[1:] == tuple(_COCO_CATEGORIES[1:]) and COCO_CLASSES[0] == "background"
+    for wrong in ({"num_classes": 3}, {"classes": None, "num_classes": 1}):
+        with pytest.raises(ValueError, match=r"num_classes is \d"):
+            published.maskrcnn_resnet50_fpn(**{"classes": ["background", "a"], **wrong})
 
 
 def older(state):
@@ -160,54 +158,51 @@ def older(state):
     return renamed
 
 
-@pytest.fixture
-def file(tmp_path):
-    """Weights as torchvision publishes them: older names, in a ``.pth`` file."""
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Weights as torchvision publishes them, older names in a ``.pth`` file, and by our names."""
     torch.manual_seed(3)
     theirs = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     state = older(theirs.state_dict())
-    assert maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).load_state_dict(dict(state)), (
-        "torchvision reads it"
-    )
-    torch.save(state, tmp_path / "older.pth")
-    return tmp_path / "older.pth", theirs
+    assert theirs.load_state_dict(dict(state)), "torchvision reads it"
+    path = tmp_path_factory.mktemp("published") / "older.pth"
+    torch.save(state, path)
+    yield path, rename_keys(theirs.state_dict())
+    path.unlink()  # 170 MB
 
 
-def test_older_names_are_read(file):
-    path, theirs = file
-    model = published.maskrcnn_resnet50_fpn(weights=path)
-    wanted = rename_keys(theirs.state_dict())
-    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
-    assert not model.training
-    assert {norm.eps for norm in model.modules() if isinstance(norm, FrozenBatchNorm2d)} == {1e-5}
+def eps_of(model):
+    (eps,) = {norm.eps for norm in model.modules() if isinstance(norm, FrozenBatchNorm2d)}
+    return eps
 
 
 def test_published_weights_are_fetched_once_and_have_their_eps(file, tmp_path, monkeypatch):
     """As torchvision does after loading exactly these weights: they were trained with an eps of 0."""
-    path, theirs = file
+    path, wanted = file
+    model = published.maskrcnn_resnet50_fpn(weights=path)
+    assert all(torch.equal(value, wanted[name]) for name, value in model.state_dict().items())
+    assert not model.training and eps_of(model) == 1e-5
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(published, "MASK_RCNN_COCO", published.Published(path.as_uri(), checksum, "170 MB"))
-    model = published.maskrcnn_resnet50_fpn(weights="coco")
-    path.rename(tmp_path / "moved.pth")  # it is in the cache now
-    for again in (
-        model,
-        published.maskrcnn_resnet50_fpn(weights="coco"),
-        published.maskrcnn_resnet50_fpn(weights=tmp_path / "moved.pth"),
-    ):
-        assert {norm.eps for norm in again.modules() if isinstance(norm, FrozenBatchNorm2d)} == {0.0}
-        name = "roi_heads.box_predictor.cls_score.weight"
-        assert torch.equal(again.state_dict()[name], theirs.state_dict()[name])
+    monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
+    here = published.Published(path.as_uri(), checksum, "170 MB")
+    monkeypatch.setattr(published, "MASK_RCNN_COCO", here)
+    assert eps_of(published.maskrcnn_resnet50_fpn(weights="coco")) == 0
+    monkeypatch.setattr(
+        published, "MASK_RCNN_COCO", here._replace(url=(path.parent / "not there" / path.name).as_uri())
+    )
+    again = published.maskrcnn_resnet50_fpn(weights="coco")
+    assert eps_of(again) == 0
+    assert all(torch.equal(value, wanted[name]) for name, value in again.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    "build, here, theirs",
+    "kind, here, theirs",
     [
-        ("maskrcnn_resnet50_fpn", published.MASK_RCNN_COCO, MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
-        ("fasterrcnn_resnet50_fpn", published.FASTER_RCNN_COCO, FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("mask", published.MASK_RCNN_COCO, MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("faster", published.FASTER_RCNN_COCO, FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
     ],
 )
-def test_offline_one_line_says_what_to_fetch(build, here, theirs, tmp_path, monkeypatch):
+def test_offline_one_line_says_what_to_fetch(kind, here, theirs, tmp_path, monkeypatch):
     assert here.url == theirs.url and f"-{here.checksum}.pth" in here.url
     assert int(here.size.removesuffix(" MB")) == pytest.approx(theirs.meta["_file_size"], abs=1)
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
@@ -215,16 +210,18 @@ def test_offline_one_line_says_what_to_fetch(build, here, theirs, tmp_path, monk
         "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("no such host"))
     )
     with pytest.raises(WeightsError) as caught:
-        getattr(published, build)(weights="coco")
+        HERE[kind](weights="coco")
     message = str(caught.value)
     assert here.url in message and str(tmp_path / "downloads" / here.url.rsplit("/")[-1]) in message
     assert "\n" not in message and here.size in message
 
 
-def test_other_classes_keep_all_but_the_last_layers(file):
-    path, theirs = file
-    model = published.maskrcnn_resnet50_fpn(["background", "nucleus"], weights=path)
-    wanted, fresh = rename_keys(theirs.state_dict()), []
+def test_new_layers_only_where_they_are_asked_for(file):
+    path, wanted = file
+    with pytest.raises(WeightsError, match="has 91 classes with the background, but 2 names are given"):
+        published.maskrcnn_resnet50_fpn(["background", "pen"], path, new_layers=False)
+    model, fresh = published.maskrcnn_resnet50_fpn(num_classes=2, weights=path), []
+    assert model.classes == ("background", "class 1")
     for name, value in model.state_dict().items():
         if value.shape != wanted[name].shape:
             fresh.append(name)
@@ -234,42 +231,34 @@ def test_other_classes_keep_all_but_the_last_layers(file):
     assert len(fresh) == 6 and all(any(part in name for part in last) for name in fresh)
 
 
-def test_other_weights_are_refused_and_nothing_is_changed():
+def test_other_weights_are_refused_and_nothing_is_changed(file):
     model = published.maskrcnn_resnet50_fpn()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    broken = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
-    missing = {name: value for name, value in broken.items() if name != "rpn.head.bbox_pred.bias"}
+    missing = {name: value for name, value in file[1].items() if name != "rpn.head.bbox_pred.bias"}
     with pytest.raises(WeightsError, match=r"my file: weights for another network: rpn.head.bbox_pred.bias is missing"):
         load_torchvision_weights(model, missing, "my file")
-    broken["rpn.head.cls_logits.bias"][0] = torch.nan
+    broken = {**file[1], "rpn.head.cls_logits.bias": torch.full((3,), torch.nan)}
     with pytest.raises(WeightsError, match="holds nan or infinity"):
         load_torchvision_weights(model, broken)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    "build, as_masks, message",
+    "build, kind, message",
     [
-        (maskrcnn_resnet50_fpn, False, r"holds a Mask R-CNN, not a Faster R-CNN; use it as mask_rcnn$"),
-        (fasterrcnn_resnet50_fpn, True, r"holds a Faster R-CNN, not a Mask R-CNN; use it as faster_rcnn$"),
-        (maskrcnn_resnet50_fpn_v2, True, r"holds one of torchvision's v2 models .*, and not a Mask R-CNN"),
-        (fasterrcnn_resnet50_fpn_v2, False, r"holds one of torchvision's v2 models .*, and not a Faster R-CNN"),
-        (keypointrcnn_resnet50_fpn, False, r"holds a Keypoint R-CNN, and not a Faster R-CNN"),
-        (
-            retinanet_resnet50_fpn,
-            False,
-            r"weights for another network: roi_heads\.box_pred.* is missing",
-        ),
-        (fasterrcnn_mobilenet_v3_large_fpn, False, r"weights for another network: "),
-        *((one, True, "holds an image classifier, such as those for ImageNet, and not a Mask") for one in CLASSIFIERS),
+        (maskrcnn_resnet50_fpn, "faster", r"holds a Mask R-CNN, not a Faster R-CNN; use it as mask_rcnn$"),
+        (fasterrcnn_resnet50_fpn, "mask", r"holds a Faster R-CNN, not a Mask R-CNN; use it as faster_rcnn$"),
+        (maskrcnn_resnet50_fpn_v2, "mask", r"holds one of torchvision's v2 models .*, and not a Mask R-CNN"),
+        (keypointrcnn_resnet50_fpn, "faster", r"holds a Keypoint R-CNN, and not a Faster R-CNN"),
+        (retinanet_resnet50_fpn, "faster", r"weights for another network: roi_heads\.box_pred.* is missing"),
+        (resnet50, "mask", "holds an image classifier, such as those for ImageNet, and not a Mask"),
     ],
 )
-def test_what_else_a_file_may_hold_is_named(build, as_masks, message):
+def test_what_else_a_file_may_hold_is_named(build, kind, message):
     """By the names of torchvision's tensors; no number is needed."""
-    options = {} if build in CLASSIFIERS else {"weights_backbone": None}
     with torch.device("meta"):
-        state = build(weights=None, **options).state_dict()
-        model = (published.maskrcnn_resnet50_fpn if as_masks else published.fasterrcnn_resnet50_fpn)()
+        state = build(weights=None, **({} if build is resnet50 else {"weights_backbone": None})).state_dict()
+        model = HERE[kind]()
     with pytest.raises(WeightsError, match=rf"^my\.pth: {message}"):
         load_torchvision_weights(model, state, "my.pth")
 
@@ -286,63 +275,36 @@ def tutorial(model, num_classes, hidden_layer):
     return model
 
 
-@pytest.fixture(scope="module", params=[256, 100])
-def fine_tuned(request, tmp_path_factory):
-    """A file of two classes, as a training script saves it, and torchvision's model."""
+def test_a_file_of_two_classes_is_torchvisions_model(photographs, tmp_path):
+    """As a training script saves it, with a mask predictor of another width; its last layers are never drawn."""
     torch.manual_seed(5)
-    theirs = tutorial(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), 2, request.param).eval()
+    theirs = tutorial(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None), 2, 100).eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_var.fill_(6.0)
     torch.nn.init.normal_(theirs.roi_heads.mask_predictor.mask_fcn_logits.weight, std=1.0)
-    path = tmp_path_factory.mktemp("own") / "two.pth"
+    path = tmp_path / "two.pth"
     state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
     torch.save({"model": state, "epoch": 1}, path)
-    return path, theirs
-
-
-def test_a_file_of_two_classes_is_torchvisions_model(fine_tuned, photographs):
-    path, theirs = fine_tuned
-    model = published.maskrcnn_resnet50_fpn(["background", "pen"], path, new_layers=False, transform=SMALL)
+    few = {"rpn": FEW_PROPOSALS, "heads": FEW_ROIS, "transform": SMALL}
+    model = published.maskrcnn_resnet50_fpn(["background", "pen"], path, new_layers=False, **few)
     assert model.classes == ("background", "pen")
     theirs.transform.min_size, theirs.transform.max_size = (SMALL.min_size,), SMALL.max_size
+    theirs.rpn._post_nms_top_n, theirs.roi_heads.detections_per_img = {"training": 50, "testing": 50}, 5
     image, _ = photographs[0]
     with torch.no_grad():
         assert_same_detections(model.detect([image])[0], theirs([image])[0], pixels=1e-2, scores=1e-4)
-
-
-@pytest.mark.parametrize("new_layers", [True, False])
-@pytest.mark.parametrize("classes, said", [(None, "no"), (["background", "a", "b"], "3"), (COCO_CLASSES, "91")])
-def test_last_layers_of_a_file_of_ones_own_are_never_drawn(fine_tuned, classes, said, new_layers):
-    message = rf"two\.pth: has 2 classes with the background, but {said} names .*--classes background,NAME$"
-    with pytest.raises(WeightsError, match=message):
-        published.maskrcnn_resnet50_fpn(classes, fine_tuned[0], new_layers=new_layers)
-
-
-def test_new_layers_only_where_they_are_asked_for(file):
-    with pytest.raises(WeightsError, match="has 91 classes with the background, but 2 names are given"):
-        published.maskrcnn_resnet50_fpn(["background", "pen"], file[0], new_layers=False)
-    assert published.maskrcnn_resnet50_fpn(num_classes=2, weights=file[0]).classes == ("background", "class 1")
-
-
-def test_num_classes_as_torchvision_takes_it():
-    for build, theirs in (
-        (published.maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn),
-        (published.fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn),
-    ):
-        wanted = rename_keys(theirs(weights=None, weights_backbone=None, num_classes=5).state_dict())
-        found = build(num_classes=5).state_dict()
-        assert {name: value.shape for name, value in found.items()} == {n: v.shape for n, v in wanted.items()}
-    for wrong in ({"num_classes": 3}, {"classes": None, "num_classes": 1}):
-        with pytest.raises(ValueError, match=r"num_classes is \d"):
-            published.maskrcnn_resnet50_fpn(**{"classes": ["background", "a"], **wrong})
+    for classes, said in ((None, "no"), (["background", "a", "b"], "3"), (COCO_CLASSES, "91")):
+        message = rf"two\.pth: has 2 classes with the background, but {said} names .*--classes background,NAME$"
+        with pytest.raises(WeightsError, match=message):
+            published.maskrcnn_resnet50_fpn(classes, path)
 
 
 def test_the_tutorials_lines_work_on_our_model(tmp_path):
     """Training, detecting, saving and loading, both in our way and as a state dict."""
     torch.manual_seed(0)
-    small = replace(PYRAMID_MASK_HEADS, score_threshold=0.0, max_detections=5)
-    model = tutorial(published.maskrcnn_resnet50_fpn(heads=small, transform=SMALL), 2, 48)
+    small = {"rpn": FEW_PROPOSALS, "heads": replace(FEW_ROIS, score_threshold=0.0)}
+    model = tutorial(published.maskrcnn_resnet50_fpn(**small, transform=SMALL), 2, 48)
     assert model.classes == ("background", "class 1")
     model.classes = ["background", "pedestrian"]
     with pytest.raises(ValueError, match="classes has 3 names, but the box predictor has 2 classes"):
@@ -350,7 +312,7 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
     boxes, images = torch.tensor([[5.0, 5.0, 60.0, 40.0]]), [torch.rand(3, 64, 96)]
     target = {"boxes": boxes, "labels": torch.ones(1).long(), "masks": ellipses(boxes, (64, 96))}
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    settings = FineTuningSettings(iterations=1, images_per_batch=1, min_size=96)
+    settings = FineTuningSettings(iterations=1, images_per_batch=1, min_size=64)
     fine_tune(model, [(images[0], target)], settings, out=tmp_path / "m.safetensors", quiet=True)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert {
@@ -358,7 +320,7 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
     } <= changed
     torch.save(model.state_dict(), tmp_path / "m.pth")
     (wanted,) = model.detect(images)
-    again = published.maskrcnn_resnet50_fpn(model.classes, tmp_path / "m.pth", heads=small, transform=model.transform)
+    again = published.maskrcnn_resnet50_fpn(model.classes, tmp_path / "m.pth", transform=model.transform, **small)
     saved = load_mask_rcnn(tmp_path / "m.safetensors")  # in half precision
     assert saved.classes == again.classes == ("background", "pedestrian")
     assert len(wanted["labels"]) == 5
@@ -368,27 +330,21 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
     assert all(torch.equal(value, half[name]) for name, value in saved.named_parameters())
 
 
-def test_class_names_are_torchvisions():
-    assert COCO_CLASSES[1:] == tuple(_COCO_CATEGORIES[1:]) and COCO_CLASSES[0] == "background"
-
-
-@pytest.mark.parametrize("kind", ["mask", "faster"])
-def test_nothing_to_learn_and_nothing_found(kind):
-    model = {"mask": published.maskrcnn_resnet50_fpn, "faster": published.fasterrcnn_resnet50_fpn}[kind](
-        ["background", "coin"], transform=SMALL
-    )
+def test_nothing_to_learn_and_nothing_found():
+    few = {"rpn": FEW_PROPOSALS, "heads": FEW_ROIS, "transform": SMALL}
+    model = published.maskrcnn_resnet50_fpn(["background", "coin"], **few)
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long(), "masks": torch.zeros(0, 40, 30).bool()}
     losses = model.train()([torch.rand(3, 40, 30)], [nothing])
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values()) and losses["loss_box_reg"] == 0
     model.roi_heads.config = replace(model.roi_heads.config, score_threshold=1.1)
     (found,) = model.eval()([torch.rand(3, 40, 30)])
-    assert found["boxes"].shape == (0, 4) and found.get("masks", torch.zeros(0, 1, 40, 30)).shape == (0, 1, 40, 30)
+    assert found["boxes"].shape == (0, 4) and found["masks"].shape == (0, 1, 40, 30)
 
 
 def test_regions_are_taken_from_their_own_level():
     """A gradient reaches every level that regions are taken from, and P6 only through anchors."""
-    model = published.maskrcnn_resnet50_fpn(["background", "coin"], transform=Transform(divisor=32))
+    model = published.maskrcnn_resnet50_fpn(["background", "coin"], heads=FEW_ROIS, transform=Transform(divisor=32))
     features = {
         str(n): torch.rand(1, 256, 512 // s, 512 // s, requires_grad=True) for n, s in enumerate((4, 8, 16, 32))
     }

@@ -34,7 +34,7 @@ def pair():
     return ours.double(), theirs.double()
 
 
-@pytest.mark.parametrize("size", [(64, 96), (33, 71), (1, 1)])
+@pytest.mark.parametrize("size", [(33, 71), (1, 1)])
 def test_maps_equal_torchvisions(pair, size):
     """In double precision, where fifty layers do not add up to a visible error."""
     images = torch.rand(2, 3, *size, dtype=torch.float64)
@@ -85,14 +85,8 @@ def test_frozen_batch_normalization(eps):
         x = torch.randn(2, 5, 4, 3)
         assert torch.allclose(ours(x), theirs(x), atol=1e-6) and torch.allclose(ours(x), learned(x), atol=1e-5)
     assert not list(ours.parameters()), "nothing in it learns"
-
-
-def test_a_variance_of_zero():
-    """With eps the layer is finite, without it divides by 0, as the published network would."""
-    for eps, finite in ((1e-5, True), (0.0, False)):
-        norm = FrozenBatchNorm2d(1, eps)
-        norm.running_var.zero_()
-        assert bool(norm(torch.ones(1, 1, 1, 1)).isfinite()) is finite
+    ours.running_var.zero_()  # without eps it divides by 0, as the published network would
+    assert bool(ours(x).isfinite().all()) == (eps > 0)
 
 
 @pytest.mark.parametrize("stride, padding", [(1, 0), (2, 1)])
@@ -109,10 +103,9 @@ def test_convolution_and_normalization_in_one_step(stride, padding):
         assert torch.allclose(folded, apart, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("sizes", [[(16, 12), (8, 6), (4, 3), (2, 2)], [(13, 7), (7, 4), (4, 2), (2, 1)]])
-def test_pyramid_equals_torchvisions(sizes):
+def test_pyramid_equals_torchvisions():
     torch.manual_seed(0)
-    channels = [4, 5, 6, 7]
+    channels, sizes = [4, 5, 6, 7], [(13, 7), (7, 4), (4, 2), (2, 1)]
     ours, theirs = FeaturePyramid(channels, 8), FeaturePyramidNetwork(channels, 8, LastLevelMaxPool())
     ours.load_state_dict(theirs.state_dict())
     maps = [torch.randn(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
@@ -132,13 +125,10 @@ def test_coarse_maps_reach_fine_ones_and_not_the_other_way():
     assert [gradient is None for gradient in from_coarse] == [True, True, True, False]
 
 
-@pytest.mark.parametrize("change", [{"blocks": (1, 0, 1, 1)}, {"width": 0}, {"channels": 0}, {"norm_eps": -1.0}])
-def test_networks_without_layers_are_refused(change):
+@pytest.mark.parametrize("change", [{"blocks": (1, 0, 1, 1)}, {"width": 0}, {"norm_eps": -1.0}])
+def test_networks_that_are_none_are_refused(change):
     with pytest.raises(ValueError, match="at least"):
         ResNetFPNConfig(**change)
-
-
-@pytest.mark.parametrize("layers", [-1, 6])
-def test_unknown_layers_are_refused(layers):
-    with pytest.raises(ValueError, match=f"from 0 to 5, but is {layers}"):
-        ResNetFPN(TINY, layers)
+    for layers in (-1, 6):
+        with pytest.raises(ValueError, match=f"from 0 to 5, but is {layers}"):
+            ResNetFPN(TINY, layers)

@@ -1,6 +1,5 @@
 """Selective search against hand-worked values, slow loops, region properties of scikit-image, and real images."""
 
-import colorsys
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +27,6 @@ from minircnn.selective_search import (
     color_bins,
     describe_regions,
     fill_similarity,
-    find_neighbors,
     hierarchical_grouping,
     histogram_intersection,
     merge_trees,
@@ -71,29 +69,6 @@ def test_similarities_by_hand():
     assert fill_similarity(8, 1, np.array([0, 0, 3, 3]), np.array([1, 1, 2, 2]), 9) == 1
 
 
-def test_similarity_of_the_only_merge_is_the_sum_by_hand():
-    """Red left half, green right half, no texture in common: each number worked from the definition."""
-    rgb = np.zeros((4, 8, 3))
-    rgb[:, :4, 0], rgb[:, 4:, 1] = 1, 1
-    labels = np.repeat([[0, 0, 0, 0, 1, 1, 1, 1]], 4, axis=0)
-    regions = describe_regions(Pixels.of(rgb, "rgb"), labels)
-    # Red: bins (24, 0, 0), green: bins (0, 24, 0): the blue third is shared.
-    expected = {"color": 1 / 3, "size": 0.0, "fill": 1.0}
-    for name, value in expected.items():
-        assert hierarchical_grouping(regions, (name,)).similarity.tolist() == pytest.approx([value], abs=1e-6)
-    together = hierarchical_grouping(regions, ("color", "size", "fill"))
-    assert together.similarity.tolist() == pytest.approx([4 / 3], abs=1e-6)
-    assert together.boxes.tolist() == [[0, 0, 4, 4], [4, 0, 8, 4], [0, 0, 8, 4]]
-    assert together.sizes.tolist() == [16, 16, 32]
-
-
-def test_hsv_against_the_standard_library():
-    rgb = np.random.default_rng(0).random((4, 5, 3))
-    slow = np.array([[colorsys.rgb_to_hsv(*pixel) for pixel in row] for row in rgb])
-    np.testing.assert_allclose(to_color_space(rgb, "hsv"), slow, atol=1e-9)
-    np.testing.assert_allclose(to_color_space(rgb, "hue"), slow[..., :1], atol=1e-9)
-
-
 def test_lab_and_rgi_of_known_colors():
     rgb = np.array([[[1.0, 1, 1], [0, 0, 0], [0.2, 0.3, 0.5]]])
     neutral = 128 / 255
@@ -105,17 +80,9 @@ def test_lab_and_rgi_of_known_colors():
     np.testing.assert_allclose(to_color_space(rgb, "rgi")[0, 1:], [[0, 0, 0], [0.2, 0.3, luma]], atol=1e-6)
     np.testing.assert_allclose(to_color_space(rgb, "intensity")[0, 2], [luma], atol=1e-6)
     np.testing.assert_array_equal(to_color_space(rgb, "rgb"), rgb)
-
-
-def test_gray_and_black_have_every_color_space():
     for name in COLOR_SPACES:
         channels = to_color_space(np.repeat(np.linspace(0, 1, 9)[None, :, None], 3, axis=2), name)
         assert channels.min() >= 0 and channels.max() <= 1, name  # nan fails both
-
-
-def test_color_bins_by_hand():
-    channels = np.array([[[0.0], [0.039], [0.041], [0.5], [0.999], [1.0]]])
-    assert color_bins(channels).tolist() == [[[0, 0, 1, 12, 24, 24]]]
 
 
 @pytest.mark.parametrize(("index", "degrees"), list(enumerate([0, 180, 90, 270, 45, 225, 315, 135])))
@@ -133,7 +100,10 @@ def test_texture_against_the_rotated_kernel(index, degrees):
     assert abs(ours - slow).max() <= 1 and (ours == slow).mean() > 0.98
 
 
-def test_flat_image_has_no_texture_but_a_histogram():
+def test_bins_by_hand():
+    channels = np.array([[[0.0], [0.039], [0.041], [0.5], [0.999], [1.0]]])
+    assert color_bins(channels).tolist() == [[[0, 0, 1, 12, 24, 24]]]
+    # A flat image has no texture, but a histogram.
     rounding = 1e-7 * np.random.default_rng(0).random((9, 9, 3))
     pixels = Pixels.of(0.3 + rounding, "rgb")
     assert (pixels.texture == 0).all()
@@ -152,8 +122,13 @@ def test_histograms_against_a_loop(labels, seed):
     np.testing.assert_allclose(region_histograms(bins, labels, 4), slow / slow.sum(1, keepdims=True), rtol=1e-6)
 
 
+@settings(max_examples=40)
 @given(label_maps)
-def test_neighbors_against_a_loop(labels):
+def test_sizes_boxes_and_neighbors_against_loops(labels):
+    regions = random_regions(labels)
+    for region, size, box in zip(regionprops(labels + 1), regions.sizes, regions.boxes, strict=True):
+        y1, x1, y2, x2 = region.bbox
+        assert (size, *box) == (region.area, x1, y1, x2, y2)
     height, width = labels.shape
     slow = set()
     for y, x in np.ndindex(height, width):
@@ -161,18 +136,8 @@ def test_neighbors_against_a_loop(labels):
             for u in range(max(0, x - 1), min(width, x + 2)):
                 if labels[y, x] < labels[v, u]:
                     slow.add((labels[y, x], labels[v, u]))
-    found = find_neighbors(labels)
-    assert found.shape == (len(slow), 2)
-    assert [tuple(pair) for pair in found] == sorted(slow)
-
-
-@settings(max_examples=30)
-@given(label_maps)
-def test_sizes_and_boxes_against_scikit_image(labels):
-    regions = random_regions(labels)
-    for region, size, box in zip(regionprops(labels + 1), regions.sizes, regions.boxes, strict=True):
-        y1, x1, y2, x2 = region.bbox
-        assert (size, *box) == (region.area, x1, y1, x2, y2)
+    assert regions.neighbors.shape == (len(slow), 2)
+    assert [tuple(pair) for pair in regions.neighbors] == sorted(slow)
 
 
 def test_labels_that_do_not_fit_are_refused():
@@ -294,20 +259,16 @@ def two_squares():
     return image
 
 
-@pytest.mark.parametrize("strategies", [SINGLE, FAST])
-def test_two_squares_are_found_exactly(strategies):
-    boxes = selective_search(two_squares(), strategies=strategies, duplicate_iou=1).tolist()
+def test_two_squares_are_found_exactly():
+    boxes = selective_search(two_squares(), strategies=SINGLE, duplicate_iou=1).tolist()
     assert [10, 20, 50, 60] in boxes and [80, 30, 130, 80] in boxes and [0, 0, 140, 100] in boxes
     # The blur before felzenszwalb frays the edges into thin regions, so there are more boxes; but not hundreds.
     assert len(boxes) < 120
-
-
-def test_shrunk_boxes_come_back_in_pixels_of_the_image():
+    # Boxes of a shrunk image come back in pixels of the image.
     image = torch.nn.functional.interpolate(two_squares()[None], scale_factor=3)[0]  # 300 × 420
     boxes = selective_search(image, strategies=[Strategy(max_side=140)], duplicate_iou=1)
     truth = torch.tensor([[30.0, 60, 150, 180], [240.0, 90, 390, 240], [0, 0, 420, 300]])
-    best = torchvision.ops.box_iou(truth, boxes).amax(dim=1)
-    assert (best > 0.999).all()
+    assert (torchvision.ops.box_iou(truth, boxes).amax(dim=1) > 0.999).all()
 
 
 def test_the_order_is_random_times_the_position_from_the_top():
@@ -322,17 +283,14 @@ def test_the_order_is_random_times_the_position_from_the_top():
     assert places[0] < 0.15 and places[1] > 0.4
 
 
-def as_set(boxes):
-    return set(map(tuple, boxes.tolist()))
-
-
 def test_seed_decides_the_order_and_nothing_else():
     image = blobs_image(60, 80)
     runs = [selective_search(image, seed=seed, duplicate_iou=1) for seed in (0, 0, 1)]
     assert torch.equal(runs[0], runs[1])
-    assert not torch.equal(runs[0], runs[2]) and as_set(runs[0]) == as_set(runs[2])
+    assert not torch.equal(runs[0], runs[2])
     expected = {tuple(box) for tree in merge_trees(image, FAST) for box in tree.boxes.tolist()}
-    assert as_set(runs[0]) == expected and len(runs[0]) == len(expected)
+    for run in runs:
+        assert {tuple(box) for box in run.tolist()} == expected and len(run) == len(expected)
 
 
 def test_near_duplicates_go_as_torchvision_would_have_it():
@@ -346,31 +304,24 @@ def test_near_duplicates_go_as_torchvision_would_have_it():
     assert len(selective_search(image, max_proposals=10**6)) == len(thinned)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 1), (1, 9), (5, 700), (20000, 1), (33, 57)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 700), (20000, 1)])
 def test_any_size_gives_boxes_inside_the_image(size):
     image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
     before = image.clone()
     boxes = selective_search(image, strategies=(*SINGLE, Strategy("intensity", 20, ("fill",), min_size=1)))
     assert torch.equal(image, before)
-    assert boxes.dtype == torch.float32 and boxes.dim() == 2 and boxes.shape[1] == 4
     height, width = size
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2] <= width).all() and (boxes[:, 3] <= height).all()
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert [0, 0, width, height] in boxes.tolist()
-
-
-def test_an_image_of_one_color_is_one_proposal():
-    assert selective_search(torch.full((3, 40, 60), 0.5), strategies=QUALITY).tolist() == [[0, 0, 60, 40]]
+    assert selective_search(torch.full((3, 4, 6), 0.5), strategies=SINGLE).tolist() == [[0, 0, 6, 4]]
 
 
 @pytest.mark.parametrize(
     ("image", "says"),
     [
         (np.zeros((8, 8, 3), np.uint8), "ndarray"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), "float tensor"),
-        (torch.zeros(8, 8, 3), r"\(8, 8, 3\)"),
         (torch.full((3, 8, 8), float("nan")), "nan"),
-        (torch.full((3, 8, 8), float("inf")), "inf"),
         (torch.full((3, 8, 8), 255.0), "255"),
         (torch.full((3, 8, 8), -0.5), "-0.5"),
     ],
@@ -380,28 +331,23 @@ def test_bad_images_are_refused(image, says):
         selective_search(image)
 
 
-def test_bad_arguments_are_refused():
-    image = blobs_image(8, 8)
-    for bad in (0, -3):
-        with pytest.raises(ValueError, match="max_proposals"):
-            selective_search(image, max_proposals=bad)
-    for bad in (0, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="duplicate_iou"):
-            selective_search(image, duplicate_iou=bad)
-    with pytest.raises(ValueError, match="FAST"):
-        selective_search(image, strategies=())
-    with pytest.raises(ValueError, match="'cmyk'"):
-        Strategy("cmyk")
-    with pytest.raises(ValueError, match="'cmyk'"):
-        to_color_space(np.zeros((2, 2, 3)), "cmyk")
-    for names in ((), ("taste",), "color"):
-        with pytest.raises(ValueError, match="similarities"):
-            Strategy(similarities=names)
-        with pytest.raises(ValueError, match="similarities"):
-            hierarchical_grouping(random_regions(np.array([[0, 1]])), names)
-    for change in ({"scale": 0}, {"scale": float("nan")}, {"min_size": 0}, {"max_side": 0}):
-        with pytest.raises(ValueError, match="scale must be positive"):
-            Strategy(**change)
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: selective_search(blobs_image(8, 8), max_proposals=0), "max_proposals"),
+        (lambda: selective_search(blobs_image(8, 8), duplicate_iou=float("nan")), "duplicate_iou"),
+        (lambda: selective_search(blobs_image(8, 8), strategies=()), "FAST"),
+        (lambda: Strategy("cmyk"), "'cmyk'"),
+        (lambda: to_color_space(np.zeros((2, 2, 3)), "cmyk"), "'cmyk'"),
+        (lambda: Strategy(similarities="color"), "similarities"),
+        (lambda: hierarchical_grouping(random_regions(np.array([[0, 1]])), ()), "similarities"),
+        (lambda: Strategy(scale=float("nan")), "scale must be positive"),
+        (lambda: Strategy(min_size=0), "scale must be positive"),
+    ],
+)
+def test_bad_arguments_are_refused(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
 
 
 def test_photographs(real_data):
@@ -409,7 +355,7 @@ def test_photographs(real_data):
     from minircnn.datasets import CocoDataset
 
     photographs = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json")
-    chosen = [photographs[i] for i in (10, 60)]
+    chosen = [photographs[i] for i in (10,)]
     proposals = [selective_search(image) for image, _ in chosen]
     targets = [target for _, target in chosen]
     assert all(len(boxes) > 300 for boxes in proposals)

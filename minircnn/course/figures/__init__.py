@@ -7,6 +7,7 @@ with a text that says what can be seen.
 from minircnn.course.figures.alignment import plot_misalignment
 from minircnn.course.figures.charts import (
     label_map_colors,
+    plot_detections,
     plot_label_map,
     plot_losses,
     plot_pr_curves,
@@ -23,7 +24,6 @@ from minircnn.plotting import (
     draw_masks,
     draw_objects,
     image_grid,
-    plot_detections,
     render_png,
     show_image,
     text_color,

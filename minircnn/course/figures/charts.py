@@ -26,11 +26,26 @@ from minircnn.plotting import (
     class_name,
     draw_box,
     draw_labels,
+    draw_objects,
     show_image,
 )
 
 if TYPE_CHECKING:
     from minircnn.evaluation import Result
+
+
+def plot_detections(
+    image: Image,
+    objects: Objects,
+    classes: Sequence[str] | None = None,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    width: float | None = None,
+    **options: bool,
+) -> Axes:
+    """An image with the objects of a target or the detections of a model: :func:`show_image`, :func:`draw_objects`."""
+    return draw_objects(show_image(image, ax=ax, title=title, width=width), objects, classes, **options)
 
 
 def plot_pr_curves(
