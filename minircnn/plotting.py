@@ -119,10 +119,7 @@ def show_image(image: Image, ax: Axes | None = None, title: str | None = None, *
     pixels = as_pixels(image)
     height, breadth = pixels.shape[:2]
     if ax is None:
-        width = width or 6.0 * min(1, breadth / height)
-        figure_height = width * height / breadth + _title_height([title] if title else None, TITLE_SIZE)
-        _, ax = plt.subplots(figsize=(width, figure_height), layout="constrained")
-        ax.get_figure().get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+        return image_grid([image], titles=title and [title], width=width or 6.0 * min(1, breadth / height))[0]
     ax.imshow(pixels, extent=(0, breadth, height, 0))
     ax.set(xlim=(0, breadth), ylim=(height, 0), xticks=[], yticks=[])
     ax.set_anchor("S")  # slack in the layout goes above the image, to its title
@@ -159,10 +156,12 @@ def image_grid(
     shapes = [image.shape[0] / image.shape[1] for image in pixels]
     tallest = [max(shapes[row * columns : (row + 1) * columns]) for row in range(rows)]  # each row as tall as it needs
     font = max(6, min(TITLE_SIZE, 40 / columns))
+    lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
+    title_height = (1.3 * font * lines + 6 * (lines > 0)) / 72  # inches, with the distance that matplotlib leaves below
     figure, grid = plt.subplots(
         rows,
         columns,
-        figsize=(width, sum(tallest) * width / columns + rows * _title_height(titles, font)),
+        figsize=(width, sum(tallest) * width / columns + rows * title_height),
         gridspec_kw={"height_ratios": tallest},
         layout="constrained",
         squeeze=False,
@@ -178,12 +177,6 @@ def image_grid(
         if objects is not None:
             draw_objects(axes[i], objects[i], classes, **options)
     return axes[: len(images)]
-
-
-def _title_height(titles: Sequence[str] | None, font: float) -> float:
-    """Inches that the titles above a row of images take, with the distance that matplotlib leaves below them."""
-    lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
-    return (1.3 * font * lines + 6) / 72 if lines else 0.0
 
 
 def draw_objects(
@@ -345,10 +338,8 @@ class Drawing:
 def make_drawing(image: Tensor, found: Objects, longest_side: int) -> Drawing:
     """Shrink a large image together with what was found, and give a very slim one a margin at the right or below.
 
-    Args:
-        image: (3, H, W) in [0, 1].
-        found: Detections or a target in pixels of ``image``; masks (N, H, W) bool, or run-length encoded.
-        longest_side: Of the shrunk image, in pixels.
+    ``image`` is (3, H, W) in [0, 1]; ``found`` are detections or a target in its pixels, with masks (N, H, W) bool or
+    run-length encoded; ``longest_side`` is that of the shrunk image, in pixels.
     """
     height, width = image.shape[1:]
     pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
