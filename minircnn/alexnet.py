@@ -160,12 +160,7 @@ class AlexNet(nn.Module):
     def features(self, images: Tensor, layers: Collection[str]) -> dict[str, Tensor]:
         """The outputs of some of ``LAYERS`` in one pass, which ends with the last of them.
 
-        Args:
-            images: (B, 3, H, W), normalized.
-            layers: names.
-
-        Returns:
-            (B, D) for each name; for fc6 and fc7 behind their ReLU, and pool5 row by row of its map.
+        Normalized images (B, 3, H, W) give (B, D) for each name; of fc6 and fc7 behind their ReLU, of pool5 row by row.
         """
         unknown = set(layers) - set(self.feature_sizes)
         if unknown or not layers:
@@ -261,13 +256,10 @@ def up_to_pool5(network: AlexNet) -> AlexNet:
 
 
 def fold_batch_norm(network: AlexNet) -> AlexNet:
-    """The same function without batch normalization, which in detection is only a factor and a summand.
+    """A new network of the same function, in evaluation mode, without batch normalization.
 
     A convolution and the normalization behind it are two linear maps, and two linear maps are one. Detectors see a few
     images at a time, whose mean and variance are noise, so that they would have to freeze these layers anyway.
-
-    Returns:
-        A new network in evaluation mode, equal to the given one in evaluation mode.
     """
     folded = AlexNet(replace(network.config, batch_norm=False), network.fc8.out_features)
     state = {name: value for name, value in network.state_dict().items() if ".bn" not in name}
@@ -311,11 +303,7 @@ def load_pretrained(path: str | Path) -> tuple[AlexNet, str]:
 
     Returns:
         A network in evaluation mode, and the last of ``LAYERS`` that was trained: "fc7", or "pool5" where the file has
-        the convolutions alone. Layers behind it are fresh.
-
-    Raises:
-        FileNotFoundError: no such file, or none of the JSON that belongs to it.
-        WeightsError: it is damaged, or of another network.
+        the convolutions alone. Layers behind it are fresh. A file of none of these is refused with a WeightsError.
     """
     tensors = read_tensors(path)
     if "backbone.conv1.weight" in tensors:

@@ -7,8 +7,7 @@ precision (true positives / all detections so far) goes up and down. The protoco
 * VOC2010 and later: the whole area under the interpolated curve (devkit of 2010, section 3.4.1);
 * COCO: the mean at 101 recalls, 0, 0.01 … 1 (Lin et al. 2014; pycocotools).
 
-"Interpolated" means: the best precision at this recall or any higher one. :mod:`minircnn.evaluation` puts the parts
-together for a whole data set.
+"Interpolated" means: the best precision at this recall or any higher one.
 
 Shape letters: D detections, G objects, T IoU thresholds, R recall points, A ranges of area, P proposals.
 """

@@ -77,8 +77,8 @@ def maskrcnn_resnet50_fpn(
     Args:
         classes: names; ``classes[0]`` is the background. None: COCO's; weights for another number of classes need
             names.
-        weights: "coco": the published file, fetched once (170 MB), or a file of weights of torchvision's model, also
-            one with a mask predictor of another width. None: random.
+        weights: "coco": the published file, fetched once (170 MB), or a file of weights of torchvision's model. None:
+            random.
         trainable_layers: see :class:`minircnn.resnet_fpn.ResNetFPN`.
         num_classes: with background, instead of ``classes``; their names are then numbers.
         new_layers: whether weights for COCO's 91 classes may be used for others: the model then has new last layers,
@@ -86,18 +86,10 @@ def maskrcnn_resnet50_fpn(
         numbers: ``rpn``, ``heads`` and ``transform``, see :func:`minircnn.mask_rcnn.mask_rcnn_fpn`.
 
     Returns:
-        The detector, in evaluation mode.
+        The detector, in evaluation mode. Without a network, a WeightsError says what to put where.
 
-    Raises:
-        WeightsError: the file could not be fetched (the message says what to put where), or is of another network, or
-            of another number of classes.
-        ValueError: ``classes`` and ``num_classes`` contradict each other.
-
-    >>> import torch
-    >>> model = maskrcnn_resnet50_fpn(["background", "coin"])
-    >>> found = model.detect([torch.rand(3, 64, 96)])  # of random weights, nothing, or nonsense
-    >>> sorted(found[0])
-    ['boxes', 'labels', 'masks', 'scores']
+    >>> maskrcnn_resnet50_fpn(["background", "coin"]).classes  # with weights="coco", all but the last layers are trained
+    ('background', 'coin')
     """
     names = _names(classes, num_classes)
     return _built(mask_rcnn_fpn, names, weights, MASK_RCNN_COCO, trainable_layers, new_layers, numbers)

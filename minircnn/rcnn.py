@@ -37,32 +37,18 @@ _PIXELS_AT_ONCE = 256 * 64**2  # 256 crops of 64 pixels a side, or 20 of 227, go
 
 @dataclass(frozen=True)
 class RCNNConfig:
-    """The hyperparameters of the detector, by default the paper's.
+    """The hyperparameters of the detector, by default the paper's."""
 
-    Attributes:
-        context: surroundings on each side of a warped proposal, as a share of its side: 16 of 227 pixels.
-        svm_layer: the features of the SVMs. Without fine-tuning, pool5 is nearly as good as fc7 (table 2).
-        box_layer: the features of the box regressors; fc7 has lost where things are.
-        feature_norm: mean length that features are scaled to, so that C = 0.001 and lambda = 1000 suit every layer.
-        negative_iou: a proposal that overlaps no object of a class by this much is a negative for the class. The paper
-            tried 0 to 0.5: 0.5 costs 5 points of AP, 0 costs 4.
-        box_iou: a box regressor learns from proposals that overlap their object by more than this.
-        ridge: lambda of the box regression.
-        score_threshold: detections score more than this; low, for AP. To show detections, ask for a score above 0.
-        nms_threshold: IoU above which the weaker of two detections of a class is suppressed.
-        max_detections: of one image.
-    """
-
-    context: float = 16 / 227
-    svm_layer: str = "fc7"
-    box_layer: str = "pool5"
-    feature_norm: float = 20.0
-    negative_iou: float = 0.3
-    box_iou: float = 0.6
-    ridge: float = 1000.0
-    score_threshold: float = -1.5
-    nms_threshold: float = 0.3
-    max_detections: int = 100
+    context: float = 16 / 227  # surroundings on each side of a warped proposal, as a share of its side
+    svm_layer: str = "fc7"  # features of the SVMs; without fine-tuning, pool5 is nearly as good (table 2)
+    box_layer: str = "pool5"  # features of the box regressors; fc7 has lost where things are
+    feature_norm: float = 20.0  # mean length that features are scaled to, so that C and lambda suit every layer
+    negative_iou: float = 0.3  # below it a proposal is a negative for a class; 0.5 costs 5 points of AP, 0 costs 4
+    box_iou: float = 0.6  # a box regressor learns from proposals that overlap their object by more than this
+    ridge: float = 1000.0  # lambda of the box regression
+    score_threshold: float = -1.5  # low, for AP; to show detections, ask for a score above 0
+    nms_threshold: float = 0.3  # IoU above which the weaker of two detections of a class is suppressed
+    max_detections: int = 100  # of one image
 
 
 @dataclass(frozen=True)

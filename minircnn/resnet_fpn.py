@@ -73,14 +73,9 @@ def convolve(x: Tensor, conv: nn.Conv2d, norm: FrozenBatchNorm2d) -> Tensor:
 class Bottleneck(nn.Module):
     """Three convolutions whose output is added to their input (He et al. 2015, figure 5, right).
 
-    1 × 1 makes it narrow, 3 × 3 looks around, 1 × 1 makes it wide again. Paper vs code: the stride is in the 3 × 3
-    convolution, as in torchvision and all newer code; the paper has it in the first.
-
-    Args:
-        before: channels of the input.
-        width: channels of the first two convolutions; the output has four times as many.
-        stride: 2 halves the map.
-        eps: see :class:`FrozenBatchNorm2d`.
+    1 × 1 makes it narrow, 3 × 3 looks around, 1 × 1 makes it wide again: from ``before`` channels to ``width``, and to
+    four times as many. Paper vs code: the stride is in the 3 × 3 convolution, as in torchvision and all newer code; the
+    paper has it in the first.
     """
 
     def __init__(self, before: int, width: int, stride: int, eps: float) -> None:
