@@ -88,7 +88,7 @@ def maskrcnn_resnet50_fpn(
     Returns:
         The detector, in evaluation mode. Without a network, a WeightsError says what to put where.
 
-    >>> maskrcnn_resnet50_fpn(["background", "coin"]).classes  # with weights="coco", all but the last layers are trained
+    >>> maskrcnn_resnet50_fpn(["background", "coin"]).classes  # all but its last layers from weights="coco"
     ('background', 'coin')
     """
     names = _names(classes, num_classes)
