@@ -344,7 +344,7 @@ def test_nothing_to_learn_and_nothing_found():
 
 def test_regions_are_taken_from_their_own_level():
     """A gradient reaches every level that regions are taken from, and P6 only through anchors."""
-    model = published.maskrcnn_resnet50_fpn(["background", "coin"], heads=FEW_ROIS, transform=Transform(divisor=32))
+    model = published.maskrcnn_resnet50_fpn(["background", "coin"], transform=Transform(divisor=32))
     features = {
         str(n): torch.rand(1, 256, 512 // s, 512 // s, requires_grad=True) for n, s in enumerate((4, 8, 16, 32))
     }
