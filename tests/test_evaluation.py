@@ -414,7 +414,7 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (torch.rand(1, 8, 8), "compare other values with a threshold first"),
+        (torch.rand(1, 8, 8), "with a threshold first"),
         (
             torch.ones(1, 9, 8, dtype=torch.bool),
             r"image 0: masks of different \(height, width\): \[\(8, 8\), \(9, 8\)\]",
