@@ -3,6 +3,8 @@
 The names in ``__all__`` are loaded from their modules when they are first used: ``import minircnn`` imports nothing.
 """
 
+# ruff: noqa: F401 - names for type checkers; __all__ holds the same
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +22,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from minircnn.rcnn import RCNN
     from minircnn.weights import load, save
 
-__all__ = [
-    "RCNN",
-    "AlexNet",
-    "FastRCNN",
-    "FasterRCNN",
-    "MaskRCNN",
-    "batched_nms",
-    "box_iou",
-    "decode_boxes",
-    "encode_boxes",
-    "evaluate",
-    "fasterrcnn_resnet50_fpn",
-    "load",
-    "load_alexnet",
-    "maskrcnn_resnet50_fpn",
-    "multiscale_roi_align",
-    "nms",
-    "roi_align",
-    "roi_pool",
-    "roi_warp",
-    "save",
-    "warp_regions",
-]
 _PLACES = {
     "alexnet": ("AlexNet", "load_alexnet"),
     "boxes": ("batched_nms", "box_iou", "decode_boxes", "encode_boxes", "nms"),
@@ -55,6 +34,7 @@ _PLACES = {
     "rcnn": ("RCNN",),
     "weights": ("load", "save"),
 }
+__all__ = [name for names in _PLACES.values() for name in names]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - the signature that Python gives it

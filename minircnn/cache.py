@@ -1,11 +1,11 @@
 """Results that take long to compute, kept on disk under a name made of everything that they depend on.
 
-A cache that is asked "have you features of image 7?" answers with last week's after the network has changed. This one
-is asked for the result of *this* image, *these* boxes, *these* weights and *this* code: whatever changes, the name
-changes with it, and what is stale is simply never found.
+Asked for "features of image 7", a cache answers with last week's after the network has changed. This one is asked for
+those of *this* image, *these* boxes, *these* weights and *this* code: what is stale has another name.
 """
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,15 +14,12 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from minircnn.files import write_atomically
-from minircnn.weights import cache_folder
+from minircnn.weights import cache_folder, read_torch
 
 Part = Tensor | str | int | float | None
 
@@ -65,22 +62,15 @@ def code_fingerprint(*modules: ModuleType, packages: tuple[str, ...] = ("torch",
 class Cache:
     """A folder of results.
 
-    Where results cannot be read or kept (no home directory, no right to write, a full disk), they are computed each
-    time, and a warning says so once, in the process that the cache was made in.
+    Where results cannot be kept (no home directory, no right to write, a full disk), they are computed each time, and a
+    warning says so.
 
     Args:
         folder: where; made when the first result is stored. None: ``results`` in the user's cache folder.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self._folder, self._quiet = folder, False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """To another process it goes as a quiet one: what keeps it from keeping results is said here, once for all."""
-        self._write(".probe", bytes(4096))
-        with suppress(OSError):
-            (self.folder / ".probe").unlink(missing_ok=True)
-        return {"_folder": self._folder, "_quiet": True}
+        self._folder = folder
 
     @property
     def folder(self) -> Path:
@@ -88,50 +78,24 @@ class Cache:
         return Path(self._folder) if self._folder is not None else cache_folder() / "results"
 
     def get(self, kind: str, parts: tuple[Part, ...], compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """A stored result, or else one that is computed and stored.
+        """A stored result, or else one that is computed and stored; a damaged file is computed anew.
 
         Args:
             kind: what it is, such as "proposals"; a folder of that name holds the results.
             parts: everything that the result depends on.
             compute: gives tensors by name.
-
-        Returns:
-            The tensors. A damaged file is computed anew.
         """
         name = fingerprint(kind, *parts)
-        inside = f"{kind}/{name[:2]}/{name}.safetensors"
-        with suppress(OSError, SafetensorError):
-            return _read(self.folder / inside)
-        result = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
-        content = safetensors.torch.save(result, metadata={"fingerprint": _fingerprint_of(result)})
-        self._write(inside, content)
-        return result
-
-    def _write(self, inside: str, content: bytes) -> None:
+        path = Path(kind, name[:2], f"{name}.pt")
+        with suppress(Exception):  # whatever a damaged file makes torch raise
+            return read_torch(self.folder / path)
+        result = {key: value.detach().cpu().contiguous().clone() for key, value in compute().items()}
+        buffer = io.BytesIO()
+        torch.save(result, buffer)
         try:
-            write_atomically(self.folder / inside, content)
-        except OSError as error:
-            reason = f"{self.folder}: {error.strerror}" if error.filename else str(error)
-            if not self._quiet:
-                _warn(f"going on without a cache, so that results are computed again next time: {reason}")
-
-
-@lru_cache
-def _warn(message: str) -> None:
-    """Once for each message."""
-    warnings.warn(message, stacklevel=1)
-
-
-def _fingerprint_of(result: Mapping[str, Tensor]) -> str:
-    return fingerprint(*(part for name in sorted(result) for part in (name, result[name])))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, if they are those that were written."""
-    content = path.read_bytes()
-    result = safetensors.torch.load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    stated = header.get("__metadata__", {}).get("fingerprint")
-    if stated != _fingerprint_of(result):
-        raise SafetensorError(f"{path}: other numbers than were written")
-    return result
+            write_atomically(self.folder / path, buffer.getvalue())
+        except OSError as error:  # of a folder that there is not, or of this file
+            reason = f"{self.folder}: {error.strerror}" if error.filename else error
+            text = f"going on without a cache, so that results are computed again next time: {reason}"
+            warnings.warn(text, stacklevel=1)
+        return result

@@ -14,14 +14,10 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there complete or not at all, even if the program is stopped in between.
+    """Write a file so that it is there complete or not at all, even if the program is stopped in between.
 
-    Several programs may write one file at once: the last one wins.
-
-    Args:
-        path: where to; folders that are missing are made, and a file of that name is replaced in one step. A link
-            stays one: what it points to is replaced. A device or a pipe is written into.
-        content: all of it.
+    Missing folders are made. A file of that name is replaced in one step, by the last of several programs that write
+    it. A link stays one: what it points to is replaced. A device or a pipe is written into.
 
     Raises:
         OSError: it could not be written; the error names ``path``.
@@ -32,8 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             return
         target = Path(os.path.realpath(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A name that no other program has: of two that write into one file, one would rename what the other has half
-        # done. It is short: the name of the file itself may be as long as the file system takes.
+        # A name that no other program has, and short: that of the file may be as long as the file system takes.
         temporary = target.with_name(f".{uuid.uuid4().hex}.part")
         try:
             temporary.write_bytes(content)
@@ -52,7 +47,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Renames; waits a little where Windows refuses because another program has the file open."""
+    """Rename; wait a little where Windows refuses because another program has the file open."""
     for seconds in (0.01, 0.05, 0.2, 0.5):
         try:
             temporary.replace(path)
@@ -63,7 +58,7 @@ def _replace(temporary: Path, path: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
+    """Write a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
 
@@ -101,10 +96,5 @@ def first_line(error: Exception) -> str:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """Text that does nothing to a terminal: what cannot be printed, such as a line break, becomes a question mark.
-
-    Args:
-        text: what is to be printed; names in it may come from anywhere.
-        keep: letters that stay as they are all the same.
-    """
+    """Text that does nothing to a terminal: a question mark for what cannot be printed, but for letters to ``keep``."""
     return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in str(text))

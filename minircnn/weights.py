@@ -1,8 +1,7 @@
 """Weights of networks on disk: a safetensors file, and beside it a JSON file that says what they are.
 
 safetensors holds tensors and nothing else: reading it never runs code, as unpickling would. The JSON holds the
-configuration that a model is built from, what it was trained with, and a checksum. :func:`save` and :func:`load` are
-for all detectors; :func:`read_tensors` reads what others have saved, :func:`download` fetches what they have published.
+configuration that a model is built from, what it was trained with, and a checksum.
 """
 
 import argparse
@@ -11,12 +10,10 @@ import importlib
 import json
 import os
 import pickle
-import re
-import types
 import typing
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from http.client import HTTPException
@@ -34,15 +31,6 @@ from minircnn.shipped import DETECTORS
 
 Config = TypeVar("Config")
 _INSIDE = ("model", "state_dict", "model_state_dict")  # what training scripts call the weights among other things
-# What files of earlier versions call some fields of configurations; their backbones are called trunk.
-_OLDER_NAMES = {
-    **dict.fromkeys(("anchors_per_image", "rois_per_image"), "batch_size_per_image"),
-    "before_nms": "pre_nms_top_n",
-    "after_nms": "post_nms_top_n",
-    "anchor_ratios": "aspect_ratios",
-    "anchor_shift": "anchor_offset",
-}
-_MOST_PARTS = 1_000_000  # of a file of torch.save; a list may stand in itself, or ten times in each of thirty others
 
 
 class WeightsError(ValueError):
@@ -50,9 +38,6 @@ class WeightsError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))  # names of tensors and classes come from files
-
-
-# ---------------------------------------------------------------------------------------------------------- detectors
 
 
 def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
@@ -74,11 +59,9 @@ def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = N
 
 
 def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a detector of any kind
-    """A detector that :func:`save` wrote, in evaluation mode.
+    """The detector that :func:`save` wrote to a ``.safetensors`` file, in evaluation mode.
 
-    Args:
-        path: the ``.safetensors`` file.
-        kind: which of :data:`minircnn.shipped.DETECTORS` it must be; None: any.
+    ``kind`` is which of :data:`minircnn.shipped.DETECTORS` it must be; None: any.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
@@ -104,11 +87,7 @@ def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a 
 def built_as_described(
     path: str | Path, tensors: Mapping[str, Tensor], title: str, build: Callable[[], torch.nn.Module]
 ) -> torch.nn.Module:
-    """The model that ``build`` makes as the JSON beside a file says, with the file's weights, in evaluation mode.
-
-    Raises:
-        WeightsError: the JSON describes none, or one for other weights.
-    """
+    """The model that ``build`` makes as the JSON beside a file says, with the file's weights, in evaluation mode."""
     try:
         # On the meta device tensors have shapes and take no memory.
         with torch.device("meta"), _WithoutDraws(), warnings.catch_warnings():
@@ -128,7 +107,6 @@ class _WithoutDraws(TorchFunctionMode):
     """Draws nothing: for a normal distribution on the meta device PyTorch loads its compiler, which takes seconds."""
 
     def __torch_function__(self, func: Callable, _: Any, args: tuple = (), kwargs: dict | None = None) -> Any:  # noqa: ANN401
-        """The call itself, but of ``normal_`` the tensor as it is."""
         kwargs = kwargs or {}
         return (args or [kwargs["tensor"]])[0] if func.__name__ == "normal_" else func(*args, **kwargs)
 
@@ -159,21 +137,17 @@ def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     """Whether a value has a type: a number, a text, a truth value, None, a tuple of such, or one of several."""
     parts = typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return any(_fits(value, part) for part in parts)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, tuple):
             return False
         parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         return len(value) == len(parts) and all(map(_fits, value, parts))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-    if hint is int:  # sizes and counts
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**20
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if hint in (int, float) and isinstance(value, int | float):
+        limits = (0, 2**20) if hint is int else (-1e15, 1e15)  # whole numbers are sizes and counts
+        return isinstance(value, (int, hint)) and not isinstance(value, bool) and limits[0] <= value <= limits[1]
     return isinstance(value, hint)
-
-
-# -------------------------------------------------------------------------------------------------------------- files
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -216,25 +190,21 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not record_path.is_file():
         raise FileNotFoundError(f"{record_path}: not found; it belongs to {path.name} and says how to use it")
     try:
-        text = record_path.read_text(encoding="utf-8")
-        for older, name in _OLDER_NAMES.items():
-            text = text.replace(f'"{older}"', f'"{name}"')
-        about = json.loads(text)
+        about = json.loads(record_path.read_text(encoding="utf-8"))
         expected = about["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{record_path}: damaged ({error!r}); train or fetch the weights again") from error
     if sha256(path) != expected:
         raise WeightsError(f"{path}: not the file that {record_path.name} describes; train or fetch both again")
-    return {re.sub(r"(^|\.)trunk\.", r"\1backbone.", name): value for name, value in tensors.items()}, about
+    return tensors, about
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a weights file, floats in single precision. No code in the file is ever run.
 
-    Args:
-        path: ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt``: a PyTorch state dict, also as the "model",
-            "state_dict" or "model_state_dict" of what a training script saved. Where all names begin with ``module.``,
-            as those of a DataParallel model do, this is left out.
+    The file is ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt``: a PyTorch state dict, also as the "model",
+    "state_dict" or "model_state_dict" of what a training script saved, from several GPUs also with ``module.`` before
+    each name, which is left out.
 
     Raises:
         FileNotFoundError: no such file.
@@ -247,12 +217,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: weights end in .safetensors, .npz, .pth or .pt")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of weights; check the path")
+    advice = "save a state dict: torch.save(model.state_dict(), file)"
     try:
         tensors = readers[path.suffix](path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; save a state "
-            "dict: torch.save(model.state_dict(), file)"
+            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; {advice}"
         ) from error
     except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
         raise WeightsError(f"{path}: damaged, or no weights ({first_line(error)}); fetch it again") from error
@@ -261,7 +231,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(tensors, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
     ):
-        raise WeightsError(f"{path}: no tensors by name; save a state dict: torch.save(model.state_dict(), file)")
+        raise WeightsError(f"{path}: no tensors by name; {advice}")
+    for name, value in tensors.items():
+        dense = value.layout is torch.strided and not (value.is_quantized or value.is_nested)
+        if not dense or value.device.type != "cpu" or value.nbytes > value.untyped_storage().nbytes():
+            raise WeightsError(f"{path}: {name} is sparse, quantized, nested or without numbers of its own; {advice}")
     prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
     return {
         name.removeprefix(prefix): value.float() if value.is_floating_point() else value
@@ -281,59 +255,31 @@ def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
 
     Raises:
         UnpicklingError: it holds something else.
-        ValueError: a tensor is not dense numbers that lie in the file, such as a sparse or an expanded one.
         Exception: whatever else a damaged file makes torch raise.
     """
     _check_zip(path)
     # torchvision's training scripts save their options, which hold no code, beside the model. (From PyTorch 2.5 on.)
     allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     with allow([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    size = 0
-    for count, part in enumerate(_parts_of(content)):
-        if count > _MOST_PARTS:
-            raise ValueError(f"it claims more than {_MOST_PARTS:,} values and containers")
-        if isinstance(part, Tensor):
-            dense = part.layout is torch.strided and not (part.is_quantized or part.is_nested)
-            if not dense or part.device.type != "cpu":
-                raise ValueError("a tensor in it is sparse, quantized, nested or without numbers")
-            size += part.numel() * part.element_size()
-    _check_size(path, size)
-    return content
-
-
-def _parts_of(content: Any) -> Iterator[Any]:  # noqa: ANN401 - whatever was saved
-    """All that is in nested containers; what stands in two places comes twice."""
-    yield content
-    if isinstance(content, Mapping | list | tuple):
-        for part in content.values() if isinstance(content, Mapping) else content:
-            yield from _parts_of(part)
+        warnings.simplefilter("ignore")  # about sparse tensors, which read_tensors refuses
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_zip(path: Path) -> None:
     """Compare the checksums inside a zip file, which ``torch.save`` writes and ``torch.load`` does not look at."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            _check_size(path, sum(part.file_size for part in archive.infolist()))
+            size, promised = path.stat().st_size, sum(part.file_size for part in archive.infolist())
+            if promised > 4 * size + 2**26:  # memory goes to weights, not to what a file promises
+                raise ValueError(f"it claims {promised:,} bytes of numbers, but the file has {size:,}")
             if damaged := archive.testzip():
                 raise ValueError(f"{damaged} in it has another checksum")
-
-
-def _check_size(path: Path, size: int) -> None:
-    """Refuse a file that claims many more bytes than it has: memory goes to weights, not to what a file promises."""
-    if size > 4 * path.stat().st_size + 2**26:
-        raise ValueError(f"it claims {size:,} bytes of numbers, but the file has {path.stat().st_size:,}")
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
     """Give a module its weights by name, all of them or none.
 
-    Args:
-        module: changed in place.
-        tensors: by the module's own names.
-        source: where they come from, for messages.
-        only: load and demand only the names that begin so, such as ``"backbone."``; others keep what they have.
+    ``source`` is for messages. ``only``: load and demand only the names that begin so, such as ``"backbone."``.
 
     Raises:
         WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another
@@ -366,13 +312,8 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
         raise WeightsError(f"{source}: weights for another network: {'; '.join(sorted(problems)[:3])}{more}")
 
 
-# ---------------------------------------------------------------------------------------------------------- downloads
-
-
 def cache_folder() -> Path:
-    """Where downloads and what takes long to compute are kept: ``MINIRCNN_CACHE``, or a folder of the user's.
-
-    Everything in it can be deleted at any time, and is then fetched or computed again.
+    """Where downloads and results are kept: ``MINIRCNN_CACHE``, or a folder of the user's. It may be deleted any time.
 
     Raises:
         FileNotFoundError: this user has no home directory, and ``MINIRCNN_CACHE`` names no other place.

@@ -22,9 +22,8 @@ def test_makes_folders_and_replaces(tmp_path):
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    file = tmp_path / "x.bin"
+    file, whole = tmp_path / "x.bin", Path.write_bytes
     write_atomically(file, b"old")
-    whole = Path.write_bytes
 
     def half(path, content):
         whole(path, content[: len(content) // 2])
@@ -33,15 +32,12 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(file, b"newer")
-    assert file.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
 
 
 def test_a_second_writer_in_the_middle_of_the_first(tmp_path, monkeypatch):
     """The worst moment: one has written half when the other begins and ends."""
-    file = tmp_path / "x.bin"
-    whole = Path.write_bytes
-    seen = []
+    file, whole, seen = tmp_path / "x.bin", Path.write_bytes, []
 
     def interleaved(path, content):
         with path.open("wb") as stream:
@@ -55,29 +51,24 @@ def test_a_second_writer_in_the_middle_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", interleaved)
     write_atomically(file, b"first!")
     assert seen == [b"second"], "what the second wrote stays whole while the first goes on"
-    assert file.read_bytes() == b"first!"
-    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"first!" and list(tmp_path.iterdir()) == [file]
 
 
 def test_waits_while_another_program_has_the_file_open(tmp_path, monkeypatch):
     """As Windows reports it."""
-    file = tmp_path / "x.bin"
-    write_atomically(file, b"old")
-    rename, refusals = Path.replace, [PermissionError("in use")] * 2
+    file, rename, refusals = tmp_path / "x.bin", Path.replace, [PermissionError("in use")] * 2
 
-    def refuses_twice(path, target):
+    def refuses(path, target):
         if refusals:
             raise refusals.pop()
         return rename(path, target)
 
-    monkeypatch.setattr(Path, "replace", refuses_twice)
+    monkeypatch.setattr(Path, "replace", refuses)
     write_atomically(file, b"new")
-    assert file.read_bytes() == b"new"
     refusals += [PermissionError("in use")] * 99
     with pytest.raises(PermissionError, match="in use"):
         write_atomically(file, b"newest")
-    assert file.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"new" and list(tmp_path.iterdir()) == [file]
 
 
 # --------------------------------------------------------------------- links, devices, pipes, long names, a full disk
@@ -129,7 +120,7 @@ def test_names_as_long_as_a_file_system_takes(tmp_path, name):
 def test_a_full_disk_names_the_file(tmp_path):
     for write in (
         lambda path: write_atomically(path, b"x"),
-        lambda path: Log(path).write({"iteration": 1}, {}, {}),
+        lambda path: Log(path).write({"iteration": 1}, {}),
     ):
         with pytest.raises(OSError) as caught:
             write(Path("/dev/full"))

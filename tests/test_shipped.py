@@ -9,11 +9,7 @@ import pytest
 
 from minircnn.alexnet import SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, load_alexnet
 from minircnn.course.one_object import accuracy, one_object_images
-from minircnn.fast_rcnn import FAST_RCNN_WEIGHTS
-from minircnn.faster_rcnn import FASTER_RCNN_WEIGHTS
-from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS
-from minircnn.rcnn import RCNN_WEIGHTS
-from minircnn.shipped import WEIGHTS_FOLDER
+from minircnn.shipped import DETECTOR_WEIGHTS, WEIGHTS_FOLDER
 from minircnn.weights import load_weights
 
 MEGABYTE = 1_000_000
@@ -37,9 +33,7 @@ def test_every_file_is_the_one_that_its_json_describes(path):
 def test_no_file_without_its_partner():
     names = {path.stem for path in FILES}
     assert names == {path.stem for path in WEIGHTS_FOLDER.glob("*.json")}
-    detectors = {RCNN_WEIGHTS, FAST_RCNN_WEIGHTS, FASTER_RCNN_WEIGHTS, MASK_RCNN_WEIGHTS}
-    shipped = {SMALL_WEIGHTS, SMALL_STRIDE_16_WEIGHTS, *detectors}
-    assert {path.stem for path in shipped} <= names
+    assert {path.stem for path in (SMALL_WEIGHTS, SMALL_STRIDE_16_WEIGHTS, *DETECTOR_WEIGHTS.values())} <= names
 
 
 @pytest.mark.parametrize("path", [SMALL_WEIGHTS, SMALL_STRIDE_16_WEIGHTS], ids=lambda path: path.stem)

@@ -64,12 +64,8 @@ def write(path):
     return {"a": torch.tensor(a), "b": torch.tensor(b)}
 
 
-# ---------------------------------------------------------------------------------------------------------- save, load
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "mit Leerzeichen und ä ü 重み.safetensors", "a.b.safetensors"])
-def test_round_trip(tmp_path, name):
-    path = tmp_path / "new folder é" / name
+def test_round_trip(tmp_path):
+    path = tmp_path / "new folder é" / "a.b mit Leerzeichen und ü 重み.safetensors"
     about = {"what": "a test", "numbers": [1, 2.5, None], "ü": {"nested": True}}
     save_weights(path, tensors(), about)
     found, told = load_weights(str(path))
@@ -97,28 +93,34 @@ def test_halves_come_back_in_single_precision(tmp_path):
     assert (tmp_path / "w.safetensors").stat().st_size < 1000 * 2 + 300
 
 
-def test_another_ending_is_refused_before_anything_is_written(tmp_path):
+def test_what_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"w\.pth: weights are written as \.safetensors"):
         save_weights(tmp_path / "w.pth", tensors(), {})
     with pytest.raises(TypeError):
         save_weights(tmp_path / "w.safetensors", tensors(), {"not JSON": object()})
+    with pytest.raises(TypeError, match=r"model must be one of RCNN, .*MaskRCNN, but is Linear"):
+        save(nn.Linear(1, 1), tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_files_are_named(tmp_path):
-    path = tmp_path / "w.safetensors"
+def test_files_that_do_not_belong_together_are_named(tmp_path):
+    path, record = tmp_path / "w.safetensors", tmp_path / "w.json"
     with pytest.raises(FileNotFoundError, match=r"w\.safetensors: there is no such file of weights"):
         load_weights(path)
-    save_weights(path, tensors(), {})
-    path.with_suffix(".json").unlink()
+    save_weights(path, {"a": torch.ones(10)}, {})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert read_tensors(path)["a"][:9].tolist() == [1.0] * 9  # still a file in order
+    with pytest.raises(WeightsError, match=r"w\.safetensors: not the file that w\.json describes"):
+        load_weights(path)
+    record.unlink()
     with pytest.raises(FileNotFoundError, match=r"w\.json: not found; it belongs to w\.safetensors"):
         load_weights(path)
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["[]", "null", "{}", "", '{"sha256": ', "\xff", "[" * 200_000, '{"sha256": ' + "9" * 5000 + "}"],
-    ids=range(8),
+    "content", ["[]", "{}", "", '{"sha256": ', "\xff", "[" * 200_000, '{"sha256": ' + "9" * 5000 + "}"], ids=range(7)
 )
 def test_damaged_json_is_named(tmp_path, content):
     path = tmp_path / "w.safetensors"
@@ -128,66 +130,25 @@ def test_damaged_json_is_named(tmp_path, content):
         load_weights(path)
 
 
-def test_one_changed_number_is_noticed(tmp_path):
-    path = tmp_path / "w.safetensors"
-    save_weights(path, {"a": torch.ones(10)}, {})
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    assert read_tensors(path)["a"][:9].tolist() == [1.0] * 9  # still a file in order
-    with pytest.raises(WeightsError, match=r"w\.safetensors: not the file that w\.json describes"):
-        load_weights(path)
-
-
-# ---------------------------------------------------------------------------------------------------------------- read
-
-
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_reads_every_kind(tmp_path, ending):
     path = tmp_path / f"w{ending}"
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
+            read_tensors(path)
+        path.mkdir(exist_ok=True)  # nor is a folder one
+    path.rmdir()
     wanted = write(path)
-    assert same(read_tensors(path), wanted)
-    assert same(read_tensors(str(path)), wanted)
+    assert same(read_tensors(path), wanted) and same(read_tensors(str(path)), wanted)
+    with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.npz, \.pth or \.pt"):
+        read_tensors(tmp_path / f"w{ending.upper()}")
 
 
 def test_floats_become_single_and_integers_stay(tmp_path):
-    np.savez(
-        tmp_path / "w.npz", half=np.float16([1.5]), double=np.float64([0.1]), whole=np.int32([3]), one=np.float32(2)
-    )
+    np.savez(tmp_path / "w.npz", half=np.float16([1.5]), double=np.float64([0.1]), whole=np.int32([3]))
     found = read_tensors(tmp_path / "w.npz")
-    assert {name: value.dtype for name, value in found.items()} == {
-        "half": torch.float32,
-        "double": torch.float32,
-        "whole": torch.int32,
-        "one": torch.float32,
-    }
-    assert found["double"].item() == np.float32(0.1) and found["one"].shape == ()
-
-
-@pytest.mark.parametrize("ending", ["", ".bin", ".json", ".PTH", ".npy"])
-def test_wrong_ending_is_named(tmp_path, ending):
-    with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.npz, \.pth or \.pt"):
-        read_tensors(tmp_path / f"w{ending}")
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_missing_file_and_folder_in_its_place(tmp_path, ending):
-    with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
-        read_tensors(tmp_path / f"w{ending}")
-    (tmp_path / f"w{ending}").mkdir()
-    with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
-        read_tensors(tmp_path / f"w{ending}")
-
-
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_cut_short_anywhere_is_named(tmp_path, ending):
-    path = tmp_path / f"w{ending}"
-    write(path)
-    whole = path.read_bytes()
-    for length in {0, 1, 8, 100, len(whole) // 2, len(whole) - 30, len(whole) - 1}:
-        path.write_bytes(whole[:length])
-        with pytest.raises(WeightsError, match=rf"w\{ending}: damaged, or "):
-            read_tensors(path)
+    assert [found[name].dtype for name in ("half", "double", "whole")] == [torch.float32, torch.float32, torch.int32]
+    assert found["double"].item() == np.float32(0.1)
 
 
 @pytest.mark.parametrize("ending", [*ENDINGS, "old.pth"])
@@ -198,20 +159,23 @@ def test_any_damage_is_a_weights_error(tmp_path, ending):
     if ending == "old.pth":  # the format before zip files
         torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
     whole, dice, refused = path.read_bytes(), random.Random(0), 0
-    for trial in range(150):
+    for trial in range(120):
         content = bytearray(whole)
         start = dice.randrange(len(content))
-        if trial % 2:
-            content[start : start + dice.randint(1, 30)] = b""
-        else:
+        if trial % 3 == 0:
             content[start] = dice.randrange(256)
+        else:  # a piece is missing, or all that follows
+            content[start : start + dice.randint(1, 30) if trial % 3 == 1 else None] = b""
         path.write_bytes(content)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch's, of a damaged header
                 read_tensors(path)
-        except WeightsError:
+        except WeightsError as error:
+            assert str(error).startswith(f"{path}: ")
             refused += 1
+        else:
+            assert trial % 3 < 2
     assert refused > 50
 
 
@@ -225,32 +189,25 @@ class Mischief:
         return Path.touch, (self.trace,)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_pth_is_refused_and_does_not_run(tmp_path, zipped):
-    trace, path = tmp_path / "trace", tmp_path / "w.pth"
-    content = {"a": torch.zeros(3), "b": Mischief(trace)}
-    torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match=r"holds more than tensors, which is not read, because it could run code"):
+@pytest.mark.parametrize("kind", ["zip", "old", "npz"])
+def test_code_in_a_file_is_refused_and_does_not_run(tmp_path, kind):
+    trace, path = tmp_path / "trace", tmp_path / ("w.npz" if kind == "npz" else "w.pth")
+    if kind == "npz":
+        np.savez(path, a=np.array([Mischief(trace)], dtype=object))
+    else:
+        torch.save({"a": torch.zeros(3), "b": Mischief(trace)}, path, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(
+        WeightsError, match=r"allow_pickle=False|more than tensors, which is not read, because it could"
+    ):
         read_tensors(path)
     assert not trace.exists()
-    torch.load(path, weights_only=False)
+    dict(np.load(path, allow_pickle=True)) if kind == "npz" else torch.load(path, weights_only=False)
     assert trace.exists(), "the file would have done it"
 
 
-def test_pickled_objects_in_npz_are_refused_and_do_not_run(tmp_path):
-    trace, path = tmp_path / "trace", tmp_path / "w.npz"
-    np.savez(path, a=np.array([Mischief(trace)], dtype=object))
-    with pytest.raises(WeightsError, match=r"w\.npz: damaged, or no weights .*allow_pickle=False"):
-        read_tensors(path)
-    assert not trace.exists()
-    with np.load(path, allow_pickle=True) as arrays:
-        arrays["a"]
-    assert trace.exists(), "the file would have done it"
-
-
-@pytest.mark.parametrize("disguise", [".npz", ".safetensors"])
-def test_a_pickle_under_another_name_does_not_run(tmp_path, disguise):
-    trace, path = tmp_path / "trace", tmp_path / f"w{disguise}"
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_a_pickle_under_another_name_does_not_run(tmp_path, ending):
+    trace, path = tmp_path / "trace", tmp_path / f"w{ending}"
     path.write_bytes(pickle.dumps(Mischief(trace)))
     with pytest.raises(WeightsError, match="damaged, or "):
         read_tensors(path)
@@ -268,19 +225,13 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content):
         read_tensors(tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("name", ["model", "state_dict", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("name, prefix", [("model", ""), ("state_dict", "module."), ("model_state_dict", "")])
 def test_what_training_scripts_save(tmp_path, name, prefix):
     """Such as torchvision's, which keep their options beside the model; with DataParallel names begin differently."""
     state = {f"{prefix}{key}": value for key, value in tensors().items()}
     about = {"epoch": 3, "args": argparse.Namespace(lr=0.02, device="cpu"), "optimizer": {"state": {}, "lr": [0.1]}}
     torch.save({**about, name: state}, tmp_path / "w.pth")
     assert same(read_tensors(tmp_path / "w.pth"), tensors())
-
-
-def test_a_prefix_that_not_all_names_have_stays(tmp_path):
-    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "w.pth")
-    assert set(read_tensors(tmp_path / "w.pth")) == {"module.a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -295,25 +246,17 @@ def test_a_prefix_that_not_all_names_have_stays(tmp_path):
     ],
     ids=["expanded", "strided", "meta", "sparse", "CSR", "quantized"],
 )
-@pytest.mark.parametrize("wrap", [lambda a: {"a": a}, lambda a: {"model": {"a": torch.zeros(1)}, "more": [{"a": a}]}])
-def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make, wrap):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, about what it calls experimental; reading has to be silent
-        torch.save(wrap(make()), tmp_path / "w.pth")
-    with pytest.raises(
-        WeightsError, match=r"w\.pth: damaged, or no weights \(ValueError: (a tensor in it is|it claims)"
-    ):
-        read_tensors(tmp_path / "w.pth")
-
-
-def test_a_file_whose_lists_stand_in_each_other_is_refused(tmp_path, monkeypatch):
-    """Ten to the thirtieth lists for whoever walks through them, in a few kilobytes."""
-    monkeypatch.setattr("minircnn.weights._MOST_PARTS", 5_000)
+def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make):
+    """What stands beside the weights, in no matter how many lists, is not looked at."""
     lists = ["a"]
     for _ in range(30):
         lists = [lists] * 10
-    torch.save({"model": tensors(), "more": lists}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"w\.pth: .*it claims more than 5,000 values"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about what it calls experimental; reading has to be silent
+        torch.save({"model": {"module.a": torch.zeros(1), "b": make()}, "more": lists}, tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: b is sparse, quantized, nested or without numbers of its own; save"
+    ):
         read_tensors(tmp_path / "w.pth")
 
 
@@ -354,9 +297,6 @@ def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path,
     assert path.read_bytes() == before and load_weights(path)[1]["what"] == "good"
 
 
-# ----------------------------------------------------------------------------------------------------------- load_into
-
-
 def network():
     torch.manual_seed(0)
     return nn.ModuleDict({"backbone": nn.Conv2d(1, 2, 3), "bn": nn.BatchNorm1d(2), "head": nn.Linear(4, 2)})
@@ -366,21 +306,12 @@ def other_weights():
     return {name: torch.full_like(value, 5) for name, value in network().state_dict().items()}
 
 
-def test_load_into_takes_all(tmp_path):
-    module, given = network(), other_weights()
-    load_into(module, given, "w.npz")
-    assert same(module.state_dict(), given)
-    given["head.bias"].zero_()
-    assert module["head"].bias.tolist() == [5.0, 5.0], "the module has its own copy"
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"head.bias": None}, r"my\.file: weights for another network: head\.bias is missing$"),
         ({"tail.bias": torch.zeros(1)}, r"tail\.bias is not in the network$"),
         ({"head.bias": torch.zeros(3)}, r"head\.bias has shape \(3,\), the network needs \(2,\)$"),
-        ({"head.bias": torch.zeros(1)}, r"head\.bias has shape \(1,\), the network needs \(2,\)$"),
         (
             {"head.bias": torch.zeros(3), "head.weight": None, "x": torch.zeros(1)},
             r"head\.bias has shape.*; head\.weight is missing; x is not in the network$",
@@ -396,20 +327,16 @@ def test_load_into_takes_all_or_nothing(change, message):
     assert same(module.state_dict(), before)
 
 
-def test_load_into_a_part():
+def test_load_into_a_part_or_all():
     module, before, given = network(), network().state_dict(), other_weights()
     del given["head.bias"]
     load_into(module, given | {"tail": torch.zeros(1)}, "w", only="backbone.")
     for name, value in module.state_dict().items():
         assert torch.equal(value, given[name] if name.startswith("backbone.") else before[name]), name
-    del given["backbone.bias"]
-    with pytest.raises(WeightsError, match=r"another network: backbone\.bias is missing$"):
-        load_into(module, given, "w", only="backbone.")
     with pytest.raises(WeightsError, match=r"another network: backbone\.x is not in the network$"):
         load_into(module, other_weights() | {"backbone.x": torch.zeros(1)}, "w", only="backbone.")
-
-
-# ------------------------------------------------------------------------------------------------------------ download
+    load_into(module, other_weights(), "w.npz")
+    assert same(module.state_dict(), other_weights())
 
 
 @pytest.fixture
@@ -439,53 +366,33 @@ def published(tmp_path):
 def test_download_once(cache, published):
     file, url, digest = published
     place = download(url, digest, "7 kB")
-    assert place == cache / "downloads" / "published.pth"
-    assert place.read_bytes() == file.read_bytes()
-    assert list(place.parent.iterdir()) == [place]
+    assert place == cache / "downloads" / "published.pth" and list(place.parent.iterdir()) == [place]
+    place.write_bytes(file.read_bytes()[:-1])
+    assert download(url, digest, "7 kB").read_bytes() == file.read_bytes(), "what is damaged is fetched again"
     file.unlink()  # whoever asks again will not find it there
     assert download(url, digest, "7 kB") == place
 
 
-def test_a_damaged_download_is_fetched_again(cache, published):
-    file, url, digest = published
-    place = download(url, digest, "7 kB")
-    place.write_bytes(file.read_bytes()[:-1])
-    assert download(url, digest, "7 kB").read_bytes() == file.read_bytes()
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/x.pth", "file:///no/such/x.pth", "nonsense://a/x.pth", "another checksum", "breaks off"]
+)
+def test_what_cannot_be_fetched_leaves_nothing_behind_and_says_what_to_do(cache, published, monkeypatch, url):
+    def break_off(*args, **options):
+        raise IncompleteRead(b"half")
 
-
-def test_another_checksum_leaves_nothing_behind(cache, published):
-    _, url, _ = published
-    with pytest.raises(WeightsError, match=r"could not fetch file:.*published\.pth .*invalid hash"):
-        download(url, "0" * 8, "7 kB")
-    assert not list((cache / "downloads").iterdir())
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/x.pth", "file:///no/such/x.pth", "nonsense://a/x.pth"])
-def test_without_a_network_the_message_says_what_to_do(cache, url):
+    if url == "breaks off":
+        monkeypatch.setattr("torch.hub.download_url_to_file", break_off)
+    url = url if ":" in url else published[1]
+    place = cache / "downloads" / url.rsplit("/", 1)[1]
     with pytest.raises(WeightsError) as caught:
         download(url, "0" * 8, "7 kB")
     message = str(caught.value)
     assert message.startswith(f"could not fetch {url} (")
-    assert f"fetch this file (7 kB) on another machine and put it at {cache / 'downloads' / 'x.pth'}" in message
-    assert not list((cache / "downloads").iterdir())
-
-
-def test_an_answer_that_breaks_off_is_named(cache, monkeypatch):
-    def break_off(*args, **options):
-        raise IncompleteRead(b"half")
-
-    monkeypatch.setattr("torch.hub.download_url_to_file", break_off)
-    with pytest.raises(WeightsError, match=r"could not fetch http://a/x\.pth \(IncompleteRead"):
-        download("http://a/x.pth", "0" * 8, "7 kB")
+    assert f"fetch this file (7 kB) on another machine and put it at {place}, or give its path" in message
+    assert not list(place.parent.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_named(cache, published):
     cache.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match=r"could not fetch .*or give its path"):
         download(published[1], published[2], "7 kB")
-
-
-def test_only_detectors_are_saved_as_such(tmp_path):
-    with pytest.raises(TypeError, match=r"model must be one of RCNN, .*MaskRCNN, but is Linear"):
-        save(nn.Linear(1, 1), tmp_path / "x.safetensors")
-    assert not list(tmp_path.iterdir())

@@ -88,8 +88,7 @@ def train_alexnet(
 
     Args:
         settings: see there.
-        out: the file to write, ``.safetensors``; the state of an unfinished run is kept beside it. A file that is there
-            stays if the training ended no better than it began.
+        out: the file to write, ``.safetensors``; the state of an unfinished run is kept beside it.
         resume: go on with an unfinished run of the same settings.
         device: "cpu", "cuda", "mps".
         cache: where painted images are kept.
@@ -129,7 +128,7 @@ def train_alexnet(
     )
     unfinished = out.with_suffix(".checkpoint")
     run = {**asdict(settings), "painter": _painter()}
-    fit(network, losses, loop, checkpoint=unfinished, resume=resume, replaces=out, about=run, quiet=quiet)
+    fit(network, losses, loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
     folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
     reached = accuracy(folded, *painted("val", settings.val_images, cache))
     about = {"what": "AlexNet, small, trained on one-object images of Toy Town", "command": command}

@@ -1,4 +1,5 @@
 """How the networks of this course are trained: the loop that all share, and a recipe for each detector."""
+# ruff: noqa: F401 - imported to be found here
 
 from minircnn.training.batches import Augmentation, Batch, Samples, draw_batch
 from minircnn.training.checkpoints import Log
@@ -20,34 +21,3 @@ from minircnn.training.recipes import (
     train_mask_rcnn,
     train_rcnn,
 )
-
-__all__ = [
-    "Augmentation",
-    "Batch",
-    "FastRCNNTrainingSettings",
-    "FasterRCNNTrainingSettings",
-    "FineTuningSettings",
-    "JointTrainingSettings",
-    "Log",
-    "LoopSettings",
-    "MaskRCNNTrainingSettings",
-    "RCNNTrainingSettings",
-    "Samples",
-    "draw_batch",
-    "fine_tune",
-    "fit",
-    "is_main",
-    "joint_losses",
-    "main_first",
-    "processes",
-    "proposals_of",
-    "rank",
-    "share",
-    "train_alternating",
-    "train_fast_rcnn",
-    "train_faster_rcnn",
-    "train_jointly",
-    "train_mask_rcnn",
-    "train_rcnn",
-    "world_size",
-]

@@ -16,12 +16,9 @@ Samples = Sequence[Sample]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How images are changed at random in training.
+    """How images are changed at random in training: with the probability ``hflip`` of a flip, the papers' only change.
 
-    Attributes:
-        hflip: probability of a horizontal flip, in [0, 1]. The papers' only augmentation.
-        color_jitter: see :func:`minircnn.transforms.color_jitter`.
-        scale_jitter: see :func:`minircnn.transforms.random_scale`. All images of a batch grow or shrink alike.
+    For the others see :func:`minircnn.transforms.color_jitter` and ``random_scale``: a batch grows or shrinks as one.
     """
 
     hflip: float = 0.5
@@ -33,13 +30,12 @@ class Augmentation:
 class Batch:
     """This process's part of a batch, with an entry for each image in every list.
 
-    ``images`` are ``(3, H, W)`` in [0, 1], ``proposals`` ``(P, 4)``, and ``scale`` is a factor of the size at which the
-    detector sees the images.
+    ``scale`` is a factor of the size at which the detector sees the images.
     """
 
-    images: list[Tensor] = field(default_factory=list)
+    images: list[Tensor] = field(default_factory=list)  # (3, H, W) in [0, 1]
     targets: list[dict[str, Any]] = field(default_factory=list)
-    proposals: list[Tensor] = field(default_factory=list)
+    proposals: list[Tensor] = field(default_factory=list)  # (P, 4)
     scale: float = 1.0
 
 

@@ -4,8 +4,7 @@ What an iteration does depends on the seed, the iteration and the process alone,
 So a run that was interrupted and resumed gives the same losses as one that was not.
 
 ``torchrun --nproc-per-node 2 -m minircnn …`` starts several processes, each with a part of every batch. This is
-DistributedDataParallel in its ordinary sense: each process averages its losses over its own images, and the gradients
-are averaged over the processes.
+DistributedDataParallel: each averages its losses over its own images, and gradients are averaged over the processes.
 """
 
 import math
@@ -24,14 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minircnn.training.checkpoints import Checkpoint, Log
-from minircnn.weights import WeightsError
 
 T = TypeVar("T")
 Losses = Callable[[int], dict[str, Tensor]]  # of an iteration, by name
 _OVERFLOWS = 20  # steps in a row that mixed precision may skip; while it finds its scale it skips a few
 _GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # the second until PyTorch 2.2
-# How long a process waits for another. The main one may compute proposals for hours meanwhile, and nobody needs this
-# limit to learn of a failure: torchrun ends all processes when one has failed.
+# How long a process waits for another, which may compute proposals for hours. After a failure torchrun ends them all.
 _PATIENCE = timedelta(days=2)
 
 
@@ -47,11 +44,8 @@ class LoopSettings:
         clip: gradients are clipped to this norm, over all parameters together.
         seed: of everything that is drawn at random.
         schedule: how the learning rate falls after the warm-up: "cosine", to 0 in the end, or "step", to a tenth after
-            three quarters: Fast R-CNN (section 2.3) takes 30k iterations at 0.001 and then 10k at 0.0001.
+            three quarters, as in Fast R-CNN (section 2.3).
         mixed_precision: compute the losses in 16 bits where that is safe, which an NVIDIA GPU does faster.
-
-    Raises:
-        ValueError: a value is out of its range.
     """
 
     iterations: int
@@ -64,7 +58,6 @@ class LoopSettings:
     mixed_precision: bool = False
 
     def __post_init__(self) -> None:
-        """Validate the settings."""
         if self.iterations < 1 or not 0 <= self.warmup < 1 or not self.learning_rate > 0:
             raise ValueError(
                 f"iterations must be at least 1, warmup in [0, 1), learning_rate positive, but this is {self}"
@@ -91,7 +84,6 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
     resume: bool = False,
-    replaces: Path | None = None,
     about: Mapping[str, Any] | None = None,
     log: Path | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
@@ -107,10 +99,8 @@ def fit(
         settings: how long and how fast.
         groups: of parameters, each with a factor ``"lr_mult"`` of the learning rate; by default all with 1.
         checkpoint: a file for the state of the run, written every ``checkpoint_every`` iterations and at the end.
-        checkpoint_every: iterations between two.
+        checkpoint_every: see there.
         resume: go on where ``checkpoint`` stands, if there is such a file.
-        replaces: a file that is to be replaced. If it is there, a training that ended no better than it began raises:
-            its mean loss over the last tenth of the iterations must be below that over the first tenth.
         about: what else the run depends on, such as its data, by name. A checkpoint of another run is refused.
         log: a CSV file; see :class:`minircnn.training.Log`.
         evaluate: gives numbers by name for the model in evaluation mode; of several processes the main one calls it.
@@ -122,7 +112,7 @@ def fit(
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
-        WeightsError: the checkpoint is damaged or of another run, or what would be replaced is kept.
+        WeightsError: the checkpoint is damaged or of another run.
         FloatingPointError: a loss or its gradient is not finite. The parameters are as before that iteration.
     """
     if checkpoint_every < 1 or (evaluate_every is not None and evaluate_every < 1):
@@ -132,8 +122,7 @@ def fit(
     parts = {"model": model, "optimizer": step.optimizer, "scaler": step.scaler}
     state = Checkpoint(checkpoint, run, **parts) if checkpoint else None
     start = state.load() if state and resume and checkpoint.is_file() else 0
-    replaced = replaces is not None and replaces.exists()  # asked now: later another process may have written it
-    totals, table, history, shown = state.totals if state else [], Log(log, start) if log else None, [], {}
+    table, history, shown = Log(log, start) if log else None, [], {}
     bar = tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch")
     model.train()
     with bar:
@@ -143,17 +132,15 @@ def fit(
             if evaluate and is_main() and (last or (evaluate_every and done % evaluate_every == 0)):
                 numbers = _evaluated(model, evaluate, found)
             history.append({**found, **numbers})
-            totals.append(sum(found.values()))
             bar.update()
             shown |= {name: f"{value:.3f}" for name, value in history[-1].items()}
             bar.set_postfix(shown, refresh=False)
             if table and is_main():  # before the checkpoint, so that the log has all that a checkpoint has behind it
-                table.write({"iteration": done, "learning_rate": rate, "total": totals[-1]}, found, numbers)
+                row = {"iteration": done, "learning_rate": rate, "total": sum(found.values()), **found}
+                table.write(row, numbers)
             if state and is_main() and (last or done % checkpoint_every == 0):
                 state.save(done)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
-    if replaced:
-        _check_better(totals, replaces)
     return history
 
 
@@ -224,30 +211,12 @@ def _evaluated(
     return numbers
 
 
-def _check_better(totals: list[float], path: Path) -> None:
-    few = max(len(totals) // 10, 1)
-    first, last = (sum(part) / few for part in (totals[:few], totals[-few:]))
-    if not last < first:
-        raise WeightsError(
-            f"{path}: kept, because the new training ended no better than it began (loss {first:.4g} over the first "
-            f"{few} iterations, {last:.4g} over the last); try a lower learning rate or more iterations. To have what "
-            "it learned all the same, move the file away and resume"
-        )
-
-
-# --------------------------------------------------------------------------------------------------- several processes
-
-
 @contextmanager
 def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     """Join the processes that torchrun has started, if it has, and leave them at the end.
 
-    Args:
-        device: where the model is to be: "cpu", or "cuda", of which each process takes a GPU of its own. One process
-            takes any.
-
-    Yields:
-        The device of this process.
+    ``device`` is where the model is to be: "cpu", or "cuda", of which each process takes, and is given, a GPU of its
+    own. One process takes any.
 
     Raises:
         ValueError: several processes on another device, or more of them than GPUs.
@@ -258,8 +227,8 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
         yield device
         return
     device = _own_device(device)
-    # DistributedDataParallel imports this module, whose functions keep the group that there is at that moment; a group
-    # that outlives its destruction can abort the process at its end (seen with gloo).
+    # DistributedDataParallel imports this; imported after the group is there, it would keep the group alive beyond its
+    # destruction, which can abort the process at its end (seen with gloo).
     from torch.distributed.nn import functional  # noqa: F401
 
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
@@ -281,18 +250,18 @@ def processes(device: str | torch.device = "cpu") -> Iterator[torch.device]:
 
 
 def _own_device(device: torch.device) -> torch.device:
-    if device.type == "cpu":
-        return device
-    if device.type != "cuda":
+    if device.type not in ("cpu", "cuda"):
         raise ValueError(f'several processes train on the device "cpu" or "cuda", not on "{device}"; start only one')
-    number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if number >= gpus:
-        raise ValueError(
-            f"each process needs a GPU of its own, but there are {gpus} for process {number}; "
-            f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
-        )
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+    if device.type == "cuda":
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise ValueError(
+                f"each process needs a GPU of its own, but there are {gpus} for process {number}; "
+                f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
+            )
+        device = torch.device("cuda", number)
+        torch.cuda.set_device(device)
+    return device
 
 
 def world_size() -> int:
@@ -311,13 +280,10 @@ def is_main() -> bool:
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """This process's part of a batch that all processes know: the first has the first part, and so on.
+    """This process's part of a batch that all processes know, which must divide into equal parts, in their order.
 
     >>> share([3, 1, 4])  # one process has it all
     [3, 1, 4]
-
-    Raises:
-        ValueError: it does not divide into equal parts.
     """
     each, left = divmod(len(items), world_size())
     if left:

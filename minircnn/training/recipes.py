@@ -14,14 +14,13 @@ from minircnn.alexnet import AlexNet, up_to_pool5
 from minircnn.cache import Cache, module_fingerprint
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet
 from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
-from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, MaskRoIConfig, mask_rcnn_alexnet
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
 from minircnn.targets import check_any_object
 from minircnn.training.batches import Augmentation, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
-from minircnn.transforms import Transform
 from minircnn.weights import save
 
 History = list[dict[str, float]]  # the losses of each iteration
@@ -57,8 +56,7 @@ class JointTrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Validate the settings, before any work is done with them."""
-        self.loop()
+        self.loop()  # validates them, before any work is done
 
     def loop(self) -> LoopSettings:
         """Those that are for the loop."""
@@ -75,12 +73,8 @@ def joint_losses(
 ) -> Callable[[int], dict[str, Tensor]]:
     """The losses of iteration i, for :func:`minircnn.training.fit`: of a batch of augmented images.
 
-    Args:
-        model: the detector; the images go where it is.
-        samples: ``(image, target)`` pairs.
-        settings: how batches are drawn.
-        proposals: for each image, if the losses are computed from given ones.
-        losses: of ``(images, targets)`` or ``(images, proposals, targets)``; by default the model's.
+    With ``proposals`` for each image the losses are computed from them. ``losses``, by default the model's, are of
+    ``(images, targets)`` or ``(images, proposals, targets)``.
     """
     losses, device = losses or model.losses, next(model.parameters()).device
     augmentation = Augmentation(color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter)
@@ -89,19 +83,15 @@ def joint_losses(
     def of_iteration(iteration: int) -> dict[str, Tensor]:
         batch = draw_batch(iteration, samples, proposals, augmentation=augmentation, **options)
         transform, given = model.transform, () if proposals is None else (batch.proposals,)
-        model.transform = _resized(transform, batch.scale)
+        sides = {"min_size": transform.min_size, "max_size": transform.max_size}
+        sides = {name: side and max(int(batch.scale * side), 1) for name, side in sides.items()}
+        model.transform = replace(transform, **sides)
         try:
             return losses(batch.images, *given, batch.targets)
         finally:
             model.transform = transform
 
     return of_iteration
-
-
-def _resized(transform: Transform, scale: float) -> Transform:
-    """A transform to so many times the size."""
-    sides = {"min_size": transform.min_size, "max_size": transform.max_size}
-    return replace(transform, **{name: side and max(int(scale * side), 1) for name, side in sides.items()})
 
 
 def trainable(
@@ -139,13 +129,12 @@ def train_jointly(
     """Train all parts of a detector at once, and save it.
 
     Args:
-        model: the detector; afterwards in evaluation mode.
+        model: afterwards in evaluation mode.
         samples: ``(image, target)`` pairs of the training images.
         settings: how long and how fast.
         proposals: for each image, if the detector does not make its own.
         about: noted in the JSON file, beside the settings.
-        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it. A file that is
-            there stays if the training ended no better than it began.
+        out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it.
         resume: go on with an unfinished run of the same settings, weights and data.
         options: of :func:`minircnn.training.fit`: ``log``, ``evaluate``, ``evaluate_every``, ``quiet``.
 
@@ -156,7 +145,7 @@ def train_jointly(
     check_any_object((samples[index][1] for index in range(len(samples))), "samples")
     unfinished = out.with_suffix(".checkpoint") if out else None
     parts = [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]
-    run = {**asdict(settings), **{f"{type(part).__name__}": repr(part.config) for part in parts}}
+    run = {**asdict(settings), **{type(part).__name__: repr(part.config) for part in parts}}
     if out:
         run |= {"network": module_fingerprint(model), **describe_data(samples, model.classes, proposals or ())}
     history = fit(
@@ -166,7 +155,6 @@ def train_jointly(
         groups=trainable(model, settings.backbone_lr_mult, parts),
         checkpoint=unfinished,
         resume=resume,
-        replaces=out,
         about=run,
         **options,
     )
@@ -179,13 +167,10 @@ def train_jointly(
 
 @dataclass(frozen=True)
 class RCNNTrainingSettings:
-    """How to train R-CNN. Defaults are what the shipped weights were trained with.
+    """How to fine-tune the network of R-CNN, on batches of 128 proposals, and how many proposals an image has.
 
-    Attributes:
-        iterations: of fine-tuning, a batch of 128 proposals each; 0 leaves it out.
-        learning_rate: of fine-tuning, for the fully connected layers; the backbone learns at a tenth of it.
-        max_proposals: of each image.
-        seed: of everything that is drawn at random.
+    Defaults are what the shipped weights were trained with. 0 iterations leave it out; the backbone learns at a tenth
+    of the learning rate.
     """
 
     iterations: int = 2000
@@ -211,20 +196,10 @@ def train_rcnn(
 ) -> RCNN:
     """Fine-tune the network, fit the SVMs, fit the box regressors, and save all three.
 
-    Args:
-        network: pre-trained; it is changed. Where neither SVMs nor box regressors read fc6 or fc7, the detector keeps
-            its convolutions only.
-        samples: ``(image, target)`` pairs of the training images.
-        proposals: ``(P, 4)`` for each of them.
-        classes: names; ``classes[0]`` is the background.
-        settings: how long and how fast.
-        config: of the detector.
-        out: the file to write; see :func:`train_jointly`, also for ``resume``.
-        resume: go on with an unfinished fine-tuning.
-        cache: where features are kept.
-        about: noted in the JSON file.
-        report: is told, in words, what has been done.
-        quiet: no progress bar.
+    ``network`` is pre-trained, and changed; where neither SVMs nor box regressors read fc6 or fc7, the detector keeps
+    its convolutions only. ``samples`` are ``(image, target)`` pairs, with proposals ``(P, 4)`` for each; ``classes[0]``
+    is the background. Features are kept in ``cache``; ``report`` is told, in words, what has been done. For ``out``,
+    ``resume`` and ``about`` see :func:`train_jointly`.
     """
     settings = settings or RCNNTrainingSettings()
     proposals = [found[: settings.max_proposals] for found in proposals]
@@ -234,10 +209,10 @@ def train_rcnn(
         report("1 of 3: fine-tuning the network")
         torch.manual_seed(settings.seed)  # for the fresh last layer; the loop seeds every batch
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
-        data = describe_data(samples, classes, proposals) if out else {}
-        run = {**asdict(settings), **data, "network": module_fingerprint(network)}
-        files = {"checkpoint": unfinished, "resume": resume, "replaces": out}
-        model.finetune(samples, proposals, partial(fit, settings=loop, **files, about=run, quiet=quiet))
+        run = {**asdict(settings), "network": module_fingerprint(network)}
+        run |= describe_data(samples, classes, proposals) if out else {}
+        options = {"checkpoint": unfinished, "resume": resume, "about": run, "quiet": quiet}
+        model.finetune(samples, proposals, partial(fit, settings=loop, **options))
     if model.config.svm_layer == model.config.box_layer == "pool5":
         model.network = up_to_pool5(model.network)
     # The file will hold half precision; so let the other two models see what it will hold.
@@ -276,10 +251,7 @@ def train_fast_rcnn(
     """Train backbone, classifier and box regression at once, and save the detector.
 
     Arguments are those of :func:`train_rcnn`, but ``config`` is of the heads, ``network`` is taken apart, too, and
-    ``options`` are those of :func:`train_jointly`.
-
-    Returns:
-        The detector, in evaluation mode, and the losses of each iteration.
+    ``options`` are those of :func:`train_jointly`. The losses of each iteration are returned, too.
     """
     settings = settings or FastRCNNTrainingSettings()
     proposals = [found[: settings.max_proposals] for found in proposals]
@@ -305,15 +277,17 @@ def train_faster_rcnn(
     *,
     rpn: RPNConfig = TOY_TOWN_RPN,
     heads: RoIConfig | None = None,
+    build: Callable[..., FasterRCNN | MaskRCNN] = faster_rcnn_alexnet,
     **options: Any,  # noqa: ANN401 - each has its own type
-) -> tuple[FasterRCNN, History]:
+) -> tuple[FasterRCNN | MaskRCNN, History]:
     """Train backbone, RPN and heads at once (section 3.2, "approximate joint training"), and save the detector.
 
-    As :func:`train_fast_rcnn`, but the RPN makes the proposals; ``rpn`` and ``heads`` are configurations.
+    As :func:`train_fast_rcnn`, but the RPN makes the proposals; ``rpn`` and ``heads`` are configurations, with which
+    ``build`` makes the detector of ``network`` and ``classes``.
     """
     settings = settings or FasterRCNNTrainingSettings()
     torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
-    model = faster_rcnn_alexnet(network, classes, rpn, heads)
+    model = build(network, classes, rpn, heads)
     return model, train_jointly(model, samples, settings, **options)
 
 
@@ -377,17 +351,11 @@ def train_mask_rcnn(
     settings: MaskRCNNTrainingSettings | None = None,
     *,
     rpn: RPNConfig = TOY_TOWN_MASK_RPN,
-    heads: MaskRoIConfig | None = None,
     **options: Any,  # noqa: ANN401 - each has its own type
 ) -> tuple[MaskRCNN, History]:
-    """Train backbone, RPN and all heads at once (Mask R-CNN, section 3.1); see :func:`train_faster_rcnn`.
-
-    The targets of ``samples`` need masks.
-    """
+    """As :func:`train_faster_rcnn`, and the mask branch, too (Mask R-CNN, section 3.1); the targets need masks."""
     settings = settings or MaskRCNNTrainingSettings()
-    torch.manual_seed(settings.seed)  # for the new layers; the loop seeds every iteration
-    model = mask_rcnn_alexnet(network, classes, rpn, heads)
-    return model, train_jointly(model, samples, settings, **options)
+    return train_faster_rcnn(network, samples, classes, settings, rpn=rpn, build=mask_rcnn_alexnet, **options)
 
 
 @dataclass(frozen=True)

@@ -93,12 +93,12 @@ def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
     where = "--data coco --root images --annotations instances.json --classes cat,person --images 8 "
     assert about["command"].startswith(f"minircnn train {name} {where}")
     assert len(list(Path("new").iterdir())) == 2
-    stored = {path: path.stat().st_mtime_ns for path in Cache().folder.rglob("*.safetensors")}
+    stored = {path: path.stat().st_mtime_ns for path in Cache().folder.rglob("*.pt")}
     assert {path.parts[-3] for path in stored} >= ({"proposals", "features"} if name == "rcnn" else set())
     Path("new/x.safetensors").unlink()
     assert call(*shlex.split(about["command"])[1:]).exit_code == 0
     assert Path("new/x.safetensors").read_bytes() == weights
-    assert {path: path.stat().st_mtime_ns for path in Cache().folder.rglob("*.safetensors")} == stored
+    assert {path: path.stat().st_mtime_ns for path in Cache().folder.rglob("*.pt")} == stored
     advice = result.stdout.splitlines()[-1].split("`")[1]
     assert "--split test" in advice
     measured = call(*shlex.split(advice)[1:], "--images", 1)

@@ -11,8 +11,6 @@ from minircnn.training.checkpoints import Checkpoint
 from tests.training import conftest
 from tests.training.conftest import SETTINGS, network, noisy
 
-FIRST = {"iteration": 1, "learning_rate": 0.1, "total": 2}
-
 
 def train(log, at=None, evaluations=True, settings=SETTINGS, **options):
     """A run that the user stops in iteration `at`. Its number `AP` is measured every 7."""
@@ -73,11 +71,13 @@ def test_a_fresh_run_replaces_an_old_file(tmp_path, unbroken):
 def test_numbers_that_an_evaluation_lacks_are_empty(tmp_path):
     """A class may be in some images only."""
     log = Log(tmp_path / "log.csv")
-    evaluations = {"AP": 0.5, "AP of a cat": float("nan")}, {"AP": 0.5}, {"AP of a cat": 0.25, "AP": 1}
-    wanted = [["2", "0.5", "nan"], ["2", "0.5", ""], ["2", "1", "0.25"]]
+    evaluations = {"AP": 0.5, "AP of a cat": float("nan")}, {"AP": 0.5}, {"AP of a cat": 0.25, "AP of a dog": 1}
     for done, evaluation in enumerate(evaluations, 1):
-        log.write(FIRST, {"a": 2}, evaluation)
-        assert [row[3:] for row in table(log.path)[1:]] == wanted[:done], "every row is in the file at once"
+        log.write({"iteration": done, "a": 2}, evaluation)
+        assert len(table(log.path)) == 1 + done, "every row is in the file at once"
+    header, *rows = table(log.path)
+    assert header == ["iteration", "a", "AP", "AP of a cat", "AP of a dog"]
+    assert rows == [["1", "2", "0.5", "nan", ""], ["2", "2", "0.5", "", ""], ["3", "2", "", "0.25", "1"]]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_what_a_checkpoint_has_behind_it_is_in_the_log(tmp_path, monkeypatch):
     assert seen == [(10, "10"), (20, "20"), (24, "24")]
 
 
-@pytest.mark.parametrize("cut", [1, 7, 30, 58])
+@pytest.mark.parametrize("cut", [1, 7, 58])
 def test_a_row_that_was_cut_short_is_dropped(tmp_path, unbroken, cut):
     """What is left of row 12 may look like row 1."""
     path = tmp_path / "log.csv"
@@ -134,18 +134,14 @@ def test_a_log_that_was_removed_goes_on_with_the_rest(tmp_path, unbroken, conten
     assert path.read_bytes().split(b"\n") == lines[:1] + lines[11:]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("iteration,learning_rate,total,squares\n1,2,3,4\n", "has the columns iteration,.*, but this run writes"),
-        ("step,learning_rate,total,squares,AP\n1,2,3,4,5\n", "has the columns step,.*; give the log another name, or"),
-        ('iteration,learning_rate,total,squares,"absolute, of all"\n1x,2,3,4,5\n', "damaged at '1x,2,.*; give the log"),
-    ],
-)
-def test_what_is_not_this_runs_log_is_named_and_stays(tmp_path, content, message):
+@pytest.mark.parametrize("header", ["iteration,learning_rate,total,squares", "step,learning_rate,total,squares,AP"])
+def test_what_is_not_this_runs_log_is_named_and_stays(tmp_path, header):
     path = tmp_path / "log.csv"
     interrupted(path, 12, checkpoint_every=10)
-    path.write_text(content)
-    with pytest.raises(ValueError, match=rf"log\.csv: {message}"):
+    path.write_text(f"{header}\n1,2,3,4\n")
+    message = (
+        rf"log\.csv: has the columns {header}, but this run writes .*; give the log another name, or start without"
+    )
+    with pytest.raises(ValueError, match=message):
         resumed(path)
-    assert path.read_text() == content
+    assert path.read_text() == f"{header}\n1,2,3,4\n"

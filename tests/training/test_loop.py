@@ -28,13 +28,9 @@ def test_schedule_by_hand():
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        *(
-            (changes, {}, r"iterations must be at least 1, warmup in \[0, 1\), learning_rate positive")
-            for changes in (
-                *({"iterations": 0}, {"warmup": 1.0}, {"warmup": -0.1}),
-                *({"learning_rate": 0}, {"learning_rate": math.nan}),
-            )
-        ),
+        ({"iterations": 0}, {}, r"iterations must be at least 1, warmup in \[0, 1\), learning_rate positive"),
+        ({"warmup": 1.0}, {}, "iterations must be at least 1"),
+        ({"learning_rate": math.nan}, {}, "iterations must be at least 1"),
         ({"schedule": "linear"}, {}, 'schedule must be "cosine" or "step", not'),
         ({"mixed_precision": True}, {}, "mixed_precision needs an NVIDIA GPU, but the model is on cpu; move it"),
         ({}, {"checkpoint_every": 0}, "must be at least 1: checkpoint_every 0"),
@@ -86,7 +82,7 @@ def test_equals_plain_torch():
 
 @pytest.mark.parametrize("iterations, every, wanted", [(7, 3, [3, 6, 7]), (6, 3, [3, 6]), (4, None, [4]), (2, 5, [2])])
 def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wanted):
-    model, calls, modes = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval(), [], []
+    model, modes = nn.Sequential(nn.Linear(2, 1), nn.Dropout()).eval(), []
 
     def losses(iteration):
         modes.append(model.training and model[1].training)
@@ -94,18 +90,15 @@ def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wa
 
     def evaluate(given):
         assert given is model and not model.training and not model[1].training and not torch.is_grad_enabled()
-        calls.append(float(model[0].weight.detach().square().sum()))
-        return {"AP": torch.tensor(calls[-1]), "AP of a cat": len(calls)}
+        return {"AP": losses(None)["loss"], "AP of a cat": modes.pop() + 3}
 
     settings = LoopSettings(iterations, 0.1)
     history = fit(model, losses, settings, evaluate=evaluate, evaluate_every=every, quiet=True)
-    assert all(modes) and len(modes) == iterations and model.training
-    assert [i + 1 for i, row in enumerate(history) if "AP" in row] == wanted
-    assert [row["AP of a cat"] for row in history if "AP" in row] == list(range(1, len(wanted) + 1))
-    for done in wanted:  # measured after the step: what the next iteration begins with
-        assert history[done - 1].keys() == {"loss", "AP", "AP of a cat"}
-        assert done == iterations or history[done - 1]["AP"] == pytest.approx(history[done]["loss"])
-    assert history[-1]["AP"] == pytest.approx(float(model[0].weight.detach().square().sum()))
+    assert modes == [True] * iterations and model.training
+    assert [i for i, row in enumerate(history, 1) if row.keys() == {"loss", "AP", "AP of a cat"}] == wanted
+    for done in wanted[:-1]:  # measured after the step: what the next iteration begins with
+        assert history[done - 1]["AP"] == pytest.approx(history[done]["loss"])
+    assert history[-1]["AP"] == pytest.approx(float(losses(None)["loss"])) and history[-1]["AP of a cat"] == 3
     assert all(type(value) is float for row in history for value in row.values())
 
 
@@ -192,11 +185,11 @@ def test_a_gradient_that_is_not_finite_is_named_and_teaches_nothing(scaled, mixe
 def test_the_scale_is_resumed(tmp_path, scaled):
     """An interruption while the scale is still being found, and steps are skipped."""
 
-    def run(**options):
+    def run(at=None, **options):
         model = network()
         scaled(2.0**126)
-        losses = interrupted(noisy(model), options.pop("at", None))
         settings = replace(SETTINGS, mixed_precision=True)
+        losses = interrupted(noisy(model), at)
         return fit(model, losses, settings, quiet=True, checkpoint_every=1, **options), model.state_dict()
 
     history, state = run()

@@ -129,15 +129,13 @@ def in_each_process(folder):
 
 
 def in_each_then_one_is_killed(folder):
+    def losses(iteration):
+        if (iteration, rank()) == (3, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"all": model[0].weight.square().sum()}
+
     with processes():
-        losses = losses_of(model := network(), rank())
-
-        def or_be_killed(iteration):
-            if (iteration, rank()) == (3, 1):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return losses(iteration)
-
-        fit(model, or_be_killed, SETTINGS, quiet=True)
+        fit(model := network(), losses, SETTINGS, quiet=True)
 
 
 def as_process(name, folder, number, port):
@@ -280,18 +278,17 @@ def test_alone_there_is_nothing_to_share(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "changes", "message"),
+    ("device", "missing", "message"),
     [
-        ("mps", {}, 'the device "cpu" or "cuda", not on "mps"; start only one'),
-        ("cuda", {}, "a GPU of its own, but there are 1 for process 1; start at most 1"),
-        ("cpu", {"RANK": None}, "environment variable RANK expected"),
-        ("cpu", {"MASTER_ADDR": None}, "environment variable MASTER_ADDR expected"),
+        ("mps", None, 'the device "cpu" or "cuda", not on "mps"; start only one'),
+        ("cuda", None, "a GPU of its own, but there are 1 for process 1; start at most 1"),
+        ("cpu", "MASTER_ADDR", "environment variable MASTER_ADDR expected"),
     ],
 )
-def test_what_several_processes_need(monkeypatch, device, changes, message):
+def test_what_several_processes_need(monkeypatch, device, missing, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in {**TORCHRUN, **changes}.items():
-        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    for name, value in TORCHRUN.items():
+        monkeypatch.delenv(name, raising=False) if name == missing else monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
         processes(device).__enter__()
 

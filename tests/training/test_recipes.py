@@ -71,26 +71,23 @@ def network(seed=0):
 def run(kind, data, settings=None, start=None, heads=None, **options):
     """A training, always from the same network."""
     (samples, proposals, classes), start = data, start or network()
+    options = {"quiet": True, **options}
     if kind == "fast_rcnn":
-        return train_fast_rcnn(
-            start, samples, proposals, classes, settings or FAST, config=heads, quiet=True, **options
-        )
-    train = train_faster_rcnn if kind == "faster_rcnn" else train_mask_rcnn
-    heads = heads or (MASK_HEADS if kind == "mask_rcnn" else None)
-    return train(
-        start, samples, classes, settings or SETTINGS, **{"rpn": RPN, "heads": heads, "quiet": True, **options}
-    )
+        return train_fast_rcnn(start, samples, proposals, classes, settings or FAST, config=heads, **options)
+    train, usual = (train_faster_rcnn, None) if kind == "faster_rcnn" else (train_mask_rcnn, MASK_HEADS)
+    options = {"rpn": RPN, "heads": heads or usual, **options}
+    return train(start, samples, classes, settings or SETTINGS, **options)
 
 
 def untrained(kind, classes, seed=0):
     start = network()
     torch.manual_seed(seed)
-    if kind == "fast_rcnn":
-        model = fast_rcnn_alexnet(start, classes)
-    elif kind == "faster_rcnn":
-        model = faster_rcnn_alexnet(start, classes, RPN)
-    else:
-        model = mask_rcnn_alexnet(start, classes, RPN, MASK_HEADS)
+    build, *configs = {
+        "fast_rcnn": (fast_rcnn_alexnet,),
+        "faster_rcnn": (faster_rcnn_alexnet, RPN),
+        "mask_rcnn": (mask_rcnn_alexnet, RPN, MASK_HEADS),
+    }[kind]
+    model = build(start, classes, *configs)
     model.transform = replace(model.transform, min_size=128)
     return model.train()
 
@@ -225,10 +222,6 @@ def test_an_interrupted_run_goes_on_to_the_same_file(whole, data, broken):
     assert (about["a"], about["settings"]) == ("b", vars(FAST if kind == "fast_rcnn" else SETTINGS))
 
 
-def test_without_resume_it_begins_at_the_beginning(data, broken):
-    assert len(run("fast_rcnn", data, out=broken("fast_rcnn"))[1]) == 6
-
-
 def test_another_run_is_not_taken_up(data, broken):
     out = broken("mask_rcnn")
     samples, proposals, classes = data
@@ -244,20 +237,16 @@ def test_another_run_is_not_taken_up(data, broken):
     out = broken("fast_rcnn")
     with pytest.raises(WeightsError, match="max_proposals 300 → 20"):
         run("fast_rcnn", data, replace(FAST, max_proposals=20), out=out, resume=True)
+    assert len(run("fast_rcnn", data, out=out)[1]) == 6, "without resume it begins at the beginning"
 
 
-def test_the_file_detects_what_the_model_in_half_precision_does(whole, data):
+def test_the_file_holds_the_model_in_half_precision(whole, data):
     kind, _, file, model, _ = whole
     loaded, halved = LOAD[kind](file), copy.deepcopy(model).half().float()
     assert not differing(halved.state_dict(), loaded.state_dict())
     assert differing(model.state_dict(), loaded.state_dict()), "the returned detector itself is not rounded"
     assert (loaded.roi_heads.config, loaded.transform) == (model.roi_heads.config, model.transform)
     assert loaded.classes == tuple(data[2])
-    for (image, _), boxes in list(zip(*data[:2], strict=True))[:3]:
-        given = ([image], [boxes]) if kind == "fast_rcnn" else ([image],)
-        (found,), (wanted,) = loaded.detect(*given), halved.detect(*given)
-        assert len(found["scores"])
-        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
 
 
 def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
@@ -266,17 +255,6 @@ def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
     options = {"evaluate": lambda model: {"AP": seen.append(model) or 0.5}, "evaluate_every": 1}
     model, history = run("fast_rcnn", data, replace(FAST, iterations=1), **options)
     assert seen == [model] and history[0]["AP"] == 0.5
-    assert not list(tmp_path.iterdir())
-
-
-def test_settings_that_the_loop_refuses_are_refused(data, tmp_path):
-    for changes, message in (
-        ({"schedule": "linear"}, 'schedule must be "cosine" or "step"'),
-        ({"iterations": 0}, "iterations must be at least 1"),
-        ({"mixed_precision": True}, "mixed_precision needs an NVIDIA GPU"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            run("fast_rcnn", data, replace(FAST, **changes), out=tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
 
 
