@@ -71,9 +71,6 @@ def test_waits_while_another_program_has_the_file_open(tmp_path, monkeypatch):
     assert file.read_bytes() == b"new" and list(tmp_path.iterdir()) == [file]
 
 
-# --------------------------------------------------------------------- links, devices, pipes, long names, a full disk
-
-
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_stays_one_and_its_target_is_written(tmp_path, there):
     target, first, second = tmp_path / "far" / "target.json", tmp_path / "first", tmp_path / "second"

@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import pickle
-import random
 import tracemalloc
 import warnings
 import zipfile
@@ -151,34 +150,6 @@ def test_floats_become_single_and_integers_stay(tmp_path):
     assert found["double"].item() == np.float32(0.1)
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, "old.pth"])
-def test_any_damage_is_a_weights_error(tmp_path, ending):
-    """Whatever torch, numpy, zipfile, zlib and pickle raise; some damage leaves a file in order, with other numbers."""
-    path = tmp_path / f"w{ending}"
-    write(path)
-    if ending == "old.pth":  # the format before zip files
-        torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
-    whole, dice, refused = path.read_bytes(), random.Random(0), 0
-    for trial in range(120):
-        content = bytearray(whole)
-        start = dice.randrange(len(content))
-        if trial % 3 == 0:
-            content[start] = dice.randrange(256)
-        else:  # a piece is missing, or all that follows
-            content[start : start + dice.randint(1, 30) if trial % 3 == 1 else None] = b""
-        path.write_bytes(content)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch's, of a damaged header
-                read_tensors(path)
-        except WeightsError as error:
-            assert str(error).startswith(f"{path}: ")
-            refused += 1
-        else:
-            assert trial % 3 < 2
-    assert refused > 50
-
-
 class Mischief:
     """Unpickling it makes a file."""
 
@@ -284,16 +255,13 @@ def test_names_of_tensors_do_nothing_to_a_terminal():
     assert str(caught.value) == "w: weights for another network: a?[2J?Error: b? is not in the network"
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e5])
-def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path, value):
-    """1e5 is beyond the range of half precision."""
+def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(path, {"a": torch.ones(3)}, {"what": "good"})
     before = path.read_bytes()
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors: not written: a holds nan or infinity; what was there stays"
-    ):
-        save_weights(path, {"a": torch.tensor([1.0, value]).half()}, {"what": "bad"})
+    for value in (torch.nan, torch.inf, 1e5):  # the last is beyond the range of half precision
+        with pytest.raises(WeightsError, match=r"w\.safetensors: not written: a holds nan or infinity; what was there"):
+            save_weights(path, {"a": torch.tensor([1.0, value]).half()}, {"what": "bad"})
     assert path.read_bytes() == before and load_weights(path)[1]["what"] == "good"
 
 

@@ -381,8 +381,8 @@ weights.py
       + if False:
   test_weights.py::test_tensors_whose_numbers_are_not_in_the_file_are_refused
     weights: tensors may claim any size
-      - size += part.numel() * part.element_size()
-      + size += part.element_size()
+      - value.nbytes > value.untyped_storage().nbytes()
+      + False
   training/test_recipes.py::test_what_is_written_is_read_again
     half precision: variances become 0
       - value.half() if name in learned else value
@@ -390,16 +390,12 @@ weights.py
 training/checkpoints.py
   test_fuzzing.py::test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused
     checkpoints: checksums are not compared
-      - state = read_torch(path)
-      + state = torch.load(path, map_location="cpu", weights_only=True)
-  training/test_checkpoints.py::test_what_is_not_as_it_was_written_is_refused
-    checkpoints: what was changed is taken
-      - if fingerprint(*_parts(state)) != stated:
-      + if False:
+      - state = read_torch(self.path)
+      + state = torch.load(self.path, map_location="cpu", weights_only=True)
   training/test_checkpoints.py::test_other_annotations_are_other_data_and_no_image_is_read
     checkpoints: other annotations are the same data
-      - annotations = [fingerprint(*_annotation(samples, index))
-      + annotations = [fingerprint(index)
+      - for part in (name, value)]
+      + for part in (name,)]
 training/recipes.py
   training/test_recipes.py::test_what_learns_in_fine_tuning
     trainings: the size of a batch stays the detector's
@@ -410,11 +406,6 @@ training/recipes.py
     fine-tuning: layers that should stay learn
       - model.backbone.freeze(model.backbone.trainable_layers)
       + model.backbone.freeze(5)
-training/loop.py
-  training/test_checkpoints.py::test_a_training_that_ended_no_better_than_it_began_replaces_nothing
-    trainings: no better is good enough
-      - if not last < first:
-      + if False:
 published.py
   test_published.py::test_new_layers_only_where_they_are_asked_for
     published: last layers are drawn at random for any file
@@ -430,8 +421,8 @@ published.py
 cache.py
   test_fuzzing.py::test_a_cached_result_with_one_wrong_bit_is_computed_anew
     cache: what was damaged is taken
-      - if stated != _fingerprint_of(result):
-      + if False:
+      - return read_torch(self.folder / path)
+      + return torch.load(self.folder / path)
 datasets/coco.py
   test_fuzzing.py::test_an_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_memory
     COCO: images of any size may be promised

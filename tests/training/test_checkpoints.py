@@ -36,9 +36,6 @@ def test_an_interrupted_save_leaves_the_last_good_checkpoint(tmp_path, unbroken,
     assert_same_state(again.state_dict(), unbroken[1])
 
 
-# --------------------------------------------------------------------------------------------------- other checkpoints
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     """Of an unfinished run, ten iterations old."""

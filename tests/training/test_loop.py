@@ -12,8 +12,6 @@ from torch import nn
 from minircnn.training import LoopSettings, fit, loop
 from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
 
-# ------------------------------------------------------------------------------------------------------------ schedule
-
 
 def test_schedule_by_hand():
     """Two of ten iterations to rise, eight to fall: a cosine from 0 to π in eight steps."""
@@ -42,9 +40,6 @@ def test_what_is_refused(changes, options, message):
     model = nn.Linear(1, 1)
     with pytest.raises(ValueError, match=message):
         fit(model, lambda _: {"box": model.weight.sum()}, replace(LoopSettings(3, 1e-3), **changes), **options)
-
-
-# ------------------------------------------------------------------------------------------------------------ learning
 
 
 def test_equals_plain_torch():
@@ -98,7 +93,7 @@ def test_evaluations_come_when_they_are_due_and_at_the_end(iterations, every, wa
     assert [i for i, row in enumerate(history, 1) if row.keys() == {"loss", "AP", "AP of a cat"}] == wanted
     for done in wanted[:-1]:  # measured after the step: what the next iteration begins with
         assert history[done - 1]["AP"] == pytest.approx(history[done]["loss"])
-    assert history[-1]["AP"] == pytest.approx(float(losses(None)["loss"])) and history[-1]["AP of a cat"] == 3
+    assert history[-1]["AP"] == pytest.approx(losses(None)["loss"].item()) and history[-1]["AP of a cat"] == 3
     assert all(type(value) is float for row in history for value in row.values())
 
 
@@ -109,9 +104,6 @@ def test_progress_is_shown_where_somebody_looks(capfd, quiet, shown):
     fit(model, lambda _: {"box": model.weight.square().sum()}, LoopSettings(3, 1e-3), quiet=quiet)
     written = "".join(capfd.readouterr())
     assert ("3/3" in written and "box=" in written) if shown else written == ""
-
-
-# ----------------------------------------------------------------------------------------------------------- not finite
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -128,9 +120,6 @@ def test_a_loss_that_is_not_finite_is_named_and_teaches_nothing(tmp_path, bad):
     assert len(kept) == 6
     assert all(torch.equal(a, b) for a, b in zip(kept[5], model.state_dict().values(), strict=True))
     assert torch.load(checkpoint, weights_only=True)["iteration"] == 5
-
-
-# ------------------------------------------------------------------------------------------------------ mixed precision
 
 
 @pytest.fixture
@@ -198,9 +187,6 @@ def test_the_scale_is_resumed(tmp_path, scaled):
     found = run(checkpoint=tmp_path / "run.checkpoint", resume=True)
     assert found[0] == history[8:]
     assert_same_state(found[1], state)
-
-
-# --------------------------------------------------------------------------------------------------------- interruption
 
 
 @pytest.mark.parametrize("at, every, start", [(3, 5, 0), (5, 5, 5), (13, 5, 10), (7, 1, 7)])

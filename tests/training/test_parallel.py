@@ -129,13 +129,15 @@ def in_each_process(folder):
 
 
 def in_each_then_one_is_killed(folder):
-    def losses(iteration):
-        if (iteration, rank()) == (3, 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return {"all": model[0].weight.square().sum()}
-
     with processes():
-        fit(model := network(), losses, SETTINGS, quiet=True)
+        losses = losses_of(model := network(), rank())
+
+        def or_be_killed(iteration):
+            if (iteration, rank()) == (3, 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return losses(iteration)
+
+        fit(model, or_be_killed, SETTINGS, quiet=True)
 
 
 def as_process(name, folder, number, port):
@@ -264,9 +266,6 @@ def test_a_process_whose_companion_was_killed_says_so(tmp_path):
     status, said = launch(in_each_then_one_is_killed, tmp_path)
     assert status == [1, -signal.SIGKILL]
     assert "ConnectionAbortedError: process 0: another process has ended; " in said[0]
-
-
-# -------------------------------------------------------------------------------------------------------- one process
 
 
 def test_alone_there_is_nothing_to_share(monkeypatch):

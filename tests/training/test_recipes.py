@@ -97,9 +97,6 @@ def differing(before, after):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-# ------------------------------------------------------------------------------------------------------------ learning
-
-
 @pytest.fixture(scope="module", params=LOSSES)
 def whole(request, data, tmp_path_factory):
     """A training of each detector that nothing interrupts: the kind, its options, the file, the model, the losses."""
@@ -181,9 +178,6 @@ def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
     assert all(a != b for a, b in zip(history, other, strict=True))
 
 
-# --------------------------------------------------------------------------------------------------------------- files
-
-
 @pytest.fixture
 def broken(data, tmp_path, monkeypatch):
     """Interrupts a run in its fourth iteration, and gives the file that it was to write."""
@@ -258,9 +252,6 @@ def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-# --------------------------------------------------------------------------------------------------------- alternating
-
-
 def test_alternating_training(data, monkeypatch):
     """What each of the four steps changes, and that all end in one detector."""
     seen, fit = [], recipes.fit
@@ -296,9 +287,6 @@ def test_proposals_are_as_many_as_in_training(data):
     assert [boxes.shape for boxes in found] == [(RPN.post_nms_top_n[0], 4)] * 3
     model.train()
     assert torch.equal(found[1], model.propose([data[0][1][0]])[0]["boxes"])
-
-
-# --------------------------------------------------------------------------------------------------------- fine-tuning
 
 
 FINE = FineTuningSettings(iterations=3, images_per_batch=2, min_size=96, seed=5)
@@ -355,9 +343,6 @@ def test_what_is_written_is_read_again(tmp_path):
         assert not name.endswith("running_var") or torch.equal(state[name], value), name
     record = json.loads((tmp_path / "own.json").read_text())
     assert record["data"] == "ellipses" and record["settings"]["learning_rate"] == FINE.learning_rate
-
-
-# --------------------------------------------------------------------------------------------------------------- R-CNN
 
 
 @pytest.fixture(scope="module")
