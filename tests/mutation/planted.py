@@ -415,6 +415,7 @@ published.py
     published: the usual eps for weights that were trained without
       - norm_eps=0.0 if trained_with_zero else 1e-5
       + norm_eps=1e-5
+  test_published.py::test_keys_and_shapes_are_torchvisions
     published: the branch's convolutions are numbered from 1
       - int(found[1]) - 1
       + int(found[1])
