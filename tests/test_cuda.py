@@ -4,8 +4,6 @@ In double precision, for the two round differently, and a proposal more or less 
 single precision. Where that is used, convolutions do not round to ten bits of mantissa (TF32), PyTorch's default.
 """
 
-import json
-import re
 from dataclasses import replace
 
 import pytest
@@ -13,18 +11,16 @@ import torch
 import torchvision
 from typer.testing import CliRunner
 
-from minircnn.alexnet import AlexNet
 from minircnn.boxes import batched_nms, box_iou, match, nms, subsample
 from minircnn.cli import app
 from minircnn.course.compare import pair
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.fast_rcnn import fast_rcnn_alexnet
 from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
-from minircnn.pooling import roi_align, roi_pool, warp_regions
+from minircnn.pooling import roi_align, roi_pool
 from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
-from tests.tiny import CLASSES, TINY, ellipses, some_images, tiny_mask_rcnn
+from tests.tiny import ellipses, some_images, tiny_mask_rcnn
 from tests.training import test_recipes as recipes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -82,14 +78,6 @@ def test_pooling_with_gradients(mine, theirs, options, output_size):
         assert torch.equal(results[0][0], results[1][0])
 
 
-def test_pooling_without_regions():
-    features = torch.randn(1, 4, 5, 6, device=GPU)
-    for pool in (roi_pool, roi_align):
-        for needed in (False, True):
-            pooled = pool(features.requires_grad_(needed), torch.zeros(0, 5, device=GPU), 3, 1.0)
-            assert pooled.shape == (0, 4, 3, 3) and pooled.is_cuda
-
-
 def test_nms_and_overlaps():
     boxes, scores = boxes_at_random(3000), torch.rand(3000, generator=torch.Generator().manual_seed(3))
     on_gpu = boxes.to(GPU), scores.to(GPU)
@@ -114,12 +102,6 @@ def test_the_same_draws():
         drawn = subsample(label, 64, 0.25)
         found.append([value.cpu() for value in (gt_index, label, *drawn)])
     assert all(torch.equal(*both) for both in zip(*found, strict=True)) and len(found[0][2]) == 16
-
-
-def test_warped_regions(toy_town):
-    image, target = toy_town[0]
-    wanted = warp_regions(image, target["boxes"], 64, 5)
-    assert torch.allclose(warp_regions(image.to(GPU), target["boxes"].to(GPU), 64, 5).cpu(), wanted, atol=1e-4)
 
 
 def losses_and_gradients(model, device, *scenes):
@@ -152,15 +134,6 @@ def test_losses_and_gradients_of_mask_rcnn():
     here, there = (losses_and_gradients(model, device, images, targets) for device in ("cpu", GPU))
     assert len(here[0]) == 5
     assert_same(here, there)
-
-
-def test_losses_and_gradients_of_fast_rcnn():
-    torch.manual_seed(0)
-    model = fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES)
-    image, boxes = torch.rand(3, 120, 150, generator=torch.Generator().manual_seed(7)), boxes_at_random(200)
-    target = {"boxes": boxes[:3] + 2, "labels": torch.tensor([1, 2, 3])}
-    scenes = [image, image.flip(2)], [boxes, boxes[50:]], [target, target]
-    assert_same(*(losses_and_gradients(model, device, *scenes) for device in ("cpu", GPU)))
 
 
 @pytest.mark.parametrize("load", [load_faster_rcnn, load_mask_rcnn])
@@ -262,25 +235,6 @@ def test_the_published_architecture_against_torchvisions():
     assert torch.allclose(found["scores"], wanted["scores"], atol=1e-4)
     same = (found["boxes"] - wanted["boxes"]).abs().amax(dim=1) < 1e-2
     assert same.float().mean() > 0.95  # equal scores may stand in another order
-
-
-@pytest.mark.parametrize("detector", ["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"])
-def test_the_commands_say_the_same_on_both(detector, tmp_path):
-    averages = []
-    for device in ("cpu", GPU):
-        file = tmp_path / f"{device}.json"
-        command = ["evaluate", detector, "--images", "4", "--device", device, "--json", str(file)]
-        result = CliRunner().invoke(app, command, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        averages.append(numbers(json.loads(file.read_text())))
-    assert averages[1] == pytest.approx(averages[0], abs=5e-3) and averages[0]
-
-
-def numbers(found, name=""):
-    """All numbers of nested dictionaries but times, by name."""
-    if isinstance(found, dict):
-        return {k: v for key, value in found.items() for k, v in numbers(value, f"{name}.{key}").items()}
-    return {name: found} if isinstance(found, float) and not re.search("second|time", name) else {}
 
 
 def test_training_and_detecting_by_command(tmp_path):

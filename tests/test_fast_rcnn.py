@@ -1,7 +1,6 @@
 """Fast R-CNN and its heads against torchvision's, sums worked by hand, and what users may give it."""
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -11,19 +10,16 @@ from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionHeads
 from torchvision.ops import roi_pool
 
 from minircnn.alexnet import AlexNet
-from minircnn.boxes import box_iou, decode_boxes
+from minircnn.boxes import box_iou
 from minircnn.fast_rcnn import (
     RegionLinear,
     RoIConfig,
     RoIHeads,
     compress,
     fast_rcnn_alexnet,
-    fast_rcnn_loss,
-    load_fast_rcnn,
     truncate,
 )
 from minircnn.transforms import Transform
-from minircnn.weights import save
 from tests.tiny import CLASSES, TINY, boxes_in, target_of
 
 
@@ -115,40 +111,6 @@ def test_forward_is_losses_or_detect(model, scenes):
 def test_bad_input_is_refused(model, scenes, call, message):
     with pytest.raises(ValueError, match=message):
         call(model, *scenes)
-
-
-def test_saved_and_loaded_it_finds_the_same(tmp_path, model, scenes):
-    model = model.half().float().eval()
-    save(model, tmp_path / "fast.safetensors", {"note": "hello"})
-    loaded = load_fast_rcnn(tmp_path / "fast.safetensors")
-    assert not loaded.training and loaded.classes == CLASSES
-    assert loaded.roi_heads.config == model.roi_heads.config and loaded.transform == model.transform
-    ours, theirs = loaded.detect(*scenes[:2]), model.detect(*scenes[:2])
-    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(ours, theirs, strict=True))
-
-
-def test_one_pass_and_both_siblings_step_by_step(model, scenes):
-    """What predict says, from torchvision's RoIPool and plain layers."""
-    image, proposals = scenes[0][0], scenes[1][0]
-    model.eval()
-    with torch.no_grad():
-        features = model.backbone((image[None] - image.new_tensor(TINY.mean).view(3, 1, 1)) * 255)  # std is 1 / 255
-        regions = roi_pool(features, [proposals], 3, 1 / 8).flatten(1)
-        head, predictor = model.roi_heads.box_head, model.roi_heads.box_predictor
-        x = head.fc7(head.fc6(regions).relu()).relu()
-        probabilities = predictor["cls_score"](x).softmax(dim=1)
-        boxes = decode_boxes(proposals, predictor["bbox_pred"](x).view(-1, 4, 4), (10, 10, 5, 5))
-        found = model.detect([image], [proposals])[0]
-    seen, sizes = model.features([image])
-    assert seen.shape == (1, 6, 9, 11) and sizes == [(72, 88)]
-    assert torch.allclose(seen, features, atol=1e-3)
-    best = int(probabilities[:, 1:].max(dim=1).values.argmax())
-    label = int(probabilities[best, 1:].argmax()) + 1
-    assert int(found["labels"][0]) == label
-    assert float(found["scores"][0]) == pytest.approx(float(probabilities[best, label]), abs=1e-5)
-    height, width = image.shape[1:]
-    expected = boxes[best, label].clamp(min=0).minimum(torch.tensor([width, height, width, height]))
-    assert torch.allclose(found["boxes"][0], expected, atol=1e-3)
 
 
 def test_the_network_starts_where_alexnet_ended(scenes):
@@ -327,24 +289,6 @@ def test_crowds_are_neither_objects_nor_background():
     rois = make_heads().sample(proposals, [target])[0]
     assert rois.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]  # the proposal and the object
     assert rois.labels.tolist() == [1, 1] and rois.gt_index.tolist() == [0, 0]
-
-
-class TestLoss:
-    def test_by_hand(self):
-        logits = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-        deltas = torch.zeros(2, 2, 4)
-        deltas[1, 1] = torch.tensor([0.5, -3.0, 0.0, 0.0])
-        deltas[:, 0] = 77.0  # background's own deltas do not count
-        classifier, box = fast_rcnn_loss(logits, deltas, torch.tensor([0, 1]), torch.zeros(2, 4), beta=1.0)
-        wanted = (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(-2))) / 2
-        assert float(classifier) == pytest.approx(wanted)
-        assert float(box) == pytest.approx((0.5 * 0.25 + 2.5) / 2)
-
-    def test_only_the_true_class_gets_a_gradient_for_its_box(self):
-        deltas = torch.zeros(2, 3, 4, requires_grad=True)
-        _, box = fast_rcnn_loss(torch.zeros(2, 3), deltas, torch.tensor([2, 0]), torch.ones(2, 4))
-        box.backward()
-        assert deltas.grad.nonzero()[:, :2].unique(dim=0).tolist() == [[0, 2]]
 
 
 def test_fresh_siblings_know_nothing():

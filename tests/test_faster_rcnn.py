@@ -11,7 +11,6 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.rpn import RPNHead as TorchvisionHead
 
 from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
-from minircnn.boxes import box_iou
 from minircnn.course.compare import torchvision_faster_rcnn
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPN, RPNConfig, base_anchors, faster_rcnn_alexnet, grid_anchors
@@ -78,13 +77,6 @@ def test_shifted_anchors_lie_around_the_middle_of_their_cells():
     assert centers.tolist() == [[5, 4], [15, 4], [25, 4], [5, 12], [15, 12], [25, 12]]
 
 
-def test_ratios_are_heights_over_widths_and_areas_stay():
-    anchors = base_anchors([100], [0.25, 1.0, 4.0])
-    widths, heights = anchors[:, 2] - anchors[:, 0], anchors[:, 3] - anchors[:, 1]
-    assert (heights / widths).tolist() == [0.25, 1, 4]
-    assert (heights * widths).tolist() == [10_000] * 3
-
-
 ONE = RPNConfig(
     anchor_sizes=((16.0, 40.0),), batch_size_per_image=40, pre_nms_top_n=(200, 150), post_nms_top_n=(50, 30)
 )
@@ -140,17 +132,6 @@ def test_proposals_and_losses_equal_torchvisions(config, training):
         mine = ours.losses(rpn_outputs, targets)
         for name, value in losses.items():
             assert mine[name].item() == pytest.approx(value.item(), rel=1e-5)
-
-
-def test_labels_by_hand():
-    """Good, between, bad, and the best of an object that none overlaps well."""
-    rpn = RPN(8, ONE)
-    anchors = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 40, 40], [50, 50, 60, 60], [90, 90, 99, 99]])
-    target = {"boxes": torch.tensor([[0.0, 0, 10, 10], [50, 50, 75, 60]]), "labels": torch.tensor([1, 1])}
-    assert box_iou(target["boxes"], anchors)[1, 3].item() == pytest.approx(0.4)
-    gt_index, label = rpn.label_anchors(anchors, target)
-    assert label.tolist() == [1, -1, 0, 1, 0]
-    assert gt_index[[0, 3]].tolist() == [0, 1]
 
 
 def test_levels_do_not_suppress_each_other():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 from torch.nn import functional as F
-from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in_image
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.roi_heads import project_masks_on_boxes as torchvision_projection
 
 from minircnn.course.compare import peak_memory, torchvision_mask_rcnn
@@ -104,15 +104,6 @@ def test_every_variant(pooling, kind, scenes):
     assert model(images)[0]["masks"].shape == (0, 1, *images[0].shape[1:])
 
 
-def test_proposals_have_no_masks_and_masks_may_be_changed(model, scenes):
-    """Proposals are boxes in pixels of the images, as Faster R-CNN's."""
-    images, _ = scenes
-    for image, found, masked in zip(images, model.eval().propose(images), model.detect(images), strict=True):
-        assert set(found) == {"boxes", "scores"} and len(found["boxes"]) > 3
-        assert (found["boxes"][:, 2:].amax(dim=0) <= torch.tensor(image.shape[1:]).flip(0) + 1e-3).all()
-        assert not any(value.is_inference() for value in masked.values())
-
-
 def test_crowds_give_no_masks(model, scenes):
     """Objects are counted without crowds; so are their masks."""
     (image, *_), (target, *_) = scenes
@@ -162,26 +153,6 @@ def test_aligned_targets_are_the_share_that_is_covered():
     found = project_masks_on_boxes(mask, torch.tensor([[4.0, 2.0, 12.0, 10.0]]), torch.tensor([0]), 4)
     expected = F.avg_pool2d(mask[:, None, 2:10, 4:12].float(), 2)[:, 0]
     assert torch.equal(found, expected)
-
-
-def test_loss_equals_torchvisions():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(20, 4, 14, 14, generator=generator).requires_grad_()
-    masks, boxes = ellipses(some_boxes(5), (70, 80)), some_boxes(20, seed=1)
-    gt_index, labels = torch.arange(20) % 5, 1 + torch.arange(5) % 3
-    expected = maskrcnn_loss(logits, [boxes], [masks.byte()], [labels], [gt_index])
-    found = mask_loss(logits, labels[gt_index], project_masks_on_boxes(masks, boxes, gt_index, 14, aligned=False))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    ours, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (found, expected))
-    assert torch.allclose(ours, theirs, atol=1e-7)
-
-
-def test_only_the_true_classes_mask_is_looked_at():
-    logits = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    labels = torch.tensor([1, 3, 2])
-    mask_loss(logits, labels, torch.ones(3, 2, 2)).backward()
-    touched = logits.grad.abs().sum(dim=(2, 3)) > 0
-    assert touched.nonzero().tolist() == [[0, 1], [1, 3], [2, 2]]
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])

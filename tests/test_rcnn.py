@@ -15,14 +15,11 @@ from minircnn.boxes import decode_boxes, encode_boxes
 from minircnn.cache import Cache
 from minircnn.pooling import warp_regions
 from minircnn.rcnn import (
-    EASY,
-    HARD,
     RCNN,
     FineTuningSettings,
     ProposalPool,
     RCNNConfig,
     SVMSettings,
-    far_from_class,
     load_rcnn,
     mine_hard_negatives,
     scale_to,
@@ -260,15 +257,6 @@ def test_saved_and_loaded_it_detects_the_same(fitted, samples, proposals, tmp_pa
         load_rcnn(path)
 
 
-def test_a_negative_for_one_class_may_be_an_object_of_another(samples, proposals):
-    for (_, target), boxes in zip(samples, proposals, strict=True):
-        found = far_from_class(boxes, target, num_classes=4, iou=0.3)
-        for label in (1, 2, 3):
-            own = target["boxes"][target["labels"] == label]
-            best = torchvision.ops.box_iou(boxes, own).amax(dim=1) if len(own) else torch.zeros(len(boxes))
-            assert found[:, label - 1].tolist() == (best < 0.3).tolist()
-
-
 def test_the_pool_equals_a_loop():
     samples = [photo([1, 2, 3, 1, 2]), photo([]), photo([3])]
     proposals = [random_boxes(200, seed) for seed in range(3)]
@@ -375,27 +363,3 @@ def test_mining_finds_the_machine_that_all_negatives_make():
     assert max(record.negatives) < 500
     assert record.positives == 60
     torch.testing.assert_close(record.weights[-1], weights[0])
-
-
-def test_each_class_has_its_own_negatives():
-    """Class 0 must not learn from what only class 1 may take as a negative."""
-    positives, negatives = clouds(20, 100)
-    other = -negatives
-    features = torch.cat([negatives, other])
-    allowed = torch.zeros(200, 2, dtype=torch.bool)
-    allowed[:100, 0] = True
-    allowed[100:, 1] = True
-    settings = SVMSettings(cost=1.0)
-    weights, records = mine_hard_negatives([positives, -positives], pages(features, allowed, 5), settings)
-    torch.testing.assert_close(weights[0], train_svm(positives, negatives, settings))
-    torch.testing.assert_close(weights[1], train_svm(-positives, other, settings))
-    assert [r.negatives[0] for r in records] == [100, 100]
-
-
-def test_a_negative_is_taken_once_and_easy_ones_go():
-    settings = SVMSettings(cost=0.01, retrain_after=10_000, passes=3)
-    positives, negatives = clouds(30, 400, distance=1.0)
-    _, (record,) = mine_hard_negatives([positives], pages(negatives, torch.ones(400, 1, dtype=torch.bool), 4), settings)
-    # Without a machine every negative is hard. In later passes the hard ones are there already.
-    assert record.found == [400]
-    assert EASY < HARD

@@ -15,7 +15,6 @@ from skimage.segmentation import relabel_sequential
 
 import minircnn.selective_search as ss
 from minircnn.cache import Cache
-from minircnn.evaluation import mean_best_overlap, proposal_recall
 from minircnn.selective_search import (
     COLOR_SPACES,
     FAST,
@@ -26,15 +25,12 @@ from minircnn.selective_search import (
     Strategy,
     color_bins,
     describe_regions,
-    fill_similarity,
     hierarchical_grouping,
-    histogram_intersection,
     merge_trees,
     region_histograms,
     segment,
     selective_search,
     shrink,
-    size_similarity,
     texture_bins,
     to_color_space,
 )
@@ -56,17 +52,6 @@ def blobs_image(height, width, seed=0):
 def random_regions(labels, seed=0):
     rgb = np.random.default_rng(seed).random((*labels.shape, 3))
     return describe_regions(Pixels.of(rgb, "rgb"), labels)
-
-
-def test_similarities_by_hand():
-    # Two of three colors in common: min(.5, .2) + min(.5, .3) + min(0, .5).
-    assert histogram_intersection(np.array([0.5, 0.5, 0.0]), np.array([0.2, 0.3, 0.5])) == pytest.approx(0.5)
-    # A 3×2 and a 2×2 region, side by side and one row apart, in an image of 100 pixels; around both 5×3 = 15.
-    sizes, boxes = (6, 4), (np.array([0, 0, 3, 2]), np.array([3, 1, 5, 3]))
-    assert size_similarity(*sizes, 100) == pytest.approx(0.9)
-    assert fill_similarity(*sizes, *boxes, 100) == pytest.approx(1 - (15 - 6 - 4) / 100)
-    # A ring of 8 pixels around a hole of 1 fits it perfectly.
-    assert fill_similarity(8, 1, np.array([0, 0, 3, 3]), np.array([1, 1, 2, 2]), 9) == 1
 
 
 def test_lab_and_rgi_of_known_colors():
@@ -138,15 +123,6 @@ def test_sizes_boxes_and_neighbors_against_loops(labels):
                     slow.add((labels[y, x], labels[v, u]))
     assert regions.neighbors.shape == (len(slow), 2)
     assert [tuple(pair) for pair in regions.neighbors] == sorted(slow)
-
-
-def test_labels_that_do_not_fit_are_refused():
-    pixels = Pixels.of(np.zeros((4, 5, 3)), "rgb")
-    with pytest.raises(ValueError, match="size"):
-        describe_regions(pixels, np.zeros((5, 4), int))
-    for gap in (np.full((4, 5), 1), np.full((4, 5), -1)):
-        with pytest.raises(ValueError, match="every number"):
-            describe_regions(pixels, gap)
 
 
 def test_shrink():
@@ -318,22 +294,12 @@ def test_any_size_gives_boxes_inside_the_image(size):
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
-    [
-        (np.zeros((8, 8, 3), np.uint8), "ndarray"),
-        (torch.full((3, 8, 8), float("nan")), "nan"),
-        (torch.full((3, 8, 8), 255.0), "255"),
-        (torch.full((3, 8, 8), -0.5), "-0.5"),
-    ],
-)
-def test_bad_images_are_refused(image, says):
-    with pytest.raises(ValueError, match=says):
-        selective_search(image)
-
-
-@pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda: selective_search(np.zeros((8, 8, 3), np.uint8)), "ndarray"),
+        (lambda: selective_search(torch.full((3, 8, 8), float("nan"))), "nan"),
+        (lambda: describe_regions(Pixels.of(np.zeros((4, 5, 3)), "rgb"), np.zeros((5, 4), int)), "size"),
+        (lambda: describe_regions(Pixels.of(np.zeros((4, 5, 3)), "rgb"), np.ones((4, 5), int)), "every number"),
         (lambda: selective_search(blobs_image(8, 8), max_proposals=0), "max_proposals"),
         (lambda: selective_search(blobs_image(8, 8), duplicate_iou=float("nan")), "duplicate_iou"),
         (lambda: selective_search(blobs_image(8, 8), strategies=()), "FAST"),
@@ -350,34 +316,15 @@ def test_bad_arguments_are_refused(call, says):
         call()
 
 
-def test_photographs(real_data):
-    """Well below what is measured (python -m workshop.benchmarks.selective_search)."""
-    from minircnn.datasets import CocoDataset
-
-    photographs = CocoDataset(real_data / "coco-mini" / "images", real_data / "coco-mini" / "instances.json")
-    chosen = [photographs[i] for i in (10,)]
-    proposals = [selective_search(image) for image, _ in chosen]
-    targets = [target for _, target in chosen]
-    assert all(len(boxes) > 300 for boxes in proposals)
-    assert proposal_recall(proposals, targets, 0.5, [2000]) > 0.5
-    assert mean_best_overlap(proposals, targets, [2000]) > 0.5
-
-
 def some_images():
     return [(blobs_image(40, 30 + 5 * i, seed=i), None) for i in range(3)]
-
-
-def test_stored_proposals_are_those_of_selective_search(tmp_path):
-    """From processes that search side by side."""
-    samples = some_images()
-    found = ss.stored_proposals(samples, cache=Cache(tmp_path), workers=2)
-    assert all(torch.equal(boxes, selective_search(image)) for (image, _), boxes in zip(samples, found, strict=True))
 
 
 def test_stored_proposals_are_found_once_and_never_stale(tmp_path, monkeypatch):
     samples, cache, calls = some_images(), Cache(tmp_path), []
     monkeypatch.setattr(ss, "selective_search", lambda image, **options: calls.append(1) or selective_search(image))
     first = ss.stored_proposals(samples, cache=cache)
+    assert all(torch.equal(boxes, selective_search(image)) for (image, _), boxes in zip(samples, first, strict=True))
     again = ss.stored_proposals(samples, cache=cache, max_proposals=3)
     assert len(calls) == 3
     assert all(torch.equal(a[:3], b) for a, b in zip(first, again, strict=True))

@@ -12,7 +12,7 @@ from minircnn.evaluation import evaluate, mean_best_overlap, proposal_recall
 from minircnn.fast_rcnn import FastRCNN
 from minircnn.mask_rcnn import mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
-from minircnn.targets import CheckedSamples, check_any_object, check_classes, check_target, in_crowd, single_objects
+from minircnn.targets import CheckedSamples, check_classes, check_target, in_crowd, single_objects
 from minircnn.training import FasterRCNNTrainingSettings, draw_batch, train_faster_rcnn
 from tests.tiny import TINY
 
@@ -130,12 +130,6 @@ def test_wrong_targets_are_refused_by_name(change, message):
         check(target(**change))
 
 
-def test_the_message_tells_the_image():
-    for image_id, name in ((torch.tensor([7]), r"\[7\]"), (torch.tensor(7), "7"), ("a/b.jpg", "a/b.jpg")):
-        with pytest.raises(ValueError, match=rf"^targets\[4\] \(image_id {name}\): labels\[0\] is 0"):
-            check(target(labels=torch.tensor([0, 1, 2]), image_id=image_id))
-
-
 def test_boxes_may_stick_out_and_be_a_pixel():
     """Objects that an image cuts are annotated whole in some data sets, and the first pixel is no fraction."""
     for boxes in ([[-20.0, -5, 3, 300], [0, 0, 1, 1], [63.5, 47.5, 65, 49]], [[0.0, 0, 1, 1]]):
@@ -249,12 +243,3 @@ def test_a_training_without_objects_is_refused(objects, message):
     settings = FasterRCNNTrainingSettings(iterations=1, images_per_batch=1)
     with pytest.raises(ValueError, match=f"samples: {message}, nothing to learn from"):
         train_faster_rcnn(AlexNet(TINY, 2), samples, CLASSES, settings, quiet=True)
-
-
-def test_one_object_is_enough_and_ends_the_reading():
-    def targets():
-        yield {"labels": torch.zeros(0)}
-        yield target(iscrowd=[1, 0, 1])
-        raise AssertionError("read on")
-
-    check_any_object(targets(), "samples")

@@ -41,20 +41,6 @@ def edges(ax):
     )
 
 
-def test_the_example_of_the_story():
-    """15 of 128 pixels are 2.93 of 25 cells; 2 when rounded down; RoIPool takes 4, which end at pixel 20.48."""
-    first, second = plotting.plot_misalignment(square((128, 128)), (0, 0, 15, 15), (25, 25), rounded_down=True)
-    in_pixels, in_cells = drawn_boxes(first), drawn_boxes(second)
-    assert in_pixels["region"] == [0, 0, 15, 15]
-    assert in_cells["region"] == pytest.approx([0, 0, 2.93, 2.93], abs=0.005)
-    assert in_pixels["RoIPool: whole cells"] == pytest.approx([0, 0, 20.48, 20.48])
-    assert in_cells["RoIPool: whole cells"] == [0, 0, 4, 4]
-    assert in_pixels["rounded down"] == pytest.approx([0, 0, 10.24, 10.24])
-    assert in_cells["rounded down"] == [0, 0, 2, 2]
-    assert "5.5 pixels" in first.get_title()
-    assert "2.93 cells" in second.get_title() and "takes 4" in second.get_title()
-
-
 def test_a_region_on_an_image_and_on_its_map():
     """Rows and columns have strides of their own, and a line lies along each edge of a cell."""
     image = square()
@@ -75,14 +61,6 @@ def test_a_region_on_an_image_and_on_its_map():
     colors = [patch.get_edgecolor() for patch in first.patches]
     assert len(set(colors)) == 2
     assert colors == [patch.get_edgecolor() for patch in second.patches]
-
-
-def test_a_window_and_a_map_of_ones_own():
-    given = torch.arange(60.0).view(CELLS)
-    near = plotting.plot_misalignment(square(), REGION, CELLS, window=(5, 8, 45, 36), features=given)
-    assert [(ax.get_xlim(), ax.get_ylim()) for ax in near] == [((5, 45), (36, 8)), ((1, 9), (4.5, 1))]
-    np.testing.assert_array_equal(near[1].images[0].get_array(), given)
-    assert near[1].images[0].get_extent() == [0, 12, 5, 0]
 
 
 @pytest.mark.parametrize(("bins", "ratio"), [(2, 2), (3, 1)])

@@ -11,7 +11,6 @@ from minircnn.course.history import (
     GENERATIONS,
     STAGES,
     Search,
-    Trace,
     all_by_stages,
     by_stages,
     count_parameters,
@@ -20,7 +19,6 @@ from minircnn.course.history import (
     load_all,
     search,
     trace_all,
-    views_of,
 )
 from minircnn.evaluation import evaluate, proposal_recall
 from minircnn.mask_rcnn import binary_masks
@@ -130,25 +128,6 @@ def traces(models, samples):
     return found
 
 
-def test_every_detector_has_its_turn_with_every_image_on_one_thread(models, samples, monkeypatch):
-    order = []
-
-    def noted(model, image, found=None, *, unmoved):
-        assert torch.get_num_threads() == 1 and unmoved
-        place = next(k for k, (other, _) in enumerate(samples) if other is image)
-        order.append((next(key for key, one in models.items() if one is model), place, found and len(found.boxes)))
-        return Trace({"scores": torch.zeros(0)}, torch.zeros(0, 4), 1, {})
-
-    monkeypatch.setattr(history, "by_stages", noted)
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    trace_all(models, samples[:2], max_proposals=7)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
-    one = [("rcnn", 7), ("fast_rcnn", 7), ("faster_rcnn", None), ("mask_rcnn", None)]
-    assert order == [(key, place, count) for place in (0, 0, 1) for key, count in one]
-
-
 def summary(result):
     return {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
 
@@ -193,20 +172,6 @@ def test_parameters_by_hand(models):
         "mask_rcnn": convolutions + fc6 + fc7 + siblings + window + branch,
     }
     assert {key: count_parameters(model) for key, model in models.items()} == expected
-
-
-def test_views_hold_what_detectors_are_sure_of(models, toytown):
-    image = toytown.load_image(44)
-    views = views_of(image, models)
-    names = ["R-CNN, 2014", "Fast R-CNN, 2015", "Faster R-CNN, 2016", "Mask R-CNN, 2017"]
-    assert [view["name"] for view in views] == names and [one.trainings for one in GENERATIONS] == [3, 1, 1, 1]
-    (rcnn,) = models["rcnn"].detect([image], [views[0]["proposals"]])
-    assert ((rcnn["scores"] > 0) & (rcnn["scores"] < 0.5)).any(), "margins, which say yes from 0 on"
-    assert torch.equal(views[0]["found"]["boxes"], rcnn["boxes"][rcnn["scores"] > 0])
-    (mask,) = models["mask_rcnn"].detect([image])
-    sure = mask["scores"] > 0.5
-    assert torch.equal(views[3]["found"]["masks"], binary_masks(mask)["masks"][sure])
-    assert 0 < sure.sum() < len(sure)
 
 
 @pytest.mark.parametrize("key", ["rcnn", "faster_rcnn"])

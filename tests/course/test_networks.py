@@ -7,7 +7,6 @@ from matplotlib.patches import Rectangle
 
 from minircnn.course import figures as plotting
 from minircnn.course.figures import display
-from minircnn.course.figures.networks import mosaic
 
 
 def squares(count, height=20, width=30):
@@ -25,18 +24,6 @@ def rectangles(ax):
     return [
         ([*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3]) for p in patches
     ]
-
-
-@pytest.mark.parametrize(("count", "columns", "gap"), [(1, 4, (5, 2)), (5, 3, (5, 2)), (6, 3, (0, 0)), (7, 1, (1, 1))])
-def test_mosaic_holds_every_tile_and_white_elsewhere(count, columns, gap):
-    tiles = np.random.default_rng(0).uniform(0, 0.9, (count, 4, 6, 3))
-    canvas = mosaic(tiles, columns, gap)
-    rows = -(-count // columns)
-    expected = np.ones((rows * 4 + (rows - 1) * gap[0], columns * 6 + (columns - 1) * gap[1], 3))
-    for i, tile in enumerate(tiles):
-        y, x = i // columns * (4 + gap[0]), i % columns * (6 + gap[1])
-        expected[y : y + 4, x : x + 6] = tile
-    assert np.array_equal(canvas, expected)
 
 
 def test_gray_is_no_weight_and_the_largest_has_full_color():

@@ -3,7 +3,7 @@
 import pytest
 
 from minircnn.course.history import GENERATIONS
-from minircnn.course.record import RESULTS, RecordError, as_text, notes, read_record, rows_of, table, titles_of
+from minircnn.course.record import RESULTS, RecordError, notes, read_record, rows_of, table, titles_of
 from minircnn.files import write_json
 
 
@@ -23,20 +23,6 @@ def test_cells_by_hand(record):
     assert cells["training, minutes of a core, estimated"] == "≥ 20 32 50 75"
     assert cells["learned numbers"] == "1,976,261 1,871,299 2,026,623 2,228,102"
     assert cells["file of weights, MB"] == "4.2 4.2 4.2 4.2"
-
-
-def test_stages_stand_below_their_sum_twice(record):
-    names = [row[0] for row in table(record)]
-    stages = ["  proposals", "  features", "  heads", "  selection", "  masks"]
-    for name in ("milliseconds an image", "seconds an image of 600 × 800"):
-        assert names[names.index(name) + 1 :][:5] == stages
-    rows = [row[1:] for row in table(record) if row[0] in ("  masks", "  heads")]
-    assert rows[:2] == [["20", "12", "4.0", "5.0"], ["–", "–", "–", "9.5"]]
-    assert rows[2:] == [["5.00", "2.50", "0.40", "0.40"], ["–", "–", "–", "0.60"]]
-    assert [row for row in table(record) if row[0] == "  selection"][1][1:] == ["0.010", "0.010", "0.005", "0.005"]
-    assert not any(row[0].startswith(" ") for row in table(record, stages=False))
-    lines = as_text(table(record)).splitlines()
-    assert len({len(line) for line in lines}) == 1 and all(line == line.rstrip() for line in lines)
 
 
 def test_what_was_not_measured_is_not_there(record):

@@ -105,13 +105,3 @@ def test_an_index_always_gives_the_same_and_small_images_are_taken_whole():
     assert sum(torch.equal(other[index][0], there[index]) for index in range(30)) < 5
     image, target = RandomSquares([sample(6, 9, (1, 1, 4, 4))], 100, 5)[3]
     assert image.shape == (3, 6, 6) and target["masks"].shape[1:] == (6, 6)
-
-
-def test_wrong_numbers_are_refused():
-    one = [sample(6, 9)]
-    for samples, side, count, least in (([], 4, 1, 0), (one, 0, 1, 0), (one, 4, -1, 0), (one, 4, 1, 1.5)):
-        with pytest.raises(ValueError, match="there must be samples, side must be at least 1, count at least 0"):
-            RandomSquares(samples, side, count, least=least)
-    for index in (2, -1):
-        with pytest.raises(IndexError, match=f"square {index}: there are 2"):
-            RandomSquares(one, 4, 2)[index]

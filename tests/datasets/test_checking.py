@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from minircnn.datasets import DatasetError
 from minircnn.datasets.checking import examine, object_problems, open_to_check
 from minircnn.datasets.toytown import DATA_FOLDER
 from tests.datasets.conftest import (
@@ -203,11 +202,6 @@ def test_an_image_that_cannot_be_read_is_told_once_and_no_warning_is_seen(tmp_pa
     (problem,) = report.problems
     assert problem.startswith(f"{data.image_path(0)}: the image {words}")
     assert not list(recwarn)
-
-
-def test_what_is_no_data_set_is_refused(coco):
-    with pytest.raises(DatasetError, match="there is no 'cooc'"):
-        open_to_check("cooc", None, None, split=None, masks=True)
 
 
 def test_toy_town_has_no_defects():

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageOps
 
 from minircnn.datasets import DatasetError, read_image
-from minircnn.datasets.images import MOST_PIXELS, open_image, read_head
+from minircnn.datasets.images import open_image, read_head
 
 
 def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
@@ -26,13 +26,6 @@ def test_gray_palette_and_transparent_images_become_rgb(tmp_path):
     palette.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
     image = read_image(tmp_path / "palette.png")
     assert (image * 255).round().tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
-
-
-def test_sixteen_bit_gray_keeps_its_range(tmp_path):
-    Image.fromarray(np.array([[0, 13107, 65535]], dtype=np.uint16)).save(tmp_path / "deep.png")
-    image = read_image(tmp_path / "deep.png")
-    assert tuple(image.shape) == (3, 1, 3)
-    torch.testing.assert_close(image[1, 0], torch.tensor([0.0, 0.2, 1.0]))
 
 
 def saved_with_orientation(path, photo, orientation):
@@ -88,10 +81,6 @@ def test_of_a_moving_image_the_first_frame_is_read(tmp_path, suffix):
     frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
     expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
     assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
-
-
-def test_the_limit_of_stated_sizes_is_that_of_files():
-    assert MOST_PIXELS == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("value", [np.int32(-1), np.int32(65536), np.float32(1)])

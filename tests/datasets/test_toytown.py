@@ -82,10 +82,3 @@ def test_toytown_yields_what_pycocotools_reads(capsys):
         corners = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)]
         np.testing.assert_array_equal(target["boxes"].numpy(), corners)
     assert "masks" not in ToyTown("val", DATA_FOLDER, masks=False)[0][1]
-
-
-def test_toytown_says_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match=r"'training' in Toy Town .*; there are train, val, test"):
-        ToyTown("training")
-    with pytest.raises(FileNotFoundError, match=r"instances_val\.json.*--out"):
-        ToyTown("val", tmp_path / "nowhere")

@@ -1,6 +1,5 @@
 """The ablations, run small, against the same steps taken directly; what is written, and the two on photographs."""
 
-import copy
 import json
 from dataclasses import replace
 from itertools import islice
@@ -12,17 +11,15 @@ import torch
 from torchvision.ops import box_iou
 
 from minircnn.alexnet import LAYERS, load_alexnet
-from minircnn.course import fine_tuning
-from minircnn.course.ablations import MASK_SHORT, SHORT, anchors, read
-from minircnn.course.fine_tuning import COINS, NUCLEI, FineTuned, Row
+from minircnn.course.ablations import MASK_SHORT, anchors, read
 from minircnn.datasets import ToyTown
 from minircnn.evaluation import evaluate
-from minircnn.fast_rcnn import RoIConfig, load_fast_rcnn
+from minircnn.fast_rcnn import load_fast_rcnn
 from minircnn.faster_rcnn import load_faster_rcnn
-from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks, load_mask_rcnn
-from minircnn.training import FastRCNNTrainingSettings, train_alternating, train_fast_rcnn, train_mask_rcnn
+from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, binary_masks
+from minircnn.training import train_mask_rcnn
 from workshop import ablations
-from workshop.ablations import ABLATIONS, Data, Detector, learn_boxes_alone, measure, run, with_svms
+from workshop.ablations import ABLATIONS, Data, Detector, measure, run, with_svms
 
 QUICK = {"iterations": 1, "images_per_batch": 2}
 
@@ -103,15 +100,6 @@ def test_a_row_is_the_training_that_it_names(data):
     assert figures(row, "mask_ap", "mask_ap50", "mask_ap75") == summary(found, data, kind="masks")
 
 
-def test_alternating_training_is_the_packages(data, monkeypatch):
-    settings = replace(SHORT, **QUICK, seed=1)
-    monkeypatch.setattr(ablations, "train_faster_rcnn", lambda *inputs, **options: (None, []))
-    _, turns = islice(ABLATIONS["faster_rcnn"].detectors(data, settings), 2)
-    model, _ = train_alternating(load_alexnet(), data.samples, data.classes, settings, rpn=anchors(3, 3), quiet=True)
-    row = measure(turns, data, masks=False)
-    assert figures(row) == summary([model.detect([image])[0] for image, _ in data.samples], data)
-
-
 def test_recall_is_counted(data):
     model = load_faster_rcnn()
     detector = Detector({}, lambda image, _: model.detect([image])[0], lambda image: model.propose([image])[0]["boxes"])
@@ -120,17 +108,6 @@ def test_recall_is_counted(data):
     row = measure(detector, data, masks=False)
     assert row["recall"] == pytest.approx(covered.double().mean().item()) and row["recall"] > 0.5
     assert figures(row) == summary(model.detect([image for image, _ in data.samples]), data)
-
-
-def test_only_the_box_layer_learns_in_the_second_stage(data):
-    settings = FastRCNNTrainingSettings(**QUICK, min_size=128, seed=1)
-    config = RoIConfig(box_loss_weight=0.0)
-    inputs = (load_alexnet(), data.samples, data.proposals, data.classes, settings)
-    model, _ = train_fast_rcnn(*inputs, config=config, quiet=True)
-    before = copy.deepcopy(model.state_dict())
-    after = learn_boxes_alone(model, data, settings).state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {f"roi_heads.box_predictor.bbox_pred.{kind}" for kind in ("weight", "bias")}
 
 
 def test_svms_find_the_objects_that_they_learned_from(data):
@@ -151,39 +128,6 @@ def written(tmp_path, *words):
     out = tmp_path / "x.json"
     ablations.main([*words, "--out", str(out)])
     return json.loads(out.read_text())
-
-
-def test_the_command_of_an_ablation(tmp_path, monkeypatch):
-    def detectors(train, settings):
-        """Nothing."""
-        assert len(train.samples) == 4 and "masks" not in train.samples[0][1]
-        assert settings.min_size == SHORT.min_size and settings.iterations == 5
-        yield Detector({"training": "turns"}, lambda image, boxes: load_faster_rcnn().detect([image])[0])
-
-    monkeypatch.setitem(ABLATIONS, "faster_rcnn", replace(ABLATIONS["faster_rcnn"], detectors=detectors))
-    record = written(tmp_path, "faster_rcnn", "--images", "4", "--test-images", "3", "--iterations", "5")
-    assert record["command"] == "python -m workshop.ablations faster_rcnn"
-    assert [(row["seed"], row["training"]) for row in record["rows"]] == [(0, "turns"), (1, "turns")]
-    assert (record["training_images"], record["test_images"], record["settings"]["iterations"]) == (4, 3, 5)
-
-
-def test_coins_and_nuclei_from_each_start(tmp_path, monkeypatch, real_data):
-    def tuned(root, start, task):
-        row = Row(start, task.training.iterations, 0.1, *[0.25] * 6, 12, 0, 0, float(task.side))
-        return FineTuned(load_mask_rcnn(), [], row)
-
-    monkeypatch.setattr(fine_tuning, "coins", lambda start, task: tuned(None, start, task))
-    monkeypatch.setattr(fine_tuning, "nuclei", tuned)
-    root = str(real_data / "nuclei" / "stage1_train")
-    record = written(tmp_path, "fine_tuning", "--root", root, "--iterations", "5")
-    assert record["command"] == "python -m workshop.ablations fine_tuning --root …/stage1_train"
-    assert record["nuclei"]["images"] == {"train": 48, "test": 12}
-    starts = {"coins": ["pretrained", "toy town", "random"], "nuclei": ["pretrained", "random"]}
-    for name, task in (("coins", COINS), ("nuclei", NUCLEI)):
-        settings = record[name]["settings"]
-        assert (settings["side"], settings["training"]["iterations"]) == (task.side, 5)
-        rows = [(row["start"], row["iterations"], row["seconds"]) for row in record[name]["rows"]]
-        assert rows == [(start, 5, task.side) for start in starts[name]]
 
 
 def test_trained_and_random_convolutions_are_measured_alike(tmp_path, monkeypatch):

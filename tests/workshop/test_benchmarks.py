@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
-from minircnn.course.compare import limit_threads, peak_memory
+from minircnn.course.compare import peak_memory
 from workshop.benchmarks import __main__ as command
-from workshop.benchmarks import detectors, operations, selective_search
+from workshop.benchmarks import detectors, operations
 from workshop.benchmarks.timing import Case, measure
 
 MILLION = 1_000_000
@@ -29,21 +29,6 @@ def test_ratio_is_ours_over_theirs_pair_by_pair(monkeypatch):
     assert (m.ours_ms, m.theirs_ms) == (3000, 2000)
     with pytest.raises(ValueError, match="at least 2"):
         measure(fake_case(), 1, repeats=1)
-
-
-def test_calls_are_interleaved_and_threads_are_set_and_set_back():
-    before, calls = torch.get_num_threads(), []
-
-    def note(side):
-        calls.append((side, torch.get_num_threads()))
-
-    case = Case("", "", lambda: note("a"), lambda: note("b"), lambda a, b: True)
-    measure(case, threads=before + 1, repeats=3)
-    assert calls == [("a", before + 1), ("b", before + 1)] * 4
-    assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), limit_threads(before + 1):
-        1 / 0  # noqa: B018
-    assert torch.get_num_threads() == before
 
 
 def test_memory_is_the_most_that_is_held_at_a_time_and_in_the_row_where_it_was_asked_for():
@@ -78,16 +63,6 @@ def test_cases_agree_with_their_reference_and_notice_a_wrong_answer(case):
         assert not case.check({name: 1.01 * torch.as_tensor(value) + 1 for name, value in ours.items()}, theirs)
 
 
-def test_proposals_have_to_cover_three_quarters_of_the_reference():
-    boxes = torch.tensor([[20.0 * i, 0.0, 20.0 * i + 10, 10.0] for i in range(8)])
-    near = boxes + torch.tensor([1.0, 0.0, 1.0, 0.0])  # IoU 9 / 11
-    assert selective_search.cover_most(torch.cat([near, near + 500]), boxes), "more boxes than the reference may be"
-    assert selective_search.cover_most(near[:6], boxes)
-    assert not selective_search.cover_most(near[:5], boxes)
-    assert not selective_search.cover_most(boxes + 5, boxes)
-    assert not selective_search.cover_most(boxes[:0], boxes)
-
-
 def test_table_and_json(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case()])
     monkeypatch.setitem(command.SUITES, "pooling", list)
@@ -99,18 +74,3 @@ def test_table_and_json(monkeypatch, tmp_path, capsys):
     assert all(row["name"] == "sum of three numbers" and row["agrees"] and row["repeats"] == 3 for row in rows)
     assert output.count("sum of three numbers") == len(rows)
     assert "pooling: nothing to compare with" in output
-
-
-def test_disagreement_and_what_cannot_be_run_are_errors(monkeypatch, capsys):
-    monkeypatch.setitem(command.SUITES, "boxes", lambda: [fake_case(agrees=False)])
-    with pytest.raises(SystemExit, match="differ from the reference's"):
-        command.main(["boxes", "--repeats", "2"])
-    assert " NO" in capsys.readouterr().out
-    for arguments, message in (
-        (["cats"], "there is no suite 'cats'; there are boxes"),
-        (["--json", "none/x.json"], "--json none/x.json: name a file in a folder that exists"),
-        (["--repeats", "1"], "at least 2"),
-    ):
-        with pytest.raises(SystemExit, match="2"):
-            command.main(arguments)
-        assert message in capsys.readouterr().err

@@ -3,7 +3,6 @@
 import io
 import re
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -14,7 +13,6 @@ from minircnn.files import write_json
 from workshop.history import __main__ as command
 from workshop.history import measure
 from workshop.history.__main__ import END, START, section, with_section
-from workshop.history.scale import PaperScale
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,35 +98,6 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_is_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for words, message in (
-        ("--read x.json --images 3", "--read x.json: nothing is measured; leave --images"),
-        ("--read x.json --no-scale", "--read x.json: nothing is measured"),
-        ("--out none/new", "--out none/new: name a new folder, in a folder that exists"),
-        ("--out .", "--out .: name a new folder"),
-        ("--images 201", "--images must be from 1 to 200, the size of the test split, but is 201"),
-        ("--read none.json", "none.json: there is no such file"),
-    ):
-        with pytest.raises(SystemExit) as end:
-            command.main(words.split())
-        assert message in (capsys.readouterr().err if end.value.code == 2 else end.value.code)
-    assert not list(tmp_path.iterdir())
-
-
-def test_what_the_options_ask_for_is_measured(monkeypatch):
-    """The papers' size and trainings are part of it unless they are left out."""
-    make_record = Mock(side_effect=ValueError("enough"))
-    monkeypatch.setattr(command, "make_record", make_record)
-    for options in ([], ["--no-scale"], ["--no-training", "--images", "7"]):
-        with pytest.raises(SystemExit, match=r"^Error: enough$"):
-            command.main(options)
-    asked = [(*call.args, *[call.kwargs[name] for name in ("scale", "training")]) for call in make_record.mock_calls]
-    assert asked == [(None, PaperScale(), True), (None, None, True), (7, PaperScale(), False)]
-    ways = [call.kwargs["command"].removeprefix("python -m workshop.history") for call in make_record.mock_calls]
-    assert ways == ["", " --no-scale", " --images 7 --no-training"]
-
-
 def test_every_row_and_claim_is_in_the_readmes_section(results):
     text = section(results)
     assert with_section(f"{START}old{END}", text) == text
@@ -150,17 +119,3 @@ def test_readme_figures_and_card_of_the_project_belong_to_its_record():
     assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
     assert stored_fingerprint(ROOT / "docs" / "history_images.png") == command.fingerprint_of_weights(record)
     assert "| `results/history` |" in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-
-
-def test_fingerprints_change_with_what_is_shown_and_with_weights(record, monkeypatch):
-    before, weights = command.fingerprint_of_record(record), command.fingerprint_of_weights(record)
-    record["detectors"]["rcnn"]["recall"] += 0.01
-    assert command.fingerprint_of_record(record) == before
-    record["detectors"]["faster_rcnn"]["milliseconds"]["proposals"] += 1
-    assert command.fingerprint_of_record(record) != before
-    record["detectors"]["mask_rcnn"]["sha256"] = "other"
-    assert command.fingerprint_of_weights(record) != weights
-    monkeypatch.setattr(command, "sha256", lambda path: path.stem)
-    for key in record["detectors"]:
-        record["detectors"][key]["sha256"] = key
-    assert command.fingerprint_of_weights() == command.fingerprint_of_weights(record)

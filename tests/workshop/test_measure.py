@@ -1,25 +1,22 @@
 """What the history measures beside detection, by hand; and the papers' size, run small: who is timed on what."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from skimage import data
 from sklearn.linear_model import RidgeClassifierCV
 
-from minircnn.alexnet import ALEXNET_2012, load_alexnet
-from minircnn.boxes import box_area
-from minircnn.course.history import GENERATIONS, Search, by_stages, search
+from minircnn.alexnet import load_alexnet
+from minircnn.course.history import GENERATIONS, by_stages, search
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNConfig
 from minircnn.pooling import warp_regions
 from tests.tiny import TINY
 from workshop.history import measure
 from workshop.history import scale as module
-from workshop.history.measure import alignment_example, first, scenes, seconds_of_an_iteration, training_costs, transfer
-from workshop.history.scale import PaperScale, filled_up, let_some_pass, measure_at_scale, paper_image, paper_models
+from workshop.history.measure import first, scenes, seconds_of_an_iteration, training_costs, transfer
+from workshop.history.scale import PaperScale, measure_at_scale, paper_image
 
 BY_KEY = {one.key: one for one in GENERATIONS}
 # Milliseconds of an image: selective search, the convolutions, all of it.
@@ -49,13 +46,6 @@ def test_scenes_by_hand():
         {"boxes": box[:0], "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     assert scenes(targets) == {"objects": 1.25, "several": 0.5, "kinds": 0.25, "crowded": 0.25}
-
-
-def test_the_example_of_the_story():
-    """15 · 25 / 128 = 2.9296875; 2 rounded down; 3 rounded, and the cell from 3 to 4 is counted in."""
-    found = alignment_example()
-    assert found["aligned"] == pytest.approx(2.9296875, abs=1e-6)
-    assert {**found, "aligned": 0} == {"exact": 2.9296875, "rounded_down": 2.0, "pooled": 4.0, "aligned": 0}
 
 
 def test_what_stands_before_and_after_the_iterations_does_not_count(monkeypatch):
@@ -154,42 +144,3 @@ def test_everybody_is_timed_on_what_the_settings_say(monkeypatch):
     assert found["own"] == len(of["MaskRCNN"][0].proposals) <= 30
     assert found["outlined"] == len(of["MaskRCNN"][0].detections["labels"]) > 0
     assert found["found"] == len(search(paper_image((60, 90)), 40).boxes)
-
-
-def test_selective_search_and_random_boxes_share_the_places():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30]])
-    assert torch.equal(filled_up(boxes, 1, (60, 90)), boxes[:1])
-    filled = filled_up(boxes, 500, (60, 90))
-    assert torch.equal(filled[:2], boxes) and filled.shape == (500, 4)
-    assert (filled[:, :2] >= 0).all() and (filled[:, 2] <= 90).all() and (filled[:, 3] <= 60).all()
-    assert filled[2:, 2].max() > 70 and filled[2:, 3].max() > 45, "all over the image, which is wide"
-    assert (box_area(filled[2:]) > 0).all() and len(filled.unique(dim=0)) == 500
-
-
-def test_models_share_one_network_disturb_no_draws_and_let_as_many_scores_pass_as_there_are_proposals():
-    """Counted where nothing is suppressed and nothing cut off: every passing pair is a detection."""
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    models, image = paper_models(SMALL), paper_image(SMALL.size)
-    assert torch.equal(torch.rand(1), expected)
-    assert len({getattr(model, "network", model).backbone for model in models.values()}) == 1
-    for key in ("rcnn", "fast_rcnn", "faster_rcnn"):
-        model = models[key]
-        found = None if key == "faster_rcnn" else Search(filled_up(torch.zeros(0, 4), 40, SMALL.size), 0.0)
-        let_some_pass(model, image, found)
-        owner = model if key == "rcnn" else model.roi_heads
-        owner.config = replace(owner.config, nms_threshold=1.0, max_detections=10_000)
-        trace = by_stages(model, image, found)
-        assert len(trace.detections["labels"]) == pytest.approx(len(trace.proposals), abs=3)
-
-
-def test_the_size_is_the_papers_and_the_image_a_photograph_enlarged_and_not_stretched():
-    scale = PaperScale()
-    assert (scale.size, scale.proposals, scale.classes, scale.network) == ((600, 800), 2000, 21, ALEXNET_2012)
-    assert scale.rpn.anchors_per_cell == 9 and scale.rpn.post_nms_top_n[1] == 300
-    image = paper_image(scale.size)
-    assert image.shape == (3, 600, 800) and image.min() >= 0 and image.max() <= 1
-    original = torch.from_numpy(data.coffee()).permute(2, 0, 1).float() / 255  # (3, 400, 600)
-    small = torch.nn.functional.interpolate(image[None], size=(400, 533), mode="area")[0]
-    assert (small - original[:, :, :533]).abs().mean() < 0.02

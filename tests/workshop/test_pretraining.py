@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 from functools import partial
 
 import pytest
-import torch
 
 from minircnn.alexnet import SMALL, SMALL_STRIDE_16, SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, load_alexnet
 from minircnn.cache import Cache
@@ -81,32 +80,6 @@ def test_an_interrupted_run_ends_in_the_same_file(unbroken, cache, tmp_path, mon
     assert files(tmp_path) == [out.with_suffix(".json"), out]
     for suffix in (".safetensors", ".json"):
         assert out.with_suffix(suffix).read_bytes() == unbroken[0].with_suffix(suffix).read_bytes()
-
-
-def test_learns_what_it_sees(cache, tmp_path):
-    """A few images, often: they are classified."""
-    settings = replace(TINY, images=8, epochs=40, learning_rate=5e-3, label_smoothing=0.0)
-    train_alexnet(settings, out=tmp_path / "a.safetensors", cache=cache, quiet=True)
-    found = accuracy(load_alexnet(tmp_path / "a.safetensors"), *painted("train", 8, cache))
-    assert found.subtypes > 0.6, "by guessing 1 of 21"
-
-
-def test_an_epoch_shows_every_image_once(cache, tmp_path, monkeypatch):
-    """In another order each time; what does not fill a batch waits for the next epoch."""
-    seen = []
-
-    def note(images):
-        seen.append(images)
-        return reframe(images)
-
-    monkeypatch.setattr(pretraining, "reframe", note)
-    train_alexnet(replace(TINY, epochs=2, images=26), out=tmp_path / "a.safetensors", cache=cache, quiet=True)
-    assert [len(batch) for batch in seen] == [8] * 6
-    first, second = torch.cat(seen[:3]).flatten(1), torch.cat(seen[3:]).flatten(1)
-    assert len(first.unique(dim=0)) == len(second.unique(dim=0)) == 24
-    assert not torch.equal(first, second)
-    known = painted("train", 26, cache)[0].float().flatten(1) / 255
-    assert (torch.cdist(first, known).amin(dim=1) < 0.1).all()
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
