@@ -183,31 +183,6 @@ def test_a_class_without_near_proposals_leaves_boxes_alone(samples, proposals):
     assert scale_to(20.0, torch.zeros(3)) == scale_to(20.0, torch.zeros(0)) == 1.0
 
 
-def test_nan_is_refused_where_it_enters(fitted, samples, proposals):
-    image = samples[0][0].clone()
-    image[0, 30, 30] = torch.nan
-    with pytest.raises(ValueError, match="nan or infinite"):
-        fitted.detect([image], [torch.tensor([[10.0, 10.0, 50.0, 50.0]])])
-    broken = fresh_model()
-    with torch.no_grad():
-        broken.network.backbone.conv3.bias[0] = torch.inf
-    with pytest.raises(ValueError, match="weights hold such"):
-        broken.fit_svms(samples, proposals)
-
-
-def test_what_does_not_fit_is_refused(fitted, samples, proposals):
-    for call in (fitted.fit_svms, fitted.fit_box_regressors):
-        with pytest.raises(ValueError, match="4 images but proposals for 3"):
-            call(samples, proposals[:3])
-    with pytest.raises(ValueError, match="1 images but proposals for 2"):
-        fitted.detect([samples[0][0]], proposals[:2])
-    with pytest.raises(ValueError, match="no object of class 'green'"):
-        fresh_model().fit_svms([samples[3]], [proposals[3]])
-    positives, negatives = clouds(3, 3)
-    with pytest.raises(ValueError, match="0 positives, 3 negatives"):
-        train_svm(positives[:0], negatives, SVMSettings())
-
-
 def test_crowds_serve_neither_as_positives_nor_as_negatives(samples, proposals):
     image, target = samples[0]
     crowded = {**target, "iscrowd": torch.tensor([False, False, False, True])}
@@ -316,6 +291,7 @@ def test_every_crop_meets_its_own_name():
 
     def optimize(network, losses, groups):
         assert network is model.network and [group["lr_mult"] for group in groups] == [0.1, 1.0]
+        assert sorted(id(p) for g in groups for p in g["params"]) == sorted(map(id, network.parameters()))
         torch.manual_seed(0)
         found.extend(float(losses(i)["classification"]) for i in range(4))
 
@@ -324,19 +300,27 @@ def test_every_crop_meets_its_own_name():
     assert not model.network.training
 
 
-def test_replaces_the_last_layer_and_gives_every_parameter_to_one_group():
-    model = RCNN(AlexNet(SMALL, 18), ["background", "a", "b", "c"])
-    seen = {}
+def without_weights():
+    model = fresh_model()
+    model.network.backbone.conv3.bias.data[0] = torch.inf
+    return model
 
-    def optimize(network, losses, groups):
-        seen["ids"] = [id(p) for group in groups for p in group["params"]]
-        return losses(0)
 
-    samples = [photo([1, 2, 3])]
-    losses = model.finetune(samples, [random_boxes(50, 1)], optimize)
-    assert model.network.fc8.out_features == 4
-    assert sorted(seen["ids"]) == sorted(id(p) for p in model.network.parameters())
-    assert float(losses["classification"].detach()) == pytest.approx(1.386, abs=0.2)  # log 4: it knows nothing yet
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, s, p: m.detect([torch.full_like(s[0][0], torch.nan)], p[:1]), "nan or infinite"),
+        (lambda m, s, p: without_weights().fit_svms(s, p), "weights hold such"),
+        (lambda m, s, p: m.fit_svms(s, p[:3]), "4 images but proposals for 3"),
+        (lambda m, s, p: m.fit_box_regressors(s, p[:3]), "4 images but proposals for 3"),
+        (lambda m, s, p: m.detect([s[0][0]], p[:2]), "1 images but proposals for 2"),
+        (lambda m, s, p: fresh_model().fit_svms(s[3:], p[3:]), "no object of class 'green'"),
+        (lambda m, s, p: train_svm(torch.zeros(0, 8), torch.ones(3, 8), SVMSettings()), "0 positives, 3 negatives"),
+    ],
+)
+def test_bad_input_is_refused(fitted, samples, proposals, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(fitted, samples, proposals)
 
 
 def clouds(positives, negatives, distance=1.5):

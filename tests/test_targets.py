@@ -43,15 +43,11 @@ def check(one):
 MASKS, CROWD = target()["masks"], torch.tensor([False, True, False])
 SAME = {
     "iscrowd int64": {"iscrowd": CROWD.long()},
-    "iscrowd list": {"iscrowd": [0, 1, 0]},
     "labels int32": {"labels": torch.tensor([1, 2, 2], dtype=torch.int32)},
-    "labels numpy": {"labels": np.array([1, 2, 2])},
     "boxes int64": {"boxes": torch.tensor(BOXES).long()},
     "boxes float64": {"boxes": torch.tensor(BOXES).double()},
-    "boxes list": {"boxes": BOXES},
     "masks 0 and 1": {"masks": MASKS.byte()},
     "masks 0 and 255": {"masks": MASKS.byte() * 255},
-    "masks float": {"masks": MASKS.float()},
     "masks numpy": {"masks": MASKS.numpy()},
     "masks uint16": {"masks": MASKS.numpy().astype(np.uint16)},
     "torchvision's boxes": {"boxes": BoundingBoxes(BOXES, format="XYXY", canvas_size=(H, W))},
@@ -89,12 +85,8 @@ def boxes_with(row, *box):
 WRONG = {
     "label 0": ({"labels": torch.tensor([1, 0, 2])}, r"labels\[1\] is 0, but 0 is the background"),
     "label beyond": ({"labels": torch.tensor([1, 2, 3])}, r"labels\[2\] is 3, but there are 3 classes .* up to 2"),
-    "float labels": ({"labels": torch.tensor([1.0, 2, 1])}, "labels must be whole numbers, not torch.float32"),
-    "labels of two axes": ({"labels": torch.tensor([[1], [2], [1]])}, r"labels must have shape \(G,\), not \(3, 1\)"),
-    "names as labels": ({"labels": ["cat", "dog", "cat"]}, "labels must be a tensor, not list of .*cat"),
     "fewer labels": ({"labels": torch.tensor([1, 2])}, "boxes for 3 objects, but labels for 2"),
     "no labels": ({"labels": None}, "must be a dict with boxes and labels, but has boxes, masks"),
-    "no width": (boxes_with(1, 5, 5, 5, 9), r"boxes\[1\] is \[5.0, 5.0, 5.0, 9.0\], which has no area"),
     "inverted": (boxes_with(2, 30, 4, 10, 9), r"boxes\[2\] .*x1 < x2"),
     "nan": (boxes_with(0, 1, torch.nan, 10, 10), r"boxes\[0\] .*finite"),
     "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
@@ -103,13 +95,10 @@ WRONG = {
         {"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))},
         "boxes are CXCYWH: give x1",
     ),
-    "complex boxes": ({"boxes": torch.tensor(BOXES) + 1j}, "boxes must be an ordinary .* but are torch.complex64"),
     "sparse boxes": (
         {"boxes": torch.tensor(BOXES).to_sparse()},
         "boxes must be an ordinary tensor .*torch.sparse_coo",
     ),
-    "labels of no device": ({"labels": torch.ones(3, device="meta")}, "labels must be an ordinary tensor .*meta"),
-    "masks as a list": ({"masks": list(MASKS)}, "masks must be a tensor, not list"),
     "one box": ({"boxes": torch.tensor(BOXES[0])}, r"boxes must have shape \(G, 4\), not \(4,\)"),
     "small masks": ({"masks": torch.zeros(3, 24, 32, dtype=torch.bool)}, "masks are 32×24 pixels, .* 64×48"),
     "masks with a channel": ({"masks": MASKS[:, None]}, r"\(G, H, W\), not \(3, 1, 48, 64\)"),
@@ -118,9 +107,7 @@ WRONG = {
         {"masks": torch.cat([MASKS[:2].float(), MASKS[2:] * 0.5])},
         r"masks\[2\] is \[0.0, 0.5\].*thresh",
     ),
-    "masks of -1": ({"masks": -MASKS.long()}, r"masks\[0\] is \[-1, 0\]"),
     "crowds of 2": ({"iscrowd": torch.tensor([0, 2, 0])}, r"iscrowd\[1\] is 2: it must be 0 or 1"),
-    "crowds of all": ({"iscrowd": torch.tensor(True)}, r"iscrowd must have shape \(G,\)"),
 }
 
 

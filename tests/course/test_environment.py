@@ -4,18 +4,13 @@ import os
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 
 from minircnn.course import environment
 from minircnn.course.environment import (
-    GIGABYTE,
     Check,
-    check_cores,
     check_data,
-    check_disk,
-    check_memory,
     check_packages,
     check_python,
     check_torch_pair,
@@ -103,13 +98,6 @@ def test_data_missing_changed_and_complete(tmp_path):
     assert changed.state == "problem" and "a.jpg" in changed.found and "(and 1 more)" in changed.found
     unread = check_data(tmp_path, raising(ModuleNotFoundError("No module named 'numpy'")))
     assert (unread.state, unread.found) == ("problem", "not checked: No module named 'numpy'")
-
-
-def test_small_machines_are_a_remark_only():
-    small = [check_cores(1), check_memory(GIGABYTE), check_disk(Path(), GIGABYTE // 2)]
-    enough = [check_cores(2), check_memory(4 * GIGABYTE), check_disk(Path(), 2 * GIGABYTE)]
-    assert all(check.state == "warning" and check.remedy for check in small)
-    assert all(check.state == "ok" and not check.remedy for check in enough)
 
 
 def test_report_shows_each_remedy_below_its_problem():

@@ -162,25 +162,18 @@ MASK_OTHER_SIZE = {"size": [10, 8], "counts": [80]}
 
 BAD_ANNOTATIONS = {
     "no image_id": (annotation(image_id=None), r"'annotations', id 11: no 'image_id'"),
-    "area a word": (annotation(area="small"), r"'area' is 'small'"),
     "no object": ("nonsense", r"'annotations': 'nonsense' is not an object"),
-    "id a word": (annotation(id="eleven"), r"'id' is 'eleven': it must be a whole number"),
     "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
     "unknown category": (annotation(category_id=5), r"unknown category 5"),
     "iscrowd 2": (annotation(iscrowd=2), r"'iscrowd' is 2"),
     "no width": (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
-    "width lost in float32": (annotation(bbox=[7, 1, 1e-9, 3]), r"has no width"),
-    "nan": (annotation(bbox=[2, 1, float("nan"), 3]), r"is not four finite numbers"),
     "right of image": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
-    "empty segmentation": (annotation(segmentation=[]), r"'segmentation' is \[\]"),
     "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
-    "polygon of two corners": (annotation(segmentation=[SQUARE, [1, 1, 2, 2]]), r"polygon 1 is malformed"),
     "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
     "polygon far outside": (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the image"),
     "mask too short": (annotation(segmentation=MASK_SHORT), r"its runs cover 25 pixels, but its size is 8 × 10"),
     "mask of another size": (annotation(segmentation=MASK_OTHER_SIZE), r"mask of size \[10, 8\]"),
     "negative run": (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"a run of negative length"),
-    "no counts": (annotation(segmentation={"size": [8, 10]}), r"no run-length encoding"),
     "string of rubbish": (annotation(segmentation={"size": [8, 10], "counts": "zz!"}), r"no string in COCO's code"),
 }
 
@@ -206,13 +199,10 @@ def test_bad_annotation_is_named(folder, case):
 BAD_FILES = [
     ({"annotations": [annotation(), annotation()]}, r"'annotations', id 11: it is used twice"),
     ({"images": [tiny()["images"][0]] * 2}, r"'images', id 7: it is used twice"),
-    ({"categories": [{"id": 9, "name": "dog"}, {"id": 9, "name": "cat"}]}, r"'categories', id 9: it is used twice"),
     ({"categories": [{"id": 9, "name": "background"}]}, "objects cannot be of the class 'background'"),
     ({"images": [tiny()["images"][0] | {"file_name": "none.png"}]}, r"image 7 \('none.png'\): no such file"),
     ({"images": [{"id": 7, "height": 8, "width": 10}]}, r"'images', id 7: no 'file_name'"),
-    ({"images": [tiny()["images"][0] | {"id": "north"}]}, r"'images', id north: 'id' is 'north': it must be a whole"),
     ({"images": [tiny()["images"][0] | {"height": 0}]}, r"height 0, width 10"),
-    ({"categories": []}, r"'categories' is empty"),
     ({"annotations": {}}, r"lists 'images', 'annotations' and 'categories', of which not all"),
 ]
 
@@ -272,17 +262,11 @@ def written(value, convert):
 
 PLAIN = {
     "numbers as text": lambda c: written(c, str),
-    "whole numbers with a fraction of zero": lambda c: written(c, float),
     "one of four numbers as text": lambda c: {**c, "annotations": [annotation(bbox=[2, 1, "4.0", " 3e0"])]},
     "a flat polygon": lambda c: {**c, "annotations": [annotation(segmentation=SQUARE)]},
     "a polygon of points": lambda c: {
         **c,
         "annotations": [annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])],
-    },
-    "a category for each image": lambda c: {**c, "categories": c["categories"] * 20},
-    "an unused category of the background": lambda c: {
-        **c,
-        "categories": [{"id": 0, "name": "background"}, *c["categories"]],
     },
 }
 
@@ -293,15 +277,6 @@ def test_what_is_plainly_meant_is_read(folder, kind):
     found = load(folder, PLAIN[kind](tiny()))
     assert (found.classes, found.image_ids, found.odd) == (wanted.classes, wanted.image_ids, [])
     assert_same_targets(found, wanted)
-
-
-def test_text_is_read_exactly_or_refused(folder):
-    for text in ("1_0", "0x10", "1,5", "nan", "inf", "", "٣", "1" * 50, "4 px"):
-        with pytest.raises(DatasetError, match="is not four finite numbers"):
-            load(folder, tiny(annotations=[annotation(bbox=[2, 1, 4, text])]))
-    images = [image | {"id": str(2**60 + n)} for n, image in enumerate(tiny()["images"], start=1)]
-    data = load(folder, tiny(images=images, annotations=[annotation(image_id=str(2**60 + 2))]))
-    assert (data.image_ids, len(data[1][1]["boxes"])) == ([2**60 + 1, 2**60 + 2], 1)
 
 
 def test_two_categories_of_one_name_are_one_class_and_said_to_be(folder):
@@ -341,10 +316,8 @@ def test_a_name_that_leads_out_of_the_root_is_refused(folder, name):
     ("root", "lies", "name", "words"),
     [
         ("img", "img/img", "{}", "it lies in {top}/img/img; give that folder as root"),
-        ("img", "img/x/y", "{}", "it lies in {top}/img/x/y; give that folder as root"),
         ("labels", "img", "{}", "it lies in {top}/img; give that folder as root"),
         ("img", "img", "img/{}", "it lies in {top}; give that folder as root"),
-        ("img", "img", "data\\{}", "a 'a.png' lies in {top}/img; correct the names"),
         ("img", "elsewhere/deep/down", "{}", "put it there, give another root"),
     ],
 )

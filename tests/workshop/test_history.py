@@ -1,18 +1,17 @@
 """``python -m workshop.history`` as it is called, and whether README and figures belong to the project's record."""
 
 import io
-import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from minircnn.course.claims import CLAIMS, gather
-from minircnn.course.record import as_text, notes, read_record, table
+from minircnn.course.record import as_text, read_record, table
 from minircnn.files import write_json
 from workshop.history import __main__ as command
 from workshop.history import measure
-from workshop.history.__main__ import END, START, section, with_section
+from workshop.history.__main__ import END, START, section
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,19 +95,6 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     assert stored_fingerprint(tmp_path / "docs" / "history.png") == command.fingerprint_of_record(found)
     assert (tmp_path / "docs" / "history_images.png").read_bytes() == b"scene"
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_every_row_and_claim_is_in_the_readmes_section(results):
-    text = section(results)
-    assert with_section(f"{START}old{END}", text) == text
-    for row in table(results["history"], stages=False)[1:]:
-        assert f"| {' | '.join(row)} |" in text
-    for one in CLAIMS:
-        cells = [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)]
-        assert f"| {' | '.join(cells)} |" in text
-    for note in notes(results["history"]):
-        assert f"- {note}\n" in text
-    assert set(re.findall(r"\((docs/.*?)\)", text)) == {"docs/history.png", "docs/history_images.png"}
 
 
 def test_readme_figures_and_card_of_the_project_belong_to_its_record():
