@@ -11,7 +11,7 @@ import torch
 import torchvision
 from typer.testing import CliRunner
 
-from minircnn.boxes import batched_nms, box_iou, match, nms, subsample
+from minircnn.boxes import batched_nms, box_iou, nms
 from minircnn.cli import app
 from minircnn.course.compare import pair
 from minircnn.datasets import ToyTown
@@ -19,7 +19,7 @@ from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.pooling import roi_align, roi_pool
-from minircnn.training import loop, train_faster_rcnn, train_mask_rcnn
+from minircnn.training import loop, train_faster_rcnn
 from tests.tiny import ellipses, some_images, tiny_mask_rcnn
 from tests.training import test_recipes as recipes
 
@@ -92,48 +92,25 @@ def test_nms_and_overlaps():
     assert torch.allclose(overlaps, torchvision.ops.box_iou(on_gpu[0][:300], on_gpu[0]), atol=1e-6)
 
 
-def test_the_same_draws():
-    """Torch draws with the processor's generator."""
-    iou = box_iou(boxes_at_random(5, seed=4), boxes_at_random(2000, seed=5))
-    found = []
-    for device in ("cpu", GPU):
-        gt_index, label = match(iou.to(device), 0.4, 0.2, allow_low_quality_matches=True)
-        torch.manual_seed(6)
-        drawn = subsample(label, 64, 0.25)
-        found.append([value.cpu() for value in (gt_index, label, *drawn)])
-    assert all(torch.equal(*both) for both in zip(*found, strict=True)) and len(found[0][2]) == 16
-
-
-def losses_and_gradients(model, device, *scenes):
-    """Of the same images, in double precision."""
-    model = model.to(device).double().train()
-    model.zero_grad()
-    images = [image.to(device).double() for image in scenes[0]]
-    for part in [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]:
-        # All anchors and RoIs, because devices draw differently.
-        part.config = replace(part.config, batch_size_per_image=10**6, positive_fraction=1.0)
-    losses = model.losses(images, *scenes[1:])
-    sum(losses.values()).backward()
-    gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.grad is not None}
-    return {name: float(loss.detach()) for name, loss in losses.items()}, gradients
-
-
-def assert_same(one, other):
-    assert one[0] == pytest.approx(other[0], rel=1e-6) and min(one[0].values()) > 0
-    assert one[1].keys() == other[1].keys() and len(one[1]) > 10
-    for name, gradient in one[1].items():
-        assert torch.allclose(gradient, other[1][name], rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
-
-
 def test_losses_and_gradients_of_mask_rcnn():
-    """Five losses, of images of different sizes, one without objects."""
+    """Five losses in double precision, of images of different sizes, one without objects."""
     images, targets = some_images()
     for image, target in zip(images, targets, strict=True):
         target["masks"] = ellipses(target["boxes"], image.shape[1:])
-    model = tiny_mask_rcnn()
-    here, there = (losses_and_gradients(model, device, images, targets) for device in ("cpu", GPU))
-    assert len(here[0]) == 5
-    assert_same(here, there)
+    model, found = tiny_mask_rcnn().train(), []
+    for part in (model.rpn, model.roi_heads):  # all anchors and RoIs, because devices draw differently
+        part.config = replace(part.config, batch_size_per_image=10**6, positive_fraction=1.0)
+    for device in ("cpu", GPU):
+        model = model.to(device).double()
+        model.zero_grad()
+        losses = model.losses([image.to(device).double() for image in images], targets)
+        sum(losses.values()).backward()
+        gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters()}
+        found.append(({name: float(loss.detach()) for name, loss in losses.items()}, gradients))
+    (here, gradients), (there, others) = found
+    assert here == pytest.approx(there, rel=1e-6) and min(here.values()) > 0 and len(here) == 5
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, others[name], rtol=1e-4, atol=1e-5 * float(gradient.abs().max())), name
 
 
 @pytest.mark.parametrize("load", [load_faster_rcnn, load_mask_rcnn])
@@ -166,53 +143,35 @@ def double_precision():
 
 
 def train_on(device, options, **changes):
-    """A training of six batches."""
+    """A training of six batches, if nothing else is said."""
     train = ToyTown("train", masks=False)
     samples = [(image.to(torch.get_default_dtype()), target) for image, target in (train[i] for i in range(8))]
-    settings = replace(recipes.SETTINGS, iterations=6, **changes)
+    settings = replace(recipes.SETTINGS, **{"iterations": 6, **changes})
     network = recipes.network().to(device)
     return train_faster_rcnn(network, samples, train.classes, settings, rpn=recipes.RPN, quiet=True, **options)
 
 
 @pytest.mark.usefixtures("double_precision")
 def test_a_training_is_the_same_and_is_taken_up_again(tmp_path, monkeypatch):
+    """Stopped after three batches."""
+
+    def stop(model):
+        raise KeyboardInterrupt
+
     (_, here), (model, there) = (train_on(device, {}) for device in ("cpu", GPU))
     assert {p.device.type for p in model.parameters()} == {GPU}
-    rest = stopped_and_taken_up_again(tmp_path, monkeypatch)
+    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
+    out = tmp_path / "a.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train_on(GPU, {"out": out, "evaluate": stop, "evaluate_every": 3})
+    _, rest = train_on(GPU, {"out": out, "resume": True})
     assert len(rest) in (3, 4)
     for mine, other in [*zip(here, there, strict=True), *zip(rest, there[-len(rest) :], strict=True)]:
         assert mine == pytest.approx(other, rel=1e-5)
 
 
-def stopped_and_taken_up_again(tmp_path, monkeypatch, **changes):
-    """The losses of the second part of a run that was stopped after three batches."""
-
-    def stop(model):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
-    out = tmp_path / "a.safetensors"
-    with pytest.raises(KeyboardInterrupt):
-        train_on(GPU, {"out": out, "evaluate": stop, "evaluate_every": 3}, **changes)
-    return train_on(GPU, {"out": out, "resume": True}, **changes)[1]
-
-
 def test_mixed_precision_learns_nearly_the_same():
-    train = ToyTown("train")
-    samples = [train[index] for index in range(8)]
-    settings = replace(recipes.SETTINGS, iterations=40)
-    exact, mixed = (
-        train_mask_rcnn(
-            recipes.network().to(GPU),
-            samples,
-            train.classes,
-            replace(settings, mixed_precision=half),
-            rpn=recipes.RPN,
-            heads=recipes.MASK_HEADS,
-            quiet=True,
-        )[1]
-        for half in (False, True)
-    )
+    exact, mixed = (train_on(GPU, {}, iterations=40, mixed_precision=half)[1] for half in (False, True))
     assert sum(mixed[0].values()) == pytest.approx(sum(exact[0].values()), rel=0.01)
     ends = [sum(sum(row.values()) for row in history[-10:]) / 10 for history in (exact, mixed)]
     assert ends[1] == pytest.approx(ends[0], rel=0.15) and ends[1] < 0.8 * sum(mixed[0].values())

@@ -1,6 +1,5 @@
 """The clock beside the detectors, the traces, and the figures that are made of them."""
 
-import copy
 import json
 
 import pytest
@@ -15,7 +14,6 @@ from minircnn.course.history import (
     by_stages,
     count_parameters,
     figures_of,
-    keep_from,
     load_all,
     search,
     trace_all,
@@ -172,13 +170,3 @@ def test_parameters_by_hand(models):
         "mask_rcnn": convolutions + fc6 + fc7 + siblings + window + branch,
     }
     assert {key: count_parameters(model) for key, model in models.items()} == expected
-
-
-@pytest.mark.parametrize("key", ["rcnn", "faster_rcnn"])
-def test_a_detector_can_be_told_what_to_keep(key, models, samples):
-    model, (image, _) = copy.deepcopy(models[key]), samples[0]
-    inputs = [[image], *([[search(image, 40).boxes]] if key == "rcnn" else [])]
-    before = model.detect(*inputs)[0]["scores"]
-    least = before.sort().values[len(before) // 2 - 1 : len(before) // 2 + 1].mean().item()  # none is equal to it
-    keep_from(model, least)
-    assert torch.equal(model.detect(*inputs)[0]["scores"], before[before > least])

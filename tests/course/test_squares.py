@@ -1,7 +1,6 @@
 """Random squares against slices, loops and NumPy's own turning."""
 
 import numpy as np
-import pytest
 import torch
 
 from minircnn.course.coins import RandomSquares, cut_out, turn
@@ -46,17 +45,6 @@ def test_crowds_stay_crowds_and_there_may_be_no_object():
     assert (found["boxes"].shape, found["masks"].shape, found["labels"].dtype) == ((0, 4), (0, 4, 5), torch.int64)
     _, turned = turn(*part, 1)
     assert (turned["boxes"].shape, turned["masks"].shape) == ((0, 4), (0, 5, 4))
-
-
-@pytest.mark.parametrize("quarters", [-1, 0, 1, 2, 3, 4])
-def test_turns_are_numpys(quarters):
-    image, target = sample(6, 9, (1, 2, 3, 6), (4, 0, 9, 1))
-    turned, found = turn(image, target, quarters)
-    assert np.array_equal(turned.numpy(), np.rot90(image.numpy(), quarters, axes=(1, 2)))
-    for mask, box, before in zip(found["masks"].numpy(), found["boxes"].tolist(), target["masks"].numpy(), strict=True):
-        assert np.array_equal(mask, np.rot90(before, quarters))
-        rows, columns = np.nonzero(mask)
-        assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 def all_forms(image, side):

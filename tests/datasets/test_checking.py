@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +10,6 @@ from PIL import Image
 from minircnn.datasets.checking import examine, object_problems, open_to_check
 from minircnn.datasets.toytown import DATA_FOLDER
 from tests.datasets.conftest import (
-    VOC_SIZE,
     an_object,
     block,
     png_that_claims,
@@ -164,14 +162,6 @@ def test_the_other_data_sets(tmp_path):
     report = examine(data)
     assert (report.objects, report.crowds, report.readable) == (1, 0, [0])
     assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the image is 12 high and 20 wi"]
-
-    values = np.zeros(VOC_SIZE)
-    values[1:6, 2:7] = 1
-    voc = write_voc(tmp_path / "voc masks", {"a": xml(an_object(), an_object("cat"))})
-    Image.fromarray(values.astype(np.uint8)).save(voc / "SegmentationObject" / "a.png")
-    data, _ = open_to_check("voc", voc, None, split=None, masks=True)
-    (problem,) = examine(data).problems  # boxes of VOC need not be tight
-    assert problem.endswith("a.jpg, object 2 (cat): its mask is empty; draw it or delete the object")
 
     people = write_people(tmp_path / "people", {"a": three_people(), "b": three_people()})
     (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")

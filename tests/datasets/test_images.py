@@ -75,14 +75,6 @@ def test_damaged_exif_turns_nothing(tmp_path, suffix, tag):
     assert torch.equal(read_image(path), torch.full((3, 4, 5), 80 / 255))
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png"])
-def test_of_a_moving_image_the_first_frame_is_read(tmp_path, suffix):
-    frames = [Image.new("RGB", (4, 3), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
-    frames[0].save(tmp_path / f"moving{suffix}", save_all=True, append_images=frames[1:])
-    expected = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 3, 4)
-    assert torch.equal(read_image(tmp_path / f"moving{suffix}"), expected)
-
-
 @pytest.mark.parametrize("value", [np.int32(-1), np.int32(65536), np.float32(1)])
 def test_values_without_a_known_range_are_refused(tmp_path, value):
     """Clipping them would show another image."""
