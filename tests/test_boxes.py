@@ -7,9 +7,7 @@ import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
-from torchvision.models.detection.roi_heads import RoIHeads
 
 from minircnn import boxes as B
 
@@ -168,49 +166,12 @@ class TestNMS:
 
 
 class TestBatchedNMS:
-    @pytest.mark.parametrize("n, classes", [(50, 3), (3000, 2), (3000, 80)])
-    def test_equals_torchvision_class_by_class(self, n, classes):
-        g = torch.Generator().manual_seed(n)
-        boxes, scores = random_boxes(n, n), torch.rand(n, generator=g)
-        groups = torch.randint(0, classes, (n,), generator=g)
-        keep = torch.cat(
-            [
-                (index := torch.where(groups == c)[0])[torchvision.ops.nms(boxes[index], scores[index], 0.4)]
-                for c in groups.unique()
-            ]
-        )
-        keep = keep.sort().values  # of equal scores the first box comes first
-        expected = keep[scores[keep].argsort(descending=True, stable=True)]
-        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4), expected)
-        assert torch.equal(B.batched_nms(boxes, scores, groups, 0.4, max_keep=60), expected[:60])
-
     def test_negative_coordinates_do_not_reach_into_another_group(self):
         """The case of the docstring: offsets push one group onto another, comparing groups does not."""
         boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [-11.0, -11.0, -1.0, -1.0]])
         scores, groups = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
         assert torchvision.ops.batched_nms(boxes, scores, groups, 0.5).tolist() == [0]
         assert B.batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("proposals, classes", [(0, 3), (400, 21)])
-@pytest.mark.parametrize("score, overlap, most", [(0.05, 0.5, 100), (0.2, 0.3, 5)])
-def test_selected_detections_equal_torchvisions(proposals, classes, score, overlap, most):
-    random = torch.Generator().manual_seed(proposals + classes)
-    corner = torch.rand(proposals, 2, generator=random) * 150 - 20  # some lie outside of the image
-    boxes = torch.cat([corner, corner + 1 + torch.rand(proposals, 2, generator=random) * 60], dim=1)
-    logits = torch.randn(proposals, classes, generator=random) * 2
-    deltas = torch.randn(proposals, classes * 4, generator=random)
-    # RoIHeads that only selects; what it would compute features with is left out.
-    parts, weights = (nn.Identity(), nn.Identity(), nn.Identity()), (10.0, 10.0, 5.0, 5.0)
-    heads = RoIHeads(*parts, 0.5, 0.5, 1, 0.5, weights, score, overlap, most)
-    wanted_boxes, wanted_scores, wanted_labels = heads.postprocess_detections(logits, deltas, [boxes], [(100, 130)])
-    moved = B.decode_boxes(boxes, deltas.view(proposals, classes, 4), weights)
-    found = B.select_detections(
-        moved, logits.softmax(1), (100, 130), score_threshold=score, nms_threshold=overlap, max_detections=most
-    )
-    assert found["labels"].tolist() == wanted_labels[0].tolist()
-    torch.testing.assert_close(found["boxes"], wanted_boxes[0], atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(found["scores"], wanted_scores[0])
 
 
 def select(boxes, scores, **changes):

@@ -51,11 +51,9 @@ def test_gray_is_no_weight_and_the_largest_has_full_color():
     ("draw", "given", "message"),
     [
         (plotting.plot_filters, torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
-        (plotting.plot_filters, torch.zeros(0, 3, 7, 7), "filters that look at colors"),
         (plotting.plot_filters, torch.full((2, 3, 2, 2), torch.nan), "nan or infinity"),
         (plotting.plot_maps, torch.zeros(1, 3, 4, 4), r"\(C, h, w\), those of one image, not \(1, 3, 4, 4\)"),
         (plotting.plot_maps, torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
-        (plotting.plot_maps, torch.tensor([[[torch.inf, 1.0]]]), "ReLU"),
     ],
 )
 def test_what_are_no_filters_or_maps_is_refused(draw, given, message):
@@ -87,9 +85,7 @@ def test_maps_are_brighter_where_they_are_larger_on_scales_of_their_own_or_on_on
     [
         ({"images": []}, "images is empty"),
         ({"images": [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)]}, r"sizes \(4, 4\) and \(4, 5\)"),
-        ({"captions": ["a"] * 4}, "4 captions for 3 images"),
         ({"row_titles": ["a"] * 3}, "3 row_titles for 2 rows"),
-        ({"columns": 0}, "columns is 0"),
         ({"images": torch.full((3, 3, 4, 4), -2.0)}, "undo normalization"),
     ],
 )

@@ -41,7 +41,7 @@ boxes.py
     NMS: of equal scores the last box wins
       - best_first = scores.argsort(descending=True, stable=True)  # (N,)
       + best_first = len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
-  test_boxes.py::test_selected_detections_equal_torchvisions
+  test_fast_rcnn.py::test_detections_equal_torchvisions
     detections: labels one too low
       - scores[proposal, column], column + 1
       + scores[proposal, column], column
@@ -92,7 +92,7 @@ kernels.py
     NMS: a box that was dropped drops others
       - update = (survives @ before == 0).float()
       + update = (survives.new_ones(len(survives)) @ before == 0).float()
-  test_boxes.py::TestBatchedNMS::test_equals_torchvision_class_by_class
+  test_kernels.py::TestNMS
     batched NMS: groups are forgotten
       - suppresses &= groups[block, None] == groups[block]
       + pass

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from minircnn.course.claims import CLAIMS, gather
+from minircnn.course.claims import gather
 from minircnn.course.record import as_text, read_record, table
 from minircnn.files import write_json
 from workshop.history import __main__ as command
@@ -61,10 +61,7 @@ def test_a_record_is_reported_without_measuring(record, results, tmp_path, monke
     command.main(["--read", str(tmp_path / "x.json")])
     printed = capsys.readouterr().out
     assert as_text(table(record)) in printed and "written" not in printed
-    lines = command.claims_as_text(results).splitlines()
-    assert command.claims_as_text(results) in printed and len(lines) == 2 * len(CLAIMS)
-    assert lines[:2] == [f"✓ S1  {CLAIMS[0].text} [00]", f"      {CLAIMS[0].evidence(results)}"]
-    assert lines[18].startswith("~ S10 ")
+    assert command.claims_as_text(results) in printed
     record["detectors"]["rcnn"]["recall"] = 0.5
     write_json(tmp_path / "x.json", record)
     with pytest.raises(SystemExit, match=r"^Not borne out: S3\.$"):
@@ -78,10 +75,6 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     """In a folder that looks like a clone, with everything outside of the README's markers as it was."""
     monkeypatch.setattr(command, "PROJECT_FOLDER", tmp_path)
     monkeypatch.setattr(command, "README", tmp_path / "README.md")
-    for text in ("", START, f"{END}{START}", f"{START}{START}{END}"):
-        (tmp_path / "README.md").write_text(text)
-        with pytest.raises(SystemExit, match=r"^Error: README.md: one line <!-- history --> and below it"):
-            command.main(["--read", str(run[0] / "history.json"), "--update"])
     (tmp_path / "README.md").write_text(f"before ü\n\n{START}\nold\n{END}\n\nafter\n", encoding="utf-8")
     monkeypatch.setattr(command, "draw_scene", lambda: b"scene")
     try:

@@ -15,7 +15,7 @@ from minircnn.pooling import warp_regions
 from tests.tiny import TINY
 from workshop.history import measure
 from workshop.history import scale as module
-from workshop.history.measure import first, scenes, seconds_of_an_iteration, training_costs, transfer
+from workshop.history.measure import first, scenes, training_costs, transfer
 from workshop.history.scale import PaperScale, measure_at_scale, paper_image
 
 BY_KEY = {one.key: one for one in GENERATIONS}
@@ -48,25 +48,13 @@ def test_scenes_by_hand():
     assert scenes(targets) == {"objects": 1.25, "several": 0.5, "kinds": 0.25, "crowded": 0.25}
 
 
-def test_what_stands_before_and_after_the_iterations_does_not_count(monkeypatch):
-    now, runs = [0.0], []
-    monkeypatch.setattr(measure, "process_time", lambda: now[0])
-
-    def run(iterations):
-        runs.append(iterations)
-        now[0] += (100.0 if len(runs) == 1 else 7.0) + 0.25 * iterations
-
-    assert seconds_of_an_iteration(run, 4) == 0.25
-    assert runs == [1, 1, 5]
-
-
 def test_minutes_by_hand(monkeypatch):
     """Half a second an iteration, 1000 training images; one short run of each training, with its own settings."""
-    seen, names = [], []
+    seen = []
 
     def fit(model, losses, settings, **options):
         seen.append((settings.iterations, settings.learning_rate, settings.seed))
-        names.append(sorted(losses(0)))
+        assert all(loss.isfinite() for loss in losses(0).values())
         return []
 
     monkeypatch.setattr(measure, "TIMED_TRAINING_IMAGES", 4)
@@ -77,12 +65,6 @@ def test_minutes_by_hand(monkeypatch):
     costs = training_costs(FIGURES, iterations=3)
     about = [json.loads(one.weights.with_suffix(".json").read_text())["settings"] for one in GENERATIONS]
     assert seen == [(3, settings["learning_rate"], settings["seed"]) for settings in about]
-    assert names == [
-        ["classification"],
-        ["loss_box_reg", "loss_classifier"],
-        ["loss_box_reg", "loss_classifier", "loss_objectness", "loss_rpn_box_reg"],
-        ["loss_box_reg", "loss_classifier", "loss_mask", "loss_objectness", "loss_rpn_box_reg"],
-    ]
     rcnn, fast, faster, mask = (settings["iterations"] / 120 for settings in about)
     assert costs["rcnn"] == pytest.approx({"iterations": rcnn, "proposals": 2.0, "features": 3.5, "all": rcnn + 5.5})
     assert costs["fast_rcnn"] == pytest.approx({"iterations": fast, "proposals": 1.5, "all": fast + 1.5})

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sys
 from importlib.metadata import version
 from io import BytesIO
@@ -20,7 +19,7 @@ from workshop.toytown import build, paint_single
 from workshop.toytown.__main__ import main
 from workshop.toytown.background import MOODS
 from workshop.toytown.build import JPEG, encoded, repaint
-from workshop.toytown.card import BEGIN, END, card_tables, write_card
+from workshop.toytown.card import BEGIN, END, card_tables
 from workshop.toytown.layout import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, SCALE
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import SUPERSAMPLE
@@ -91,7 +90,7 @@ def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
     assert "SHA256SUMS: not found" in capsys.readouterr().out
 
 
-def test_the_card_says_what_data_and_code_say(tmp_path):
+def test_the_card_says_what_data_and_code_say():
     tables = card_tables(TOYTOWN_FOLDER)
     assert CARD.split(BEGIN)[1].split(END)[0].strip() == tables
     labels = ToyTown("val", masks=False)
@@ -104,13 +103,3 @@ def test_the_card_says_what_data_and_code_say(tmp_path):
     assert f"its longer side is {SCALE[0]:.0f} to {SCALE[1]:.0f} pixels" in words
     assert f"drawn at {({4: 'four'})[SUPERSAMPLE]} times that size" in words
     assert f"painted landscapes in {({10: 'ten'})[len(MOODS)]} moods" in words
-
-    shutil.copytree(TOYTOWN_FOLDER, tmp_path / "toytown", ignore=shutil.ignore_patterns("*.jpg"))
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert main(["--card", "--out", str(tmp_path / "toytown")]) == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
-    assert "| 1 person |" in text
-    (tmp_path / "README.md").write_text("no marks")
-    with pytest.raises(ValueError, match=r"README\.md"):
-        write_card(tmp_path / "toytown", tmp_path / "README.md")
