@@ -83,7 +83,7 @@ def test_what_this_program_has_written_may_be_replaced(place, call, files):
     assert call(*CHECK, "--out", "own/sheet.png", "--json", "n.json").exit_code == 0
     assert call("detect", "faster_rcnn", "image.jpg", *weights, "--json", "new/n.json").exit_code == 0
     assert call("evaluate", "faster_rcnn", "--images", 1, *weights, "--json", "e.json").exit_code == 0
-    Log(Path("x.csv")).write({"iteration": 1, "learning_rate": 0.1, "total": 2}, {"box": 2}, {})
+    Log(Path("x.csv")).write({"iteration": 1, "learning_rate": 0.1, "total": 2, "box": 2}, {})
     for name in ("own/sheet.png", "n.json", "detections.png", "new/n.json", "e.json", "x.csv", "w.safetensors"):
         assert Path(name).stat().st_size
         check_outputs([("--out", Path(name))])
