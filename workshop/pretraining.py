@@ -128,7 +128,7 @@ def train_alexnet(
     )
     unfinished = out.with_suffix(".checkpoint")
     run = {**asdict(settings), "painter": _painter()}
-    fit(network, losses, loop, checkpoint=unfinished, resume=resume, about=run, quiet=quiet)
+    fit(network, losses, loop, checkpoint=unfinished, resume=resume, replaces=out, about=run, quiet=quiet)
     folded = fold_batch_norm(network).half().float()  # measured as the file will hold it
     reached = accuracy(folded, *painted("val", settings.val_images, cache))
     about = {"what": "AlexNet, small, trained on one-object images of Toy Town", "command": command}

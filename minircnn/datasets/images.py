@@ -136,7 +136,8 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
             places = {name: label for label, name in enumerate(self.classes)}
             labels = torch.tensor([places.get(name, 0) for name in self._all_classes])[target["labels"]]  # 0: left out
             target = {name: value[labels > 0] for name, value in {**target, "labels": labels}.items()}
-        return {**target, "image_id": self.image_ids[index]}
+        first = {"boxes": target["boxes"], "labels": target["labels"], "image_id": self.image_ids[index]}
+        return {**first, **target}
 
     def image_size(self, index: int) -> tuple[int, int]:
         """(height, width) of an image, upright; for errors see :meth:`load_image`."""

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minircnn.training.checkpoints import Checkpoint, Log
+from minircnn.weights import WeightsError
 
 T = TypeVar("T")
 Losses = Callable[[int], dict[str, Tensor]]  # of an iteration, by name
@@ -84,6 +85,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: int = 200,
     resume: bool = False,
+    replaces: Path | None = None,
     about: Mapping[str, Any] | None = None,
     log: Path | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
@@ -101,6 +103,7 @@ def fit(
         checkpoint: a file for the state of the run, written every ``checkpoint_every`` iterations and at the end.
         checkpoint_every: see there.
         resume: go on where ``checkpoint`` stands, if there is such a file.
+        replaces: the file that the caller will write. One that is there is kept if the run did not help.
         about: what else the run depends on, such as its data, by name. A checkpoint of another run is refused.
         log: a CSV file; see :class:`minircnn.training.Log`.
         evaluate: gives numbers by name for the model in evaluation mode; of several processes the main one calls it.
@@ -112,7 +115,7 @@ def fit(
 
     Raises:
         ValueError: settings that this model's device does not have, two numbers of one name, or a log of another run.
-        WeightsError: the checkpoint is damaged or of another run.
+        WeightsError: the checkpoint is damaged or of another run, or what would be replaced is kept.
         FloatingPointError: a loss or its gradient is not finite. The parameters are as before that iteration.
     """
     if checkpoint_every < 1 or (evaluate_every is not None and evaluate_every < 1):
@@ -122,7 +125,8 @@ def fit(
     parts = {"model": model, "optimizer": step.optimizer, "scaler": step.scaler}
     state = Checkpoint(checkpoint, run, **parts) if checkpoint else None
     start = state.load() if state and resume and checkpoint.is_file() else 0
-    table, history, shown = Log(log, start) if log else None, [], {}
+    replaced = replaces is not None and replaces.exists()  # asked now: later another process may have written it
+    totals, table, history, shown = state.totals if state else [], Log(log, start) if log else None, [], {}
     bar = tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch")
     model.train()
     with bar:
@@ -132,16 +136,30 @@ def fit(
             if evaluate and is_main() and (last or (evaluate_every and done % evaluate_every == 0)):
                 numbers = _evaluated(model, evaluate, found)
             history.append({**found, **numbers})
+            totals.append(sum(found.values()))
             bar.update()
             shown |= {name: f"{value:.3f}" for name, value in history[-1].items()}
             bar.set_postfix(shown, refresh=False)
             if table and is_main():  # before the checkpoint, so that the log has all that a checkpoint has behind it
-                row = {"iteration": done, "learning_rate": rate, "total": sum(found.values()), **found}
+                row = {"iteration": done, "learning_rate": rate, "total": totals[-1], **found}
                 table.write(row, numbers)
             if state and is_main() and (last or done % checkpoint_every == 0):
                 state.save(done)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
+    if replaced:
+        _check_better(totals, replaces)
     return history
+
+
+def _check_better(totals: list[float], path: Path) -> None:
+    few = max(len(totals) // 10, 1)
+    first, last = (sum(part) / few for part in (totals[:few], totals[-few:]))
+    if not last < first:
+        raise WeightsError(
+            f"{path}: kept, because the new training ended no better than it began (loss {first:.4g} over the first "
+            f"{few} iterations, {last:.4g} over the last); try a lower learning rate or more iterations. To have what "
+            "it learned all the same, move the file away and resume"
+        )
 
 
 class _Step:

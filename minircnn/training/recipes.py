@@ -155,6 +155,7 @@ def train_jointly(
         groups=trainable(model, settings.backbone_lr_mult, parts),
         checkpoint=unfinished,
         resume=resume,
+        replaces=out,
         about=run,
         **options,
     )
@@ -211,7 +212,7 @@ def train_rcnn(
         loop = LoopSettings(settings.iterations, settings.learning_rate, seed=settings.seed)
         run = {**asdict(settings), "network": module_fingerprint(network)}
         run |= describe_data(samples, classes, proposals) if out else {}
-        options = {"checkpoint": unfinished, "resume": resume, "about": run, "quiet": quiet}
+        options = {"checkpoint": unfinished, "resume": resume, "replaces": out, "about": run, "quiet": quiet}
         model.finetune(samples, proposals, partial(fit, settings=loop, **options))
     if model.config.svm_layer == model.config.box_layer == "pool5":
         model.network = up_to_pool5(model.network)

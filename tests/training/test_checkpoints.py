@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from minircnn.training import fit
+from minircnn.training import LoopSettings, fit
 from minircnn.training.checkpoints import describe_data
 from minircnn.weights import WeightsError
 from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
@@ -125,3 +125,37 @@ def test_other_annotations_are_other_data_and_no_image_is_read():
     assert all(one != another for place, one in enumerate(made) for another in made[:place])
     assert [name for name in made[0] if made[0][name] != made[1][name]] == ["annotations"]
     assert made[0] == describe_data(Subset(Unread(pairs()), [0, 1]), classes, proposals)
+
+
+@pytest.mark.parametrize(
+    "totals, better",
+    [
+        ([1.0, 0.9], True),
+        ([0.9, 1.0], False),
+        ([1.0, 1.0], False),
+        ([1.0], False),
+        ([1.0] * 2 + [0.5] * 17 + [3.0], False),
+        ([1.0] * 2 + [9.0] * 16 + [0.5, 1.4], True),
+    ],
+)
+def test_a_training_that_ended_no_better_than_it_began_replaces_nothing(tmp_path, totals, better):
+    """Of twenty iterations the last two, as a mean, against the first two."""
+    model, out, checkpoint = nn.Linear(1, 1), tmp_path / "w.safetensors", tmp_path / "w.checkpoint"
+    options = {"checkpoint": checkpoint, "quiet": True}
+
+    def train(**more):
+        losses = lambda iteration: {"loss": model.weight.sum() * 0 + totals[iteration]}  # noqa: E731
+        return fit(model, losses, LoopSettings(len(totals), 0.1), **options, **more)
+
+    assert len(train(replaces=out)) == len(totals), "there is nothing to replace"
+    out.write_bytes(b"good")
+    if better:
+        assert len(train(replaces=out)) == len(totals)
+        return
+    with pytest.raises(WeightsError, match=r"w\.safetensors: kept, because the new training ended no better than"):
+        train(replaces=out)
+    with pytest.raises(WeightsError, match="kept"):  # of the whole run, not only of what was left to do
+        train(replaces=out, resume=True)
+    assert out.read_bytes() == b"good"
+    out.unlink()
+    assert train(replaces=out, resume=True) == [], "what it learned is not lost"
