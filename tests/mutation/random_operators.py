@@ -23,8 +23,7 @@ from tests.mutation.project import ROOT, Project
 
 # Each module is a file or a folder; with it go files that hold a part of it.
 CORE = {
-    "boxes": (),
-    "matching": (),
+    "boxes": ("matching",),
     "targets": (),
     "transforms": (),
     "pooling": ("kernels",),
