@@ -88,8 +88,8 @@ def evaluate(
     (0.4, 1.0, 0.0)
     """
     rules = _rules(protocol, iou_thresholds)
-    found, wanted = _read(detections, targets, kind)
-    names = _class_names(classes, found, wanted)
+    found, wanted = read_tables(detections, targets, kind)
+    names = class_names(classes, found, wanted)
     rankings = {label: _rank(found, wanted, label, rules) for label in names}
     curves = _read_curves(list(rankings.values()), rules)
     rows = {}
@@ -121,7 +121,7 @@ def _rules(protocol: str, iou_thresholds: Sequence[float] | None) -> Protocol:
     return replace(PROTOCOLS[protocol], iou_thresholds=thresholds)
 
 
-def _class_names(classes: Sequence[str] | None, found: "_Table", wanted: "_Table") -> dict[int, str]:
+def class_names(classes: Sequence[str] | None, found: "Table", wanted: "Table") -> dict[int, str]:
     """Label to name for every class, ascending."""
     labels = np.union1d(found.label, wanted.label)
     if classes is None:
@@ -133,7 +133,7 @@ def _class_names(classes: Sequence[str] | None, found: "_Table", wanted: "_Table
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """All objects of a data set, or all detections: the image is a column, since *all* images are ranked together."""
 
     image: np.ndarray  # (N,) position of the image in the lists
@@ -145,9 +145,9 @@ class _Table:
     difficult: np.ndarray  # (N,) bool, objects that PASCAL VOC leaves out of the count
 
 
-def _read(
+def read_tables(
     detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], kind: str
-) -> tuple[_Table, _Table]:
+) -> tuple[Table, Table]:
     """Check the input, and put its images under one another: ``(detections, objects)``."""
     if kind not in _NOT_COMPARED:
         raise ValueError(f"kind must be one of {tuple(_NOT_COMPARED)}, but is {kind!r}")
@@ -166,10 +166,10 @@ def _read(
                 raise ValueError(f"image {index}: masks of different (height, width): {sorted(sizes)}")
     nothing = _read_image(0, {kind: [], "labels": []}, kind, "")
     columns = (zip(*(vars(image).values() for image in [nothing, *side]), strict=True) for side in (found, wanted))
-    return tuple(_Table(*map(np.concatenate, side)) for side in columns)
+    return tuple(Table(*map(np.concatenate, side)) for side in columns)
 
 
-def _read_image(index: int, entry: Mapping[str, Any], kind: str, where: str, needs: Sequence[str] = ()) -> _Table:
+def _read_image(index: int, entry: Mapping[str, Any], kind: str, where: str, needs: Sequence[str] = ()) -> Table:
     """The rows of one image; the message of an error begins with ``where``."""
     if isinstance(entry, Mapping):  # what is not compared is not looked at: masks may be large
         entry = {key: value for key, value in entry.items() if key != _NOT_COMPARED[kind]}
@@ -193,7 +193,7 @@ def _read_image(index: int, entry: Mapping[str, Any], kind: str, where: str, nee
         if not np.isfinite(columns[key]).all() and (key == "area" or np.isnan(columns[key]).any()):
             raise ValueError(f"{where}: {key} must be finite numbers, but are {columns[key].tolist()}")
     flags = (columns[key].astype(bool) for key in ("iscrowd", "difficult"))
-    return _Table(np.full(len(label), index), label, regions, columns["area"], columns["scores"], *flags)
+    return Table(np.full(len(label), index), label, regions, columns["area"], columns["scores"], *flags)
 
 
 def _run_lengths(masks: Tensor | Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
@@ -227,7 +227,7 @@ class Ranking:
     num_objects: np.ndarray  # (A,) how many objects count
 
 
-def _rank(found: _Table, wanted: _Table, label: int, rules: Protocol) -> Ranking:
+def _rank(found: Table, wanted: Table, label: int, rules: Protocol) -> Ranking:
     """Decide, image by image, which detections of one class are true positives, then rank those of all images."""
     d = np.flatnonzero(found.label == label)
     d = d[np.lexsort((-found.score[d], found.image[d]))]  # (D,) by image, and in it best first
@@ -255,7 +255,7 @@ def _rank(found: _Table, wanted: _Table, label: int, rules: Protocol) -> Ranking
 
 
 def _match_all(
-    found: _Table, wanted: _Table, d: np.ndarray, g: np.ndarray, ignored: np.ndarray, rules: Protocol
+    found: Table, wanted: Table, d: np.ndarray, g: np.ndarray, ignored: np.ndarray, rules: Protocol
 ) -> np.ndarray:
     """Run the protocol's matching in every image that holds objects of the class: ``(A, T, D)`` positions in g."""
     match = match_voc if rules.of_voc else match_coco

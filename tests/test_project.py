@@ -29,7 +29,7 @@ HISTORY = [
     *["kernels", "boxes", "targets", "pooling", "transforms"],
     *["alexnet", "resnet_fpn", "selective_search"],
     *["rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn", "published"],
-    *["datasets", "metrics", "evaluation", "training", "plotting", "course"],
+    *["datasets", "metrics", "evaluation", "errors", "training", "plotting", "course"],
     *["cli", "__main__"],
 ]
 

@@ -1,0 +1,177 @@
+"""Settings that follow from the data: at what size to look at images, which anchors, how many proposals, how long.
+
+Defaults of this project suit Toy Town, defaults of papers COCO's photographs on a GPU. Objects of another size need
+other anchors and another image size, or they are never proposed.
+
+Shape comments: G objects of an image, N objects of a data set.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minircnn.boxes import box_iou
+from minircnn.faster_rcnn import TOY_TOWN_RPN, RPNConfig, grid_anchors
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN
+from minircnn.targets import single_objects
+from minircnn.transforms import Size, Transform, resize_boxes
+
+CELLS = 5  # of the feature map that an object of middle size is to span: pooling sees little of smaller ones
+SMALLEST, LARGEST = 192, 1333  # sides of images in pixels as the backbone sees them: what Toy Town has, and COCO's
+CROP = 384  # pixels as the backbone sees them: of larger images a training batch holds random parts
+STEP = 1.7  # from one anchor size to the next, at most: halfway between them IoU is still 1 / 1.7
+TIMES = 60  # that each image is learned from, as in the training on Toy Town
+FEWEST, MOST = 600, 90_000  # iterations: to learn anything, and of the papers
+LOW_RECALL = 0.9
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a data set shows, for :func:`settings_for`; crowds aside."""
+
+    sizes: list[Size]  # (height, width) of each image
+    boxes: list[Tensor]  # (G, 4) of each image, in its own pixels
+
+    @property
+    def most_objects(self) -> int:
+        """In one image."""
+        return max(map(len, self.boxes), default=0)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What to train with; sizes are in pixels of the image as the backbone sees it."""
+
+    min_size: int  # of the shorter side
+    max_size: int  # of the longer one, at most
+    crop_size: int | None  # side of the part of an image that a batch holds; None: all of it
+    anchor_sizes: tuple[float, ...]  # square roots of areas
+    aspect_ratios: tuple[float, ...]  # height / width
+    proposals: int  # of an image, in detection
+    max_detections: int  # of an image
+    iterations: int
+    reasons: tuple[str, ...]  # what was chosen and why, a line each
+
+    def rpn(self, masks: bool = False) -> RPNConfig:
+        """The RPN's configuration, on one feature map."""
+        usual = TOY_TOWN_MASK_RPN if masks else TOY_TOWN_RPN
+        return replace(
+            usual,
+            anchor_sizes=(self.anchor_sizes,),
+            aspect_ratios=self.aspect_ratios,
+            pre_nms_top_n=(1000, 4 * self.proposals),
+            post_nms_top_n=(200, self.proposals),
+        )
+
+
+def measure(data: Any, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Measured:  # noqa: ANN401
+    """Sizes and boxes of a data set, of ours without decoding an image, or of any ``(image, target)`` pairs."""
+    sizes, boxes = [], []
+    for index in progress(range(len(data))):
+        if hasattr(data, "load_target"):
+            size, target = data.image_size(index), data.load_target(index)
+        else:
+            image, target = data[index]
+            size = image.shape[-2:]
+        boxes.append(single_objects(target)["boxes"].float())
+        sizes.append((int(size[0]), int(size[1])))
+    return Measured(sizes, boxes)
+
+
+def settings_for(
+    data: Any,  # noqa: ANN401 - a data set, or what :func:`measure` found in it
+    *,
+    stride: int = 8,
+    images_per_batch: int = 4,
+    min_size: int | None = None,
+    max_size: int | None = None,
+) -> DataSettings:
+    """Settings for Faster and Mask R-CNN from the images that they are to learn from.
+
+    Args:
+        data: ``(image, target)`` pairs, such as :func:`minircnn.datasets.open_data` gives them.
+        stride: pixels from one cell of the backbone's feature map to the next.
+        images_per_batch: of the training.
+        min_size: of the transform, if it is given and not to be chosen.
+        max_size: likewise.
+
+    Raises:
+        ValueError: no image shows an object that is no crowd.
+    """
+    found = data if isinstance(data, Measured) else measure(data)
+    shorter = np.array([min(size) for size in found.sizes])
+    shapes = torch.cat(found.boxes) if found.boxes else torch.zeros(0, 4)
+    if not len(shapes):
+        raise ValueError(f"data: no object in its {len(found.sizes)} images, nothing to learn from")
+    shapes = (shapes[:, 2:] - shapes[:, :2]).double().numpy()  # (N, 2) width, height
+    sides, ratios = np.sqrt(shapes.prod(axis=1)), shapes[:, 1] / shapes[:, 0]
+    counts = [len(boxes) for boxes in found.boxes]
+    share = float(np.median(sides / np.repeat(shorter, counts)))  # of the shorter side of its image
+    longest = float(np.quantile([max(size) / min(size) for size in found.sizes], 0.95))
+    if min_size is None:
+        min_size = max(32 * round(min(CELLS * stride / share, LARGEST / longest) / 32), SMALLEST)
+    max_size = max_size or 32 * math.ceil(min_size * longest / 32)
+    transform = Transform(min_size=min_size, max_size=max_size)
+    scales = [transform.new_size(size)[0] / size[0] for size in found.sizes]
+    seen = sides * np.repeat(scales, counts)  # (N,) as the backbone sees them
+    small, large = np.quantile(seen, (0.05, 0.95))
+    steps = min(math.ceil(math.log(max(large / small, 1)) / math.log(STEP)) + 1, 7)
+    anchor_sizes = _distinct(np.geomspace(small, large, steps).round(), 1.1)
+    aspect_ratios = _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
+    proposals = int(np.clip(100 * math.ceil(found.most_objects / 10), 300, 1000))
+    detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
+    crop = None if max_size <= CROP else CROP
+    iterations = int(np.clip(TIMES * len(found.sizes) // images_per_batch, FEWEST, MOST))
+    return DataSettings(
+        min_size,
+        max_size,
+        crop,
+        anchor_sizes,
+        aspect_ratios,
+        proposals,
+        detections,
+        iterations,
+        reasons=(
+            f"image size: shorter side {min_size}, longer at most {max_size} pixels, because half of the objects are "
+            f"smaller than {100 * share:.0f} % of it; that is {share * min_size / stride:.1f} cells of the feature map",
+            f"anchors: {_listed(anchor_sizes)} pixels in ratios {_listed(aspect_ratios)}, because nine of ten objects "
+            f"measure {small:.0f} to {large:.0f} pixels at that size",
+            f"{proposals} proposals and {detections} detections an image, because there are up to {found.most_objects} "
+            f"objects in one; {iterations} batches of {images_per_batch}, because there are {len(found.sizes)} images",
+        ),
+    )
+
+
+def anchor_recall(found: Measured, settings: DataSettings, stride: int = 8, iou: float = 0.5) -> float:
+    """The share of objects that some anchor of the grid overlaps by this much: what no training can make better.
+
+    With box regression a proposal can become better than its anchor; an object that no anchor overlaps by half is
+    hardly ever proposed.
+    """
+    transform, covered, count = Transform(min_size=settings.min_size, max_size=settings.max_size), 0, 0
+    for size, boxes in zip(found.sizes, found.boxes, strict=True):
+        if len(boxes):
+            new = transform.new_size(size)
+            grid = (-(-new[0] // stride), -(-new[1] // stride))
+            anchors = grid_anchors(grid, (stride, stride), settings.anchor_sizes, settings.aspect_ratios, offset=0.5)
+            overlap = box_iou(resize_boxes(boxes, size, new), anchors).amax(dim=1)
+            covered, count = covered + int((overlap >= iou).sum()), count + len(boxes)
+    return covered / max(count, 1)
+
+
+def _distinct(values: np.ndarray, factor: float) -> tuple[float, ...]:
+    """Ascending values without those that are less than so many times the one before."""
+    kept: list[float] = []
+    for value in sorted(map(float, values)):
+        if not kept or value >= factor * kept[-1]:
+            kept.append(value)
+    return tuple(kept)
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
