@@ -35,7 +35,9 @@ Detections = dict[str, Any]
 _JOINT = ("fast_rcnn", "faster_rcnn", "mask_rcnn")
 _ONLY = {
     "max_proposals": ON_PROPOSALS,
-    **dict.fromkeys(("images_per_batch", "min_size", "schedule", "mixed_precision", "csv", "evaluate_every"), _JOINT),
+    **dict.fromkeys(("images_per_batch", "min_size", "max_size", "scale_jitter", "schedule"), _JOINT),
+    **dict.fromkeys(("mixed_precision", "csv", "evaluate_every"), _JOINT),
+    **dict.fromkeys(("anchor_sizes", "aspect_ratios"), ("faster_rcnn", "mask_rcnn")),
 }
 
 

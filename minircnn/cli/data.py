@@ -103,8 +103,11 @@ class DataOptions:
         return self._choose(self.split or "test", images, masks)
 
     def in_memory(self, data: ImageDataset) -> Any:  # noqa: ANN401 - a sequence of pairs
-        """The pairs: Toy Town's in memory, others read when they are looked at."""
-        return [data[index] for index in range(len(data))] if self.name == TOYTOWN else data
+        """The pairs: Toy Town's in memory, others kept when they are first looked at."""
+        from minircnn.training import KeptSamples
+
+        toytown = self.name == TOYTOWN
+        return [data[index] for index in range(len(data))] if toytown else KeptSamples(data, len(data.classes))
 
     def advice(self, detector: str, weights: Path) -> str:
         """How to measure what came out of a training, on images that it has not seen if there are any."""

@@ -20,7 +20,9 @@ from minircnn.shipped import DETECTOR_WEIGHTS, DETECTORS, PROJECT_FOLDER, SMALL_
 if TYPE_CHECKING:
     from minircnn.alexnet import AlexNet
     from minircnn.datasets.images import ImageDataset
+    from minircnn.training import DataSettings
 
+AUTO, LARGEST_SIDE = "auto", 4096  # beyond, an image fills the memory, and objects are larger than anchors
 VALIDATION_IMAGES = 100
 SETTINGS = {name: f"{kind}TrainingSettings" for name, (kind, _) in DETECTORS.items()}  # in minircnn.training
 
@@ -29,6 +31,26 @@ def _positive(value: float | None) -> float | None:
     if value is not None and not (value > 0 and math.isfinite(value)):
         raise typer.BadParameter(f"{value} is no positive number")
     return value
+
+
+def _side(value: str | None) -> str | None:
+    if value not in (None, AUTO) and not (value.isdecimal() and 1 <= int(value) <= LARGEST_SIDE):
+        raise typer.BadParameter(f"{value} is neither {AUTO} nor a number of pixels from 1 to {LARGEST_SIDE}")
+    return value
+
+
+def _numbers(value: str | None) -> str | None:
+    try:
+        wrong = value is not None and not all(0 < number < math.inf for number in _read_numbers(value))
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise typer.BadParameter(f"{value}: give positive numbers with commas between them, such as 16,32,64")
+    return value
+
+
+def _read_numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(number) for number in text.split(","))
 
 
 Names = option(list[str], "Only these, with commas between them.", default="all of them", metavar="NAMES")
@@ -51,8 +73,23 @@ Iterations = option(
 )
 ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4", min=1)
 LearningRate = option(float, "At its highest.", default="0.001", callback=_positive)
-MinSize = option(  # beyond 4096 an image fills the memory, and objects are larger than anchors
-    int, "The shorter side is resized to N pixels, if the longer one stays within 4 N.", default="192", min=1, max=4096
+MinSize = option(
+    str,
+    "The shorter side is resized to N pixels, if the longer one stays within --max-size. auto: as the objects need it.",
+    default="auto; of Toy Town 192",
+    metavar="auto|N",
+    callback=_side,
+)
+MaxSize = option(int, "Of the longer side.", default="as --min-size has it", min=1, max=LARGEST_SIDE)
+AnchorSizes = option(
+    str,
+    "Sizes of anchors with commas between them, in pixels after resizing.",
+    default="from the data",
+    callback=_numbers,
+)
+AspectRatios = option(str, "Height / width of anchors, likewise.", default="from the data", callback=_numbers)
+ScaleJitter = option(
+    float, "Images become up to 1 + X times larger or smaller.", default="0.25 or 0.35", callback=_positive
 )
 Schedule = option(Literal["cosine", "step"], "How the rate falls.", default="cosine")
 MixedPrecision = option(bool, "Half precision where that is safe; with --device cuda.", "--mixed-precision")
@@ -81,6 +118,10 @@ def train(
     images_per_batch: ImagesPerBatch = None,
     learning_rate: LearningRate = None,
     min_size: MinSize = None,
+    max_size: MaxSize = None,
+    scale_jitter: ScaleJitter = None,
+    anchor_sizes: AnchorSizes = None,
+    aspect_ratios: AspectRatios = None,
     schedule: Schedule = None,
     max_proposals: common.MaxProposals = None,
     mixed_precision: MixedPrecision = False,
@@ -132,10 +173,10 @@ def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, o
     from minircnn.rcnn import RCNNConfig
     from minircnn.selective_search import stored_proposals
 
-    kind = getattr(training, SETTINGS[detector])
-    settings = kind(**{key: options[key] for key in kind.__dataclass_fields__ if options.get(key) is not None})
     masks, joint, more = detector == "mask_rcnn", detector != "rcnn", {"out": out, "resume": options["resume"]}
     data = wanted.to_learn_from(options["images"], masks)
+    network, last = _starting_network(start, options["from_scratch"], options["seed"] or 0)
+    settings, found = _settings(detector, options, wanted, data, network.config.total_stride)
     batch, every = settings.images_per_batch if joint else 0, options["evaluate_every"]
     if batch > len(data):
         raise RefusedError(f"--images-per-batch {batch}: there are only {len(data)} images; give fewer")
@@ -144,9 +185,12 @@ def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, o
         if training.world_size() > 1 and not joint:
             raise RefusedError("rcnn: several processes cannot share its training; start one")
         training.share(range(batch))  # refused here, before any work, if it does not divide
-        network, last = _starting_network(start, options["from_scratch"], settings.seed)
         if not joint and last == "pool5":  # what stands behind it has learned nothing
             settings = replace(settings, iterations=options["iterations"] or 0)
+        if joint and last == "pool5":
+            network = training.with_new_head(network, [data.load_image(index) for index in range(min(len(data), 8))])
+        if found and detector != "fast_rcnn":
+            more |= {"rpn": found.rpn(masks), "heads": found.heads(network, masks)}
         _tell_of_unfinished(out, options["resume"])
         with training.main_first():  # the others find its proposals in the cache
             samples, proposals = wanted.in_memory(data), []
@@ -155,13 +199,40 @@ def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, o
                 proposals = [stored_proposals(samples, workers=-1)]
             evaluate = _measure(to_look_at, settings.max_proposals if proposals else None, masks) if every else None
         if joint:
-            more |= {"log": options["csv"], "evaluate": evaluate, "evaluate_every": every}
+            more |= {"log": options["csv"], "evaluate": evaluate, "evaluate_every": every, "report": say}
         else:
             more |= {"config": RCNNConfig(svm_layer=last), "cache": Cache(), "report": say}
         about = _about(detector, options, {**wanted.words(), "images": len(data)}, asdict(settings), start)
         train = getattr(training, f"train_{detector}")
         train(network.to(device), samples, *proposals, data.classes, settings, about=about, **more)
         say(f"written to {out}; {wanted.advice(detector, out)}")  # here, where the main process is known
+
+
+def _settings(
+    detector: str, options: dict[str, Any], wanted: choice.DataOptions, data: ImageDataset, stride: int
+) -> tuple[Any, DataSettings | None]:
+    """The settings of a training, and those that follow from the data, if they are not Toy Town's."""
+    from minircnn import training
+
+    kind = getattr(training, SETTINGS[detector])
+    given = {key: options[key] for key in kind.__dataclass_fields__ if options.get(key) is not None}
+    automatic = given.get("min_size") == AUTO
+    given |= {"min_size": int(given["min_size"])} if "min_size" in given and not automatic else {}
+    anchors = {name: _read_numbers(options[name]) for name in ("anchor_sizes", "aspect_ratios") if options[name]}
+    if detector == "rcnn" or (wanted.name == choice.TOYTOWN and not automatic and not anchors):
+        return kind(**given), None
+    if automatic:
+        del given["min_size"]
+    measured = training.measure(data)
+    sizes = {name: given[name] for name in ("images_per_batch", "min_size", "max_size") if name in given}
+    found = training.settings_for(measured, stride=stride, **sizes, **anchors)
+    say(*(found.reasons if detector != "fast_rcnn" else found.reasons[::2]))
+    if detector != "fast_rcnn":
+        recall = training.anchor_recall(measured, found, stride)
+        say(f"an anchor overlaps {100 * recall:.1f} % of the objects by half or more: no training finds many others")
+        if recall < training.settings.LOW_RECALL:
+            say("Warning: that is low; try a larger --min-size, or other --anchor-sizes and --aspect-ratios")
+    return found.training(kind, **given), found
 
 
 def _starting_network(start: Path | None, from_scratch: bool, seed: int) -> tuple[AlexNet, str]:

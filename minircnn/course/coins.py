@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 
 from minircnn.datasets.folders import boxes_around
 from minircnn.datasets.images import Target
+from minircnn.training.samples import cut_out
 from minircnn.transforms import hflip
 
 PARTS = {"all": (0, 303), "train": (0, 150), "test": (150, 303)}
@@ -183,32 +184,6 @@ class RandomSquares(Dataset[tuple[Tensor, Target]]):
         if torch.rand((), generator=generator) < 0.5:
             image, target = hflip(image, target)
         return image, {**target, "image_id": index + 1}
-
-
-def cut_out(
-    image: Tensor, target: Target, part: tuple[int, int, int, int], least: float = 0.0
-) -> tuple[Tensor, Target]:
-    """Cut a part out of an image (3, H, W), with what it shows of the objects.
-
-    Args:
-        image: (3, H, W).
-        target: With masks.
-        part: First row and column, and those behind the last.
-        least: Of objects with a smaller share of their pixels in the part than this, what is left counts as a crowd.
-
-    Returns:
-        A view of the image and a new target. Objects without a pixel in the part are gone; boxes and areas are those
-        of the remaining pixels.
-    """
-    top, left, bottom, right = part
-    masks = target["masks"][:, top:bottom, left:right]  # (G, h, w)
-    pixels, before = masks.sum(dim=(1, 2)), target["masks"].sum(dim=(1, 2))  # (G,)
-    seen = pixels > 0
-    kept = {name: value[seen] for name, value in target.items() if isinstance(value, Tensor)}
-    kept["masks"] = masks[seen]
-    kept["boxes"], kept["area"] = boxes_around(kept["masks"]), pixels[seen].float()
-    kept["iscrowd"] = kept["iscrowd"] | (pixels[seen] < least * before[seen])
-    return image[:, top:bottom, left:right], {**target, **kept}
 
 
 def turn(image: Tensor, target: Target, quarters: int) -> tuple[Tensor, Target]:

@@ -20,4 +20,7 @@ from minircnn.training.recipes import (
     train_jointly,
     train_mask_rcnn,
     train_rcnn,
+    with_new_head,
 )
+from minircnn.training.samples import KeptSamples
+from minircnn.training.settings import DataSettings, anchor_recall, measure, settings_for

@@ -1,15 +1,17 @@
 """Batches of images with their objects and proposals, augmented."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from minircnn.boxes import clip_boxes
 from minircnn.targets import Sample, check_target
 from minircnn.training.loop import share
-from minircnn.transforms import check_image, color_jitter, hflip, hflip_boxes, random_scale
+from minircnn.training.samples import cut_out, random_part
+from minircnn.transforms import Transform, check_image, color_jitter, hflip, hflip_boxes, random_scale
 
 Samples = Sequence[Sample]
 
@@ -19,11 +21,18 @@ class Augmentation:
     """How images are changed at random in training: with the probability ``hflip`` of a flip, the papers' only change.
 
     For the others see :func:`minircnn.transforms.color_jitter` and ``random_scale``: a batch grows or shrinks as one.
+    Of images larger than ``crop_size``, in pixels as the backbone sees them, a batch holds random parts.
     """
 
     hflip: float = 0.5
     color_jitter: float = 0.0
     scale_jitter: float = 0.0
+    crop_size: int | None = None
+
+    def seen(self, transform: Transform) -> Transform:
+        """The transform for the parts that are left: what is cut out comes to the size that it has in the image."""
+        side = self.crop_size
+        return replace(transform, min_size=min(side, transform.min_size), max_size=side) if side else transform
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,14 @@ def draw_batch(
     images_per_batch: int,
     seed: int,
     augmentation: Augmentation | None = None,
+    transform: Transform | None = None,
     device: torch.device | str = "cpu",
 ) -> Batch:
     """Draw the batch of an iteration, or this process's part of it; every image has its turn before one comes again.
 
     What is drawn depends on the seed, the iteration (counted from 0) and the place in the batch alone. Objects and
-    proposals are changed with their image; by default half of the images are flipped.
+    proposals are changed with their image; by default half of the images are flipped. ``transform``, the detector's,
+    says how large the backbone sees an image; it is needed for a ``crop_size``.
 
     Raises:
         ValueError: more images than there are, another number of proposals, or an image or a target is wrong.
@@ -70,6 +81,13 @@ def draw_batch(
         # Before anything is flipped: a flipped fraction of the image would look like pixels.
         target = check_target(target, f"samples[{index}]", size=tuple(image.shape[-2:]))
         boxes = image.new_zeros(0, 4) if proposals is None else proposals[index]
+        if augmentation.crop_size:
+            size = tuple(image.shape[-2:])
+            side = round(augmentation.crop_size * size[0] / transform.new_size(size)[0])
+            part = random_part(size, max(side, 1), generator)
+            image, target = cut_out(image, target, part)
+            boxes = clip_boxes(boxes - boxes.new_tensor([part[1], part[0]]).repeat(2), tuple(image.shape[-2:]))
+            boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
         if torch.rand((), generator=generator) < augmentation.hflip:
             boxes = hflip_boxes(boxes, image.shape[-1])
             image, target = hflip(image, target)

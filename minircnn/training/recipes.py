@@ -1,6 +1,7 @@
 """How each detector is trained: R-CNN in three steps; Fast, Faster and Mask R-CNN jointly, or alternating."""
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from minircnn.alexnet import AlexNet, up_to_pool5
 from minircnn.cache import Cache, module_fingerprint
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet
-from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, faster_rcnn_alexnet
+from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, alexnet_transform, faster_rcnn_alexnet
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
@@ -37,6 +38,8 @@ class JointTrainingSettings:
         backbone_lr_mult: factor of the learning rate for the backbone, whose conv1 is frozen (Fast R-CNN, section 4.5).
         min_size: of the transform, in training and in detection. The papers enlarge images of 375 pixels to 600, so
             that small objects cover more cells.
+        max_size: of the transform; None: as the detector has it.
+        crop_size: see :class:`Augmentation`.
         color_jitter: see :class:`Augmentation`.
         scale_jitter: see there.
         schedule: see :class:`minircnn.training.LoopSettings`.
@@ -49,6 +52,8 @@ class JointTrainingSettings:
     learning_rate: float = 1e-3
     backbone_lr_mult: float = 0.5
     min_size: int = 192
+    max_size: int | None = None
+    crop_size: int | None = None
     color_jitter: float = 0.3
     scale_jitter: float = 0.25
     schedule: str = "cosine"
@@ -77,15 +82,19 @@ def joint_losses(
     ``(images, targets)`` or ``(images, proposals, targets)``.
     """
     losses, device = losses or model.losses, next(model.parameters()).device
-    augmentation = Augmentation(color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter)
+    augmentation = Augmentation(
+        color_jitter=settings.color_jitter, scale_jitter=settings.scale_jitter, crop_size=settings.crop_size
+    )
     options = {"images_per_batch": settings.images_per_batch, "seed": settings.seed, "device": device}
+    options |= {"augmentation": augmentation, "transform": model.transform}
 
     def of_iteration(iteration: int) -> dict[str, Tensor]:
-        batch = draw_batch(iteration, samples, proposals, augmentation=augmentation, **options)
+        batch = draw_batch(iteration, samples, proposals, **options)
         transform, given = model.transform, () if proposals is None else (batch.proposals,)
-        sides = {"min_size": transform.min_size, "max_size": transform.max_size}
+        seen = augmentation.seen(transform)
+        sides = {"min_size": seen.min_size, "max_size": seen.max_size}
         sides = {name: side and max(int(batch.scale * side), 1) for name, side in sides.items()}
-        model.transform = replace(transform, **sides)
+        model.transform = replace(seen, **sides)
         try:
             return losses(batch.images, *given, batch.targets)
         finally:
@@ -115,6 +124,24 @@ def trainable(
     return [{"params": convolutions, "lr_mult": backbone_lr_mult}, {"params": heads, "lr_mult": 1.0}]
 
 
+def with_new_head(network: AlexNet, images: Sequence[Tensor], hidden: int = 512) -> AlexNet:
+    """An AlexNet of which only the convolutions have learned, made ready for new layers behind them.
+
+    fc6 and fc7 are new and have ``hidden`` outputs: 4096 random ones would take most of the time, and teach little. The
+    outputs of the convolutions come to a mean square of 1 on these images, ``(3, H, W)`` in [0, 1], by scaling the last
+    one, which ReLU lets through: of AlexNet as published it is about 18, and new layers would not settle.
+    """
+    fresh = AlexNet(replace(network.config, hidden=hidden), num_classes=1)
+    fresh.backbone.load_state_dict(network.backbone.state_dict())
+    transform = replace(alexnet_transform(network), min_size=224)
+    with torch.no_grad():
+        outputs = [fresh.backbone(transform.batch([image])[0]).flatten() for image in images]
+        size = torch.cat(outputs).square().mean().sqrt()
+        for parameter in fresh.backbone.conv5.parameters():
+            parameter /= size
+    return fresh
+
+
 def train_jointly(
     model: FastRCNN,
     samples: Samples,
@@ -124,6 +151,7 @@ def train_jointly(
     about: dict[str, Any] | None = None,
     out: Path | None = None,
     resume: bool = False,
+    report: Callable[[str], None] | None = None,
     **options: Any,  # noqa: ANN401 - each has its own type
 ) -> History:
     """Train all parts of a detector at once, and save it.
@@ -136,23 +164,35 @@ def train_jointly(
         about: noted in the JSON file, beside the settings.
         out: the file to write, ``.safetensors``. The state of an unfinished run is kept beside it.
         resume: go on with an unfinished run of the same settings, weights and data.
+        report: is told how long it will take, after a look at some batches.
         options: of :func:`minircnn.training.fit`: ``log``, ``evaluate``, ``evaluate_every``, ``quiet``.
 
     Raises:
         ValueError: no image shows an object that is no crowd, or what :func:`minircnn.training.fit` refuses.
     """
-    model.transform = replace(model.transform, min_size=settings.min_size)
+    longest = settings.max_size or model.transform.max_size
+    model.transform = replace(model.transform, min_size=settings.min_size, max_size=longest)
     check_any_object((samples[index][1] for index in range(len(samples))), "samples")
     unfinished = out.with_suffix(".checkpoint") if out else None
     parts = [getattr(model, name) for name in ("rpn", "roi_heads") if hasattr(model, name)]
     run = {**asdict(settings), **{type(part).__name__: repr(part.config) for part in parts}}
     if out:
         run |= {"network": module_fingerprint(model), **describe_data(samples, model.classes, proposals or ())}
+    losses, groups = (
+        joint_losses(model, samples, settings, proposals),
+        trainable(model, settings.backbone_lr_mult, parts),
+    )
+    if report:
+        minutes = max(settings.iterations * _seconds(model, losses) / 60, 1)
+        batches, times = settings.iterations, settings.iterations * settings.images_per_batch / len(samples)
+        report(
+            f"{batches} batches of {settings.images_per_batch}, each image {times:.0f} times: about {minutes:.0f} min"
+        )
     history = fit(
         model,
-        joint_losses(model, samples, settings, proposals),
+        losses,
         settings.loop(),
-        groups=trainable(model, settings.backbone_lr_mult, parts),
+        groups=groups,
         checkpoint=unfinished,
         resume=resume,
         replaces=out,
@@ -164,6 +204,17 @@ def train_jointly(
         save(model, out, {**(about or {}), "settings": asdict(settings)})
         unfinished.unlink(missing_ok=True)
     return history
+
+
+def _seconds(model: nn.Module, losses: Callable[[int], dict[str, Tensor]], looks: int = 3) -> float:
+    """Of an iteration: of some the shortest, for the first reads files and warms up. Nothing is learned from them."""
+    seconds = []
+    for iteration in range(looks):
+        start = time.perf_counter()
+        sum(losses(iteration).values()).backward()
+        seconds.append(time.perf_counter() - start)
+    model.zero_grad()
+    return min(seconds)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Shape comments: G objects of an image, N objects of a data set.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minircnn.alexnet import AlexNet
 from minircnn.boxes import box_iou
-from minircnn.faster_rcnn import TOY_TOWN_RPN, RPNConfig, grid_anchors
-from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN
+from minircnn.fast_rcnn import RoIConfig
+from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, RPNConfig, grid_anchors
+from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN
 from minircnn.targets import single_objects
+from minircnn.training.recipes import JointTrainingSettings
 from minircnn.transforms import Size, Transform, resize_boxes
 
 CELLS = 5  # of the feature map that an object of middle size is to span: pooling sees little of smaller ones
@@ -27,7 +30,8 @@ CROP = 384  # pixels as the backbone sees them: of larger images a training batc
 STEP = 1.7  # from one anchor size to the next, at most: halfway between them IoU is still 1 / 1.7
 TIMES = 60  # that each image is learned from, as in the training on Toy Town
 FEWEST, MOST = 600, 90_000  # iterations: to learn anything, and of the papers
-LOW_RECALL = 0.9
+SHORT, FAST = 3000, 3e-3  # a training of fewer iterations takes this learning rate
+LOW_RECALL = 0.8  # of the best possible one: less means that objects are too small or too odd for these anchors
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,17 @@ class DataSettings:
     max_detections: int  # of an image
     iterations: int
     reasons: tuple[str, ...]  # what was chosen and why, a line each
+
+    def training(self, kind: type[JointTrainingSettings], **given: Any) -> JointTrainingSettings:  # noqa: ANN401
+        """The settings of a training; short ones take larger steps. What is ``given`` counts before what was chosen."""
+        chosen = {name: getattr(self, name) for name in ("iterations", "min_size", "max_size", "crop_size")}
+        rate = FAST if given.get("iterations", self.iterations) < SHORT else kind.learning_rate
+        return kind(**{**chosen, "learning_rate": rate, **given})
+
+    def heads(self, network: AlexNet, masks: bool = False) -> RoIConfig:
+        """The configuration of the RoI heads behind a backbone."""
+        usual = TOY_TOWN_MASK_HEADS if masks else TOY_TOWN_HEADS
+        return replace(usual, pool_size=network.config.pool5_size, max_detections=self.max_detections)
 
     def rpn(self, masks: bool = False) -> RPNConfig:
         """The RPN's configuration, on one feature map."""
@@ -90,6 +105,8 @@ def settings_for(
     images_per_batch: int = 4,
     min_size: int | None = None,
     max_size: int | None = None,
+    anchor_sizes: Sequence[float] | None = None,
+    aspect_ratios: Sequence[float] | None = None,
 ) -> DataSettings:
     """Settings for Faster and Mask R-CNN from the images that they are to learn from.
 
@@ -97,8 +114,11 @@ def settings_for(
         data: ``(image, target)`` pairs, such as :func:`minircnn.datasets.open_data` gives them.
         stride: pixels from one cell of the backbone's feature map to the next.
         images_per_batch: of the training.
-        min_size: of the transform, if it is given and not to be chosen.
-        max_size: likewise.
+        min_size: of the transform, if it is given and not to be chosen; as ``max_size``, ``anchor_sizes`` and
+            ``aspect_ratios``.
+        max_size: see there.
+        anchor_sizes: see there.
+        aspect_ratios: see there.
 
     Raises:
         ValueError: no image shows an object that is no crowd.
@@ -113,6 +133,7 @@ def settings_for(
     counts = [len(boxes) for boxes in found.boxes]
     share = float(np.median(sides / np.repeat(shorter, counts)))  # of the shorter side of its image
     longest = float(np.quantile([max(size) / min(size) for size in found.sizes], 0.95))
+    given = {"image size": min_size, "anchors": anchor_sizes}
     if min_size is None:
         min_size = max(32 * round(min(CELLS * stride / share, LARGEST / longest) / 32), SMALLEST)
     max_size = max_size or 32 * math.ceil(min_size * longest / 32)
@@ -121,30 +142,28 @@ def settings_for(
     seen = sides * np.repeat(scales, counts)  # (N,) as the backbone sees them
     small, large = np.quantile(seen, (0.05, 0.95))
     steps = min(math.ceil(math.log(max(large / small, 1)) / math.log(STEP)) + 1, 7)
-    anchor_sizes = _distinct(np.geomspace(small, large, steps).round(), 1.1)
-    aspect_ratios = _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
+    anchor_sizes = tuple(anchor_sizes or ()) or _distinct(np.geomspace(small, large, steps).round(), 1.1)
+    aspect_ratios = tuple(aspect_ratios or ()) or _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
     proposals = int(np.clip(100 * math.ceil(found.most_objects / 10), 300, 1000))
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
     crop = None if max_size <= CROP else CROP
     iterations = int(np.clip(TIMES * len(found.sizes) // images_per_batch, FEWEST, MOST))
-    return DataSettings(
-        min_size,
-        max_size,
-        crop,
-        anchor_sizes,
-        aspect_ratios,
-        proposals,
-        detections,
-        iterations,
-        reasons=(
-            f"image size: shorter side {min_size}, longer at most {max_size} pixels, because half of the objects are "
-            f"smaller than {100 * share:.0f} % of it; that is {share * min_size / stride:.1f} cells of the feature map",
-            f"anchors: {_listed(anchor_sizes)} pixels in ratios {_listed(aspect_ratios)}, because nine of ten objects "
-            f"measure {small:.0f} to {large:.0f} pixels at that size",
-            f"{proposals} proposals and {detections} detections an image, because there are up to {found.most_objects} "
-            f"objects in one; {iterations} batches of {images_per_batch}, because there are {len(found.sizes)} images",
-        ),
+    small, large, cells = round(small), round(large), share * min_size / stride
+    sides, anchors = _why(given["image size"]), _why(given["anchors"])
+    most = found.most_objects
+    reasons = (
+        f"image size: shorter side {min_size}, longer at most {max_size} pixels{sides} half of the objects are smaller "
+        f"than {100 * share:.0f} % of it, {cells:.1f} cells of the feature map",
+        f"anchors: {_listed(anchor_sizes)} pixels in aspect ratios {_listed(aspect_ratios)}{anchors} nine of ten "
+        f"objects measure {small} to {large} pixels at that size",
+        f"{proposals} proposals and {detections} detections an image, because there are up to {most} objects in one",
     )
+    sizes = (min_size, max_size, crop, anchor_sizes, aspect_ratios)
+    return DataSettings(*sizes, proposals, detections, iterations, reasons)
+
+
+def _why(given: Any) -> str:  # noqa: ANN401
+    return ", because" if given is None else ", as given;"
 
 
 def anchor_recall(found: Measured, settings: DataSettings, stride: int = 8, iou: float = 0.5) -> float:
