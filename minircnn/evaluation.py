@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
@@ -214,6 +215,35 @@ def encode_masks(masks: Tensor) -> list[dict]:
     """Masks ``(N, H, W)`` bool as COCO's compressed run-length encodings."""
     # Runs go down the columns, so pycocotools wants H the fastest in memory; one mask at a time is copied for that.
     return [rle.encode(np.asfortranarray(mask)) for mask in masks.detach().cpu().numpy().view(np.uint8)]
+
+
+def coco_results(
+    detections: Sequence[Mapping[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Detections as COCO's format of results has them, which ``loadRes`` of pycocotools reads from JSON.
+
+    Args:
+        detections: one dict for each image, as :func:`evaluate` takes them.
+        image_ids: of the images.
+        category_ids: of the classes: ``category_ids[label - 1]`` belongs to a label.
+
+    >>> boxes, labels, scores = torch.tensor([[1.0, 2.0, 4.0, 8.0]]), torch.tensor([1]), torch.tensor([0.5])
+    >>> coco_results([{"boxes": boxes, "labels": labels, "scores": scores}], [139], [18])
+    [{'image_id': 139, 'category_id': 18, 'bbox': [1.0, 2.0, 3.0, 6.0], 'score': 0.5}]
+    """
+    results = []
+    for found, image_id in zip(detections, image_ids, strict=True):
+        corner, opposite = found["boxes"].double().split(2, dim=1)
+        boxes, masks = torch.cat([corner, opposite - corner], dim=1).tolist(), found.get("masks")
+        masks = encode_masks(masks) if isinstance(masks, Tensor) else masks
+        for row, (label, score) in enumerate(zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)):
+            one = {"image_id": image_id, "category_id": category_ids[label - 1], "bbox": boxes[row], "score": score}
+            if masks is not None:
+                counts = masks[row]["counts"]
+                text = counts.decode() if isinstance(counts, bytes) else counts
+                one["segmentation"] = {"size": list(masks[row]["size"]), "counts": text}
+            results.append(one)
+    return results
 
 
 @dataclass(frozen=True, eq=False)

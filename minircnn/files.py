@@ -57,7 +57,7 @@ def _replace(temporary: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
     """Write a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())

@@ -16,16 +16,18 @@ from minircnn.cli import data as choice
 from minircnn.cli.common import RefusedError, echo
 from minircnn.cli.data import listed
 from minircnn.cli.outputs import check_outputs, with_json
-from minircnn.files import write_json
+from minircnn.files import write_atomically, write_json
 from minircnn.shipped import DETECTORS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from minircnn.datasets.images import ImageDataset
+    from minircnn.errors import ErrorReport
     from minircnn.evaluation import Result
 
 RECALL_IOU = 0.5
+ERRORS_IN_A_ROW, ERROR_SIDE = 5, 240  # of a drawing, and its pixels
 TOY_TOWN_PROPOSALS = 300
 
 
@@ -37,6 +39,10 @@ Names = common.option(
     metavar="NAMES",
 )
 NoRegression = common.option(bool, "Without the last box regression: boxes stay proposals.", "--no-regression")
+CocoResults = common.option(Path, "Write the detections here, in COCO's format of results, a JSON file.")
+Errors = common.option(
+    Path, "Sort the errors, say what each kind costs, and draw the most confident ones of each here.", metavar="PNG"
+)
 
 
 def evaluate(
@@ -54,16 +60,21 @@ def evaluate(
     no_regression: NoRegression = False,
     device: common.Device = "cpu",
     json_file: common.JsonFile = None,
+    coco_results: CocoResults = None,
+    errors: Errors = None,
 ) -> None:
     """Measure a detector: average precision of boxes, and of masks, recall of its proposals, and time."""
     common.refuse_others(detector, context.params)
     wanted = choice.DataOptions(data, root, annotations, split, classes, drop_invalid)
     wanted.check(choice.MEASURE)
     file = common.detector_file(detector, weights)
-    check_outputs([("--json", json_file)], with_json(file))
+    if errors and errors.suffix.lower() != ".png":
+        raise RefusedError(f"--errors {errors}: they are drawn as PNG; let the name end in .png")
+    check_outputs([("--json", json_file), ("--coco-results", coco_results), ("--errors", errors)], with_json(file))
     names = wanted.class_names if (wanted.class_names or [""])[0] == "background" else None
     wanted = replace(wanted, classes=None) if names else wanted  # they are the detector's, not those of a data set
     from minircnn import evaluation
+    from minircnn.errors import find_errors
 
     part, title = wanted.to_measure(images, masks := detector == "mask_rcnn")
     model = common.read_detector(detector, file, names).to(common.ready_device(device))
@@ -80,6 +91,16 @@ def evaluate(
     recall = _recall(proposals, targets)
     name = DETECTORS[detector][1].split(maxsplit=1)[1]
     echo(*_lines(f"{name} on {len(found)} images, {title}", results, voc, recall), f"seconds an image: {seconds:.3f}")
+    if coco_results:
+        ids = getattr(part, "category_ids", range(1, len(both)))
+        write_json(coco_results, evaluation.coco_results(found, part.image_ids, ids))
+        echo(f"written to {coco_results}")
+    if errors:
+        report = find_errors(found, targets, kind="masks" if masks else "boxes", classes=both)
+        echo(*str(report).split("\n"))
+        if report.errors:
+            write_atomically(errors, _draw_errors(part, found, targets, report))
+            echo(f"written to {errors}")
     if json_file:
         content = {
             "detector": detector,
@@ -130,6 +151,50 @@ def _look(
         seconds += time.perf_counter() - start
         proposals.append(model.propose([image.to(device)])[0]["boxes"].cpu() if boxes is None else boxes)
     return found, proposals, seconds / len(data)
+
+
+def _draw_errors(
+    data: ImageDataset, found: list[common.Detections], targets: list[dict[str, Any]], report: ErrorReport
+) -> bytes:
+    """A row for each kind of error with the most confident ones: the detection, dashed, and what it is about."""
+    import torch
+
+    from minircnn.errors import KINDS
+    from minircnn.plotting import draw_png, make_drawing
+
+    drawings, titles = [], []
+    for kind in KINDS:
+        for error in [one for one in report.errors if one.kind == kind][:ERRORS_IN_A_ROW]:
+            of_image = ((found, error.detection), (targets, error.object))
+            shown = [(of[error.image], row) for of, row in of_image if row is not None]
+            boxes = torch.stack([entry["boxes"][row] for entry, row in shown]).float()
+            labels = torch.stack([entry["labels"][row] for entry, row in shown])
+            image = data.load_image(error.image)
+            part = around(boxes, image.shape[1:])
+            boxes = boxes - boxes.new_tensor([part[1], part[0]] * 2)
+            dashed = torch.tensor([error.detection is not None, False][: len(shown)])
+            drawing = make_drawing(
+                image[:, part[0] : part[2], part[1] : part[3]],
+                {"boxes": boxes, "labels": labels, "iscrowd": dashed},
+                ERROR_SIDE,
+            )
+            drawings.append(drawing)
+            name, score = data.classes[error.label], f" {error.score:.2f}" if error.detection is not None else ""
+            titles.append(f"{data.image_path(error.image).name}\n{kind}: {name}{score}")
+    return draw_png(drawings, data.classes, titles, columns=ERRORS_IN_A_ROW, names=False)
+
+
+def around(boxes: Tensor, size: Sequence[int]) -> tuple[int, int, int, int]:
+    """The part of an image that shows boxes (N, 4) with as much again around them: top, left, bottom, right.
+
+    >>> import torch
+    >>> around(torch.tensor([[40.0, 40.0, 60.0, 50.0]]), (100, 200))
+    (25, 30, 65, 70)
+    """
+    corners = boxes[:, :2].amin(dim=0).tolist(), boxes[:, 2:].amax(dim=0).tolist()
+    side = 2 * max(high - low for low, high in zip(*corners, strict=True))
+    left, top = (max(round((low + high - side) / 2), 0) for low, high in zip(*corners, strict=True))
+    return top, left, min(top + round(side), size[0]), min(left + round(side), size[1])
 
 
 def _recall(proposals: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -25,6 +25,7 @@ _KEYS = ({"sha256"}, {"detector", "weights"}, {"data", "problems"})  # of the JS
 _MARKS = (
     *(b"tEXtSoftware\0minircnn", b"tEXtminircnn\0"),  # in each PNG
     *(b'<meta name="generator" content="minircnn', b"iteration,learning_rate,total,"),  # page of the demo; log
+    b'[\n {\n  "image_id": ',  # results in COCO's format
 )
 
 

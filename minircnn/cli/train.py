@@ -68,15 +68,15 @@ FromScratch = option(bool, "Begin with random weights; with --network, in the ne
 Iterations = option(
     int,
     "Batches to learn from; 0 leaves out rcnn's fine-tuning, as does a FILE of convolutions only.",
-    default="2000, 6000, 20000, 15000",
+    default="2000, 6000, 20000, 15000; of data other than Toy Town by the number of images",
     min=0,
 )
 ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4", min=1)
-LearningRate = option(float, "At its highest.", default="0.001", callback=_positive)
+LearningRate = option(float, "At its highest.", default="0.001; of few batches 0.003", callback=_positive)
 MinSize = option(
     str,
     "The shorter side is resized to N pixels, if the longer one stays within --max-size. auto: as the objects need it.",
-    default="auto; of Toy Town 192",
+    default="192; of data other than Toy Town auto",
     metavar="auto|N",
     callback=_side,
 )
@@ -89,7 +89,7 @@ AnchorSizes = option(
 )
 AspectRatios = option(str, "Height / width of anchors, likewise.", default="from the data", callback=_numbers)
 ScaleJitter = option(
-    float, "Images become up to 1 + X times larger or smaller.", default="0.25 or 0.35", callback=_positive
+    float, "Images become up to 1 + X times larger or smaller.", default="0, 0.25, 0.35, 0.35", callback=_positive
 )
 Schedule = option(Literal["cosine", "step"], "How the rate falls.", default="cosine")
 MixedPrecision = option(bool, "Half precision where that is safe; with --device cuda.", "--mixed-precision")

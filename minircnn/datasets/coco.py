@@ -67,7 +67,6 @@ class CocoDataset(ImageDataset):
 
     Attributes:
         records: For each image what the file says about it, and its annotations.
-        category_ids: K - 1 ids of the file; ``category_ids[label - 1]`` belongs to a label.
         left_out: How many annotations were left out; ``dropped`` holds their defects.
     """
 
@@ -110,6 +109,11 @@ class CocoDataset(ImageDataset):
         if not drop_invalid:
             raise_problems(path, self.dropped)
 
+    @property
+    def category_ids(self) -> list[int]:
+        """The file's ids of the classes, without the background: ``category_ids[label - 1]`` belongs to a label."""
+        return [self._id_of[name] for name in self.classes[1:]]
+
     def _name_classes(self, categories: list[Record], annotations: list[Any]) -> None:
         """Labels for the categories, one for each name."""
         used = {one["category_id"] for one in annotations if isinstance(one, dict) and _is(one.get("category_id"), int)}
@@ -126,7 +130,7 @@ class CocoDataset(ImageDataset):
                 what = f"two categories of the same name, {name!r}, are read as one class"
                 self.odd.append(f"categories {' and '.join(map(str, same))}: {what}: delete one, or rename one")
         self.classes.extend(ids)
-        self.category_ids: list[int] = [next((one for one in same if one in used), same[0]) for same in ids.values()]
+        self._id_of = {name: next((one for one in same if one in used), same[0]) for name, same in ids.items()}
         self._label_of = {one: label for label, same in enumerate(ids.values(), start=1) for one in same}
 
     def _problems_of(

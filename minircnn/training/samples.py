@@ -6,11 +6,10 @@ Shape comments: G objects of an image.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from pycocotools import mask as rle
 from torch import Tensor
 
+from minircnn.datasets.coco import decode_masks
 from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
 from minircnn.targets import Sample, check_target
@@ -54,10 +53,7 @@ class KeptSamples:
             self._kept[index], self.room = kept, self.room - _size(*kept)
         image, target = self._kept[index]
         if "masks" in target:
-            masks = np.zeros((len(target["masks"]), *image.shape[1:]), dtype=bool)
-            for row, runs in enumerate(target["masks"]):
-                masks[row] = rle.decode(runs)
-            target = {**target, "masks": torch.from_numpy(masks)}
+            target = {**target, "masks": decode_masks(target["masks"], tuple(image.shape[1:]))}
         return image.float() / 255, dict(target)
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torchvision.ops import box_iou
 
 from minircnn.cli.evaluate import common_classes
 from minircnn.datasets import ToyTown
 from minircnn.datasets.named import open_data
+from minircnn.errors import KINDS
 from minircnn.evaluation import evaluate
 from minircnn.mask_rcnn import binary_masks
 from minircnn.shipped import DETECTOR_WEIGHTS
@@ -90,6 +94,30 @@ def test_boxes_and_masks_of_the_projects_weights(call, tmp_path):
         written = json.loads((tmp_path / "x.json").read_text())
         assert (written["result"]["ap"], written["mask_result"]["ap"]) == (boxes.ap, masks.ap)
         assert boxes.ap != masks.ap and written["weights"] == str(DETECTOR_WEIGHTS["mask_rcnn"])
+
+
+def test_results_for_pycocotools_and_errors_as_a_drawing(call, folder, tmp_path):
+    """pycocotools reads the results and gets the same AP; the errors are those of find_errors."""
+    options = (*own(folder), "--classes", "tree,person", "--split", "all", "--json", tmp_path / "x.json")
+    written = ("--coco-results", tmp_path / "results.json", "--errors", tmp_path / "errors.png")
+    for _ in range(2):  # its own files are written over
+        result = call("evaluate", "mask_rcnn", "--weights", DETECTOR_WEIGHTS["mask_rcnn"], *options, *written)
+        assert result.exit_code == 0, result.output
+    truth = COCO(str(folder / "instances.json"))
+    found = truth.loadRes(str(tmp_path / "results.json"))
+    numbers = json.loads((tmp_path / "x.json").read_text())
+    for kind, key in (("bbox", "result"), ("segm", "mask_result")):
+        judge = COCOeval(truth, found, kind)
+        judge.params.catIds = truth.getCatIds(catNms=["tree", "person"])
+        judge.evaluate(), judge.accumulate(), judge.summarize()
+        assert judge.stats[0] == pytest.approx(numbers[key]["ap"], abs=1e-4)
+    lines = result.stdout.splitlines()
+    first = next(row for row, line in enumerate(lines) if line.startswith("error "))
+    assert [line.split()[0] for line in lines[first : first + 7]] == ["error", *KINDS]
+    assert f"(AP50 {100 * numbers['mask_result']['ap50']:.1f} %)" in lines[first]
+    with Image.open(tmp_path / "errors.png") as drawing:
+        assert min(drawing.size) > 100
+    assert "end in .png" in call("evaluate", "mask_rcnn", *options, "--errors", tmp_path / "x.jpg").output
 
 
 def of_classes(one, new):

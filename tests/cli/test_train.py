@@ -36,9 +36,9 @@ from tests.training.test_parallel import needs_torchrun
 SHORT = ("--iterations", 1, "--images-per-batch", 2)
 
 
-def trained_directly(name, network, samples, classes, settings, config=None):
+def trained_directly(name, network, samples, classes, settings, config=None, **more):
     """The same training without the command line."""
-    train, more = getattr(training, f"train_{name}"), {"quiet": True}
+    train, more = getattr(training, f"train_{name}"), {"quiet": True, **more}
     proposals = [[regions(image) for image, _ in samples]] if name in ON_PROPOSALS else []
     if name == "rcnn":
         return train(network, samples, *proposals, classes, settings, config=config, report=lambda _: None, **more)
@@ -59,7 +59,8 @@ def test_defaults_and_settings_are_those_of_the_training(name):
     settings = getattr(training, SETTINGS[name])()
     options = {option.name: option for option in get_command(app).commands["train"].params}
     shared = {key: options[key] for key in vars(settings) if key in options}
-    assert set(vars(settings)) - set(shared) <= {"backbone_lr_mult", "color_jitter", "scale_jitter"}
+    assert set(vars(settings)) - set(shared) <= {"backbone_lr_mult", "color_jitter", "crop_size"}
+    shared.pop("max_size", None)  # which is that of --min-size
     for key, option in shared.items():
         stated = str(option.show_default).split(";")[0].split(", ")
         assert option.is_flag or stated[min(list(LOAD).index(name), len(stated) - 1)] == str(getattr(settings, key))
@@ -82,9 +83,15 @@ def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
     assert result.exit_code == 0, result.output
     data = open_data("coco", "images", "instances.json", split="train", classes=["cat", "person"])
     samples = [data[index] for index in range(len(data))]
-    settings = getattr(training, SETTINGS[name])(iterations=1, seed=4, **more)
-    start = load_alexnet("small.safetensors")
-    expected = trained_directly(name, start, samples, ["background", "cat", "person"], settings)
+    kind, start, parts = getattr(training, SETTINGS[name]), load_alexnet("small.safetensors"), {}
+    settings = kind(iterations=1, seed=4, **more)
+    if name != "rcnn":
+        found = training.settings_for(data, min_size=64)
+        settings = found.training(kind, iterations=1, seed=4, **more)
+        if name != "fast_rcnn":
+            masks = name == "mask_rcnn"
+            parts = {"rpn": found.rpn(masks), "heads": found.heads(start, masks)}
+    expected = trained_directly(name, start, samples, ["background", "cat", "person"], settings, **parts)
     assert_same("new/x.safetensors", name, expected)
     about, weights = json.loads(Path("new/x.json").read_text()), Path("new/x.safetensors").read_bytes()
     assert about["classes"] == ["background", "cat", "person"] and about["settings"] == vars(settings)
@@ -104,6 +111,43 @@ def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
     measured = call(*shlex.split(advice)[1:], "--images", 1)
     assert measured.exit_code == 0 and " on 1 images, coco's test split" in measured.stdout, measured.output
     assert "not measured" not in measured.stdout, "these are its classes"
+
+
+def test_settings_follow_from_the_data_or_are_given(call, folder, network, tmp_path):
+    """What was chosen is said, with what it was chosen for, and stands beside the weights; as does what was given."""
+    options = (*own(folder), "--network", network, *SHORT, "--images", 2, "--out", tmp_path / "x.safetensors")
+    data = open_data("coco", folder / "images", folder / "instances.json", split="train", masks=False)
+    wanted = training.settings_for(data.part([0, 1]), images_per_batch=2)
+    result = call("train", "faster_rcnn", *options)
+    assert result.exit_code == 0, result.output
+    for line in wanted.reasons:
+        assert line in result.stdout
+    recall = training.anchor_recall(training.measure(data.part([0, 1])), wanted)
+    assert f"{100 * recall:.1f} % of the objects" in result.stdout
+    assert "1 batches of 2 images, each image 1 times: about 1 min" in result.stdout
+    about = json.loads((tmp_path / "x.json").read_text())
+    assert about["rpn"]["anchor_sizes"] == [list(wanted.anchor_sizes)]
+    assert about["settings"]["min_size"] == wanted.min_size == about["transform"]["min_size"]
+    given = (
+        "--min-size",
+        100,
+        "--max-size",
+        150,
+        "--anchor-sizes",
+        "1,2",
+        "--aspect-ratios",
+        "9",
+        "--scale-jitter",
+        0.5,
+    )
+    result = call("train", "faster_rcnn", *options, *given)
+    assert result.exit_code == 0, result.output
+    about = json.loads((tmp_path / "x.json").read_text())
+    assert (about["rpn"]["anchor_sizes"], about["rpn"]["aspect_ratios"]) == ([[1, 2]], [9])
+    assert (about["transform"]["min_size"], about["transform"]["max_size"]) == (100, 150)
+    assert about["settings"]["scale_jitter"] == 0.5
+    assert "--anchor-sizes 1,2 --aspect-ratios 9" in about["command"]
+    assert "Warning: that is low" in result.stdout, "no object is as small and as tall as these anchors"
 
 
 @pytest.fixture
