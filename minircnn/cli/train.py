@@ -265,7 +265,8 @@ def _about(
 
     used = {name: value for name, value in settings.items() if name in options}
     shipped = DETECTOR_WEIGHTS[detector].relative_to(PROJECT_FOLDER).as_posix()
-    named = {"out": options["out"] or shipped, **{key: options[key] for key in ("network", "from_scratch")}}
+    named = {key: options[key] for key in ("anchor_sizes", "aspect_ratios", "network", "from_scratch")}
+    named = {"out": options["out"] or shipped, **named}
     if options["from_scratch"]:
         pretrained = {"file": "none: random weights", **({"network_of": start.name} if start else {})}
     else:
