@@ -192,7 +192,9 @@ def sums_of_bins(
         ``(R, C, n, m)`` of the type of ``features``.
     """
     (top, row_weights), (left, column_weights) = rows, columns
-    height, width = features.shape[2:]
+    channels, height, width = features.shape[1:]
+    if not channels:  # of which embedding_bag fails on several threads
+        return features.new_zeros(len(top), 0, top.shape[1], left.shape[1])
     y = image[:, None, None] * height + top[..., None] + torch.arange(row_weights.shape[2], device=top.device)
     x = left[..., None] + torch.arange(column_weights.shape[2], device=left.device)  # (R, m, Kx)
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]  # (R, n, m, Ky, Kx)
@@ -215,7 +217,7 @@ def sums_of_bins(
     )
     sums = [F.embedding_bag(places, table.to(dtype), **bags) for table in tables]
     pooled = (torch.cat(sums, dim=1) if few else sums[0]).to(features.dtype)  # (R · n · m, C)
-    return pooled.view(*top.shape, left.shape[1], features.shape[1]).permute(0, 3, 1, 2)
+    return pooled.view(*top.shape, left.shape[1], channels).permute(0, 3, 1, 2)
 
 
 # ---------------------------------------------------------------------------------------------- fully connected layers

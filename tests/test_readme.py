@@ -39,15 +39,16 @@ def own_data(tmp_path):
 
 def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
     program, fine_tuning = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert program.count("iterations=2000") == 1
+    words = "chosen.training(MaskRCNNTrainingSettings)"
+    assert program.count(words) == 1
     monkeypatch.chdir(own_data)
     names = {}
-    exec(compile(program.replace("iterations=2000", "iterations=2"), "README.md", "exec"), names)
+    exec(compile(program.replace(words, f"{words[:-1]}, iterations=2)"), "README.md", "exec"), names)
     classes = ToyTown("val").classes[:3]
     assert (len(names["train"]), len(names["held_out"]), len(names["losses"])) == (8, 2, 2)
     assert list(load_mask_rcnn("my/detector.safetensors").classes) == list(classes)
     printed = capsys.readouterr().out
-    assert all(name in printed for name in classes[1:])
+    assert all(name in printed for name in classes[1:]) and "image size: shorter side" in printed
 
     for words, small in (
         ('weights="coco"', "weights=None"),  # random ones, for there may be no network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -217,14 +217,14 @@ def check(
         report = Report([])
     else:
         report = examine(data, progress=lambda them: tqdm(them, unit="image", disable=None, leave=False))
-        echo(*_counts(report, f"{name}{f', {split}' if split else ''}"), *data.notes)
+        echo(*_counts(report, f"{name}{f', {split}' if split else ''}"), *data.notes, *_for_training(report))
     report.problems[:0] = problems
     echo(*grouped(report.problems))
     if out and report.readable:
         write_atomically(out, _draw(data, report.readable, images))
         echo(f"written to {out}")
     if json_file:
-        numbers = {key: value for key, value in asdict(report).items() if key != "readable"}
+        numbers = {key: value for key, value in vars(report).items() if key not in ("readable", "sizes", "boxes")}
         write_json(json_file, {"data": name, "split": split, "masks": masks, **numbers})
         echo(f"written to {json_file}")
     echo(_counted(len(report.problems), "defect"))
@@ -242,6 +242,18 @@ def _counts(report: Report, title: str) -> Iterator[str]:
     longest = max(map(len, report.classes[1:]), default=0)
     for name, (objects, shown) in report.per_class.items():
         yield f"  {name:<{longest}}  {objects:>7} objects in {shown:>6} images"
+
+
+def _for_training(report: Report) -> Iterator[str]:
+    """What `minircnn train` would choose for these images, and why."""
+    from minircnn.training import Measured, anchor_recall, settings_for
+
+    found = Measured(report.sizes, report.boxes)
+    if found.most_objects:
+        chosen = settings_for(found)
+        yield "what a training would choose, with a backbone of stride 8:"
+        yield from (f"  {reason}" for reason in chosen.reasons)
+        yield f"  an anchor overlaps {100 * anchor_recall(found, chosen):.1f} % of the objects by half or more"
 
 
 def _draw(data: ImageDataset, readable: Sequence[int], most: int) -> bytes:

@@ -38,6 +38,8 @@ class Report:
     smallest: tuple[int, int] | None = None  # (height, width) of the image of the fewest pixels; None if none is read
     largest: tuple[int, int] | None = None  # of the most
     problems: list[str] = field(default_factory=list)  # each with file, object, what it is and what to do
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) of each readable image
+    boxes: list[Any] = field(default_factory=list)  # (G, 4) of its objects, crowds aside
     readable: list[int] = field(default_factory=list)  # indices of images that can be shown with their objects
 
 
@@ -89,6 +91,8 @@ def examine(data: ImageDataset, *, progress: Callable[[Iterable[int]], Iterable[
             report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
             if target is not None:
                 report.readable.append(index)
+                report.sizes.append(size)
+                report.boxes.append(target["boxes"][~target["iscrowd"]])
                 found += object_problems(target, size, report.classes, str(path))
         report.problems += found
     report.per_class = {name: (objects[name], shown_in[name]) for name in report.classes[1:]}

@@ -23,4 +23,4 @@ from minircnn.training.recipes import (
     with_new_head,
 )
 from minircnn.training.samples import KeptSamples
-from minircnn.training.settings import DataSettings, anchor_recall, measure, settings_for
+from minircnn.training.settings import DataSettings, Measured, anchor_recall, measure, settings_for

@@ -125,12 +125,13 @@ def settings_for(
     """
     found = data if isinstance(data, Measured) else measure(data)
     shorter = np.array([min(size) for size in found.sizes])
-    shapes = torch.cat(found.boxes) if found.boxes else torch.zeros(0, 4)
+    boxes = [of_image[(of_image[:, 2:] > of_image[:, :2]).all(dim=1)] for of_image in found.boxes]
+    shapes = torch.cat(boxes) if boxes else torch.zeros(0, 4)
     if not len(shapes):
         raise ValueError(f"data: no object in its {len(found.sizes)} images, nothing to learn from")
     shapes = (shapes[:, 2:] - shapes[:, :2]).double().numpy()  # (N, 2) width, height
     sides, ratios = np.sqrt(shapes.prod(axis=1)), shapes[:, 1] / shapes[:, 0]
-    counts = [len(boxes) for boxes in found.boxes]
+    counts = [len(of_image) for of_image in boxes]
     share = float(np.median(sides / np.repeat(shorter, counts)))  # of the shorter side of its image
     longest = float(np.quantile([max(size) / min(size) for size in found.sizes], 0.95))
     given = {"image size": min_size, "anchors": anchor_sizes}

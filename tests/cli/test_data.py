@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minircnn.datasets import open_data
+from minircnn.training import settings_for
 from tests.datasets.conftest import an_object, block, write_cell, write_voc, write_voc_mask, xml
 
 
@@ -35,6 +37,8 @@ def test_defects_are_listed_and_end_with_status_one(call, voc, tmp_path):
     assert (written["images"], written["empty"], written["objects"], written["crowds"]) == (2, 0, 3, 1)
     assert written["per_class"]["person"] == [2, 2] and len(written["problems"]) == 1
     assert written["smallest"] == written["largest"] == [12, 20]
+    chosen = settings_for(open_data("voc", voc, split="trainval", masks=False, drop_invalid=True))
+    assert all(f"  {reason}" in lines for reason in chosen.reasons)
 
 
 def test_images_without_masks_are_counted(call, voc):

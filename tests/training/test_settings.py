@@ -52,6 +52,12 @@ def test_smaller_objects_get_larger_images():
     assert settings_for(drawn(side=(150, 200))).min_size == 192
 
 
+def test_boxes_without_area_and_images_without_objects_say_nothing():
+    boxes = torch.tensor([[10.0, 10, 50, 50], [20, 20, 20, 60], [60, 60, 100, 100]])
+    odd = Measured([(200, 200), (200, 200)], [boxes, boxes[:0]])
+    assert settings_for(odd).anchor_sizes == settings_for(Measured(odd.sizes, [boxes[::2], boxes[:0]])).anchor_sizes
+
+
 def test_anchors_are_as_large_as_objects():
     """All alike: one size. From 10 to 80: none is further than a factor √1.7 from an anchor between the quantiles."""
     square = Measured([(200, 200)], [torch.tensor([[10.0, 10, 50, 50], [60, 60, 100, 100]])])
