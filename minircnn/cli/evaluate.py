@@ -164,37 +164,42 @@ def _draw_errors(
 
     drawings, titles = [], []
     for kind in KINDS:
-        for error in [one for one in report.errors if one.kind == kind][:ERRORS_IN_A_ROW]:
+        errors = [error for error in report.errors if error.kind == kind][:ERRORS_IN_A_ROW]
+        for error in errors:
             of_image = ((found, error.detection), (targets, error.object))
             shown = [(of[error.image], row) for of, row in of_image if row is not None]
             boxes = torch.stack([entry["boxes"][row] for entry, row in shown]).float()
             labels = torch.stack([entry["labels"][row] for entry, row in shown])
-            image = data.load_image(error.image)
-            part = around(boxes, image.shape[1:])
-            boxes = boxes - boxes.new_tensor([part[1], part[0]] * 2)
             dashed = torch.tensor([error.detection is not None, False][: len(shown)])
-            drawing = make_drawing(
-                image[:, part[0] : part[2], part[1] : part[3]],
-                {"boxes": boxes, "labels": labels, "iscrowd": dashed},
-                ERROR_SIDE,
-            )
-            drawings.append(drawing)
-            name, score = data.classes[error.label], f" {error.score:.2f}" if error.detection is not None else ""
-            titles.append(f"{data.image_path(error.image).name}\n{kind}: {name}{score}")
+            image = data.load_image(error.image)
+            top, left, bottom, right = around(boxes, image.shape[1:])
+            objects = {"boxes": boxes - boxes.new_tensor([left, top] * 2), "labels": labels, "iscrowd": dashed}
+            drawings.append(make_drawing(image[:, top:bottom, left:right], objects, ERROR_SIDE))
+            score = f" {error.score:.2f}" if error.detection is not None else ""
+            titles.append(f"{data.image_path(error.image).name}\n{kind}: {data.classes[error.label]}{score}")
+        for _ in range(-len(errors) % ERRORS_IN_A_ROW if errors else 0):  # the next kind begins a row of its own
+            nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+            drawings.append(make_drawing(torch.ones(3, ERROR_SIDE, ERROR_SIDE), nothing, ERROR_SIDE))
+            titles.append("")
     return draw_png(drawings, data.classes, titles, columns=ERRORS_IN_A_ROW, names=False)
 
 
 def around(boxes: Tensor, size: Sequence[int]) -> tuple[int, int, int, int]:
-    """The part of an image that shows boxes (N, 4) with as much again around them: top, left, bottom, right.
+    """The square of an image (height, width) that shows boxes (N, 4) and as much again; smaller in a small image.
+
+    Returns top, left, bottom and right.
 
     >>> import torch
-    >>> around(torch.tensor([[40.0, 40.0, 60.0, 50.0]]), (100, 200))
-    (25, 30, 65, 70)
+    >>> around(torch.tensor([[40.0, 40.0, 60.0, 50.0]]), (100, 200)), around(torch.tensor([[0.0, 0, 20, 9]]), (30, 50))
+    ((25, 30, 65, 70), (0, 0, 30, 40))
     """
-    corners = boxes[:, :2].amin(dim=0).tolist(), boxes[:, 2:].amax(dim=0).tolist()
-    side = 2 * max(high - low for low, high in zip(*corners, strict=True))
-    left, top = (max(round((low + high - side) / 2), 0) for low, high in zip(*corners, strict=True))
-    return top, left, min(top + round(side), size[0]), min(left + round(side), size[1])
+    low, high = boxes[:, :2].amin(dim=0).tolist(), boxes[:, 2:].amax(dim=0).tolist()
+    side = round(2 * max(high[0] - low[0], high[1] - low[1]))
+    left, top = (
+        max(min(round((a + b - side) / 2), length - side), 0)
+        for a, b, length in zip(low, high, (size[1], size[0]), strict=True)
+    )
+    return top, left, min(top + side, size[0]), min(left + side, size[1])
 
 
 def _recall(proposals: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> dict[str, float]:
