@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from minircnn.cache import fingerprint
-from minircnn.files import naming, write_atomically
+from minircnn.files import naming, sha256, write_atomically
 from minircnn.targets import Sample
 from minircnn.weights import WeightsError, load_into, read_torch
 
@@ -19,11 +19,20 @@ from minircnn.weights import WeightsError, load_into, read_torch
 def describe_data(
     samples: Sequence[Sample], classes: Sequence[str], proposals: Sequence[Tensor] = ()
 ) -> dict[str, Any]:
-    """What a run learns from, by name. No image is read where a data set has ``load_target``."""
-    whole, indices = (samples.dataset, samples.indices) if isinstance(samples, Subset) else (samples, None)
-    load, annotations = getattr(whole, "load_target", lambda index: whole[index][1]), []
+    """What a run learns from, by name. No image is read where a data set has ``annotation_sources`` or ``load_target``.
+
+    A :class:`KeptSamples` is what it keeps.
+    """
+    given = getattr(samples, "samples", samples)
+    whole, indices = (given.dataset, given.indices) if isinstance(given, Subset) else (given, None)
+    annotations = []
+    load = getattr(whole, "load_target", lambda index: whole[index][1])
     for index in range(len(samples)) if indices is None else indices:
-        values = [part for name, value in sorted(load(index).items()) for part in (name, value)]
+        if hasattr(whole, "annotation_sources"):
+            sources = whole.annotation_sources(index)
+            values = [sha256(source) if isinstance(source, Path) else source for source in sources]
+        else:
+            values = [part for name, value in sorted(load(index).items()) for part in (name, value)]
         annotations.append(fingerprint(*(value if isinstance(value, Tensor) else repr(value) for value in values)))
     about = {"images": len(samples), "classes": tuple(classes), "annotations": fingerprint(*annotations)}
     return {**about, "proposals": fingerprint(*proposals)} if len(proposals) else about

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
 
-from minircnn.training import LoopSettings, fit
+from minircnn.datasets import open_data
+from minircnn.training import KeptSamples, LoopSettings, fit
 from minircnn.training.checkpoints import describe_data
 from minircnn.weights import WeightsError
+from tests.datasets.conftest import block, write_cell
 from tests.training.conftest import SETTINGS, assert_same_state, interrupted, network, noisy
 
 
@@ -125,6 +128,17 @@ def test_other_annotations_are_other_data_and_no_image_is_read():
     assert all(one != another for place, one in enumerate(made) for another in made[:place])
     assert [name for name in made[0] if made[0][name] != made[1][name]] == ["annotations"]
     assert made[0] == describe_data(Subset(Unread(pairs()), [0, 1]), classes, proposals)
+    assert made[0] == describe_data(KeptSamples(Subset(Unread(pairs()), [0, 1]), 2), classes, proposals)
+
+
+def test_data_sets_tell_by_their_files_what_they_hold(tmp_path):
+    """A pixel of a mask file, or a box of the annotations, changes what a run learns from."""
+    for name in ("a", "b"):
+        write_cell(tmp_path / "cells", name, block((0, 5), (0, 8)))
+    before = describe_data(open_data("nuclei", tmp_path / "cells"), ["background", "nucleus"])
+    assert before == describe_data(open_data("nuclei", tmp_path / "cells"), ["background", "nucleus"])
+    Image.fromarray(block((0, 5), (0, 9))).save(tmp_path / "cells" / "b" / "masks" / "a.png")
+    assert before != describe_data(open_data("nuclei", tmp_path / "cells"), ["background", "nucleus"])
 
 
 @pytest.mark.parametrize(

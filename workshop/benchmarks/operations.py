@@ -36,7 +36,7 @@ def random_boxes(count: int, seed: int = 0) -> Tensor:
 
 
 def box_cases() -> list[Case]:
-    """Every operation of ``boxes.py`` and ``matching.py`` that has a counterpart in torchvision."""
+    """Every operation of ``boxes.py`` that has a counterpart in torchvision."""
     objects, anchors, others = random_boxes(OBJECTS), random_boxes(ANCHORS, 1), random_boxes(ANCHORS)
     coder, matcher = BoxCoder((1.0, 1.0, 1.0, 1.0)), Matcher(0.7, 0.3, allow_low_quality_matches=True)
     iou, deltas = box_iou(objects, anchors), encode_boxes(others, anchors)
