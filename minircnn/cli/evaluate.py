@@ -74,7 +74,6 @@ def evaluate(
     names = wanted.class_names if (wanted.class_names or [""])[0] == "background" else None
     wanted = replace(wanted, classes=None) if names else wanted  # they are the detector's, not those of a data set
     from minircnn import evaluation
-    from minircnn.errors import find_errors
 
     part, title = wanted.to_measure(images, masks := detector == "mask_rcnn")
     model = common.read_detector(detector, file, names).to(common.ready_device(device))
@@ -96,11 +95,7 @@ def evaluate(
         write_json(coco_results, evaluation.coco_results(found, part.image_ids, ids))
         echo(f"written to {coco_results}")
     if errors:
-        report = find_errors(found, targets, kind="masks" if masks else "boxes", classes=both)
-        echo(*str(report).split("\n"))
-        if report.errors:
-            write_atomically(errors, _draw_errors(part, found, targets, report))
-            echo(f"written to {errors}")
+        _explain(part, found, targets, "masks" if masks else "boxes", errors)
     if json_file:
         content = {
             "detector": detector,
@@ -151,6 +146,19 @@ def _look(
         seconds += time.perf_counter() - start
         proposals.append(model.propose([image.to(device)])[0]["boxes"].cpu() if boxes is None else boxes)
     return found, proposals, seconds / len(data)
+
+
+def _explain(
+    data: ImageDataset, found: list[common.Detections], targets: list[dict[str, Any]], kind: str, out: Path
+) -> None:
+    """Say which errors there are and what they cost, and draw some."""
+    from minircnn.errors import find_errors
+
+    report = find_errors(found, targets, kind=kind, classes=data.classes)
+    echo(*str(report).split("\n"))
+    if report.errors:
+        write_atomically(out, _draw_errors(data, found, targets, report))
+        echo(f"written to {out}")
 
 
 def _draw_errors(
