@@ -81,21 +81,15 @@ def evaluate(
     echo(*left_out)
     part = part.only(both[1:])
     targets = [_encoded(part.load_target(index)) for index in range(len(part))]
-    max_proposals = wanted.max_proposals(max_proposals) or TOY_TOWN_PROPOSALS
-    found, proposals, seconds = _look(model, part, max_proposals, regress=not no_regression)
+    most = wanted.max_proposals(max_proposals) or TOY_TOWN_PROPOSALS
+    found, proposals, seconds = _look(model, part, most, regress=not no_regression)
     found = [relabeled(one, model.classes, both) for one in found]
     measure = partial(evaluation.evaluate, found, targets, classes=both)
     results = {kind: measure(kind=kind) for kind in ("boxes", "masks")[: 1 + masks]}
     voc = {year: measure(protocol=year).ap for year in ("voc2007", "voc2010") if data == "voc"}
-    recall = _recall(proposals, targets)
-    name = DETECTORS[detector][1].split(maxsplit=1)[1]
+    recall, name = _recall(proposals, targets), DETECTORS[detector][1].split(maxsplit=1)[1]
     echo(*_lines(f"{name} on {len(found)} images, {title}", results, voc, recall), f"seconds an image: {seconds:.3f}")
-    if coco_results:
-        ids = getattr(part, "category_ids", range(1, len(both)))
-        write_json(coco_results, evaluation.coco_results(found, part.image_ids, ids))
-        echo(f"written to {coco_results}")
-    if errors:
-        _explain(part, found, targets, "masks" if masks else "boxes", errors)
+    _write_more(part, found, targets, "masks" if masks else "boxes", coco_results, errors)
     if json_file:
         content = {
             "detector": detector,
@@ -148,17 +142,28 @@ def _look(
     return found, proposals, seconds / len(data)
 
 
-def _explain(
-    data: ImageDataset, found: list[common.Detections], targets: list[dict[str, Any]], kind: str, out: Path
+def _write_more(
+    data: ImageDataset,
+    found: list[common.Detections],
+    targets: list[dict[str, Any]],
+    kind: str,
+    coco_results: Path | None,
+    errors: Path | None,
 ) -> None:
-    """Say which errors there are and what they cost, and draw some."""
+    """Detections as COCO has results; which errors there are and what they cost, and a drawing of some."""
+    from minircnn import evaluation
     from minircnn.errors import find_errors
 
-    report = find_errors(found, targets, kind=kind, classes=data.classes)
-    echo(*str(report).split("\n"))
-    if report.errors:
-        write_atomically(out, _draw_errors(data, found, targets, report))
-        echo(f"written to {out}")
+    if coco_results:
+        ids = getattr(data, "category_ids", range(1, len(data.classes)))
+        write_json(coco_results, evaluation.coco_results(found, data.image_ids, ids))
+        echo(f"written to {coco_results}")
+    if errors:
+        report = find_errors(found, targets, kind=kind, classes=data.classes)
+        echo(*str(report).split("\n"))
+        if report.errors:
+            write_atomically(errors, _draw_errors(data, found, targets, report))
+            echo(f"written to {errors}")
 
 
 def _draw_errors(
