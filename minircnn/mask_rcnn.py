@@ -71,17 +71,18 @@ class MaskRCNN(Detector):
         self.rpn = rpn
 
     @torch.no_grad()
-    def detect(self, images: Sequence[Tensor], *, regress: bool = True, encoded: bool = False) -> list[dict[str, Any]]:
+    def detect(self, images: Sequence[Tensor], *, regress: bool = True, paste: bool = True) -> list[dict[str, Any]]:
         """Find objects and their masks.
 
         Args:
             images: each ``(3, H, W)`` in [0, 1]; they may differ in size.
             regress: whether the heads refine the boxes; the RPN has refined them once already.
-            encoded: whether masks come as :meth:`detect_encoded` gives them.
+            paste: whether masks come into the image. A hundred of them in 24 megapixels take 10 GB.
 
         Returns:
             For each image ``boxes`` ``(N, 4)``, ``labels`` ``(N,)``, ``scores`` ``(N,)``, best first, and ``masks``
             ``(N, 1, H, W)``, the probability of each pixel to belong to the object; :func:`binary_masks` decides.
+            Without ``paste`` they are ``(N, m, m)``, in the boxes.
         """
         with torch.inference_mode():
             features, sizes = self.features(images)
@@ -89,14 +90,19 @@ class MaskRCNN(Detector):
             proposals = [found["boxes"] for found in self.rpn.filter_proposals(rpn_outputs, sizes)]
             found = self.roi_heads.detect(features, proposals, sizes, regress=regress)
             found = self.roi_heads.add_masks(features, found)
-        found, paste = self.postprocess(found, images, sizes), encode_pasted if encoded else paste_masks
+        found = self.postprocess(found, images, sizes)
         for one, image in zip(found, images, strict=True):
-            one["masks"] = paste(one["masks"], one["boxes"], tuple(image.shape[1:]), self.roi_heads.config.aligned)
+            if paste:
+                size = tuple(image.shape[1:])
+                one["masks"] = paste_masks(one["masks"], one["boxes"], size, self.roi_heads.config.aligned)
         return found
 
     def detect_encoded(self, images: Sequence[Tensor], *, regress: bool = True) -> list[dict[str, Any]]:
         """:meth:`detect` for large images: ``masks`` decided at 0.5, as a list of COCO's run-length encodings."""
-        return self.detect(images, regress=regress, encoded=True)
+        found, aligned = self.detect(images, regress=regress, paste=False), self.roi_heads.config.aligned
+        for one, image in zip(found, images, strict=True):
+            one["masks"] = encode_pasted(one["masks"], one["boxes"], tuple(image.shape[1:]), aligned)
+        return found
 
     propose = FasterRCNN.propose
 

@@ -76,6 +76,10 @@ def test_encoded_detections_are_the_detections(scenes, aligned):
         wanted = binary_masks(mine)["masks"].permute(1, 2, 0).numpy().astype(np.uint8)
         assert encoded.pop("masks") == rle.encode(np.asfortranarray(wanted))
         assert all(torch.equal(value, mine[name]) for name, value in encoded.items())
+    for image, mine, small in zip(images, model.detect(images), model.detect(images, paste=False), strict=True):
+        assert small["masks"].shape[1:] == (2 * model.roi_heads.config.mask_pool_size,) * 2
+        pasted = paste_masks(small.pop("masks"), small["boxes"], tuple(image.shape[1:]), aligned)
+        assert torch.equal(pasted, mine["masks"]) and all(torch.equal(small[name], mine[name]) for name in small)
     model.roi_heads.config = replace(model.roi_heads.config, score_threshold=1.0)
     assert [one["masks"] for one in model.detect_encoded(images)] == [[] for _ in images]
 
