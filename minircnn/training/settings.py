@@ -29,7 +29,7 @@ SMALLEST, LARGEST = 192, 1333  # sides of images in pixels as the backbone sees 
 CROP = 384  # pixels as the backbone sees them: of larger images a training batch holds random parts
 STEP = 1.7  # from one anchor size to the next, at most: halfway between them IoU is still 1 / 1.7
 TIMES = 60  # that each image is learned from, as in the training on Toy Town
-FEWEST, MOST = 600, 90_000  # iterations: to learn anything, and of the papers
+FEWEST, MOST = 1000, 90_000  # iterations: some minutes of a processor, and those of the papers
 SHORT, FAST = 3000, 3e-3  # a training of fewer iterations takes this learning rate
 LOW_RECALL = 0.8  # of the best possible one: less means that objects are too small or too odd for these anchors
 
