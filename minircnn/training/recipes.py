@@ -183,9 +183,9 @@ def train_jointly(
         trainable(model, settings.backbone_lr_mult, parts),
     )
     if report:
-        count, each = settings.iterations, settings.images_per_batch
-        minutes, times = max(count * _seconds(model, losses) / 60, 1), count * each / len(samples)
-        report(f"{count} batches of {each} images, each image {times:.0f} times: about {minutes:.0f} min")
+        minutes = max(settings.iterations * _seconds(model, losses) / 60, 1)
+        what = f"{settings.iterations} batches of {settings.images_per_batch}, from {len(samples)} images"
+        report(f"{what}: about {minutes:.0f} min")
     history = fit(
         model,
         losses,

@@ -124,7 +124,7 @@ def test_settings_follow_from_the_data_or_are_given(call, folder, network, tmp_p
         assert line in result.stdout
     recall = training.anchor_recall(training.measure(data.part([0, 1])), wanted)
     assert f"{100 * recall:.1f} % of the objects" in result.stdout
-    assert "1 batches of 2 images, each image 1 times: about 1 min" in result.stdout
+    assert "1 batches of 2, from 2 images: about 1 min" in result.stdout
     about = json.loads((tmp_path / "x.json").read_text())
     assert about["rpn"]["anchor_sizes"] == [list(wanted.anchor_sizes)]
     assert about["settings"]["min_size"] == wanted.min_size == about["transform"]["min_size"]
@@ -140,9 +140,9 @@ def test_settings_follow_from_the_data_or_are_given(call, folder, network, tmp_p
         "--scale-jitter",
         0.5,
     )
-    result = call("train", "faster_rcnn", *options, *given)
+    result = call("train", "faster_rcnn", *options, *given, "--out", tmp_path / "y.safetensors")
     assert result.exit_code == 0, result.output
-    about = json.loads((tmp_path / "x.json").read_text())
+    about = json.loads((tmp_path / "y.json").read_text())
     assert (about["rpn"]["anchor_sizes"], about["rpn"]["aspect_ratios"]) == ([[1, 2]], [9])
     assert (about["transform"]["min_size"], about["transform"]["max_size"]) == (100, 150)
     assert about["settings"]["scale_jitter"] == 0.5
@@ -262,6 +262,7 @@ def test_two_processes_write_one_file(cache, tmp_path):
     assert output.splitlines() == [
         f"no unfinished run at {tmp_path / 'two.checkpoint'}: beginning at the beginning",
         "proposals of 4 images, as far as they are not in the cache",
+        "1 batches of 2, from 4 images: about 1 min",
         f"written to {two}; `minircnn evaluate fast_rcnn --weights {two}` tells how good it is",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["two.json", "two.safetensors"]
