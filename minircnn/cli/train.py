@@ -168,6 +168,8 @@ def _weights_to_write(out: Path | None, default: Path, data: choice.DataOptions)
 
 def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, out: Path, start: Path | None) -> None:
     """Refuse what else can be refused before any work, join the other processes, train."""
+    import torch
+
     from minircnn import training
     from minircnn.cache import Cache
     from minircnn.rcnn import RCNNConfig
@@ -188,6 +190,7 @@ def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, o
         if not joint and last == "pool5":  # what stands behind it has learned nothing
             settings = replace(settings, iterations=options["iterations"] or 0)
         if joint and last == "pool5":
+            torch.manual_seed(settings.seed)
             network = training.with_new_head(network, [data.load_image(index) for index in range(min(len(data), 8))])
         if found and detector != "fast_rcnn":
             more |= {"rpn": found.rpn(masks), "heads": found.heads(network, masks)}

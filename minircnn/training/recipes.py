@@ -129,7 +129,7 @@ def with_new_head(network: AlexNet, images: Sequence[Tensor], hidden: int = 512)
 
     fc6 and fc7 are new and have ``hidden`` outputs: 4096 random ones would take most of the time, and teach little. The
     outputs of the convolutions come to a mean square of 1 on these images, ``(3, H, W)`` in [0, 1], by scaling the last
-    one, which ReLU lets through: of AlexNet as published it is about 18, and new layers would not settle.
+    one, which ReLU lets through: those of AlexNet as published are much larger, and new layers would not settle.
     """
     fresh = AlexNet(replace(network.config, hidden=hidden), num_classes=1)
     fresh.backbone.load_state_dict(network.backbone.state_dict())

@@ -10,7 +10,7 @@ import torch
 from minircnn.alexnet import AlexNet
 from minircnn.datasets import ToyTown
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
-from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, faster_rcnn_alexnet, load_faster_rcnn
+from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, alexnet_transform, faster_rcnn_alexnet, load_faster_rcnn
 from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig, load_mask_rcnn, mask_rcnn_alexnet, mask_rcnn_fpn
 from minircnn.rcnn import RCNNConfig, load_rcnn
 from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
@@ -31,6 +31,7 @@ from minircnn.training import (
     train_faster_rcnn,
     train_mask_rcnn,
     train_rcnn,
+    with_new_head,
 )
 from minircnn.weights import WeightsError, load_weights
 from tests.tiny import TINY, boxes_in, ellipses
@@ -414,3 +415,22 @@ def test_on_pool5_only_the_convolutions_are_kept(four, tmp_path, iterations):
 def test_where_box_regression_reads_fc7_it_stays(four):
     model = run_rcnn(four, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
     assert model.network.config == TINY and model.network.fc8.out_features == 5 and model.box.any()
+
+
+def test_new_layers_behind_convolutions_alone():
+    """The same features up to a factor, which brings their mean square to 1; the given network is as it was."""
+    torch.manual_seed(0)
+    network, images = AlexNet(TINY, 5), [torch.rand(3, 64, 80), torch.rand(3, 90, 70)]
+    network.backbone.conv5.weight.data *= 7
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fresh = with_new_head(network, images, hidden=16)
+    transform = replace(alexnet_transform(network), min_size=224)
+    with torch.no_grad():
+        given, scaled = (
+            torch.cat([one.backbone(transform.batch([image])[0]).flatten() for image in images])
+            for one in (network, fresh)
+        )
+    assert scaled.square().mean().item() == pytest.approx(1, rel=1e-4)
+    assert torch.allclose(given / given.square().mean().sqrt(), scaled, atol=1e-5)
+    assert fresh.classifier.fc7.weight.shape == (16, 16)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
