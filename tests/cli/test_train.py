@@ -240,6 +240,13 @@ def test_convolutions_of_2012_give_pool5_without_fine_tuning(call, folder, tmp_p
         assert torch.equal(found.backbone.state_dict()[name], value.half().float()), name
     assert found.config.mean == learned.config.mean
     assert about["pretrained"] == {"file": "none: random weights", "network_of": "conv.npz"}
+    # A detector that is trained jointly gets new, smaller layers behind them: the same ones each time.
+    joint = ("train", "faster_rcnn", *own(folder), "--images", 3, *SHORT, "--network", tmp_path / "conv.npz", "--out")
+    for name in ("a", "b"):
+        assert call(*joint, tmp_path / f"{name}.safetensors").exit_code == 0
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    detector = LOAD["faster_rcnn"](tmp_path / "a.safetensors")
+    assert detector.roi_heads.box_head.fc7.weight.shape == (512, 512) and detector.backbone.config.total_stride == 16
 
 
 @needs_torchrun
