@@ -43,6 +43,7 @@ AGAINST = [
     ("S11", "history.detectors.faster_rcnn.recall", 0.85),
     ("S11", "history.detectors.faster_rcnn.proposals", 400),
     ("S11", "faster_rcnn_ablation.rows.ap", 0.5, {"training": "turns", "iterations": 1000}),
+    ("S11", "faster_rcnn_ablation.rows.ap", 0.32, {"training": "turns", "iterations": 2000}),
     ("S12", "faster_rcnn_ablation.rows.recall", 0.99, {"scales": 1, "ratios": 1}),
     ("S13", "history.detectors.faster_rcnn.unmoved.ap", 0.6),
     ("S14", "history.detectors.mask_rcnn.parameters", 4_000_000),
@@ -69,6 +70,14 @@ AGAINST_AT_SCALE = [
 ]
 
 
+# A number that would bear out what a claim says beyond its rule, and is not so.
+FOR_ALL_OF_IT = [
+    ("S12", "faster_rcnn_ablation.rows.ap", 0.29, {"scales": 1, "ratios": 1}),
+    ("S15", "mask_rcnn_ablation.rows.mask_ap", 0.08, {"stride": 16, "pooling": "pool"}),
+    ("S16", "history.alignment.pooled", 2.0),
+]
+
+
 def contradict(results, path, value, wanted=()):
     """Change a number, or that of those rows of an experiment that are as wanted."""
     *way, last = path.split(".")
@@ -90,9 +99,18 @@ def test_all_claims_of_the_story_are_there_and_name_notebooks_that_exist():
 
 def test_with_such_numbers_all_hold(results):
     verdicts = {claim.id: claim.verdict(results) for claim in CLAIMS}
-    # With 2000 proposals on one core the fully connected layers take longer than selective search.
-    assert verdicts.pop("S10") == "in part"
+    # With 2000 proposals on one core the fully connected layers take longer than selective search; one kind of anchors
+    # does nearly as well; in points boxes lose more at stride 16; and the published code rounds to 4.
+    assert {verdicts.pop(name) for name in ("S10", "S12", "S15", "S16")} == {"in part"}
     assert set(verdicts.values()) == {"yes"}
+
+
+@pytest.mark.parametrize("case", FOR_ALL_OF_IT, ids=lambda case: case[0])
+def test_a_claim_that_holds_in_part_could_hold_as_a_whole(case, results):
+    claim = BY_ID[case[0]]
+    assert claim.verdict(results) == "in part" and claim.all_of_it(results) is False
+    contradict(results, *case[1:])
+    assert claim.verdict(results) == "yes" and claim.all_of_it(results)
 
 
 @pytest.mark.parametrize("case", AGAINST, ids=lambda case: f"{case[0]} {case[1]} {case[2]}")
@@ -123,11 +141,22 @@ def test_evidence_by_hand(results):
     )
     assert said["S7"].endswith("Mask R-CNN 1; estimated minutes of a core: ≥ 20, 32, 50, 75")
     assert said["S8"].startswith("286 passes become 1; features take 30 and 240 times less")
-    assert said["S10"].startswith("selective search is 82 % and 27 % of Fast R-CNN's time")  # 120 / 146, 1000 / 3760
+    assert said["S10"] == (  # 120 / 146; 1000 and 2500 / 3760
+        "selective search's share of Fast R-CNN's time: 82 % on Toy Town, most of it; 27 % at the papers' size, not "
+        "most of it: the heads, fully connected layers on the same core, take 66 %"
+    )
     assert said["S11"].startswith("proposals take 24 and 33 times less than selective search")
-    assert said["S12"].endswith("1 × 1 87.2, 1 × 3 91.1, 3 × 1 92.1, 3 × 3 92.1")
+    assert "31.6 trained at once, 19.7 in turns with as many batches, 27.3 with twice as many" in said["S11"]
+    assert said["S12"] == (
+        "with anchors of sizes × shapes 1 × 1, 1 × 3, 3 × 1, 3 × 3: objects covered, in percent, 87.2, 91.1, 92.1, "
+        "92.1; AP of the detector 30.4, 31.9, 31.0, 31.6, 1.2 points from one kind to nine"
+    )
     assert said["S14"].startswith("201,479 more numbers, 31 % and 47 % of the time")  # 9.5 / 30.5, 600 / 1285
-    assert "15 · 25 / 128 = 2.93 cells; rounded down 2; RoIPool takes 4" in said["S16"]
+    assert "boxes 7.3 points (26.8 %), masks 5.4 (30.9 %) at stride 16; boxes 7.7 points (17.0 %), " in said["S15"]
+    assert said["S16"] == (
+        "15 · 25 / 128 = 2.93 cells; rounded down, as the story has it, 2; to the nearest, as the paper, 3; by "
+        "RoIPool's published code, which counts the last cell in, 4; RoIAlign ends at 2.93"
+    )
 
 
 def test_evidence_without_the_papers_size_and_trainings(results):
@@ -135,7 +164,7 @@ def test_evidence_without_the_papers_size_and_trainings(results):
     for claim in CLAIMS:
         text = claim.evidence(results)
         assert "papers' size" not in text and "minutes" not in text and "nan" not in text, claim.id
-        assert claim.verdict(results) == "yes"
+        assert claim.verdict(results) == ("in part" if claim.id in ("S12", "S15", "S16") else "yes")
     assert "takes 22 times as long as Faster R-CNN on Toy Town;" in BY_ID["S6"].evidence(results)
 
 
