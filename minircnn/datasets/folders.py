@@ -190,6 +190,11 @@ def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
     with open_image(path) as file:
         if file.mode not in ("P", "L", "1", "LA", "RGB", "RGBA") and not file.mode.startswith("I"):
             raise DatasetError(f"{path}: an image of the kind {file.mode!r}, no mask; save it as gray PNG of 8 bits")
+        if file.format == "TIFF":
+            file.load()  # which may exchange height and width
+        if (file.height, file.width) != size:  # before its pixels fill the memory
+            found = f"the mask is {file.height} high and {file.width} wide, the image {size[0]} and {size[1]}"
+            raise DatasetError(f"{path}: {found}: make the mask in the image's size")
         kind = {"1": "L", "LA": "RGB", "RGBA": "RGB"}.get(file.mode, file.mode)
         values = np.array(file if kind == file.mode else file.convert(kind))  # (H, W), or (H, W, 3)
     if values.ndim == 3:
@@ -199,9 +204,6 @@ def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
     if values.size and values.min() < 0:
         remedy = "save it as PNG of 8 or 16 bits"
         raise DatasetError(f"{path}: holds {values.min()}, but objects have numbers above 0; {remedy}")
-    if values.shape != size:
-        found = f"the mask is {values.shape[0]} high and {values.shape[1]} wide, the image {size[0]} and {size[1]}"
-        raise DatasetError(f"{path}: {found}: make the mask in the image's size")
     return values
 
 

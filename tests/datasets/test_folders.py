@@ -27,16 +27,14 @@ def test_by_hand(tmp_path):
     data = PennFudanDataset(root)
     assert data.classes == ["background", "pedestrian"]
     assert (data.records, data.image_ids) == (["FudanPed00001", "FudanPed00002"], [1, 2])
-    assert data.image_path(0) == root / "PNGImages" / "FudanPed00001.png"
-    assert data.image_size(0) == (14, 22)
+    assert (data.image_path(0), data.image_size(0)) == (root / "PNGImages" / "FudanPed00001.png", (14, 22))
     image, target = data[0]
     pixels = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1) / 255)
     assert target["boxes"].tolist() == [[3, 2, 5, 9], [18, 10, 22, 14], [0, 0, 1, 1]]
     assert (target["labels"].tolist(), target["area"].tolist()) == ([1, 1, 1], [9, 16, 1])
     assert (target["iscrowd"].tolist(), target["image_id"]) == ([False] * 3, 1)
-    for number, mask in enumerate(target["masks"], start=1):
-        assert np.array_equal(mask.numpy(), three_people() == number)
+    assert np.array_equal(target["masks"].numpy(), [three_people() == number for number in (1, 2, 3)])
     empty = data.load_target(1)
     assert (empty["boxes"].shape, empty["masks"].shape) == ((0, 4), (0, HEIGHT, WIDTH))
     assert (empty["masks"].dtype, empty["area"].dtype) == (torch.bool, torch.float32)
@@ -46,14 +44,14 @@ def test_by_hand(tmp_path):
 
 def test_nuclei_by_hand(tmp_path):
     """Hidden files are left alone; two nuclei that touch stay apart."""
-    write_cell(tmp_path, "ff", block((2, 5), (3, 6)), block((2, 5), (6, 9)))
+    blocks = block((2, 5), (3, 6)), block((2, 5), (6, 9))
+    write_cell(tmp_path, "ff", *blocks)
     pixels = write_cell(tmp_path, "0a1", block((0, 10), (0, 16)))
     write_cell(tmp_path, "a0")
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / ".hidden").mkdir(), (tmp_path / "__MACOSX").mkdir()
     (tmp_path / "stage1_train_labels.csv").write_text("ImageId,EncodedPixels\n")
-    (tmp_path / "ff" / "masks" / ".DS_Store").write_bytes(b"x")
-    (tmp_path / "ff" / "masks" / "._a.png").write_bytes(b"x")
+    for name in (".DS_Store", "._a.png"):
+        (tmp_path / "ff" / "masks" / name).write_bytes(b"x")
     data = NucleiDataset(tmp_path)
     assert (data.records, data.image_ids, data.classes) == (["0a1", "a0", "ff"], [1, 2, 3], ["background", "nucleus"])
     assert data.image_path(2) == tmp_path / "ff" / "images" / "ff.png"
@@ -63,9 +61,7 @@ def test_nuclei_by_hand(tmp_path):
     assert data.load_target(1)["masks"].shape == (0, *CELLS_SIZE)
     target = data.load_target(2)
     assert (target["boxes"].tolist(), target["image_id"]) == ([[3, 2, 6, 5], [6, 2, 9, 5]], 3)
-    expected = torch.zeros(2, *CELLS_SIZE, dtype=torch.bool)
-    expected[0, 2:5, 3:6], expected[1, 2:5, 6:9] = True, True
-    assert torch.equal(target["masks"], expected)
+    assert np.array_equal(target["masks"].numpy(), [one > 0 for one in blocks])
     assert data.find_problems(0) == data.find_problems(2) == []
 
 
@@ -113,17 +109,15 @@ def test_missing_files(tmp_path):
     cells = tmp_path / "cells"
     for name in "abc":
         write_cell(cells, name, block((2, 5), (3, 9)))
-    files = [people / "PedMasks" / f"{name}_mask.png" for name in "ac"]
-    files += [cells / "a" / "masks", cells / "b" / "images" / "b.png"]
-    for path in files:
-        path.rename(path.with_name("other"))
     for kind, root, missing, left in (
-        (PennFudanDataset, people, files[:2], "b"),
-        (NucleiDataset, cells, files[2:], "c"),
+        (PennFudanDataset, people, ("PedMasks/a_mask.png", "PedMasks/c_mask.png"), "b"),
+        (NucleiDataset, cells, ("a/masks", "b/images/b.png"), "c"),
     ):
+        for path in missing:
+            (root / path).rename((root / path).with_name("other"))
         with pytest.raises(DatasetError, match="2 problems") as error:
             kind(root)
-        assert all(f"{path}: is missing" in str(error.value) for path in missing)
+        assert all(f"{root / path}: is missing" in str(error.value) for path in missing)
         data = kind(root, drop_invalid=True)
         assert (data.records, data.image_ids, len(data.dropped)) == ([left], [1], 2)
 
@@ -189,24 +183,25 @@ def test_damaged_files_are_named(tmp_path):
 def test_kinds_of_masks(tmp_path):
     """Numbers of 16 and 32 bits, and of several equal channels, with transparency or not."""
     root = write_people(tmp_path, {"a": three_people()})
-    path, data = root / "PedMasks" / "a_mask.png", PennFudanDataset(root)
-    for dtype, most in ((np.uint16, 65_535), (np.int32, 2**31 - 1)):
-        values = np.where(three_people() == 2, most, three_people()).astype(dtype)
+    path, data, people = root / "PedMasks" / "a_mask.png", PennFudanDataset(root), three_people().astype(np.uint8)
+    transparent = np.full_like(people, 7)
+    for values, areas in (
+        (np.where(people == 2, 65_535, people).astype(np.uint16), [9, 1, 16]),
+        (np.where(people == 2, 2**31 - 1, people).astype(np.int32), [9, 1, 16]),
+        (np.dstack([people, transparent]), [9, 16, 1]),
+        (np.dstack([people] * 3), [9, 16, 1]),
+        (np.dstack([people] * 3 + [transparent]), [9, 16, 1]),
+        (people == 2, [16]),
+    ):
         Image.fromarray(values).save(path, format="TIFF")
-        assert data.load_target(0)["area"].tolist() == [9, 1, 16]
-    for channels in (2, 3, 4):
-        values = np.repeat(three_people().astype(np.uint8)[..., None], channels, axis=2)
-        values[..., -1] = 7 if channels != 3 else values[..., -1]
-        Image.fromarray(values).save(path)
-        assert data.load_target(0)["area"].tolist() == [9, 16, 1]
-    Image.fromarray(three_people() == 2).save(path)
-    assert data.load_target(0)["area"].tolist() == [16]
-    Image.fromarray(np.dstack([three_people() * n for n in (1, 2, 3)]).astype(np.uint8)).save(path)
-    with pytest.raises(DatasetError, match=r"a_mask\.png: an image in colors, no mask"):
-        data.load_target(0)
-    Image.fromarray(three_people().astype(np.float32)).save(path, format="TIFF")
-    with pytest.raises(DatasetError, match="an image of the kind 'F', no mask"):
-        data.load_target(0)
+        assert data.load_target(0)["area"].tolist() == areas
+    for values, words in (
+        (np.dstack([people * n for n in (1, 2, 3)]), r"a_mask\.png: an image in colors, no mask"),
+        (people.astype(np.float32), "an image of the kind 'F', no mask"),
+    ):
+        Image.fromarray(values).save(path, format="TIFF")
+        with pytest.raises(DatasetError, match=words):
+            data.load_target(0)
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 22 14\n%%EndComments\nshowpage\n")
     with pytest.raises(DatasetError, match="PostScript is a program"):
         data.load_target(0)
