@@ -1,13 +1,15 @@
 """``minircnn data check``: what it prints and writes about small folders."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minircnn.datasets import open_data
+from minircnn.datasets import images, open_data
 from minircnn.training import settings_for
+from tests.cli.conftest import COUNT, own
 from tests.datasets.conftest import an_object, block, write_cell, write_voc, write_voc_mask, xml
 
 
@@ -19,19 +21,16 @@ def voc(tmp_path):
 
 
 def test_defects_are_listed_and_end_with_status_one(call, voc, tmp_path):
-    numbers = tmp_path / "x.json"
+    numbers, where = tmp_path / "x.json", voc / "Annotations" / "a.xml"
     result = call("data", "check", "voc", "--root", voc, "--no-masks", "--split", "trainval", "--json", numbers)
-    assert result.exit_code == 1
     lines = result.stdout.splitlines()
-    assert lines[0] == "voc, trainval: 2 images (0 without objects), 3 objects, 1 of them crowds or difficult"
-    assert lines[1] == "height × width: 12 × 20 pixels"
+    assert result.exit_code == 1 and lines[:2] == [
+        "voc, trainval: 2 images (0 without objects), 3 objects, 1 of them crowds or difficult",
+        "height × width: 12 × 20 pixels",
+    ]
     assert f"  {'person':<11}  {2:>7} objects in {2:>6} images" in lines
-    assert f"  {'tvmonitor':<11}  {0:>7} objects in {0:>6} images" in lines
-    where = voc / "Annotations" / "a.xml"
-    assert (
-        f"{where}: object 3 (no name): it has the <name> '': write its class; background is what no object is" in lines
-    )
-    assert lines[-2:] == [f"written to {numbers}", "1 defect"]
+    problem = "object 3 (no name): it has the <name> '': write its class; background is what no object is"
+    assert f"{where}: {problem}" in lines and lines[-2:] == [f"written to {numbers}", "1 defect"]
     written = json.loads(numbers.read_text(encoding="utf-8"))
     assert (written["data"], written["split"]) == ("voc", "trainval")
     assert (written["images"], written["empty"], written["objects"], written["crowds"]) == (2, 0, 3, 1)
@@ -54,12 +53,13 @@ def test_images_without_masks_are_counted(call, voc):
 
 
 def test_the_drawing_shows_the_objects(call, tmp_path):
-    """Red boxes and masks of the first class lie where the object is and nowhere else."""
-    for name in ("a", "b", "cc"):
-        write_cell(tmp_path / "cells", name, block((0, 5), (0, 8)))
-        Image.new("RGB", (16, 10), "white").save(tmp_path / "cells" / name / "images" / f"{name}.png")
-    out = tmp_path / "sheet.png"
-    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--images", 1)
+    """Red boxes and masks of the first class lie where the object is and nowhere else; of unreadable images none."""
+    out, files = tmp_path / "sheet.png", [tmp_path / "cells" / name / "images" / f"{name}.png" for name in "abc"]
+    command = ("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--images")
+    for file in files:
+        write_cell(tmp_path / "cells", file.stem, block((0, 5), (0, 8)))
+        Image.new("RGB", (16, 10), "white").save(file)
+    result = call(*command, 1)
     assert result.exit_code == 1, "the images are the same"
     assert f"written to {out}" in result.stdout
     with Image.open(out) as file:
@@ -70,35 +70,54 @@ def test_the_drawing_shows_the_objects(call, tmp_path):
     assert red.mean() > 0.15
     assert width / height == pytest.approx(8 / 5, rel=0.05)
     assert red[rows.min() : rows.max(), columns.min() : columns.max()].mean() > 0.98
-    call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", out, "--images", 3)
+    call(*command, 3)
     with Image.open(out) as file:
         assert file.height != len(pixels), "three images have another sheet than one"
-
-
-def test_only_readable_images_are_drawn(call, tmp_path):
-    write_cell(tmp_path / "cells", "a", block((2, 5), (3, 9)))
-    write_cell(tmp_path / "cells", "bb", block((2, 5), (3, 9)))
-    (tmp_path / "cells" / "a" / "images" / "a.png").write_bytes(b"")
-    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "x.png")
-    assert result.exit_code == 1
-    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    (tmp_path / "cells" / "bb" / "images" / "bb.png").write_bytes(b"")  # as the other: no images, so not the same
-    result = call("data", "check", "nuclei", "--root", tmp_path / "cells", "--out", tmp_path / "y.png")
-    assert (result.exit_code, (tmp_path / "y.png").exists()) == (1, False)
-    assert result.stdout.splitlines()[-1] == "2 defects"
+    for count, file in enumerate(files, start=1):
+        out.unlink()
+        file.write_bytes(b"")
+        result = call(*command, 3)
+        assert (result.exit_code, out.exists()) == (1, count < 3)
+    assert result.stdout.splitlines()[-1] == "3 defects", "no images, so not the same ones"
 
 
 def test_a_set_that_cannot_be_opened_is_listed_too(call, tmp_path):
-    images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(14)]
-    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+    listed = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(14)]
+    content = {"images": listed, "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
     (tmp_path / "x.json").write_text(json.dumps(content), encoding="utf-8")
     numbers = tmp_path / "y.json"
     result = call("data", "check", "coco", "--root", tmp_path, "--annotations", tmp_path / "x.json", "--json", numbers)
-    assert result.exit_code == 1
     (line,) = [line for line in result.stdout.splitlines() if "no such file in" in line]
     assert line.endswith("(and 13 more like this: image 1 ('1.png'); image 2 ('2.png'); …)")
-    assert result.stdout.splitlines()[-1] == "14 defects"
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (1, "14 defects")
     assert len(json.loads(numbers.read_text(encoding="utf-8"))["problems"]) == 14
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("data", "check", "coco"),
+        ("evaluate", "faster_rcnn", "--data", "coco", "--split", "all", "--classes", "tree,car"),
+        ("evaluate", "fast_rcnn", "--data", "coco", "--split", "all", "--max-proposals", 5),
+        ("train", "mask_rcnn", "--data", "coco", "--from-scratch", "--iterations", 6, "--min-size", 64),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_one_image_is_in_memory_at_a_time(call, files, folder, tmp_path, monkeypatch, command):
+    """Whenever one is read, those before are gone, but for the one just looked at; of a training the bytes stay."""
+    alive, counts, read = [], [], images.read_image
+
+    def counted(path):
+        counts.append(sum(one() is not None for one in alive))
+        alive.append(weakref.ref(image := read(path)))
+        return image
+
+    monkeypatch.setattr(images, "read_image", counted)
+    more = {"evaluate": ("--weights", files.get(command[1])), "train": ("--out", tmp_path / "x.safetensors")}
+    more["train"] += ("--images-per-batch", 1)
+    result = call(*command, *own(folder)[2:], *more.get(command[0], ()))
+    assert result.exit_code == 0, result.output
+    assert len(counts) >= (COUNT if command[0] != "train" else 6) and max(counts) <= 1
 
 
 @pytest.mark.parametrize(

@@ -133,25 +133,28 @@ def test_all_defects_are_listed_however_many(coco):
     content["annotations"] = [{**content["annotations"][0], "id": n, "category_id": 50} for n in range(40)]
     report, problems = look(coco, content)
     assert (len(problems), report.objects, report.empty) == (40, 0, 3)
-    content["images"] += [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(100, 130)]
+    content["images"] += [{**content["images"][0], "id": n, "file_name": f"{n}.png"} for n in range(100, 130)]
     report, problems = look(coco, content)
     assert (report, len(problems)) == (None, 30), "without its images the set cannot be opened"
 
 
-def test_small_differences_between_mask_and_box_are_none():
-    masks = torch.zeros(1, 100, 100, dtype=torch.bool)
-    masks[0, 10:20, 10:20] = True
-    target = {"labels": torch.tensor([1]), "masks": masks}
-    for box, count in (
+@pytest.mark.parametrize(
+    ("box", "count"),
+    [
         ([10.0, 10, 20, 20], 0),
         ([4.0, 10, 20, 26], 0),  # the border of VOC
         ([3.0, 10, 20, 27], 1),  # 7 pixels, and less than half of the box
         ([10.0, 10, 20, 29], 0),  # 9 pixels, and more than half
         ([50.0, 50, 60, 60], 1),
-    ):
-        found = object_problems({**target, "boxes": torch.tensor([box])}, (100, 100), ["background", "x"], "p")
-        assert len(found) == count, box
-        assert all(problem.startswith("p, object 1 (x): its mask lies in the box 10, 10, 20, 20") for problem in found)
+    ],
+)
+def test_small_differences_between_mask_and_box_are_none(box, count):
+    masks = torch.zeros(1, 100, 100, dtype=torch.bool)
+    masks[0, 10:20, 10:20] = True
+    target = {"labels": torch.tensor([1]), "masks": masks, "boxes": torch.tensor([box])}
+    found = object_problems(target, (100, 100), ["background", "x"], "p")
+    assert len(found) == count
+    assert all(problem.startswith("p, object 1 (x): its mask lies in the box 10, 10, 20, 20") for problem in found)
 
 
 def test_the_other_data_sets(tmp_path):

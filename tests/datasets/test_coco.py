@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
-from minircnn.datasets import CocoDataset, DatasetError
+from minircnn.datasets import CocoDataset, DatasetError, coco
 from minircnn.datasets.coco import decode_counts
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotools fills exactly these 12 pixels
@@ -57,30 +57,20 @@ def annotation(**changes):
 
 def test_tiny_data_set_by_hand(folder):
     dataset = load(folder, tiny())
-    assert len(dataset) == 2
-    assert dataset.classes == ["background", "cat", "dog"]
-    assert dataset.category_ids == [4, 9]
-    assert dataset.image_ids == [7, 3]
-    assert dataset.image_size(0) == (8, 10)
-    assert dataset.image_path(1) == folder / "b.png"
-
+    assert (len(dataset), dataset.classes, dataset.category_ids) == (2, ["background", "cat", "dog"], [4, 9])
+    assert (dataset.image_ids, dataset.image_size(0), dataset.image_path(1)) == ([7, 3], (8, 10), folder / "b.png")
     image, target = dataset[0]
     pixels = np.arange(8 * 10 * 3).reshape(8, 10, 3)
     assert image.dtype == torch.float32
     assert torch.equal(image, torch.tensor(pixels.transpose(2, 0, 1) / 255, dtype=torch.float32))
-    assert target["boxes"].tolist() == [[2, 1, 6, 4]]
-    assert target["labels"].tolist() == [2]
-    assert target["image_id"] == 7
-    assert target["iscrowd"].tolist() == [False]
-    assert target["area"].tolist() == [12]
+    assert (target["boxes"].tolist(), target["labels"].tolist(), target["image_id"]) == ([[2, 1, 6, 4]], [2], 7)
+    assert (target["iscrowd"].tolist(), target["area"].tolist()) == ([False], [12])
     expected = torch.zeros(1, 8, 10, dtype=torch.bool)
     expected[0, 1:4, 2:6] = True
     assert torch.equal(target["masks"], expected)
     for key, value in dataset[1][1].items():  # without objects
         assert key == "image_id" or (value.dtype, value.shape) == (target[key].dtype, (0, *target[key].shape[1:])), key
-    with pytest.raises(IndexError):
-        dataset[2]
-    assert [target["image_id"] for _, target in dataset] == [7, 3]
+    assert [target["image_id"] for _, target in dataset] == [7, 3], "it ends"
 
 
 def test_three_ways_to_write_a_mask_agree(folder):
@@ -111,89 +101,113 @@ def test_what_may_be_missing(folder):
 
 def test_whole_of_coco_mini_equals_pycocotools(real_data):
     root = real_data / "coco-mini"
-    dataset = CocoDataset(root / "images", root / "instances.json")
-    oracle = COCO(root / "instances.json")
-    assert dataset.image_ids == list(oracle.imgs)
-    assert dataset.category_ids == sorted(oracle.cats)
+    dataset, oracle = CocoDataset(root / "images", root / "instances.json"), COCO(root / "instances.json")
+    assert (dataset.image_ids, dataset.category_ids, dataset.odd) == (list(oracle.imgs), sorted(oracle.cats), [])
     assert dataset.classes == ["background", *(oracle.cats[c]["name"] for c in sorted(oracle.cats))]
-    assert dataset.odd == []
     crowds = objects = 0
     for index, image_id in list(enumerate(oracle.imgs))[::3]:
         target = dataset.load_target(index)
         records = oracle.loadAnns(oracle.getAnnIds(image_id))
-        assert len(target["labels"]) == len(records)
-        for row, record in enumerate(records):
-            with warnings.catch_warnings():  # of pycocotools about itself, see decode_masks
-                warnings.simplefilter("ignore", DeprecationWarning)
-                expected = oracle.annToMask(record).astype(bool)
-            assert np.array_equal(target["masks"][row].numpy(), expected)
+        with warnings.catch_warnings():  # of pycocotools about itself, see decode_masks
+            warnings.simplefilter("ignore", DeprecationWarning)
+            masks = [oracle.annToMask(record).astype(bool) for record in records]
+        assert all(np.array_equal(*both) for both in zip(target["masks"].numpy(), masks, strict=True))
         bbox = np.array([record["bbox"] for record in records]).reshape(-1, 4)
         corners = np.concatenate([bbox[:, :2], bbox[:, :2] + bbox[:, 2:]], axis=1).astype(np.float32)
         assert np.array_equal(target["boxes"].numpy(), corners)
         assert [dataset.category_ids[k - 1] for k in target["labels"]] == [r["category_id"] for r in records]
         assert target["iscrowd"].tolist() == [bool(r["iscrowd"]) for r in records]
         assert torch.equal(target["area"], torch.tensor([r["area"] for r in records], dtype=torch.float32))
-        crowds += int(target["iscrowd"].sum())
-        objects += len(records)
+        crowds, objects = crowds + int(target["iscrowd"].sum()), objects + len(records)
     assert objects > 300 and crowds > 0
 
 
-def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder):
-    turned = load(folder, tiny(images=[tiny()["images"][0] | {"height": 10, "width": 8}], annotations=[]))
-    with pytest.raises(DatasetError, match="EXIF"):
-        turned[0]
-    dataset = load(folder, tiny())
-    Image.new("RGB", (10, 9)).save(folder / "a.png")
-    with pytest.raises(DatasetError, match=r"a\.png: the image is 9 high and 10 wide, its annotations say 8 and 10"):
-        dataset[0]
+def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder, monkeypatch):
+    """Before masks are made: of 9000 × 9000 pixels, as the file may claim of an image, few fill the memory."""
+    decode, data = coco.rle_codec.decode, load(folder, tiny())
+    monkeypatch.setattr(coco.rle_codec, "decode", lambda _: pytest.fail("masks were decoded"))
+    for (height, width), words in (((10, 8), "EXIF"), ((9000, 9000), "8 high and 10 wide, its annotations say 9000")):
+        runs = {"size": [height, width], "counts": [0, height * width]}
+        image = tiny()["images"][0] | {"height": height, "width": width}
+        claims = load(folder, tiny(images=[image], annotations=[annotation(segmentation=runs, bbox=[0, 0, 1, 1])]))
+        for read in (claims.load_target, claims.load_image, claims.__getitem__):
+            with pytest.raises(DatasetError, match=words):
+                read(0)
+    with pytest.raises(ValueError, match=r"mask of size \[9000, 9000\] for an image of \[8, 10\]"):
+        coco.decode_masks([runs], (8, 10))
+    monkeypatch.setattr(coco.rle_codec, "decode", decode)
     (folder / "a.png").write_bytes(b"this is no image")
     with pytest.raises(DatasetError, match=r"a\.png: the image cannot be decoded"):
-        dataset[0]
+        data[0]
     (folder / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
-        dataset[0]
-    assert dataset[1][1]["image_id"] == 3
+        data[0]
+    assert data[1][1]["image_id"] == 3
 
 
 # --------------------------------------------------------------------------------------------- defects seen on loading
 
-MASK_SHORT = {"size": [8, 10], "counts": [17, 3, 5]}
-MASK_OTHER_SIZE = {"size": [10, 8], "counts": [80]}
 
-BAD_ANNOTATIONS = {
-    "no image_id": (annotation(image_id=None), r"'annotations', id 11: no 'image_id'"),
-    "no object": ("nonsense", r"'annotations': 'nonsense' is not an object"),
-    "unknown image": (annotation(image_id=99), r"annotation 11: belongs to image 99"),
-    "unknown category": (annotation(category_id=5), r"unknown category 5"),
-    "iscrowd 2": (annotation(iscrowd=2), r"'iscrowd' is 2"),
-    "no width": (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
-    "right of image": (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
-    "flat polygon of two corners": (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
-    "polygon with nan": (annotation(segmentation=[[*SQUARE, 1, float("nan")]]), r"polygon 0 is malformed"),
-    "polygon far outside": (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the image"),
-    "mask too short": (annotation(segmentation=MASK_SHORT), r"its runs cover 25 pixels, but its size is 8 × 10"),
-    "mask of another size": (annotation(segmentation=MASK_OTHER_SIZE), r"mask of size \[10, 8\]"),
-    "negative run": (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"a run of negative length"),
-    "string of rubbish": (annotation(segmentation={"size": [8, 10], "counts": "zz!"}), r"no string in COCO's code"),
-}
+BAD_ANNOTATIONS = [
+    ("nonsense", r"'annotations': 'nonsense' is not an object"),
+    (annotation(image_id=None), r"'annotations', id 11: no 'image_id'"),
+    (annotation(image_id=99), r"annotation 11: belongs to image 99"),
+    (annotation(category_id=5), r"unknown category 5"),
+    (annotation(iscrowd=2), r"'iscrowd' is 2"),
+    (annotation(bbox=[2, 1, 0, 3]), r"has no width"),
+    (annotation(bbox=[2, 1, 9.5, 3]), r"leaves the image of 10×8 pixels"),
+    (annotation(segmentation=SQUARE[:4]), r"polygon 0 is malformed"),
+    (annotation(segmentation=[[*SQUARE, 1, 1e9]]), r"polygon 0 leaves the image"),
+    (annotation(segmentation={"size": [8, 10], "counts": [17, 3, 5]}), r"runs cover 25 pixels, but its size is 8 × 10"),
+    (annotation(segmentation={"size": [10**9] * 2, "counts": [10**18]}), r"mask of size \[1000000000, 1000000000\]"),
+    (annotation(segmentation={"size": [8, 10], "counts": [90, -10]}), r"a run of negative length"),
+    (annotation(segmentation={"size": [8, 10], "counts": "zz!"}), r"no string in COCO's code"),
+]
 
 
-@pytest.mark.parametrize("case", BAD_ANNOTATIONS)
-def test_bad_annotation_is_named(folder, case):
-    record, message = BAD_ANNOTATIONS[case]
-    content = tiny()
-    content["annotations"].append(annotation(id=12, image_id=3))
-    content["annotations"].insert(0, record)
-    content["annotations"][1]["id"] = 10
+@pytest.mark.parametrize(("record", "message"), BAD_ANNOTATIONS, ids=[message for _, message in BAD_ANNOTATIONS])
+def test_bad_annotation_is_named(folder, record, message):
+    content = tiny(annotations=[record, annotation(id=10), annotation(id=12, image_id=3)])
     with pytest.raises(DatasetError, match=message) as caught:
         load(folder, content)
     text = str(caught.value)
     assert text.startswith(f"{folder / 'instances.json'}: 1 problem\n")
-    if isinstance(record, dict) and record.get("id") == 11 and record.get("image_id") == 7 and "bbox" in record:
+    if isinstance(record, dict) and record.get("image_id") == 7:
         assert "image 7 ('a.png'), annotation 11: " in text
     dataset = load(folder, content, drop_invalid=True)
     assert (len(dataset.dropped), dataset.left_out) == (1, 1)
     assert dataset[0][1]["boxes"].tolist() == [[2, 1, 6, 4]]
+
+
+ODD_NUMBERS = ["NaN", "-Infinity", "1e400", "true", "null", "[7]", *(f'"{s}"' for s in ("4 px", "1_0", "0x1", "٣", ""))]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("height", "'images', id 7: 'height' is .* it must be a whole number"),
+        ("image_id", "'annotations', id 11: 'image_id' is .* it must be a whole number"),
+        ("category_id", "'annotations', id 11: 'category_id' is .* it must be a whole number"),
+        ("bbox", r"image 7 \('a.png'\), annotation 11: box .* is not four finite numbers"),
+        ("area", r"image 7 \('a.png'\), annotation 11: 'area' is .*: state the mask's area"),
+        ("segmentation", r"image 7 \('a.png'\), annotation 11: polygon 0 is malformed"),
+    ],
+)
+def test_what_is_no_number_is_refused_in_a_line_that_names_its_place(folder, key, words):
+    """Whatever the JSON holds: an area that is null counts as not stated, though."""
+    path, place = load(folder, tiny()).annotations, {"bbox": [2, 1, 4, "?"], "segmentation": [[*SQUARE, 1, "?"]]}
+    odd = {key: place.get(key, "?")}
+    image = tiny()["images"][0] | (odd if key == "height" else {})
+    content = tiny(images=[image], annotations=[annotation(**({} if key == "height" else odd))])
+    for text in ODD_NUMBERS:
+        path.write_text(json.dumps(content).replace('"?"', text), encoding="utf-8")
+        if (key, text) == ("area", "null"):
+            assert CocoDataset(folder, path).odd
+            continue
+        with pytest.raises(DatasetError, match=words) as caught:
+            CocoDataset(folder, path)
+        (problem,) = caught.value.problems
+        assert "\n" not in problem and str(caught.value).startswith(f"{path}: 1 problem\n")
 
 
 BAD_FILES = [
@@ -234,10 +248,10 @@ def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
     records = [annotation(id=n, bbox=[2, 1, 0, 0], category_id=1) for n in range(20)]
     with pytest.raises(DatasetError) as caught:
         load(folder, tiny(annotations=records))
-    first, category, width, advice = str(caught.value).splitlines()
+    first, *lines, advice = str(caught.value).splitlines()
     assert "40 problems" in first and "--drop-invalid" in advice and len(caught.value.problems) == 40
     more = "(and 19 more like this: image 7 ('a.png'), annotation 1; image 7 ('a.png'), annotation 2; …)"
-    for line, words in ((category, "unknown category"), (width, "no width")):
+    for line, words in zip(lines, ("unknown category", "no width"), strict=True):
         assert line.startswith("  image 7 ('a.png'), annotation 0: ") and words in line and line.endswith(more)
     data = load(folder, tiny(annotations=records), drop_invalid=True)
     assert (data.left_out, len(data.dropped)) == (20, 40), "annotations, and their defects"
@@ -253,21 +267,17 @@ def written(value, convert):
     return [written(one, convert) for one in value] if isinstance(value, list) else convert(value)
 
 
-PLAIN = {
-    "numbers as text": lambda c: written(c, str),
-    "one of four numbers as text": lambda c: {**c, "annotations": [annotation(bbox=[2, 1, "4.0", " 3e0"])]},
-    "a flat polygon": lambda c: {**c, "annotations": [annotation(segmentation=SQUARE)]},
-    "a polygon of points": lambda c: {
-        **c,
-        "annotations": [annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])],
-    },
-}
+PLAIN = [
+    written(tiny(), str),
+    tiny(annotations=[annotation(bbox=[2, 1, "4.0", " 3e0"])]),
+    tiny(annotations=[annotation(segmentation=SQUARE)]),
+    tiny(annotations=[annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])]),
+]
 
 
-@pytest.mark.parametrize("kind", PLAIN)
-def test_what_is_plainly_meant_is_read(folder, kind):
-    wanted = load(folder, tiny())
-    found = load(folder, PLAIN[kind](tiny()))
+@pytest.mark.parametrize("content", PLAIN, ids=["text", "one of four as text", "flat polygon", "polygon of points"])
+def test_what_is_plainly_meant_is_read(folder, content):
+    wanted, found = load(folder, tiny()), load(folder, content)
     assert (found.classes, found.image_ids, found.odd) == (wanted.classes, wanted.image_ids, [])
     for (_, one), (_, other) in zip(found, wanted, strict=True):
         assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(value)) for key, value in other.items())
@@ -344,18 +354,19 @@ def test_objects_lie_on_the_upright_image(folder, orientation, stated):
         upright = np.asarray(ImageOps.exif_transpose(file)) > 0
     # Where the file states the size of the raw pixels, and it differs, boxes are of the raw pixels.
     drawn_on = white > 0 if stated == "raw" and orientation > 4 else upright
-    rows, columns = np.nonzero(drawn_on)
-    x, y, w, h = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
-    corners = [float(one) for one in (x, y, x + w, y, x + w, y + h, x, y + h)]
-    record = annotation(bbox=[float(one) for one in (x, y, w, h)], segmentation=[corners])
+    x1, y1, x2, y2 = map(float, corners_of(drawn_on))
+    record = annotation(bbox=[x1, y1, x2 - x1, y2 - y1], segmentation=[[x1, y1, x2, y1, x2, y2, x1, y2]])
     image = {"id": 7, "file_name": "a.png", "height": drawn_on.shape[0], "width": drawn_on.shape[1]}
     data = load(folder, tiny(images=[image], annotations=[record]))
     pixels, target = data[0]
-    assert torch.equal(pixels[0] > 0, torch.from_numpy(upright))
-    assert data.image_size(0) == upright.shape
-    rows, columns = np.nonzero(upright)
-    assert target["boxes"].tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    assert torch.equal(pixels[0] > 0, torch.from_numpy(upright)) and data.image_size(0) == upright.shape
+    assert target["boxes"].tolist() == [corners_of(upright)]
     assert torch.equal(target["masks"][0], torch.from_numpy(upright))
+
+
+def corners_of(mask):
+    rows, columns = np.nonzero(mask)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
 # ------------------------------------------------------------------------------------------------------- run lengths

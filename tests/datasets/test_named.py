@@ -69,8 +69,7 @@ def test_every_name_opens_its_class(tmp_path, coco):
         data, without_masks = (open_data(name, *places, **options, masks=masks) for masks in (None, False))
         assert (type(data), len(data), data.classes[0]) == (kind, count, "background")
         image, target = data[0]
-        assert tuple(image.shape[1:]) == data.image_size(0)
-        assert target["image_id"] == data.image_ids[0]
+        assert (tuple(image.shape[1:]), target["image_id"]) == (data.image_size(0), data.image_ids[0])
         assert same(target, data.load_target(0)) and torch.equal(image, data.load_image(0))
         assert ("masks" in target) == (name != "voc")
         assert same({key: value for key, value in target.items() if key != "masks"}, without_masks.load_target(0))
@@ -87,11 +86,16 @@ def test_every_name_opens_its_class(tmp_path, coco):
         (("coco",), "root: coco needs one: the folder of the images"),
         (("coco", "."), "annotations: coco needs the JSON file"),
         (("nuclei", ".", "x.json"), r"annotations x\.json: nuclei finds its own"),
+        (["Dgo"], r"there is no 'Dgo' \(did you mean 'dog'\?\); there are dog, cat, traffic light"),
+        (["background"], "there is no 'background'"),
+        (["dog", "dog"], "'dog' is named twice"),
+        ([], "none is named; choose from dog, cat, traffic light"),
     ],
 )
-def test_what_cannot_be_meant(arguments, words):
+def test_what_cannot_be_meant(coco, arguments, words):
+    """Names of data sets with their places, and lists of classes."""
     with pytest.raises(DatasetError, match=words):
-        open_data(*arguments)
+        open_data(*arguments) if isinstance(arguments, tuple) else open_data("coco", *coco, classes=arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------- splits
@@ -101,40 +105,31 @@ def test_what_cannot_be_meant(arguments, words):
 def test_split_is_disjoint_and_complete_and_knows_no_order(ids, rng):
     train, test = indices_by_id(ids, "train"), indices_by_id(ids, "test")
     assert sorted(train + test) == list(range(len(ids)))
-    assert len(test) == len(ids) // 5
+    assert {ids[i] for i in test} == set(sorted(ids)[4::5])
     shuffled = rng.sample(ids, len(ids))
     assert {shuffled[i] for i in indices_by_id(shuffled, "test")} == {ids[i] for i in test}
-    assert [ids.index(value) for value in sorted(ids)[4::5]] == sorted(test, key=lambda i: ids[i])
-    assert train == sorted(train)
-    assert test == sorted(test)
+    assert train == sorted(train) and test == sorted(test)
 
 
-def test_splits_of_a_data_set(coco):
+def test_splits_and_parts_of_a_data_set(coco):
     """In the order of ids 4 … 15 the fifth and the tenth are for testing."""
-    everything = open_data("coco", *coco)
+    whole = open_data("coco", *coco)
     train, test = (open_data("coco", *coco, split=split) for split in ("train", "test"))
-    assert everything.image_ids == list(range(15, 3, -1))
-    assert test.image_ids == [13, 8]
-    assert sorted(train.image_ids + test.image_ids) == sorted(everything.image_ids)
-    restricted = open_data("coco", *coco, split="test", classes=["cat"])
-    assert restricted.image_ids == [13, 8]
+    assert (whole.image_ids, test.image_ids) == (list(range(15, 3, -1)), [13, 8])
+    assert sorted(train.image_ids + test.image_ids) == sorted(whole.image_ids)
+    assert open_data("coco", *coco, split="test", classes=["cat"]).image_ids == [13, 8]
     image, target = test[1]
     assert image[0, 0, 0].item() == pytest.approx(4 / 255), "image 4.png has id 8"
     assert (target["image_id"], test.image_path(1).name, test.image_size(1)) == (8, "4.png", (8, 10))
-
-
-def test_part_by_hand(coco):
-    whole = CocoDataset(*coco)
     part = whole.part([3, 0])
     assert (len(part), part.image_ids, part.classes, len(whole)) == (2, [12, 15], whole.classes, 12)
-    assert same(part[0][1], whole[3][1])
-    assert torch.equal(part[1][0], whole[0][0])
+    assert same(part[0][1], whole[3][1]) and torch.equal(part[1][0], whole[0][0])
     assert part.part([1]).image_ids == [15]
     with pytest.raises(IndexError):
         part[2]
-    for wrong in ([12], [-1]):
-        with pytest.raises(IndexError, match=f"image {wrong[0]}: the data set has 12, counted from 0"):
-            whole.part(wrong)
+    for wrong in (12, -1):
+        with pytest.raises(IndexError, match=f"image {wrong}: the data set has 12, counted from 0"):
+            whole.part([wrong])
 
 
 # ---------------------------------------------------------------------------------------------------------- classes
@@ -157,20 +152,6 @@ def test_only_classes_by_hand(coco, tmp_path):
     objects = (an_object("cat"), an_object("dog", difficult="1"), an_object("dog"))
     data = open_data("voc", write_voc(tmp_path, {"a": xml(*objects)}), masks=False, classes=["dog"])
     assert data.load_target(0)["difficult"].tolist() == data.load_target(0)["iscrowd"].tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("classes", "words"),
-    [
-        (["Dgo"], r"there is no 'Dgo' \(did you mean 'dog'\?\); there are dog, cat, traffic light"),
-        (["background"], "there is no 'background'"),
-        (["dog", "dog"], "'dog' is named twice"),
-        ([], "none is named; choose from dog, cat, traffic light"),
-    ],
-)
-def test_classes_that_cannot_be_meant(coco, classes, words):
-    with pytest.raises(DatasetError, match=words):
-        open_data("coco", *coco, classes=classes)
 
 
 def test_parts_travel_to_other_processes(coco):
