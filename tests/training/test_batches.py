@@ -13,8 +13,7 @@ def samples():
     """Four images of one size, each with an object that is brighter than all around it."""
     made = []
     for number in range(4):
-        image = torch.full((3, 40, 60), 0.1)
-        x, y = 5 + 8 * number, 4 + 5 * number
+        image, x, y = torch.full((3, 40, 60), 0.1), 5 + 8 * number, 4 + 5 * number
         image[:, y : y + 12, x : x + 16] = 0.8
         target = {"boxes": torch.tensor([[x, y, x + 16.0, y + 12]]), "labels": torch.tensor([number + 1])}
         made.append((image, {**target, "masks": image[:1] > 0.5}))
@@ -62,8 +61,7 @@ def test_half_of_the_images_are_flipped_with_all_that_belongs_to_them(samples):
     assert all(15 < sum(flipped[place::4]) < 45 for place in range(4))
     for hflip in (0, 1):
         batch = draw(samples, augmentation=Augmentation(hflip=hflip))
-        order = images_of(0, 4, 4, seed=0)
-        for index, image in zip(order, batch.images, strict=True):
+        for index, image in zip(images_of(0, 4, 4, seed=0), batch.images, strict=True):
             assert torch.equal(image, samples[index][0].flip(2) if hflip else samples[index][0])
 
 

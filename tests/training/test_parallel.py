@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,22 +83,6 @@ def interrupted_and_resumed(folder):
     return train(resume=True, **options)
 
 
-def first_gradients(samples, classes):
-    """Of Mask R-CNN, which begins here with the same weights in all processes."""
-    gradients, step = {}, torch.optim.AdamW.step
-
-    def watched(self, *arguments):
-        gradients.update({i: p.grad.clone() for i, p in enumerate(self.param_groups[1]["params"])})
-        return step(self, *arguments)
-
-    torch.optim.AdamW.step = watched
-    try:
-        _, history = test_recipes.run("mask_rcnn", (samples, None, classes), ONE_BATCH)
-    finally:
-        torch.optim.AdamW.step = step
-    return {"gradients": gradients, "losses": history[0]}
-
-
 def toy_town():
     data = ToyTown("train")
     return [data[index] for index in range(8)], data.classes
@@ -110,20 +95,21 @@ def in_each_process(folder):
             share(range(7))
         except ValueError as error:
             found["odd"] = str(error)
-        options = {"evaluate": lambda _: {"two": 2.0}, "evaluate_every": 3}
-        own = folder / f"own-{rank()}.checkpoint"
+        own, options = folder / f"own-{rank()}.checkpoint", {"evaluate": lambda _: {"two": 2.0}, "evaluate_every": 3}
         found["whole"] = train(checkpoint=own, log=own.with_suffix(".csv"), **options)
         found["resumed"] = interrupted_and_resumed(folder)
         try:
             fit(model := network(), losses_of(model, rank(), infinite=(3, 1)), SETTINGS, quiet=True)
         except FloatingPointError as error:
             found["infinite"] = str(error)
-        found["detector"] = first_gradients(*toy_town())
+        samples, classes = toy_town()
+        found["detector"] = test_recipes.run("mask_rcnn", (samples, None, classes), ONE_BATCH)[1][0]
         with main_first():
             found["cached"] = (folder / "cached").exists()
             if is_main():
                 time.sleep(0.5)
                 (folder / "cached").touch()
+    found["after"] = torch.distributed.is_initialized()
     found["threads"] = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
     torch.save(found, folder / f"found-{os.environ['RANK']}.pt")
 
@@ -147,7 +133,8 @@ def as_process(name, folder, number, port):
     try:
         globals()[name](folder)
     except BaseException as error:
-        (folder / f"error-{number}").write_text(f"{type(error).__name__}: {error}")
+        apart = "still one of a group" if torch.distributed.is_initialized() else "alone"
+        (folder / f"error-{number}").write_text(f"{type(error).__name__}: {error}: {apart}")
         raise
 
 
@@ -199,47 +186,32 @@ def test_gradients_are_averaged_over_the_processes(two):
     torch.testing.assert_close(two[0]["whole"]["state"], two[1]["whole"]["state"], atol=0, rtol=0)
 
 
-def test_so_are_those_of_a_detector(two, monkeypatch):
-    """Each half of the first batch alone in this process: its own draws, losses and gradients; then their mean."""
+def test_losses_of_a_detector_are_those_of_both_halves_of_the_batch(two, monkeypatch):
+    """Each half of the first batch alone in this process, with its own draws; then their mean."""
     samples, classes = toy_town()
-    model = test_recipes.untrained("mask_rcnn", classes, ONE_BATCH.seed)
-    parameters = [p for part in (model.rpn, model.roi_heads) for p in part.parameters()]
-    losses, gradients = [], []
+    model, losses = test_recipes.untrained("mask_rcnn", classes, ONE_BATCH.seed), []
     augmentation = Augmentation(color_jitter=ONE_BATCH.color_jitter, scale_jitter=ONE_BATCH.scale_jitter)
     monkeypatch.setattr(loop, "world_size", lambda: 2)
     for number in range(2):
         monkeypatch.setattr(loop, "rank", lambda number=number: number)
         batch = draw_batch(0, samples, None, images_per_batch=4, seed=4, augmentation=augmentation)
-        size = int(128 * batch.scale)
-        model.transform = type(model.transform)(**{**vars(model.transform), "min_size": size})
+        model.transform = replace(model.transform, min_size=int(128 * batch.scale))
         torch.manual_seed(4 * 1_000_003 + number * 1_000_000_007)
-        found = model.losses(batch.images, batch.targets)
-        losses.append({name: value.item() for name, value in found.items()})
-        gradients.append(torch.autograd.grad(sum(found.values()), parameters))
-    for found in two:
-        assert found["detector"]["losses"] == pytest.approx(
-            {name: (losses[0][name] + losses[1][name]) / 2 for name in losses[0]}, rel=1e-5
-        )
-        means = [(one + other) / 2 for one, other in zip(*gradients, strict=True)]
-        shortened = list(found["detector"]["gradients"].values())
-        length = torch.stack([(mean * one).sum() for mean, one in zip(means, shortened, strict=True)]).sum()
-        factor = length / sum(one.square().sum() for one in means)  # the loop may have clipped the gradient
-        assert 0 < factor <= 1.001
-        for mean, one in zip(means, shortened, strict=True):
-            torch.testing.assert_close(one, factor * mean, atol=1e-5 * float(mean.abs().max()) + 1e-8, rtol=1e-3)
+        losses.append({name: value.item() for name, value in model.losses(batch.images, batch.targets).items()})
+    means = {name: (losses[0][name] + losses[1][name]) / 2 for name in losses[0]}
+    assert [found["detector"] for found in two] == [pytest.approx(means, rel=1e-5)] * 2
 
 
 def test_each_process_knows_its_number_and_its_part(two):
     assert [found["where"] for found in two] == [["cpu", 0, 2, True], ["cpu", 1, 2, False]]
     assert [found["share"] for found in two] == [[[], ["a", "b"]], [[], ["c", "d"]]]
-    assert {found["odd"] for found in two} == {
-        "a batch of 7 does not divide into equal parts for 2 processes; choose a batch size that is a multiple of 2, "
-        "or another number of processes"
-    }
     assert [found["cached"] for found in two] == [False, True], "the main process goes first"
     for found in two:
+        assert found["odd"].startswith("a batch of 7 does not divide into equal parts for 2 processes; choose a batch")
         assert found["infinite"].startswith("iteration 3: {'all': inf, 'some': ")
-        assert not [name for name in found["threads"] if "gloo_run" in name], "such threads can abort a process"
+        assert not found["after"] and not [name for name in found["threads"] if "gloo_run" in name], (
+            "such threads can abort a process"
+        )
 
 
 def test_the_main_process_alone_evaluates_and_writes(two, folder):
@@ -265,7 +237,8 @@ def test_a_run_of_two_is_resumed_and_its_checkpoint_serves_one_process_too(two, 
 def test_a_process_whose_companion_was_killed_says_so(tmp_path):
     status, said = launch(in_each_then_one_is_killed, tmp_path)
     assert status == [1, -signal.SIGKILL]
-    assert "ConnectionAbortedError: process 0: another process has ended; " in said[0]
+    assert said[0].startswith("ConnectionAbortedError: process 0: another process has ended; ")
+    assert said[0].endswith(": alone")
 
 
 def test_alone_there_is_nothing_to_share(monkeypatch):
@@ -290,17 +263,3 @@ def test_what_several_processes_need(monkeypatch, device, missing, message):
         monkeypatch.delenv(name, raising=False) if name == missing else monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message):
         processes(device).__enter__()
-
-
-def test_the_processes_part_also_after_an_error(monkeypatch):
-    """Here a group of one process."""
-    start, alone = torch.distributed.init_process_group, {"rank": 0, "world_size": 1}
-    one = lambda backend, timeout: start(backend, store=torch.distributed.HashStore(), **alone)  # noqa: E731
-    monkeypatch.setattr(torch.distributed, "init_process_group", one)
-    for name, value in TORCHRUN.items():
-        monkeypatch.setenv(name, value)
-    for _ in range(2):
-        with pytest.raises(OSError, match="no space"), processes():
-            assert torch.distributed.is_initialized()
-            raise OSError("no space")
-        assert not torch.distributed.is_initialized()

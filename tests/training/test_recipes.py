@@ -9,10 +9,10 @@ import torch
 
 from minircnn.alexnet import AlexNet
 from minircnn.datasets import ToyTown
-from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet, load_fast_rcnn
-from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, alexnet_transform, faster_rcnn_alexnet, load_faster_rcnn
-from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig, load_mask_rcnn, mask_rcnn_alexnet, mask_rcnn_fpn
-from minircnn.rcnn import RCNNConfig, load_rcnn
+from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
+from minircnn.faster_rcnn import PYRAMID_RPN, RPNConfig, alexnet_transform, faster_rcnn_alexnet
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRoIConfig, mask_rcnn_alexnet, mask_rcnn_fpn
+from minircnn.rcnn import RCNNConfig
 from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
 from minircnn.training import (
     Augmentation,
@@ -33,7 +33,7 @@ from minircnn.training import (
     train_rcnn,
     with_new_head,
 )
-from minircnn.weights import WeightsError, load_weights
+from minircnn.weights import WeightsError, load, load_weights
 from tests.tiny import TINY, boxes_in, ellipses
 from tests.training.conftest import interrupted
 
@@ -49,8 +49,6 @@ LOSSES = {
     "faster_rcnn": BOX_LOSSES | {"loss_objectness", "loss_rpn_box_reg"},
     "mask_rcnn": BOX_LOSSES | {"loss_objectness", "loss_rpn_box_reg", "loss_mask"},
 }
-LOAD = {"fast_rcnn": load_fast_rcnn, "faster_rcnn": load_faster_rcnn, "mask_rcnn": load_mask_rcnn}
-every_detector = pytest.mark.parametrize("kind", LOSSES)
 
 
 @pytest.fixture(scope="module")
@@ -107,65 +105,58 @@ def whole(request, data, tmp_path_factory):
     return kind, options, out, *run(kind, data, out=out, log=out.with_suffix(".csv"), **options)
 
 
-def test_all_learns_but_conv1(whole, data):
-    kind, _, _, model, history = whole
+def test_all_learns_but_conv1_and_the_file_holds_half_precision(whole, data):
+    kind, _, file, model, history = whole
     before = untrained(kind, data[2]).state_dict()
     assert differing(before, model.state_dict()) == {name for name in before if "conv1." not in name}
     assert not model.training and [set(row) for row in history] == [LOSSES[kind]] * 6
+    loaded, halved = load(file), copy.deepcopy(model).half().float()
+    assert not differing(halved.state_dict(), loaded.state_dict())
+    assert differing(model.state_dict(), loaded.state_dict()), "the returned detector itself is not rounded"
+    assert (loaded.roi_heads.config, loaded.transform) == (model.roi_heads.config, model.transform)
+    assert loaded.classes == tuple(data[2])
 
 
-@every_detector
-def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data):
-    """Images, boxes and masks changed together, and shown at the size that the batch has drawn."""
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses_are_those_of_the_model_for_the_drawn_batch(kind, data, tmp_path, monkeypatch):
+    """Images, boxes and masks changed together, and shown at the size that the batch has drawn; of first proposals."""
+    monkeypatch.chdir(tmp_path)
     samples, proposals, classes = data
     settings = {"iterations": 1, "min_size": 128, "color_jitter": 0.2, "scale_jitter": 0.25, "seed": 5}
-    settings = FastRCNNTrainingSettings(**settings) if kind == "fast_rcnn" else MaskRCNNTrainingSettings(**settings)
-    model, history = run(kind, data, settings)
-    assert model.transform.min_size == 128
+    fast = kind == "fast_rcnn"
+    settings = (FastRCNNTrainingSettings if fast else MaskRCNNTrainingSettings)(
+        **settings, **({"max_proposals": 25} if fast else {})
+    )
+    seen, options = [], {"evaluate": lambda model: {"AP": seen.append(model) or 0.5}, "evaluate_every": 1}
+    trained, history = run(kind, data, settings, **options)
+    assert trained.transform.min_size == 128
     model = untrained(kind, classes, seed=5)
     augmentation = Augmentation(color_jitter=0.2, scale_jitter=0.25)
-    batch = draw_batch(0, samples, proposals, images_per_batch=4, seed=5, augmentation=augmentation)
-    given = (batch.proposals,) if kind == "fast_rcnn" else ()
+    first = [found[:25] for found in proposals]
+    batch = draw_batch(0, samples, first, images_per_batch=4, seed=5, augmentation=augmentation)
     model.transform = replace(model.transform, min_size=int(128 * batch.scale))
     assert model.transform.min_size != 128
     torch.manual_seed(5 * 1_000_003)
-    expected = model.losses(batch.images, *given, batch.targets)
-    assert history[0] == pytest.approx({name: value.item() for name, value in expected.items()}, rel=1e-6)
-
-
-def test_losses_fall(data):
-    """All five, on two images."""
-    settings = MaskRCNNTrainingSettings(45, 2, 0.01, 1.0, min_size=96, color_jitter=0, scale_jitter=0)
-    heads = replace(MASK_HEADS, mask_channels=(16,))
-    _, history = run("mask_rcnn", (data[0][:2], None, data[2]), settings, heads=heads)
-    for name in LOSSES["mask_rcnn"] - {"loss_box_reg"}:
-        values = torch.tensor([row[name] for row in history])
-        assert values[-10:].mean() < 0.85 * values[:10].mean(), name
+    expected = model.losses(batch.images, *[batch.proposals] * fast, batch.targets)
+    wanted = {name: value.item() for name, value in expected.items()} | {"AP": 0.5}
+    assert history[0] == pytest.approx(wanted, rel=1e-6) and seen == [trained]
+    assert not list(tmp_path.iterdir()), "without a file nothing is written"
 
 
 def test_the_backbone_learns_at_its_own_rate(data):
     """The first step of Adam is as long as the learning rate, in every direction that has a gradient."""
-    before = network().state_dict()
+    before = untrained("fast_rcnn", data[2]).state_dict()
     settings = replace(FAST, iterations=1, learning_rate=0.001, backbone_lr_mult=0.3)
     after = run("fast_rcnn", data, settings)[0].state_dict()
     rate = 0.001 / 1.1  # the warm-up is a tenth of one iteration
-    for new, old, layers, wanted in (
-        ("backbone.conv{}.weight", "backbone.conv{}.weight", (2, 3, 4, 5), 0.3 * rate),
-        ("roi_heads.box_head.fc{}.weight", "classifier.fc{}.weight", (6, 7), rate),
+    for names, wanted in (
+        ([f"backbone.conv{layer}.weight" for layer in (2, 3, 4, 5)], 0.3 * rate),
+        ([f"roi_heads.box_head.fc{layer}.weight" for layer in (6, 7)], rate),
     ):
-        for layer in layers:
-            steps = (after[new.format(layer)] - before[old.format(layer)]).abs()
+        for name in names:
+            steps = (after[name] - before[name]).abs()
             assert steps[steps > 0.5 * wanted].median().item() == pytest.approx(wanted, rel=0.02)
             assert steps.max() < 1.05 * wanted
-
-
-def test_only_the_first_proposals_count(data):
-    samples, proposals, classes = data
-    settings = replace(FAST, iterations=1, max_proposals=25)
-    cut, history = run("fast_rcnn", (samples, [found[:25] for found in proposals], classes), settings)
-    whole, same = run("fast_rcnn", data, settings)
-    assert same == history and not differing(whole.state_dict(), cut.state_dict())
-    assert run("fast_rcnn", data, replace(settings, max_proposals=90))[1] != history
 
 
 def test_the_seed_decides_and_nothing_that_was_drawn_before(data):
@@ -184,20 +175,12 @@ def broken(data, tmp_path, monkeypatch):
     """Interrupts a run in its fourth iteration, and gives the file that it was to write."""
     monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
 
-    def interrupt(kind, **options):
-        calls = []
-
-        def stop(*arguments, **options):
-            calls.append(arguments)
-            if len(calls) == 4:
-                raise KeyboardInterrupt
-            return draw_batch(*arguments, **options)
-
-        out = tmp_path / "broken.safetensors"
+    def interrupt(train, *arguments, **options):
+        out, fit = tmp_path / "broken.safetensors", recipes.fit
         with monkeypatch.context() as patch:
-            patch.setattr(recipes, "draw_batch", stop)
+            patch.setattr(recipes, "fit", lambda model, losses, *a, **kw: fit(model, interrupted(losses, 3), *a, **kw))
             with pytest.raises(KeyboardInterrupt):
-                run(kind, data, out=out, **options)
+                train(*arguments, out=out, **options)
         assert out.with_suffix(".checkpoint").exists() and not out.exists()
         return out
 
@@ -206,10 +189,11 @@ def broken(data, tmp_path, monkeypatch):
 
 def test_an_interrupted_run_goes_on_to_the_same_file(whole, data, broken):
     kind, options, file, model, history = whole
-    out = broken(kind, log=file.with_name("broken.csv"), **options)
-    resumed, rest = run(kind, data, out=out, resume=True, log=file.with_name("broken.csv"), **options)
+    log = file.with_name("broken.csv")
+    out = broken(run, kind, data, log=log, **options)
+    resumed, rest = run(kind, data, out=out, resume=True, log=log, **options)
     assert rest == history[3:] and not differing(model.state_dict(), resumed.state_dict())
-    assert file.with_suffix(".csv").read_bytes() == file.with_name("broken.csv").read_bytes()
+    assert file.with_suffix(".csv").read_bytes() == log.read_bytes()
     for ending in (".safetensors", ".json"):
         assert file.with_suffix(ending).read_bytes() == out.with_suffix(ending).read_bytes()
     assert not list(file.parent.glob("*.checkpoint")) and not out.with_suffix(".checkpoint").exists()
@@ -218,43 +202,24 @@ def test_an_interrupted_run_goes_on_to_the_same_file(whole, data, broken):
 
 
 def test_another_run_is_not_taken_up(data, broken):
-    out = broken("mask_rcnn")
-    samples, proposals, classes = data
+    out = broken(run, "mask_rcnn", data)
     for change, message in (
         ({"settings": replace(SETTINGS, backbone_lr_mult=0.4)}, "backbone_lr_mult 0.5 → 0.4"),
         ({"start": network(seed=1)}, r"settings \(network [0-9a-f]{32} → [0-9a-f]{32}\)"),
         ({"heads": replace(MASK_HEADS, pooling="pool")}, "RoIHeads MaskRoIConfig"),
         ({"rpn": replace(RPN, anchor_sizes=((20.0, 50.0),))}, "RPN RPNConfig"),
-        ({"data": (samples[:7], proposals[:7], classes)}, "images 8 → 7"),
+        ({"data": (data[0][:7], None, data[2])}, "images 8 → 7"),
     ):
         with pytest.raises(WeightsError, match=message):
             run("mask_rcnn", **{"data": data, "out": out, "resume": True, **change})
-    out = broken("fast_rcnn")
+    broken(run, "fast_rcnn", data)
     with pytest.raises(WeightsError, match="max_proposals 300 → 20"):
         run("fast_rcnn", data, replace(FAST, max_proposals=20), out=out, resume=True)
     assert len(run("fast_rcnn", data, out=out)[1]) == 6, "without resume it begins at the beginning"
 
 
-def test_the_file_holds_the_model_in_half_precision(whole, data):
-    kind, _, file, model, _ = whole
-    loaded, halved = LOAD[kind](file), copy.deepcopy(model).half().float()
-    assert not differing(halved.state_dict(), loaded.state_dict())
-    assert differing(model.state_dict(), loaded.state_dict()), "the returned detector itself is not rounded"
-    assert (loaded.roi_heads.config, loaded.transform) == (model.roi_heads.config, model.transform)
-    assert loaded.classes == tuple(data[2])
-
-
-def test_without_a_file_nothing_is_written(data, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    seen = []
-    options = {"evaluate": lambda model: {"AP": seen.append(model) or 0.5}, "evaluate_every": 1}
-    model, history = run("fast_rcnn", data, replace(FAST, iterations=1), **options)
-    assert seen == [model] and history[0]["AP"] == 0.5
-    assert not list(tmp_path.iterdir())
-
-
 def test_alternating_training(data, monkeypatch):
-    """What each of the four steps changes, and that all end in one detector."""
+    """What each of the four steps changes, and that all end in one detector; proposals are as many as in training."""
     seen, fit = [], recipes.fit
 
     def record(model, *arguments, **options):
@@ -272,18 +237,14 @@ def test_alternating_training(data, monkeypatch):
     rpn = {"loss_objectness", "loss_rpn_box_reg"}
     assert [names for _, _, names, _ in seen] == [rpn, BOX_LOSSES] * 2
     assert [count for *_, count in seen] == [3] * 4 == [len(step) for step in history]
-    parts = [{name.split(".")[0] for name in differing(before, after)} for before, after, *_ in seen]
+    changed = [differing(before, after) for before, after, *_ in seen]
+    parts = [{name.split(".")[0] for name in names} for names in changed]
     assert parts == [{"backbone", "rpn"}, {"backbone", "roi_heads"}, {"rpn"}, {"roi_heads"}]
-    assert not any("conv1." in name for before, after, *_ in seen for name in differing(before, after))
+    assert not any("conv1." in name for names in changed for name in names)
     assert not differing(seen[0][0], seen[1][0]), "both begin with the same weights"
-    final = model.state_dict()
     for part, (_, after, *_) in zip(("backbone", "rpn", "roi_heads"), seen[1:], strict=True):
-        assert not {name for name in differing(final, after) if name.startswith(part)}
+        assert not {name for name in differing(model.state_dict(), after) if name.startswith(part)}
     assert not model.training and model.detect([data[0][0][0]])[0]["boxes"].isfinite().all()
-
-
-def test_proposals_are_as_many_as_in_training(data):
-    model = untrained("faster_rcnn", data[2]).eval()
     found = proposals_of(model, data[0][:3])
     assert [boxes.shape for boxes in found] == [(RPN.post_nms_top_n[0], 4)] * 3
     model.train()
@@ -335,7 +296,7 @@ def test_what_is_written_is_read_again(tmp_path):
     model = pyramid()
     next(m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)).running_var.fill_(1e-9)
     fine_tune(model, scenes(), FINE, out=tmp_path / "own.safetensors", about={"data": "ellipses"}, quiet=True)
-    again = load_mask_rcnn(tmp_path / "own.safetensors")
+    again = load(tmp_path / "own.safetensors")
     assert again.backbone.config == model.backbone.config and again.transform == model.transform
     assert again.classes == ("background", "ellipse") and again.roi_heads.config == model.roi_heads.config
     state = again.state_dict()
@@ -353,9 +314,8 @@ def four(data):
 
 
 def run_rcnn(four, iterations=4, max_proposals=30, seed=0, start=0, **options):
-    torch.manual_seed(start)
     settings = RCNNTrainingSettings(iterations, max_proposals=max_proposals, seed=seed)
-    return train_rcnn(AlexNet(TINY, 5), *four, settings, **{"report": lambda _: None, **options})
+    return train_rcnn(network(start), *four, settings, **{"report": lambda _: None, **options})
 
 
 @pytest.fixture(scope="module")
@@ -367,29 +327,21 @@ def rcnn(four, tmp_path_factory):
 
 def test_rcnn_saves_what_it_returns_and_says_what_it_did(rcnn, four):
     model, out, lines = rcnn
-    assert not differing(model.state_dict(), load_rcnn(out).state_dict())
+    assert not differing(model.state_dict(), load(out).state_dict())
     about = json.loads(out.with_suffix(".json").read_text())
     assert about["settings"]["iterations"] == 4 and about["command"] == "c"
     assert [line[:6] for line in lines if line[0] in "123"] == ["1 of 3", "2 of 3", "3 of 3"]
     counts = [int(line.split(":")[1].split()[0]) for line in lines if "hard negatives" in line]
     labels = torch.cat([target["labels"] for _, target in four[0]])
     assert counts == labels.bincount(minlength=7)[1:].tolist()
-    assert max(map(len, four[1])) > 30
     one, other = run_rcnn(four, 1).state_dict(), run_rcnn(four, 1, seed=5).state_dict()
     cut = run_rcnn((four[0], [found[:30] for found in four[1]], four[2]), 1).state_dict()
-    assert not differing(one, cut), "only the first proposals count"
+    assert max(map(len, four[1])) > 30 and not differing(one, cut), "only the first proposals count"
     assert differing(one, other)
 
 
-def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(rcnn, four, tmp_path, monkeypatch):
-    out, fit = tmp_path / "broken.safetensors", recipes.fit
-    # A checkpoint after each iteration, so that the interruption is after one.
-    monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
-    with monkeypatch.context() as patch:
-        patch.setattr(recipes, "fit", lambda model, losses, **more: fit(model, interrupted(losses, 3), **more))
-        with pytest.raises(KeyboardInterrupt):
-            run_rcnn(four, out=out)
-    assert not out.exists()
+def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(rcnn, four, broken):
+    out = broken(run_rcnn, four)
     with pytest.raises(WeightsError, match=r"network [0-9a-f]{32} → "):
         run_rcnn(four, start=1, out=out, resume=True)
     resumed = run_rcnn(four, out=out, resume=True)
@@ -400,37 +352,30 @@ def test_an_interrupted_fine_tuning_of_rcnn_goes_on_to_the_same_detector(rcnn, f
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_on_pool5_only_the_convolutions_are_kept(four, tmp_path, iterations):
     """They are those that fine-tuning, through all layers, has left; the file detects what the model does."""
-    out = tmp_path / "pool5.safetensors"
-    torch.manual_seed(0)
-    before = AlexNet(TINY, 5).backbone.conv5.weight.half().float()
+    out, before = tmp_path / "pool5.safetensors", network().backbone.conv5.weight.half().float()
     model = run_rcnn(four, iterations, config=RCNNConfig(svm_layer="pool5"), out=out)
     assert model.network.config == replace(TINY, hidden=0)
     assert torch.equal(before, model.network.backbone.conv5.weight) == (iterations == 0)
     assert model.svm.shape == (6, 6 * 3 * 3 + 1) and model.svm.any() and model.box.any()
     assert not any("fc6" in name or "fc7" in name for name in load_weights(out)[0])
-    (a,), (b,) = (m.detect([four[0][0][0]], [four[1][0][:30]]) for m in (model, load_rcnn(out)))
+    (a,), (b,) = (m.detect([four[0][0][0]], [four[1][0][:30]]) for m in (model, load(out)))
     assert len(a["scores"]) and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_where_box_regression_reads_fc7_it_stays(four):
-    model = run_rcnn(four, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
-    assert model.network.config == TINY and model.network.fc8.out_features == 5 and model.box.any()
+    both = run_rcnn(four, 0, 10, config=RCNNConfig(svm_layer="pool5", box_layer="fc7"))
+    assert both.network.config == TINY and both.network.fc8.out_features == 5 and both.box.any()
 
 
 def test_new_layers_behind_convolutions_alone():
     """The same features up to a factor, which brings their mean square to 1; the given network is as it was."""
-    torch.manual_seed(0)
-    network, images = AlexNet(TINY, 5), [torch.rand(3, 64, 80), torch.rand(3, 90, 70)]
-    network.backbone.conv5.weight.data *= 7
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    fresh = with_new_head(network, images, hidden=16)
-    transform = replace(alexnet_transform(network), min_size=224)
+    given, images = network(), [torch.rand(3, 64, 80), torch.rand(3, 90, 70)]
+    given.backbone.conv5.weight.data *= 7
+    before = copy.deepcopy(given.state_dict())
+    fresh = with_new_head(given, images, hidden=16)
+    transform = replace(alexnet_transform(given), min_size=224)
     with torch.no_grad():
-        given, scaled = (
+        plain, scaled = (
             torch.cat([one.backbone(transform.batch([image])[0]).flatten() for image in images])
-            for one in (network, fresh)
+            for one in (given, fresh)
         )
     assert scaled.square().mean().item() == pytest.approx(1, rel=1e-4)
-    assert torch.allclose(given / given.square().mean().sqrt(), scaled, atol=1e-5)
-    assert fresh.classifier.fc7.weight.shape == (16, 16)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.allclose(plain / plain.square().mean().sqrt(), scaled, atol=1e-5)
+    assert fresh.classifier.fc7.weight.shape == (16, 16) and not differing(before, given.state_dict())

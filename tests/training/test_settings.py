@@ -1,6 +1,5 @@
 """Settings that follow from the data: those of Toy Town come out again, and other objects get other ones."""
 
-import os
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -27,13 +26,10 @@ def drawn(images=50, each=8, size=(300, 400), side=(10, 80), seed=0):
 
 
 def test_toy_town_gets_the_settings_that_were_chosen_by_hand():
-    data = ToyTown("train", masks=False)
-    found = settings_for(data)
-    assert found.min_size == JointTrainingSettings().min_size
+    found = settings_for(ToyTown("train", masks=False))
+    assert (found.min_size, found.crop_size, found.max_detections) == (JointTrainingSettings().min_size, None, 100)
     assert found.iterations == 15_000  # that Mask R-CNN was trained for
-    assert found.crop_size is None
     assert found.anchor_sizes == pytest.approx(TOY_TOWN_RPN.anchor_sizes[0], rel=0.25)
-    assert found.max_detections == 100
     assert anchor_recall(measure(ToyTown("val", masks=False)), found) > 0.98
 
 
@@ -104,11 +100,9 @@ def test_best_possible_recall_against_torchvision_and_a_loop():
     assert anchor_recall(Measured([(10, 10)], [torch.zeros(0, 4)]), settings) == 0
 
 
-@pytest.mark.skipif("MINIRCNN_DATA" not in os.environ, reason="needs nuclei of BBBC038; see docs/data_sets.md")
-@pytest.mark.parametrize("part", ["nuclei", "nuclei-mixed"])
-def test_real_nuclei_are_within_reach_of_the_anchors(part):
+def test_real_nuclei_are_within_reach_of_the_anchors(real_data):
     """Toy Town's anchors and image size reach a part of them only."""
-    root = os.environ["MINIRCNN_DATA"] + f"/{part}/stage1_train"
+    root = real_data / "nuclei" / "stage1_train"
     train, test = (measure(open_data("nuclei", root, split=split, masks=False)) for split in ("train", "test"))
     found = settings_for(train)
     usual = replace(found, min_size=192, max_size=768, anchor_sizes=TOY_TOWN_RPN.anchor_sizes[0])
