@@ -19,7 +19,7 @@ from minircnn.rcnn import load_rcnn
 from minircnn.selective_search import selective_search
 
 FILE = Path(__file__).with_name("reference.json")
-SCENES, BATCHES, IMAGES_PER_BATCH, PROPOSALS = 8, 4, 2, 300
+SCENES, BATCHES, IMAGES_PER_BATCH, PROPOSALS = 20, 10, 2, 300
 LEAST_SCORE = 0.3  # a probability, of R-CNN a margin: what is seen on a scene
 
 
