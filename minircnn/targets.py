@@ -7,7 +7,7 @@ training, which would learn something else without a word.
 Shape comments: B images, G objects of an image, K classes with background, H W image size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,22 +104,6 @@ class CheckedSamples:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
-
-
-def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:
-    """Refuse a data set, of this name, that shows no object, or crowds alone, with a ValueError.
-
-    Reading ends with the first image that shows an object.
-    """
-    images, crowds = 0, 0
-    for target in targets:
-        known = {key: target[key] for key in ("labels", "iscrowd", "image_id") if key in target}
-        read = check_target(known, name, needs=("labels",))
-        if len(single_objects(read)["labels"]):
-            return
-        images, crowds = images + 1, crowds + len(read["labels"])
-    only = f"only crowds ({crowds})" if crowds else "no object"
-    raise ValueError(f"{name}: {only} in its {images} images, nothing to learn from; look at annotations and classes")
 
 
 def single_objects(target: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -143,21 +143,6 @@ def hflip_boxes(boxes: Tensor, width: int) -> Tensor:
     return torch.stack([width - x2, y1, width - x1, y2], dim=1)
 
 
-def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Vary contrast, brightness and tint of an image ``(3, H, W)`` in [0, 1], which stays in that range.
-
-    Contrast and brightness change by up to ``amount``, in [0, 1], more or less; tint by half of it.
-    """
-    contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
-    gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
-    return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
-
-
-def random_scale(amount: float, generator: torch.Generator) -> float:
-    """Draw a factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow."""
-    return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)
-
-
 def check_image(image: Tensor, where: str) -> None:
     """Raise ValueError unless this is ``(3, H, W)`` floats in [0, 1], or a little beyond, as interpolation makes them.
 

@@ -10,9 +10,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.tv_tensors import BoundingBoxes
 
 from minircnn.training import Augmentation, draw_batch
+from minircnn.training.batches import color_jitter
 from minircnn.transforms import (
     Transform,
-    color_jitter,
     hflip,
     hflip_boxes,
     resize_boxes,

@@ -11,7 +11,7 @@ from minircnn.boxes import clip_boxes
 from minircnn.targets import Sample, check_target
 from minircnn.training.loop import share
 from minircnn.training.samples import cut_out, random_part
-from minircnn.transforms import Transform, check_image, color_jitter, hflip, hflip_boxes, random_scale
+from minircnn.transforms import Transform, check_image, hflip, hflip_boxes
 
 Samples = Sequence[Sample]
 
@@ -20,7 +20,7 @@ Samples = Sequence[Sample]
 class Augmentation:
     """How images are changed at random in training: with the probability ``hflip`` of a flip, the papers' only change.
 
-    For the others see :func:`minircnn.transforms.color_jitter` and ``random_scale``: a batch grows or shrinks as one.
+    For the others see :func:`color_jitter` and :func:`random_scale`: a batch grows or shrinks as one.
     Of images larger than ``crop_size``, in pixels as the backbone sees them, a batch holds random parts.
     """
 
@@ -111,3 +111,18 @@ def images_of(iteration: int, count: int, batch: int, seed: int) -> list[int]:
         for epoch in {place // count for place in places}
     }
     return [orders[place // count][place % count] for place in places]
+
+
+def color_jitter(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Vary contrast, brightness and tint of an image ``(3, H, W)`` in [0, 1], which stays in that range.
+
+    Contrast and brightness change by up to ``amount``, in [0, 1], more or less; tint by half of it.
+    """
+    contrast, brightness, *tint = (amount * (2 * torch.rand(5, generator=generator) - 1)).tolist()
+    gain = 1 + brightness + 0.5 * image.new_tensor(tint).view(3, 1, 1)
+    return (((image - 0.5) * (1 + contrast) + 0.5) * gain).clamp(0, 1)
+
+
+def random_scale(amount: float, generator: torch.Generator) -> float:
+    """Draw a factor from ``1 / (1 + amount)`` to ``1 + amount``; to shrink is as likely as to grow."""
+    return (1 + amount) ** (2 * torch.rand((), generator=generator).item() - 1)

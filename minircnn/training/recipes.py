@@ -18,10 +18,10 @@ from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, alexnet_tr
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
-from minircnn.targets import check_any_object
 from minircnn.training.batches import Augmentation, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
+from minircnn.training.samples import check_any_object
 from minircnn.weights import save
 
 History = list[dict[str, float]]  # the losses of each iteration

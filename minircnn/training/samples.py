@@ -3,7 +3,7 @@
 Shape comments: G objects of an image.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from minircnn.datasets.coco import decode_masks
 from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
-from minircnn.targets import Sample, check_target
+from minircnn.targets import Sample, check_target, single_objects
 from minircnn.transforms import Size, check_image
 
 LEAST = 0.3  # share of an object that a part must show; of less one cannot tell what it is
@@ -109,3 +109,19 @@ def cut_out(
     seen = after > 0
     of_objects = {name: v[seen] for name, v in found.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
     return image[:, top:bottom, left:right], {**found, **of_objects}
+
+
+def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:
+    """Refuse a data set, of this name, that shows no object, or crowds alone, with a ValueError.
+
+    Reading ends with the first image that shows an object.
+    """
+    images, crowds = 0, 0
+    for target in targets:
+        known = {key: target[key] for key in ("labels", "iscrowd", "image_id") if key in target}
+        read = check_target(known, name, needs=("labels",))
+        if len(single_objects(read)["labels"]):
+            return
+        images, crowds = images + 1, crowds + len(read["labels"])
+    only = f"only crowds ({crowds})" if crowds else "no object"
+    raise ValueError(f"{name}: {only} in its {images} images, nothing to learn from; look at annotations and classes")

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from minircnn.training import Augmentation, draw_batch, loop
-from minircnn.training.batches import images_of
-from minircnn.transforms import color_jitter
+from minircnn.training.batches import color_jitter, images_of
 
 
 @pytest.fixture
