@@ -277,7 +277,7 @@ def fold_batch_norm(network: AlexNet) -> AlexNet:
 # Where a trained AlexNet comes from: our own file, torchvision's, or the convolutions of 2012.
 
 IMAGENET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
-_IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states
+IMAGENET_SHA256 = "7be5be79"  # the prefix that its name states
 
 # Of torchvision's network, and of the one of 2012.
 _NAMES = {f"features.{place}": f"backbone.conv{i}" for i, place in enumerate((0, 3, 6, 8, 10), start=1)}
@@ -325,7 +325,7 @@ def load_imagenet_weights(weights: str | Path | None = None) -> AlexNet:
     ``weights`` is the file if you have it (``.pth``). None: it is downloaded (233 MB, once) and its checksum compared;
     a WeightsError says what to do offline.
     """
-    path = Path(weights) if weights is not None else download(IMAGENET_URL, _IMAGENET_SHA256, size="233 MB")
+    path = Path(weights) if weights is not None else download(IMAGENET_URL, IMAGENET_SHA256, size="233 MB")
     network = AlexNet(TORCHVISION, num_classes=1000)
     load_into(network, rename_keys(read_tensors(path)), path)
     return network.eval()

@@ -97,7 +97,7 @@ class TestTorchvision:
         assert AlexNet_Weights.IMAGENET1K_V1.url == alexnet.IMAGENET_URL
         monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
         monkeypatch.setattr(alexnet, "IMAGENET_URL", published.as_uri())
-        monkeypatch.setattr(alexnet, "_IMAGENET_SHA256", sha256(published)[:8])
+        monkeypatch.setattr(alexnet, "IMAGENET_SHA256", sha256(published)[:8])
         assert torch.equal(load_imagenet_weights().fc8.weight, ours.fc8.weight)
 
 

@@ -13,7 +13,7 @@ import typer
 
 from minircnn.cli.common import JsonFile, RefusedError, as_command, echo, option
 from minircnn.cli.outputs import check_outputs
-from minircnn.datasets.named import DATA_NAMES, DatasetError, check_places, grouped, open_data
+from minircnn.datasets.named import DATA_NAMES, EVERY, DatasetError, check_places, grouped, open_data
 from minircnn.shipped import DETECTOR_WEIGHTS
 
 if TYPE_CHECKING:
@@ -88,15 +88,22 @@ class DataOptions:
         check_any_object(map(data.load_target, range(len(data))), title + of_classes)
         return data
 
-    def to_look_at(self, most: int, masks: bool) -> ImageDataset:
-        """The first images that a training may look at on its way, without having learned from them; else refused."""
-        if self.name != TOYTOWN and (self.name, self.split) != ("voc", "train"):
-            advice = "give --split train, or " if self.name == "voc" else ""
+    def held_out(self, data: ImageDataset, most: int, masks: bool) -> tuple[ImageDataset, ImageDataset]:
+        """What to train with, and the first images that a training may look at without learning from them.
+
+        These are a split for validation, or else every fifth image of those to learn from.
+        """
+        if self.name == TOYTOWN or (self.name, self.split) == ("voc", "train"):
+            return data, self._choose("val", None, masks, most)[0]
+        held = range(EVERY - 1, len(data), EVERY)
+        if not held:
             raise RefusedError(
-                f"--evaluate-every: {self.name} has no images that are neither for training nor for testing; {advice}"
-                "leave it out, and measure afterwards with `minircnn evaluate`"
+                f"--evaluate-every: of {len(data)} images none can be spared; leave it out, and measure afterwards "
+                "with `minircnn evaluate`"
             )
-        return self._choose("val", None, masks, most)[0]
+        say(f"{len(held)} of the {len(data)} images are for validation: nothing is learned from them")
+        learned = [index for index in range(len(data)) if index not in held]
+        return data.part(learned), data.part(held[:most])
 
     def to_measure(self, images: int | None, masks: bool) -> tuple[ImageDataset, str]:
         """What to evaluate with, and its title."""

@@ -80,7 +80,7 @@ def evaluate(
     both, left_out = common_classes(file, model.classes, part.classes)
     echo(*left_out)
     part = part.only(both[1:])
-    targets = [_encoded(part.load_target(index)) for index in range(len(part))]
+    targets = [encoded(part.load_target(index)) for index in range(len(part))]
     most = wanted.max_proposals(max_proposals) or TOY_TOWN_PROPOSALS
     found, proposals, seconds = _look(model, part, most, regress=not no_regression)
     found = [relabeled(one, model.classes, both) for one in found]
@@ -225,7 +225,7 @@ def _recall(proposals: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> d
     return {str(limit): float(share) for limit, share in zip(limits, recall, strict=True)}
 
 
-def _encoded(target: dict[str, Any]) -> dict[str, Any]:
+def encoded(target: dict[str, Any]) -> dict[str, Any]:
     """A target whose masks are encoded, for those of all images lie in memory together."""
     from minircnn.evaluation import encode_masks
 

@@ -34,6 +34,12 @@ def of_weights(out: Path) -> list[tuple[str, Path]]:
     return [("--out", out.with_suffix(ending)) for ending in (out.suffix, ".json", ".checkpoint")]
 
 
+def files_beside(out: Path) -> dict[str, Path]:
+    """What a training that is measured on its way writes beside its weights."""
+    names = {"best": "best.safetensors", "record": "best.json", "curve": "curve.png", "predictions": "predictions.png"}
+    return {what: out.with_name(f"{out.stem}_{name}") for what, name in names.items()}
+
+
 def with_json(weights: Path | None) -> list[Path]:
     """What is read with a file of weights: itself and, where we have written it, the JSON beside it."""
     if weights and weights.suffix == ".safetensors":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,13 +13,14 @@ from minircnn.cli import common
 from minircnn.cli import data as choice
 from minircnn.cli.common import RefusedError, option
 from minircnn.cli.data import say
-from minircnn.cli.outputs import check_outputs, of_weights, with_json
+from minircnn.cli.outputs import check_outputs, files_beside, of_weights, with_json
 from minircnn.shipped import DETECTOR_WEIGHTS, DETECTORS, PROJECT_FOLDER, SMALL_WEIGHTS
 
 if TYPE_CHECKING:
-    from minircnn.alexnet import AlexNet
+    from torch import Tensor
+
     from minircnn.datasets.images import ImageDataset
-    from minircnn.training import DataSettings
+    from minircnn.training import DataSettings, Start
 
 AUTO, LARGEST_SIDE = "auto", 4096  # beyond, an image fills the memory, and objects are larger than anchors
 VALIDATION_IMAGES = 100
@@ -59,12 +59,18 @@ Out = option(
     "The .safetensors file to write, a .json file beside it; by default that in data/weights, which comes with the "
     "project. Needed with images other than Toy Town's.",
 )
-Network = option(
+Beginning = option(
     Path,
-    "The pre-trained AlexNet, by default that of data/weights: a file of this project's pre-training, torchvision's "
-    "(.pth), or the convolutions of 2012 (.npz; the SVMs of rcnn then judge by pool5).",
+    "What it begins with. toytown: the small AlexNet of data/weights. imagenet: torchvision's ResNet-50, with a "
+    "pyramid; of rcnn and fast_rcnn its AlexNet. coco: the published detector, with new last layers. Or a file: one of "
+    "our detectors or torchvision's, an AlexNet, a ResNet (.pth), the convolutions of 2012 (.npz; rcnn's SVMs then "
+    "judge by pool5).",
+    "--start",
+    "--network",
+    default="toytown",
+    metavar="coco|imagenet|toytown|FILE",
 )
-FromScratch = option(bool, "Begin with random weights; with --network, in the network of FILE.", "--from-scratch")
+FromScratch = option(bool, "Begin with random weights; with --start FILE, in its AlexNet.", "--from-scratch")
 Iterations = option(
     int,
     "Batches to learn from; 0 leaves out rcnn's fine-tuning, as does a FILE of convolutions only.",
@@ -98,7 +104,13 @@ Seed = option(int, "Of all that is drawn at random.", default="0", min=0, max=2*
 Resume = option(bool, "Go on with a run of the same settings that was stopped.", "--resume")
 # Not --log: torchrun, which knows several options that begin like this, takes it for one of its own.
 Csv = option(Path, "Write the losses of each iteration here, as a table.")
-EvaluateEvery = option(int, "Measure on validation images every N iterations, into the table.", min=1)
+EvaluateEvery = option(
+    int,
+    "Measure on validation images every N iterations. Beside the weights are then written the best so far "
+    "(…_best.safetensors), a curve (…_curve.png) and predictions (…_predictions.png). Without a split for it, every "
+    "fifth image is for validation, and not learned from.",
+    min=1,
+)
 
 
 def train(
@@ -111,7 +123,7 @@ def train(
     classes: Names = None,
     drop_invalid: choice.DropInvalid = False,
     out: Out = None,
-    network: Network = None,
+    start: Beginning = None,
     from_scratch: FromScratch = False,
     images: choice.FirstImages = None,
     iterations: Iterations = None,
@@ -142,12 +154,23 @@ def train(
     wanted = choice.DataOptions(data, root, annotations, split, classes, drop_invalid)
     wanted.check(choice.LEARN)
     out = _weights_to_write(out, DETECTOR_WEIGHTS[detector], wanted)
-    command = "`python -m workshop.pretraining`"
-    start = None if from_scratch and not network else common.find_weights("--network", network, SMALL_WEIGHTS, command)
-    check_outputs([*of_weights(out), ("--csv", csv)], with_json(start))
+    file = _file_of_start(start, from_scratch)
+    beside = [("--out", path) for path in files_beside(out).values()] if evaluate_every else []
+    check_outputs([*of_weights(out), *beside, ("--csv", csv)], with_json(file))
     if mixed_precision and not device.startswith("cuda"):
         raise RefusedError("--mixed-precision: needs an NVIDIA GPU; give --device cuda, or leave it out")
-    _train(detector, {**options, "max_proposals": wanted.max_proposals(max_proposals)}, wanted, out, start)
+    _train(detector, {**options, "max_proposals": wanted.max_proposals(max_proposals)}, wanted, out)
+
+
+def _file_of_start(start: Path | None, from_scratch: bool) -> Path | None:
+    """The file that will be read, if one need not be fetched; refused if it is not there."""
+    word = None if start is None else str(start)
+    if from_scratch and word in ("coco", "imagenet"):
+        raise RefusedError(f"--from-scratch: with --start {word} nothing is random; leave one of them out")
+    if word in ("coco", "imagenet") or (from_scratch and start is None):
+        return None
+    command = "`python -m workshop.pretraining`"
+    return common.find_weights("--start", None if word == "toytown" else start, SMALL_WEIGHTS, command)
 
 
 def _weights_to_write(out: Path | None, default: Path, data: choice.DataOptions) -> Path:
@@ -166,89 +189,132 @@ def _weights_to_write(out: Path | None, default: Path, data: choice.DataOptions)
     return out or default
 
 
-def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, out: Path, start: Path | None) -> None:
-    """Refuse what else can be refused before any work, join the other processes, train."""
-    import torch
-
+def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, out: Path) -> None:
+    """Join the other processes, refuse what else can be refused before any work, train."""
     from minircnn import training
     from minircnn.cache import Cache
+    from minircnn.cli.watch import Watch
     from minircnn.rcnn import RCNNConfig
-    from minircnn.selective_search import stored_proposals
 
-    masks, joint, more = detector == "mask_rcnn", detector != "rcnn", {"out": out, "resume": options["resume"]}
-    data = wanted.to_learn_from(options["images"], masks)
-    network, last = _starting_network(start, options["from_scratch"], options["seed"] or 0)
-    settings, found = _settings(detector, options, wanted, data, network.config.total_stride)
-    batch, every = settings.images_per_batch if joint else 0, options["evaluate_every"]
-    if batch > len(data):
-        raise RefusedError(f"--images-per-batch {batch}: there are only {len(data)} images; give fewer")
-    to_look_at = wanted.to_look_at(VALIDATION_IMAGES, masks) if every else None
+    masks, joint = detector == "mask_rcnn", detector != "rcnn"
     with training.processes(common.ready_device(options["device"])) as device:
         if training.world_size() > 1 and not joint:
             raise RefusedError("rcnn: several processes cannot share its training; start one")
+        data = wanted.to_learn_from(options["images"], masks)
+        start = _read_start(detector, options["start"], options["from_scratch"], options["seed"] or 0)
+        count, to_look_at, every = len(data), None, options["evaluate_every"]
+        if every:
+            data, to_look_at = wanted.held_out(data, VALIDATION_IMAGES, masks)
+        settings, found = _settings(detector, options, wanted, data, to_look_at, start)
+        batch = settings.images_per_batch if joint else 0
+        if batch > len(data):
+            raise RefusedError(f"--images-per-batch {batch}: there are only {len(data)} images; give fewer")
         training.share(range(batch))  # refused here, before any work, if it does not divide
-        if not joint and last == "pool5":  # what stands behind it has learned nothing
+        if not joint and start.last == "pool5":  # what stands behind it has learned nothing
             settings = replace(settings, iterations=options["iterations"] or 0)
-        if joint and last == "pool5":
-            torch.manual_seed(settings.seed)
-            network = training.with_new_head(network, [data.load_image(index) for index in range(min(len(data), 8))])
-        if found and detector != "fast_rcnn":
-            more |= {"rpn": found.rpn(masks), "heads": found.heads(network, masks)}
         _tell_of_unfinished(out, options["resume"])
         with training.main_first():  # the others find its proposals in the cache
-            samples, proposals = wanted.in_memory(data), []
-            if detector in common.ON_PROPOSALS:
-                say(f"proposals of {len(samples)} images, as far as they are not in the cache")
-                proposals = [stored_proposals(samples, workers=-1)]
-            evaluate = _measure(to_look_at, settings.max_proposals if proposals else None, masks) if every else None
+            samples = wanted.in_memory(data)
+            proposals = _proposals(detector, samples, settings)
+            to_look = _proposals(detector, wanted.in_memory(to_look_at), settings) if every else None
+        about = _about(detector, options, {**wanted.words(), "images": count}, asdict(settings), start)
+        more = {"about": about, "out": out, "resume": options["resume"], "report": say}
         if joint:
-            more |= {"log": options["csv"], "evaluate": evaluate, "evaluate_every": every, "report": say}
+            model = _build(detector, start, data, settings.seed, found)
+            watch = Watch(out, settings, to_look_at, to_look, about)
+            more |= {"log": options["csv"], "evaluate": watch.measure if every else None, "evaluate_every": every}
+            training.train_jointly(model.to(device), samples, settings, proposals, watch=watch, **more)
         else:
-            more |= {"config": RCNNConfig(svm_layer=last), "cache": Cache(), "report": say}
-        about = _about(detector, options, {**wanted.words(), "images": len(data)}, asdict(settings), start)
-        train = getattr(training, f"train_{detector}")
-        train(network.to(device), samples, *proposals, data.classes, settings, about=about, **more)
+            more |= {"config": RCNNConfig(svm_layer=start.last), "cache": Cache()}
+            training.train_rcnn(start.network.to(device), samples, proposals, data.classes, settings, **more)
         say(f"written to {out}; {wanted.advice(detector, out)}")  # here, where the main process is known
 
 
+def _read_start(detector: str, start: Path | None, from_scratch: bool, seed: int) -> Any:  # noqa: ANN401
+    """What the training begins with; ``from_scratch`` its network alone, with random weights."""
+    import torch
+
+    from minircnn.alexnet import SMALL, AlexNet
+    from minircnn.training import Start, read_start
+
+    given = None if from_scratch and not start else read_start(str(start or "toytown"), detector)
+    if not from_scratch:
+        return given
+    if given and given.pyramid:
+        raise RefusedError(f"--from-scratch: {start} has batch normalization, which learns nothing here; leave it out")
+    torch.manual_seed(seed)
+    network = AlexNet(given.network.config if given else SMALL, num_classes=1)  # fine-tuning replaces the last layer
+    return Start(given.source if given else None, network, given.last if given else "fc7")
+
+
+def _build(detector: str, start: Start, data: ImageDataset, seed: int, found: DataSettings | None) -> common.Model:
+    """The detector that learns from this data set, with new layers drawn by the seed."""
+    import torch
+
+    from minircnn import training
+
+    torch.manual_seed(seed)
+    if start.last == "pool5":
+        looks = [data.load_image(index) for index in range(min(len(data), 8))]
+        start = replace(start, network=training.with_new_head(start.network, looks))
+        torch.manual_seed(seed)
+    masks, found = detector == "mask_rcnn", None if detector == "fast_rcnn" else found
+    parts = (found.rpn(masks), found.heads(start.network, masks)) if found else ()
+    model, new = training.build(detector, start, data.classes, *parts)
+    if start.state:
+        say(f"begins with {start.source}; new are {', '.join(new) or 'no layers'}")
+    return model
+
+
+def _proposals(detector: str, samples: Any, settings: Any) -> list[Tensor] | None:  # noqa: ANN401
+    """Those of selective search, for detectors that are given them."""
+    from minircnn.selective_search import stored_proposals
+
+    if detector not in common.ON_PROPOSALS:
+        return None
+    say(f"proposals of {len(samples)} images, as far as they are not in the cache")
+    return [found[: settings.max_proposals] for found in stored_proposals(samples, workers=-1)]
+
+
 def _settings(
-    detector: str, options: dict[str, Any], wanted: choice.DataOptions, data: ImageDataset, stride: int
+    detector: str,
+    options: dict[str, Any],
+    wanted: choice.DataOptions,
+    data: ImageDataset,
+    to_look_at: ImageDataset | None,
+    start: Start,
 ) -> tuple[Any, DataSettings | None]:
     """The settings of a training, and those that follow from the data, if they are not Toy Town's."""
     from minircnn import training
 
-    kind = getattr(training, SETTINGS[detector])
+    kind = training.FineTuningSettings if start.pyramid else getattr(training, SETTINGS[detector])
     given = {key: options[key] for key in kind.__dataclass_fields__ if options.get(key) is not None}
     automatic = given.get("min_size") == AUTO
     given |= {"min_size": int(given["min_size"])} if "min_size" in given and not automatic else {}
     anchors = {name: _read_numbers(options[name]) for name in ("anchor_sizes", "aspect_ratios") if options[name]}
-    if detector == "rcnn" or (wanted.name == choice.TOYTOWN and not automatic and not anchors):
+    usual = wanted.name == choice.TOYTOWN and not (automatic or anchors or start.pyramid)
+    if detector == "rcnn" or usual:
         return kind(**given), None
     if automatic:
         del given["min_size"]
-    measured = training.measure(data)
-    sizes = {name: given[name] for name in ("images_per_batch", "min_size", "max_size") if name in given}
-    found = training.settings_for(measured, stride=stride, **sizes, **anchors)
+    stride = (
+        8 if start.pyramid else start.network.config.total_stride
+    )  # of the pyramid the level that sees most objects
+    sizes = {name: given[name] for name in ("min_size", "max_size") if name in given}
+    sizes["images_per_batch"] = given.get("images_per_batch", kind.images_per_batch)
+    levels = {"pyramid": start.pyramid, "trained": start.rpn if start.pyramid else None}
+    found = training.settings_for(data, stride=stride, **sizes, **anchors, **levels)
     say(*(found.reasons if detector != "fast_rcnn" else found.reasons[::2]))
     if detector != "fast_rcnn":
-        recall = training.anchor_recall(measured, found, stride)
-        say(f"an anchor overlaps {100 * recall:.1f} % of the objects by half or more: no training finds many others")
+        recall = training.anchor_recall(training.measure(to_look_at or data), found, stride)
+        where = "validation" if to_look_at else "training"
+        say(
+            f"an anchor overlaps {100 * recall:.1f} % of the objects in the {where} images by half or more: no "
+            "training finds many others"
+        )
         if recall < training.settings.LOW_RECALL:
             say("Warning: that is low; try a larger --min-size, or other --anchor-sizes and --aspect-ratios")
-    return found.training(kind, **given), found
-
-
-def _starting_network(start: Path | None, from_scratch: bool, seed: int) -> tuple[AlexNet, str]:
-    """The network to fine-tune, and its last layer of which the file has weights: "fc7", or "pool5"."""
-    import torch
-
-    from minircnn.alexnet import SMALL, AlexNet, load_pretrained
-
-    network, last = load_pretrained(start) if start else (None, "fc7")
-    if from_scratch:
-        torch.manual_seed(seed)
-        network = AlexNet(network.config if network else SMALL, num_classes=1)  # fine-tuning replaces the last layer
-    return network, last
+    return found.training(kind, bool(start.state), **given), found
 
 
 def _tell_of_unfinished(out: Path, resume: bool) -> None:
@@ -261,39 +327,18 @@ def _tell_of_unfinished(out: Path, resume: bool) -> None:
 
 
 def _about(
-    detector: str, options: dict[str, Any], words: dict[str, Any], settings: dict[str, Any], start: Path | None
+    detector: str, options: dict[str, Any], words: dict[str, Any], settings: dict[str, Any], start: Start
 ) -> dict[str, Any]:
     """What is noted beside the weights: how to train the same again, and what it began with."""
     from minircnn.files import sha256
 
     used = {name: value for name, value in settings.items() if name in options}
     shipped = DETECTOR_WEIGHTS[detector].relative_to(PROJECT_FOLDER).as_posix()
-    named = {key: options[key] for key in ("anchor_sizes", "aspect_ratios", "network", "from_scratch")}
+    named = {key: options[key] for key in ("anchor_sizes", "aspect_ratios", "evaluate_every", "start", "from_scratch")}
     named = {"out": options["out"] or shipped, **named}
     if options["from_scratch"]:
-        pretrained = {"file": "none: random weights", **({"network_of": start.name} if start else {})}
+        pretrained = {"file": "none: random weights", **({"network_of": start.source.name} if start.source else {})}
     else:
-        pretrained = {"file": start.name, "sha256": sha256(start)}
+        pretrained = {"file": start.source.name, "sha256": sha256(start.source)}
     command = common.as_command(f"train {detector}", {**words, **used, **named})
     return {"command": command, "pretrained": pretrained}
-
-
-def _measure(data: ImageDataset, max_proposals: int | None, masks: bool) -> Callable[[Any], dict[str, float]]:
-    """Average precision on a few images, from which nothing learns: for a look now and then."""
-    from minircnn.evaluation import evaluate
-    from minircnn.selective_search import stored_proposals
-
-    samples = [data[index] for index in range(len(data))]
-    targets, proposals = [target for _, target in samples], [None] * len(samples)
-    if max_proposals is not None:
-        proposals = stored_proposals(samples, max_proposals=max_proposals)
-
-    def measure(model: Any) -> dict[str, float]:  # noqa: ANN401
-        found = [common.detect_in(model, image, boxes) for (image, _), boxes in zip(samples, proposals, strict=True)]
-        numbers = {}
-        for prefix, kind in [("val", "boxes"), *([("val_mask", "masks")] if masks else [])]:
-            result = evaluate(found, targets, classes=model.classes, kind=kind)
-            numbers |= {f"{prefix}_ap": result.ap, f"{prefix}_ap50": result.ap50}
-        return numbers
-
-    return measure

@@ -24,3 +24,4 @@ from minircnn.training.recipes import (
 )
 from minircnn.training.samples import KeptSamples
 from minircnn.training.settings import DataSettings, Measured, anchor_recall, measure, settings_for
+from minircnn.training.starts import Start, build, read_start

@@ -42,17 +42,20 @@ class Checkpoint:
     """A file for the state of one run.
 
     ``run`` is what the run depends on, by name: one with another does not go on from the file. ``parts`` are what has a
-    state: the model, the optimizer, and the scaler of the gradients. ``totals`` are the losses of each iteration.
+    state: the model, the optimizer, and the scaler of the gradients. ``totals`` are the losses of each iteration,
+    ``history`` is what is known of it by name.
     """
 
     def __init__(self, path: Path, run: dict[str, Any], **parts: Any) -> None:  # noqa: ANN401
-        self.path, self.run, self.parts, self.totals = path, run, parts, []
+        self.path, self.run, self.parts = path, run, parts
+        self.totals, self.history = [], []
 
     def save(self, iteration: int) -> None:
         """Replace the file, in one step, by the state after so many iterations."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         buffer = io.BytesIO()
-        torch.save({**state, "iteration": iteration, "totals": self.totals, "settings": self.run}, buffer)
+        so_far = {"iteration": iteration, "totals": self.totals, "history": self.history}
+        torch.save({**state, **so_far, "settings": self.run}, buffer)
         write_atomically(self.path, buffer.getvalue())
 
     def load(self) -> int:
@@ -69,6 +72,7 @@ class Checkpoint:
                 self.parts["optimizer"].load_state_dict(state["optimizer"])
                 load_into(self.parts["model"], state["model"], self.path)  # last, and all or nothing
                 self.totals += state["totals"]
+                self.history += state["history"]
                 return state["iteration"]
         except Exception as error:  # whatever a damaged file makes torch raise
             raise WeightsError(

@@ -90,6 +90,7 @@ def fit(
     log: Path | None = None,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
+    watch: Callable[[nn.Module, list[dict[str, float]]], None] | None = None,
     quiet: bool | None = None,
 ) -> list[dict[str, float]]:
     """Train a model with AdamW.
@@ -108,6 +109,8 @@ def fit(
         log: a CSV file; see :class:`minircnn.training.Log`.
         evaluate: gives numbers by name for the model in evaluation mode; of several processes the main one calls it.
         evaluate_every: iterations between two evaluations; the last is at the end. None: no other.
+        watch: is given the model and the losses of all iterations so far, with the numbers of evaluations, after each
+            iteration; of several processes the main one calls it.
         quiet: no progress bar. None: none where the output is not a terminal.
 
     Returns:
@@ -126,7 +129,8 @@ def fit(
     state = Checkpoint(checkpoint, run, **parts) if checkpoint else None
     start = state.load() if state and resume and checkpoint.is_file() else 0
     replaced = replaces is not None and replaces.exists()  # asked now: later another process may have written it
-    totals, table, history, shown = state.totals if state else [], Log(log, start) if log else None, [], {}
+    totals, history = (state.totals, state.history) if state else ([], [])
+    table, shown = Log(log, start) if log else None, {}
     bar = tqdm(total=settings.iterations, initial=start, disable=quiet if is_main() else True, unit="batch")
     model.train()
     with bar:
@@ -143,12 +147,14 @@ def fit(
             if table and is_main():  # before the checkpoint, so that the log has all that a checkpoint has behind it
                 row = {"iteration": done, "learning_rate": rate, "total": totals[-1], **found}
                 table.write(row, numbers)
+            if watch and is_main():
+                watch(model, history)
             if state and is_main() and (last or done % checkpoint_every == 0):
                 state.save(done)
     wait_for_all()  # nobody leaves, and perhaps removes the checkpoint, while the main process still writes it
     if replaced:
         _check_better(totals, replaces)
-    return history
+    return history[start:]
 
 
 def _check_better(totals: list[float], path: Path) -> None:

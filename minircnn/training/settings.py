@@ -18,8 +18,17 @@ from torch import Tensor
 from minircnn.alexnet import AlexNet
 from minircnn.boxes import box_iou
 from minircnn.fast_rcnn import RoIConfig
-from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, RPNConfig, grid_anchors
-from minircnn.mask_rcnn import TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN
+from minircnn.faster_rcnn import (
+    FINEST_STRIDE,
+    PYRAMID_HEADS,
+    PYRAMID_RPN,
+    TOY_TOWN_HEADS,
+    TOY_TOWN_RPN,
+    RPNConfig,
+    grid_anchors,
+)
+from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, TOY_TOWN_MASK_HEADS, TOY_TOWN_MASK_RPN
+from minircnn.resnet_fpn import ResNetFPN
 from minircnn.targets import single_objects
 from minircnn.training.recipes import JointTrainingSettings
 from minircnn.transforms import Size, Transform, resize_boxes
@@ -30,6 +39,7 @@ CROP = 384  # pixels as the backbone sees them: of larger images a training batc
 STEP = 1.7  # from one anchor size to the next, at most: halfway between them IoU is still 1 / 1.7
 TIMES = 60  # that each image is learned from, as in the training on Toy Town
 FEWEST, MOST = 1000, 90_000  # iterations: some minutes of a processor, and those of the papers
+LEVELS = 5  # of a feature pyramid
 SHORT, FAST = 3000, 3e-3  # a training of fewer iterations takes this learning rate
 LOW_RECALL = 0.8  # of the best possible one: less means that objects are too small or too odd for these anchors
 
@@ -54,26 +64,40 @@ class DataSettings:
     min_size: int  # of the shorter side
     max_size: int  # of the longer one, at most
     crop_size: int | None  # side of the part of an image that a batch holds; None: all of it
-    anchor_sizes: tuple[float, ...]  # square roots of areas
+    anchor_sizes: tuple[float, ...]  # square roots of areas; of a pyramid one for each level
     aspect_ratios: tuple[float, ...]  # height / width
     proposals: int  # of an image, in detection
     max_detections: int  # of an image
     iterations: int
     reasons: tuple[str, ...]  # what was chosen and why, a line each
+    pyramid: bool = False
 
-    def training(self, kind: type[JointTrainingSettings], **given: Any) -> JointTrainingSettings:  # noqa: ANN401
-        """The settings of a training; short ones take larger steps. What is ``given`` counts before what was chosen."""
+    def training(
+        self,
+        kind: type[JointTrainingSettings],
+        trained: bool = False,
+        **given: Any,  # noqa: ANN401 - each has its own type
+    ) -> JointTrainingSettings:
+        """The settings of a training; short ones take larger steps, unless they begin with a ``trained`` detector.
+
+        What is ``given`` counts before what was chosen.
+        """
         chosen = {name: getattr(self, name) for name in ("iterations", "min_size", "max_size", "crop_size")}
-        rate = FAST if given.get("iterations", self.iterations) < SHORT else kind.learning_rate
-        return kind(**{**chosen, "learning_rate": rate, **given})
+        short = given.get("iterations", self.iterations) < SHORT and not trained and not self.pyramid
+        return kind(**{**chosen, "learning_rate": FAST if short else kind.learning_rate, **given})
 
-    def heads(self, network: AlexNet, masks: bool = False) -> RoIConfig:
+    def heads(self, network: AlexNet | ResNetFPN, masks: bool = False) -> RoIConfig:
         """The configuration of the RoI heads behind a backbone."""
+        if self.pyramid:
+            return replace(PYRAMID_MASK_HEADS if masks else PYRAMID_HEADS, max_detections=self.max_detections)
         usual = TOY_TOWN_MASK_HEADS if masks else TOY_TOWN_HEADS
         return replace(usual, pool_size=network.config.pool5_size, max_detections=self.max_detections)
 
     def rpn(self, masks: bool = False) -> RPNConfig:
-        """The RPN's configuration, on one feature map."""
+        """The RPN's configuration."""
+        if self.pyramid:
+            levels = tuple((size,) for size in self.anchor_sizes)
+            return replace(PYRAMID_RPN, anchor_sizes=levels, aspect_ratios=self.aspect_ratios)
         usual = TOY_TOWN_MASK_RPN if masks else TOY_TOWN_RPN
         return replace(
             usual,
@@ -107,6 +131,8 @@ def settings_for(
     max_size: int | None = None,
     anchor_sizes: Sequence[float] | None = None,
     aspect_ratios: Sequence[float] | None = None,
+    pyramid: bool = False,
+    trained: RPNConfig | None = None,
 ) -> DataSettings:
     """Settings for Faster and Mask R-CNN from the images that they are to learn from.
 
@@ -119,9 +145,12 @@ def settings_for(
         max_size: see there.
         anchor_sizes: see there.
         aspect_ratios: see there.
+        pyramid: whether the backbone is a feature pyramid. Each of its levels has anchors of one size, twice that of
+            the level before.
+        trained: of an RPN that the training begins with; its anchors stay, if no others are given.
 
     Raises:
-        ValueError: no image shows an object that is no crowd.
+        ValueError: no image shows an object that is no crowd, or a pyramid's levels and anchor_sizes do not pair up.
     """
     found = data if isinstance(data, Measured) else measure(data)
     shorter = np.array([min(size) for size in found.sizes])
@@ -134,7 +163,11 @@ def settings_for(
     counts = [len(of_image) for of_image in boxes]
     share = float(np.median(sides / np.repeat(shorter, counts)))  # of the shorter side of its image
     longest = float(np.quantile([max(size) / min(size) for size in found.sizes], 0.95))
-    given = {"image size": min_size, "anchors": anchor_sizes}
+    why = {"image size": _why(min_size), "anchors": _why(anchor_sizes)}
+    if trained and anchor_sizes is None:
+        why["anchors"] = ", those of the start;"
+        anchor_sizes = [size for level in trained.anchor_sizes for size in level]
+        aspect_ratios = aspect_ratios or trained.aspect_ratios
     if min_size is None:
         min_size = max(32 * round(min(CELLS * stride / share, LARGEST / longest) / 32), SMALLEST)
     max_size = max_size or 32 * math.ceil(min_size * longest / 32)
@@ -142,25 +175,36 @@ def settings_for(
     scales = [transform.new_size(size)[0] / size[0] for size in found.sizes]
     seen = sides * np.repeat(scales, counts)  # (N,) as the backbone sees them
     small, large = np.quantile(seen, (0.05, 0.95))
-    steps = min(math.ceil(math.log(max(large / small, 1)) / math.log(STEP)) + 1, 7)
-    anchor_sizes = tuple(anchor_sizes or ()) or _distinct(np.geomspace(small, large, steps).round(), 1.1)
+    anchor_sizes = tuple(anchor_sizes or _anchor_sizes(small, large, pyramid))
+    if pyramid and len(anchor_sizes) != LEVELS:
+        raise ValueError(
+            f"anchor_sizes: a pyramid has {LEVELS} levels with one each, but is given {_listed(anchor_sizes)}"
+        )
     aspect_ratios = tuple(aspect_ratios or ()) or _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
     proposals = int(np.clip(100 * math.ceil(found.most_objects / 10), 300, 1000))
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
     crop = None if max_size <= CROP else CROP
     iterations = int(np.clip(TIMES * len(found.sizes) // images_per_batch, FEWEST, MOST))
     small, large, cells = round(small), round(large), share * min_size / stride
-    sides, anchors = _why(given["image size"]), _why(given["anchors"])
     most = found.most_objects
     reasons = (
-        f"image size: shorter side {min_size}, longer at most {max_size} pixels{sides} half of the objects are smaller "
-        f"than {100 * share:.0f} % of it, {cells:.1f} cells of the feature map",
-        f"anchors: {_listed(anchor_sizes)} pixels in aspect ratios {_listed(aspect_ratios)}{anchors} nine of ten "
-        f"objects measure {small} to {large} pixels at that size",
+        f"image size: shorter side {min_size}, longer at most {max_size} pixels{why['image size']} half of the objects "
+        f"are smaller than {100 * share:.0f} % of it, {cells:.1f} cells of the feature map",
+        f"anchors: {_listed(anchor_sizes)} pixels in aspect ratios {_listed(aspect_ratios)}{why['anchors']} nine of "
+        f"ten objects measure {small} to {large} pixels at that size",
         f"{proposals} proposals and {detections} detections an image, because there are up to {most} objects in one",
     )
     sizes = (min_size, max_size, crop, anchor_sizes, aspect_ratios)
-    return DataSettings(*sizes, proposals, detections, iterations, reasons)
+    return DataSettings(*sizes, proposals, detections, iterations, reasons, pyramid)
+
+
+def _anchor_sizes(small: float, large: float, pyramid: bool) -> tuple[float, ...]:
+    """From small objects to large ones, in steps that leave none of them far from the next; of a pyramid doubling."""
+    if pyramid:
+        finest = 2.0 ** int(np.clip(round(math.log2(max(small, 1))), 3, 5))
+        return tuple(finest * 2**level for level in range(LEVELS))
+    steps = min(math.ceil(math.log(max(large / small, 1)) / math.log(STEP)) + 1, 7)
+    return _distinct(np.geomspace(small, large, steps).round(), 1.1)
 
 
 def _why(given: Any) -> str:  # noqa: ANN401
@@ -173,13 +217,18 @@ def anchor_recall(found: Measured, settings: DataSettings, stride: int = 8, iou:
     With box regression a proposal can become better than its anchor; an object that no anchor overlaps by half is
     hardly ever proposed.
     """
+    levels = [(stride, settings.anchor_sizes)]
+    if settings.pyramid:
+        levels = [(FINEST_STRIDE * 2**level, [own]) for level, own in enumerate(settings.anchor_sizes)]
     transform, covered, count = Transform(min_size=settings.min_size, max_size=settings.max_size), 0, 0
     for size, boxes in zip(found.sizes, found.boxes, strict=True):
         if len(boxes):
             new = transform.new_size(size)
-            grid = (-(-new[0] // stride), -(-new[1] // stride))
-            anchors = grid_anchors(grid, (stride, stride), settings.anchor_sizes, settings.aspect_ratios, offset=0.5)
-            overlap = box_iou(resize_boxes(boxes, size, new), anchors).amax(dim=1)
+            anchors = [
+                grid_anchors((-(-new[0] // step), -(-new[1] // step)), (step, step), own, settings.aspect_ratios, 0.5)
+                for step, own in levels
+            ]
+            overlap = box_iou(resize_boxes(boxes, size, new), torch.cat(anchors)).amax(dim=1)
             covered, count = covered + int((overlap >= iou).sum()), count + len(boxes)
     return covered / max(count, 1)
 
