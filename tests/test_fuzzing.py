@@ -14,6 +14,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pycocotools.mask as rle_codec
@@ -106,20 +107,6 @@ def test_a_damaged_image_is_read_or_refused(tmp_path, kind):
     assert refused > 10
 
 
-def test_a_png_with_one_wrong_bit_never_has_other_pixels(tmp_path):
-    """It holds a checksum of every part."""
-    content, path, dice = image_file("PNG"), tmp_path / "a.png", random.Random(1)
-    path.write_bytes(content)
-    right, refused = read_image(path), 0
-    for _ in range(60):
-        path.write_bytes(flipped(content, dice))
-        try:
-            assert torch.equal(read_image(path), right)
-        except DatasetError:
-            refused += 1
-    assert refused > 40
-
-
 @pytest.mark.parametrize("side", [60_000, 2**31 - 1, 2**32 - 1])
 def test_an_image_that_promises_too_much_is_refused_before_it_fills_the_memory(tmp_path, side):
     content = image_file("PNG")
@@ -209,11 +196,8 @@ def test_any_damage_to_an_annotation_file_is_refused_or_harmless(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [
-        *(b"[" * 200_000, b'{"images":' * 100_000, b'{"images": [' + b"9" * 5000 + b"]}", b"\0" * 100),
-        *(json.dumps({}).encode("utf-16"), b'{"images": [], "annotations": [], "categories": []}'),
-    ],
-    ids=["lists in lists", "objects in objects", "5000 digits", "zeros", "UTF-16", "nothing in it"],
+    [b"[" * 200_000, b'{"images": [' + b"9" * 5000 + b"]}", json.dumps({}).encode("utf-16")],
+    ids=["lists in lists", "5000 digits", "UTF-16"],
 )
 def test_what_is_no_data_set_is_refused(folder, content):
     assert read_set(folder, content) is None
@@ -228,28 +212,17 @@ def test_an_image_that_could_not_be_read_is_refused_before_its_masks_fill_the_me
         CocoDataset(folder, folder / "instances.json")
 
 
-def header(**entries):
+def header(dtype="F32", shape=(2,), data_offsets=(0, 8)):
     """A safetensors file with a header that says this, and eight bytes of numbers."""
-    text = json.dumps(entries).encode()
+    text = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": data_offsets}}).encode()
     return struct.pack("<Q", len(text)) + text + bytes(8)
-
-
-def entry(**changes):
-    return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | changes
 
 
 LIES = {
     "length beyond the file": struct.pack("<Q", 2**62) + b"{}",
-    "length of nothing": struct.pack("<Q", 0),
-    "offsets beyond the file": header(a=entry(data_offsets=[0, 2**40], shape=[2**38])),
-    "offsets backwards": header(a=entry(data_offsets=[8, 0])),
-    "offsets that overlap": header(a=entry(), b=entry()),
-    "a hole": header(a=entry(shape=[1], data_offsets=[4, 8])),
-    "another shape": header(a=entry(shape=[3])),
-    "a negative shape": header(a=entry(shape=[-2])),
-    "a shape that overflows": header(a=entry(shape=[2**33, 2**33, 2**33])),
-    "no such type": header(a=entry(dtype="F33")),
-    "a text": struct.pack("<Q", 5) + b"hello",
+    "offsets beyond the file": header(data_offsets=[0, 2**40], shape=[2**38]),
+    "a shape that overflows": header(shape=[2**33, 2**33, 2**33]),
+    "no such type": header(dtype="F33"),
     "lists in lists": struct.pack("<Q", 100_000) + b"[" * 100_000,
 }
 
@@ -262,11 +235,15 @@ def test_a_header_that_lies_is_refused(tmp_path, lie):
         read_tensors(path)
 
 
-@pytest.mark.parametrize("ending", [".pth", ".npz", ".safetensors", "_before_zip_files.pt"])
+@pytest.mark.parametrize("ending", [".png", ".pth", ".npz", ".safetensors", "_before_zip_files.pt"])
 def test_one_wrong_bit_is_never_another_number(tmp_path, ending):
     """Of zip files, with a checksum of every part, which torch.load does not look at; others are read or refused."""
     path, dice, values = tmp_path / f"w{ending}", random.Random(0), torch.randn(500)
-    if ending == ".npz":
+    read = read_image if ending == ".png" else lambda path: read_tensors(path)["a"]
+    if ending == ".png":
+        path.write_bytes(image_file("PNG"))
+        values = read(path)
+    elif ending == ".npz":
         np.savez(path, a=values.numpy())
     elif ending == ".safetensors":
         path.write_bytes(safetensors.torch.save({"a": values}))
@@ -278,26 +255,33 @@ def test_one_wrong_bit_is_never_another_number(tmp_path, ending):
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch's, of a damaged header
-                found = read_tensors(path)
-            assert ending not in (".pth", ".npz") or torch.equal(found["a"], values)
-        except WeightsError as error:
+                found = read(path)
+            assert ending not in (".png", ".pth", ".npz") or torch.equal(found, values)
+        except (WeightsError, DatasetError) as error:
             assert str(error).startswith(f"{path}: ")
             refused += 1
     assert refused > 40
 
 
-def tiny():
-    torch.manual_seed(0)
-    return AlexNet(TINY, 5)
-
-
-DETECTORS = {
-    "alexnet": (lambda path: save_alexnet(tiny(), path, {}), load_alexnet),
-    "rcnn": (lambda path: save(RCNN(tiny(), CLASSES), path), load),
-    "fast_rcnn": (lambda path: save(fast_rcnn_alexnet(tiny(), CLASSES), path), load),
-    "faster_rcnn": (lambda path: save(faster_rcnn_alexnet(tiny(), CLASSES), path), load),
-    "mask_rcnn": (lambda path: save(mask_rcnn_alexnet(tiny(), CLASSES), path), load),
+BUILD = {
+    "alexnet": lambda network, _: network,
+    "rcnn": RCNN,
+    "fast_rcnn": fast_rcnn_alexnet,
+    "faster_rcnn": faster_rcnn_alexnet,
+    "mask_rcnn": mask_rcnn_alexnet,
 }
+
+
+def stored(detector, path):
+    """Write a tiny one into a file; returns what reads it."""
+    model = BUILD[detector](AlexNet(TINY, 5), CLASSES)
+    if detector == "alexnet":
+        save_alexnet(model, path, {})
+        return load_alexnet
+    save(model, path)
+    return load
+
+
 ANYTHING = [None, 10**9, True, -1, "x", float("nan"), {}, [["a"]]]
 # Mask R-CNN's description holds all that the other two hold.
 DESCRIPTIONS = [(name, value) for name in ("alexnet", "rcnn", "mask_rcnn") for value in ANYTHING]
@@ -307,9 +291,8 @@ DESCRIPTIONS += [(name, 10**9) for name in ("fast_rcnn", "faster_rcnn")]
 @pytest.mark.parametrize(("detector", "value"), DESCRIPTIONS, ids=repr)
 def test_any_part_of_a_description_may_be_something_else(tmp_path, detector, value):
     """A type that fits no setting, or a network that no memory holds (10⁹): refused before anything is computed."""
-    write, read = DETECTORS[detector]
     path, record = tmp_path / "w.safetensors", tmp_path / "w.json"
-    write(path)
+    read = stored(detector, path)
     about = json.loads(record.read_text())
     own = type(read(path))
     refused = []
@@ -326,12 +309,11 @@ def test_any_part_of_a_description_may_be_something_else(tmp_path, detector, val
     assert ("sha256",) in refused
 
 
-@pytest.mark.parametrize("detector", DETECTORS)
+@pytest.mark.parametrize("detector", BUILD)
 def test_other_weights_are_refused(tmp_path, detector):
     """Missing, unknown, of another shape, of whole numbers, not a number: with a checksum that is right."""
-    write, read = DETECTORS[detector]
     path = tmp_path / "w.safetensors"
-    write(path)
+    read = stored(detector, path)
     tensors, about = load_weights(path)
     name = next(iter(name for name in tensors if name.endswith("conv1.weight")))
     values = tensors[name]
@@ -353,11 +335,8 @@ def test_other_weights_are_refused(tmp_path, detector):
 
 WRONG_SETTINGS = [
     *[(Transform, {"mean": value}) for value in ([0.5, 0.5], 0.5, [0, 0, float("nan")], [0, 0, True])],
-    *[(Transform, {"min_size": value}) for value in (0.5, 0)],
-    *[(Transform, {"divisor": value}) for value in (None, 0)],
-    *[(Transform, {"blue_first": 1}), (Transform, {"size": 1})],
-    *[(AlexNetConfig, {"padding": value}) for value in (-1, True, 10**10)],
-    (AlexNetConfig, {"stride": 0}),
+    *[(Transform, {name: value}) for name, value in (("min_size", 0.5), ("divisor", None), ("blue_first", 1))],
+    *[(Transform, {"size": 1}), (AlexNetConfig, {"padding": True}), (AlexNetConfig, {"padding": 10**10})],
 ]
 
 
@@ -387,7 +366,7 @@ def test_a_cached_result_with_one_wrong_bit_is_computed_anew(tmp_path):
 def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
     """A run that goes on with other numbers than it had would end in weights that nobody can make again."""
     settings, path, dice, refused = replace(SETTINGS, iterations=6), tmp_path / "run.checkpoint", random.Random(0), 0
-    model = network()
+    model, scaler = network(), SimpleNamespace(load_state_dict=lambda state: None)
     fit(model, noisy(model), settings, checkpoint=path, quiet=True)
     content, right = path.read_bytes(), model.state_dict()
     for _ in range(60):
@@ -395,17 +374,10 @@ def test_a_checkpoint_with_one_wrong_bit_is_the_same_or_refused(tmp_path):
         again = network()
         optimizer = torch.optim.AdamW([{"params": list(again.parameters()), "lr_mult": 1.0}])
         try:
-            assert Checkpoint(path, asdict(settings), model=again, optimizer=optimizer, scaler=NoScaler()).load() == 6
+            assert Checkpoint(path, asdict(settings), model=again, optimizer=optimizer, scaler=scaler).load() == 6
         except WeightsError as error:
             refused += 1
             assert str(error).startswith(f"{path}: ") and "start without resume" in str(error)
         else:
             assert all(torch.equal(again.state_dict()[name], right[name]) for name in right)
     assert refused > 30
-
-
-class NoScaler:
-    """What learns nothing about gradients."""
-
-    def load_state_dict(self, state):
-        assert state == {}

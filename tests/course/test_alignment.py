@@ -21,7 +21,7 @@ def square(size=SIZE):
 
 def drawn_boxes(ax):
     """x1, y1, x2, y2 of each rectangle, by its label."""
-    return {p.get_label(): [*p.get_xy(), p.get_x() + p.get_width(), p.get_y() + p.get_height()] for p in ax.patches}
+    return {patch.get_label(): patch.get_bbox().extents.tolist() for patch in ax.patches}
 
 
 def points(ax):

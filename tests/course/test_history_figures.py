@@ -2,17 +2,15 @@
 
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.patches import Rectangle
 
 from minircnn.course.figures.history import STAGE_COLORS, Row, plot_history
 
 
 def bars(ax):
     """(row, color, left, right) of every bar, from the top."""
-    found = [p for p in ax.patches if isinstance(p, Rectangle)]
-    return [
-        (p.get_y() + p.get_height() / 2, to_hex(p.get_facecolor()), p.get_x(), p.get_x() + p.get_width()) for p in found
-    ]
+    for patch in ax.patches:
+        (left, top), (right, bottom) = patch.get_bbox().get_points().tolist()
+        yield (top + bottom) / 2, to_hex(patch.get_facecolor()), left, right
 
 
 def texts(ax):
@@ -29,7 +27,7 @@ def test_bars_of_accuracy_and_of_time():
     """20 of 1000 ms are 2 percent. 750 and 240 fill a bar at 750 / 990; numbers are percent of the total."""
     figure = plot_history(ROWS, ["T"])
     ax, times = figure.axes
-    rows = bars(ax)
+    rows = list(bars(ax))
     assert [(left, right) for _, _, left, right in rows] == [(0, 50), (0, 75), (0, 25)]
     assert texts(ax) == ["50", "75 boxes", "25 masks"]
     assert rows[2][1] == STAGE_COLORS["masks"] != rows[1][1]

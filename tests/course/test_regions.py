@@ -13,12 +13,8 @@ def values(height=3, width=5):
 
 
 def outlines(ax):
-    """x1, y1, x2, y2 and edge color of each bin, in the order of drawing."""
-    boxes = [patch for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
-    return [
-        ([p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height()], p.get_edgecolor()[:3])
-        for p in boxes
-    ]
+    """x1, y1, x2, y2 of each bin, in the order of drawing."""
+    return [patch.get_bbox().extents for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
 
 
 def test_each_cell_has_the_color_of_its_value():
@@ -50,7 +46,7 @@ def test_an_outline_lies_just_inside_of_its_bin(stride):
     found = outlines(ax)
     assert len(found) == 4
     bins = [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
-    for (box, _), edges in zip(found, bins, strict=True):
-        inside = np.array([1, 1, -1, -1]) * (np.array(box) / stride - edges)
+    for box, edges in zip(found, bins, strict=True):
+        inside = np.array([1, 1, -1, -1]) * (box / stride - edges)
         assert (inside > 0).all() and (inside < 0.25).all(), (box, edges)
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 8 * stride), (7 * stride, 0))

@@ -3,17 +3,15 @@
     python tests/mutation/driver.py FOLDER
 
 reads lines of JSON, each a list of tests, and answers each with a line of JSON: what :func:`run_tests` writes, or null
-if it did not get so far. Importing PyTorch and others takes most of the time of a small test. On Linux it is done once:
-the process forks for each line. Elsewhere forking a process that has loaded such libraries is not safe, and each line
-gets a fresh interpreter.
+if it did not get so far. Importing PyTorch and others takes most of the time of a small test, and is done once: the
+process forks for each line. On systems other than Linux that is not safe with such libraries.
 """
 
-import contextlib
 import gc
 import importlib
 import json
 import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 
@@ -21,8 +19,6 @@ import pytest
 
 SLOW = ("torchvision.transforms.v2", "torchvision.models.detection", "sklearn.svm", "nbformat", "hypothesis")
 SLOW += ("torch._dynamo", "scipy.ndimage", "skimage.segmentation", "matplotlib.pyplot", "typer.testing")
-FORKS = sys.platform == "linux"
-OUTPUT = "output.txt"  # what pytest printed last, in the folder
 PATIENCE = 300  # seconds for the tests of one line; a mutant may loop for ever
 
 
@@ -61,10 +57,8 @@ def fork(tests: list[str], answer: Path) -> None:
     if child := os.fork():
         os.waitpid(child, 0)
         return
-    import signal
-
     signal.alarm(PATIENCE)  # ends the child; without its answer the test that waits for it fails
-    output = os.open(OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1), os.dup2(output, 2)
     try:
         run_tests(tests, answer)
@@ -72,28 +66,17 @@ def fork(tests: list[str], answer: Path) -> None:
         os._exit(0)  # without the parent's clean-up
 
 
-def start_afresh(tests: list[str], answer: Path) -> None:
-    """Calls :func:`run_tests` in a new interpreter."""
-    command = [sys.executable, __file__, ".", json.dumps(tests)]
-    with Path(OUTPUT).open("wb") as output, contextlib.suppress(subprocess.TimeoutExpired):
-        subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
-
-
 def main() -> None:
-    """Answers lines, or, with tests as a second argument, runs them here."""
+    """Answers lines."""
     os.chdir(sys.argv[1])
     answer = Path("answer.json").absolute()
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    if len(sys.argv) > 2:
-        run_tests(json.loads(sys.argv[2]), answer)
-        return
-    if FORKS:
-        for name in SLOW:
-            importlib.import_module(name)
-        gc.freeze()  # what is there now is no garbage, so that no child need look through it
+    for name in SLOW:
+        importlib.import_module(name)
+    gc.freeze()  # what is there now is no garbage, so that no child need look through it
     for line in sys.stdin:
         answer.unlink(missing_ok=True)
-        (fork if FORKS else start_afresh)(json.loads(line), answer)
+        fork(json.loads(line), answer)
         print(answer.read_text() if answer.exists() else "null", flush=True)
     os._exit(0)  # without what libraries that were never used say in the end
 

@@ -21,10 +21,7 @@ class Project:
         for name in ("minircnn", "workshop", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
-        try:
-            (folder / "data").symlink_to(ROOT / "data")  # trainings in small read some images
-        except OSError:  # not every user of Windows may make links
-            shutil.copytree(ROOT / "data", folder / "data")
+        (folder / "data").symlink_to(ROOT / "data")  # trainings in small read some images
         # Bytecode that is checked by a hash: by time and size, a file that changes twice in a second seems the same.
         compileall.compile_dir(folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
         # What this very run of pytest, or of coverage, tells its own processes must not reach the other one.

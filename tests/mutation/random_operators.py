@@ -21,20 +21,10 @@ import pytest
 
 from tests.mutation.project import ROOT, Project
 
-# Each module is a file or a folder; with it go files that hold a part of it.
-CORE = {
-    "boxes": ("matching",),
-    "targets": (),
-    "transforms": (),
-    "pooling": ("kernels",),
-    "alexnet": (),
-    "resnet_fpn": (),
-    "selective_search": ("stored_proposals",),
-    "rcnn": (),
-    "fast_rcnn": (),
-    "faster_rcnn": (),
-    "mask_rcnn": ("published",),
-}
+# With each module go those that belong to it.
+CORE = dict.fromkeys(("boxes", "targets", "transforms", "pooling", "alexnet", "resnet_fpn"), ())
+CORE |= dict.fromkeys(("selective_search", "rcnn", "fast_rcnn", "faster_rcnn", "mask_rcnn"), ())
+CORE |= {"pooling": ("kernels",), "mask_rcnn": ("published",)}
 SHARED_TESTS = ["tests/test_paper_values.py", "tests/test_kernels.py"]
 SWAPPED = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Add: ast.Sub, ast.Mult: ast.Div, ast.And: ast.Or}
 SWAPPED |= {other: one for one, other in SWAPPED.items()}
@@ -106,13 +96,8 @@ def program(file: Path, number: int) -> str:
 
 def files_and_tests(name: str) -> tuple[list[Path], list[str]]:
     """The files of a module, and the tests that belong to it, relative to the project."""
-    files, tests = [], []
-    for part in (name, *CORE[name]):
-        files += [*ROOT.glob(f"minircnn/{part}.py"), *sorted(ROOT.glob(f"minircnn/{part}/*.py"))]
-        tests += [*ROOT.glob(f"tests/{part}"), *sorted(ROOT.glob(f"tests/test_{part}*.py"))]
-    if not files or not tests:
-        sys.exit(f"minircnn/{name} or its tests are not found: adapt CORE in {Path(__file__).name}")
-    return [file.relative_to(ROOT) for file in files], [str(test.relative_to(ROOT)) for test in tests]
+    parts = (name, *CORE[name])
+    return [Path(f"minircnn/{part}.py") for part in parts], [f"tests/test_{part}.py" for part in parts]
 
 
 def run_module(project: Project, name: str, count: int, seed: int) -> Iterator[tuple[str, str]]:
