@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -108,17 +109,6 @@ def test_code_fingerprint_of_one_file_and_versions(tmp_path, monkeypatch):
     assert name("y = 1\n") != wanted
 
 
-class Counter:
-    """Computes, and counts how often it was asked."""
-
-    def __init__(self, **result):
-        self.result, self.asked = result or {"x": torch.arange(5.0)}, 0
-
-    def __call__(self):
-        self.asked += 1
-        return self.result
-
-
 def files(folder):
     return [path for path in folder.rglob("*") if path.is_file()]
 
@@ -126,20 +116,20 @@ def files(folder):
 def test_the_same_parts_are_found_again_without_computing(tmp_path):
     result = {"boxes": torch.rand(3, 4, dtype=torch.float64), "turned": torch.rand(2, 3).T, "none": torch.zeros(0, 4)}
     result |= {"one": torch.tensor(3), "flags": torch.tensor([True, False]), "half": torch.tensor([0.1]).half()}
-    compute = Counter(**result)
+    compute = Mock(return_value=result)
     for cache in (Cache(tmp_path), Cache(str(tmp_path)), Cache(tmp_path)):
         for parts in PARTS[::3]:
             found = cache.get("features", tuple(torch.clone(p) if torch.is_tensor(p) else p for p in parts), compute)
             assert found.keys() == result.keys()
             for name, value in result.items():
                 assert torch.equal(found[name], value) and found[name].dtype == value.dtype
-    assert compute.asked == len(files(tmp_path / "features")) == len(PARTS[::3])
+    assert compute.call_count == len(files(tmp_path / "features")) == len(PARTS[::3])
 
 
 def test_another_kind_or_folder_is_another_result(tmp_path, monkeypatch):
-    first, second = Counter(x=torch.tensor([1])), Counter(x=torch.tensor([2]))
-    assert Cache(tmp_path).get("a", ("k",), first)["x"].tolist() == [1]
-    assert Cache(tmp_path).get("b", ("k",), second)["x"].tolist() == [2]
+    for kind, number in (("a", 1), ("b", 2), ("a", 1)):
+        found = Cache(tmp_path).get(kind, ("k",), lambda number=number: {"x": torch.tensor([number])})
+        assert found["x"].tolist() == [number]
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path / "mine"))
     part = torch.ones(10**6, requires_grad=True)[:2]
     for _ in range(2):
@@ -149,34 +139,12 @@ def test_another_kind_or_folder_is_another_result(tmp_path, monkeypatch):
     assert path.stat().st_size < 10_000, "of a large tensor its part alone"
 
 
-@pytest.mark.parametrize("length", [0, 1, 7, 8, 50, -1])
-def test_a_file_that_is_cut_short_is_computed_anew(tmp_path, length):
-    compute = Counter()
-    Cache(tmp_path).get("a", ("k",), compute)
-    (path,) = files(tmp_path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:length])
-    assert Cache(tmp_path).get("a", ("k",), compute)["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert compute.asked == 2
-    assert path.read_bytes() == whole
-
-
-def test_what_fails_is_not_stored(tmp_path, monkeypatch):
+def test_what_fails_is_not_stored(tmp_path):
     def fails():
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
         Cache(tmp_path).get("a", ("k",), fails)
-    assert not files(tmp_path)
-    whole = Path.write_bytes
-
-    def half(path, content):
-        whole(path, content[: len(content) // 2])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(KeyboardInterrupt):
-        Cache(tmp_path).get("a", ("k",), Counter())
     assert not files(tmp_path)
 
 
@@ -188,8 +156,8 @@ def test_without_a_place_for_it_results_are_computed_each_time(tmp_path, monkeyp
     monkeypatch.setattr(Path, "home", nowhere)
     (tmp_path / "file").touch()
     for cache, reason in ((Cache(), r"no home directory"), (Cache(tmp_path / "file"), f"{tmp_path}/file: ")):
-        compute = Counter()
+        compute = Mock(return_value={"x": torch.arange(5.0)})
         with pytest.warns(UserWarning, match=f"computed again next time: {reason}"):
             for _ in range(2):
                 assert cache.get("a", ("k",), compute)["x"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-        assert compute.asked == 2
+        assert compute.call_count == 2

@@ -1,26 +1,20 @@
 """Fast R-CNN and its heads against torchvision's, sums worked by hand, and what users may give it."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionHeads
-from torchvision.ops import roi_pool
 
 from minircnn.alexnet import AlexNet
 from minircnn.boxes import box_iou
-from minircnn.fast_rcnn import (
-    RegionLinear,
-    RoIConfig,
-    RoIHeads,
-    compress,
-    fast_rcnn_alexnet,
-    truncate,
-)
+from minircnn.course.compare import _BoxPredictor, _RoIPool
+from minircnn.fast_rcnn import RegionLinear, RoIConfig, RoIHeads, compress, fast_rcnn_alexnet, truncate
 from minircnn.transforms import Transform
-from tests.tiny import CLASSES, TINY, boxes_in, target_of
+from tests.tiny import CLASSES, TINY, assert_same_detections, boxes_in, target_of
 
 
 @pytest.fixture
@@ -33,15 +27,22 @@ def model():
     return model
 
 
+K = len(CLASSES)
+SIZE = (72, 88)
+
+
+def data():
+    """Features and proposals of three images of one size, and their targets, the last one without objects."""
+    proposals = [boxes_in(count, *SIZE, seed) for seed, count in enumerate((60, 90, 20))]
+    targets = [target_of(found, n, seed) for seed, (found, n) in enumerate(zip(proposals, (3, 1, 0), strict=True))]
+    features = torch.randn(3, 6, 9, 11, generator=torch.Generator().manual_seed(5)).relu()
+    return features, proposals, targets
+
+
 @pytest.fixture
 def scenes():
-    """Three images of one size, their proposals, and their targets, the last one without objects."""
-    images = [torch.rand(3, 72, 88, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    proposals = [boxes_in(count, 72, 88, seed) for seed, count in enumerate((60, 90, 20))]
-    targets = [
-        target_of(found, count, seed) for seed, (found, count) in enumerate(zip(proposals, (3, 1, 0), strict=True))
-    ]
-    return images, proposals, targets
+    """The same with images."""
+    return [torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(i)) for i in range(3)], *data()[1:]
 
 
 NOTHING, OBJECT = torch.zeros(0, 4), torch.tensor([[8.0, 8, 40, 40]])
@@ -83,9 +84,7 @@ def test_forward_is_losses_or_detect(model, scenes):
     with pytest.raises(ValueError, match="targets are needed for training"):
         model(images, proposals)
     for image, boxes, found in zip(images, proposals, model.eval()(images, proposals), strict=True):
-        (alone,) = model.detect([image], [boxes])
-        assert torch.equal(alone["labels"], found["labels"])
-        assert torch.allclose(alone["boxes"], found["boxes"], atol=1e-3)
+        assert_same_detections(model.detect([image], [boxes])[0], found)
         assert not any(value.is_inference() for value in found.values())
     torch.testing.assert_close(scenes, before, rtol=0, atol=0)
 
@@ -97,13 +96,9 @@ def test_forward_is_losses_or_detect(model, scenes):
         (lambda m, i, p, t: m.losses(i, p, t[:1]), "3 images but targets for 1"),
         (lambda m, i, p, t: m.detect([i[0], i[1][None]], p[:2]), "image 1 must be a float tensor"),
         (lambda m, i, p, t: m.detect([], []), "at least one image"),
-        (
-            lambda m, i, p, t: fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RoIConfig(7)),
-            "pool_size is 7, but .* 3² cells",
-        ),
+        (lambda m, i, p, t: fast_rcnn_alexnet(AlexNet(TINY, 5), CLASSES, RoIConfig(7)), "pool_size is 7, but .* 3²"),
         (lambda m, i, p, t: compress(compress(m, 2, 2), 2, 2), "compress the original"),
         (lambda m, i, p, t: truncate(nn.Linear(30, 20), 21), "rank must be from 1 to 20"),
-        (lambda m, i, p, t: RoIConfig(background_iou=(0.3, 0.1)), "background_iou must rise and end at or below"),
         (lambda m, i, p, t: RoIConfig(foreground_iou=0.4), "background_iou must rise and end at or below"),
         (lambda m, i, p, t: setattr(m, "classes", ("background",)), "1 names, but the box predictor has 4 classes"),
     ],
@@ -139,8 +134,7 @@ def test_enlarged_images_are_found_as_if_they_had_been_enlarged_before(scenes):
     found = resizing.detect(images, proposals)
     expected = plain.detect(twice, [2 * boxes for boxes in proposals])
     for mine, reference in zip(found, expected, strict=True):
-        assert torch.equal(mine["labels"], reference["labels"])
-        assert torch.allclose(mine["boxes"], reference["boxes"] / 2, atol=1e-3)
+        assert_same_detections(mine, {**reference, "boxes": reference["boxes"] / 2})
     doubled = [{**target, "boxes": 2 * target["boxes"]} for target in targets]
     torch.manual_seed(3)
     losses = resizing.losses(images, proposals, targets)
@@ -153,19 +147,13 @@ def test_compressed_to_full_rank_nothing_changes(model, scenes):
     before = copy.deepcopy(model.eval().state_dict())
     found = compress(model, 16, 16).detect(*scenes[:2])
     for mine, reference in zip(found, model.detect(*scenes[:2]), strict=True):
-        assert torch.equal(mine["labels"], reference["labels"])
-        assert torch.allclose(mine["boxes"], reference["boxes"], atol=1e-2)
+        assert_same_detections(mine, reference, pixels=1e-2)
     assert compress(model, 2, 2).roi_heads.box_head.fc6[0].weight.shape == (2, 54)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-K = len(CLASSES)
-SIZE = (72, 88)
-
-
-def make_heads(config=None, seed=0):
+def make_heads(config, seed=0):
     torch.manual_seed(seed)
-    config = config or RoIConfig(pool_size=3, smooth_l1_beta=1 / 9)
     head = nn.Sequential(RegionLinear(6 * config.pool_size**2, 16), nn.ReLU())
     heads = RoIHeads(head, 16, K, 8, config)
     for parameter in heads.box_predictor.parameters():
@@ -175,40 +163,21 @@ def make_heads(config=None, seed=0):
 
 def torchvision_heads(ours):
     """Torchvision's heads around our layers: its RoIPool, behind the interface that it expects."""
-    config = ours.config
-    pool, head, predictor = nn.Module(), nn.Sequential(nn.Flatten(), ours.box_head), nn.Module()
-    pool.forward = lambda features, boxes, sizes: roi_pool(features["0"], boxes, config.pool_size, 1 / ours.stride)
-    predictor.forward = lambda x: (ours.box_predictor["cls_score"](x), ours.box_predictor["bbox_pred"](x))
+    config, head = ours.config, nn.Sequential(nn.Flatten(), ours.box_head)
+    pool, predictor = _RoIPool(config.pool_size, ours.stride), _BoxPredictor(ours.box_predictor)
     ious = config.foreground_iou, config.background_iou[1]
     training = config.batch_size_per_image, config.positive_fraction, config.box_weights
     detection = config.score_threshold, config.nms_threshold, config.max_detections
     return TorchvisionHeads(pool, head, predictor, *ious, *training, *detection)
 
 
-def data(counts=(60, 90, 20), objects=(3, 1, 0)):
-    proposals = [boxes_in(count, *SIZE, seed) for seed, count in enumerate(counts)]
-    targets = [target_of(found, n, seed) for seed, (found, n) in enumerate(zip(proposals, objects, strict=True))]
-    features = torch.randn(len(counts), 6, 9, 11, generator=torch.Generator().manual_seed(5)).relu()
-    return features, proposals, targets
+USUAL = RoIConfig(pool_size=3, smooth_l1_beta=1 / 9)
+OTHER = replace(USUAL, pool_size=2, batch_size_per_image=17, positive_fraction=0.5, box_weights=(1.0, 2.0, 3.0, 4.0))
+OTHER = replace(OTHER, foreground_iou=0.6, background_iou=(0.0, 0.3))
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize(
-    "config",
-    [
-        RoIConfig(pool_size=3, smooth_l1_beta=1 / 9),
-        RoIConfig(
-            pool_size=2,
-            smooth_l1_beta=1 / 9,
-            batch_size_per_image=17,
-            positive_fraction=0.5,
-            foreground_iou=0.6,
-            background_iou=(0.0, 0.3),
-            box_weights=(1.0, 2.0, 3.0, 4.0),
-        ),
-    ],
-    ids=["usual", "other"],
-)
+@pytest.mark.parametrize("config", [USUAL, OTHER], ids=["usual", "other"])
 def test_losses_and_gradients_equal_torchvisions(seed, config):
     features, proposals, targets = data()
     ours = make_heads(config, seed)
@@ -240,20 +209,17 @@ def test_detections_equal_torchvisions(seed):
         found = ours.detect(features, proposals, [SIZE] * 3)
         expected, _ = torchvision_heads(ours).eval()({"0": features}, list(proposals), [SIZE] * 3)
     for mine, reference in zip(found, expected, strict=True):
-        assert len(mine["labels"]) > 5
-        assert torch.equal(mine["labels"], reference["labels"])
-        assert torch.allclose(mine["boxes"], reference["boxes"], atol=1e-4)
-        assert torch.allclose(mine["scores"], reference["scores"], atol=1e-6)
+        assert_same_detections(mine, reference, pixels=1e-4, scores=1e-6)
 
 
 def test_a_quarter_shows_objects_and_objects_take_part():
     proposals = [torch.tensor([[0.0, 0, 10, 10], [40, 40, 60, 60]]).repeat(50, 1)]
     target = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([2])}
-    rois = make_heads().sample(proposals, [target])[0]
+    rois = make_heads(USUAL).sample(proposals, [target])[0]
     assert len(rois.labels) == 64
     assert (rois.labels == 2).sum() == 16 and (rois.labels == 0).sum() == 48
     assert (rois.deltas[rois.labels == 0] == 0).all()
-    lonely = make_heads().sample([torch.zeros(0, 4)], [target])[0]  # no proposals: the object itself is the region
+    lonely = make_heads(USUAL).sample([torch.zeros(0, 4)], [target])[0]  # no proposals: the object itself is the region
     assert torch.equal(lonely.boxes, target["boxes"]) and lonely.labels.tolist() == [2]
 
 
@@ -282,7 +248,7 @@ def test_crowds_are_neither_objects_nor_background():
         "labels": torch.tensor([3, 1]),
         "iscrowd": torch.tensor([True, False]),
     }
-    rois = make_heads().sample(proposals, [target])[0]
+    rois = make_heads(USUAL).sample(proposals, [target])[0]
     assert rois.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 10]]  # the proposal and the object
     assert rois.labels.tolist() == [1, 1] and rois.gt_index.tolist() == [0, 0]
 

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,17 +12,12 @@ from minircnn.files import write_atomically
 from minircnn.training import Log
 
 
-def test_makes_folders_and_replaces(tmp_path):
-    file = tmp_path / "a b" / "ü.json"
-    for content in (b"first", b"second", b""):
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """Written into a folder that was not there, and replaced twice before."""
+    file, whole = tmp_path / "a b" / "ü.json", Path.write_bytes
+    for content in (b"first", b"", b"old"):
         write_atomically(file, content)
         assert file.read_bytes() == content
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    file, whole = tmp_path / "x.bin", Path.write_bytes
-    write_atomically(file, b"old")
 
     def half(path, content):
         whole(path, content[: len(content) // 2])
@@ -32,7 +26,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(file, b"newer")
-    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"old" and list(file.parent.iterdir()) == [file]
 
 
 def test_a_second_writer_in_the_middle_of_the_first(tmp_path, monkeypatch):
@@ -113,8 +107,8 @@ def test_names_as_long_as_a_file_system_takes(tmp_path, name):
     assert caught.value.errno == errno.ENAMETOOLONG and caught.value.filename == str(tmp_path / f"{name}n")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full and a limit of the size of files")
-def test_a_full_disk_names_the_file(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_names_the_file():
     for write in (
         lambda path: write_atomically(path, b"x"),
         lambda path: Log(path).write({"iteration": 1}, {}),
@@ -122,13 +116,3 @@ def test_a_full_disk_names_the_file(tmp_path):
         with pytest.raises(OSError) as caught:
             write(Path("/dev/full"))
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
-    file = tmp_path / "x.bin"
-    write_atomically(file, b"old")
-    code = (
-        "import resource, signal, sys; from pathlib import Path; from minircnn.files import write_atomically\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "write_atomically(Path(sys.argv[1]), bytes(2000))"
-    )
-    failed = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
-    assert failed.stderr.strip().endswith(f"OSError: [Errno 27] File too large: '{file}'")
-    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]

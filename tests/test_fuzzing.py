@@ -355,11 +355,13 @@ def test_a_cached_result_with_one_wrong_bit_is_computed_anew(tmp_path):
     cache.get("a", ("k",), lambda: right)
     (path,) = (file for file in tmp_path.rglob("*") if file.is_file())
     content = path.read_bytes()
-    for _ in range(60):
-        path.write_bytes(flipped(content, dice))
+    for wrong in [*(flipped(content, dice) for _ in range(60)), *damaged(content, 20)]:
+        path.write_bytes(wrong)
+        known = len(calls)
         found = cache.get("a", ("k",), lambda: calls.append(1) or right)
         assert found.keys() == right.keys() and all(torch.equal(found[name], right[name]) for name in right)
         assert all(found[name].dtype == right[name].dtype for name in right)
+        assert path.read_bytes() == (content if len(calls) > known else wrong)
     assert len(calls) > 30
 
 

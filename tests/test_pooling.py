@@ -114,12 +114,6 @@ class TestRoIPool:
         found = roi_pool(features, torch.tensor([[0.0, x, 0.0, x, 0.0]]), 1, SCALE).item()
         assert found == (0 if column is None else 1 + column)
 
-    @pytest.mark.parametrize("box", [(-90.0, -90, -50, -50), (300, 300, 400, 400), (1e7, 1e7, 2e7, 2e7)])
-    def test_outside_of_the_image_there_is_nothing(self, box):
-        features, rois = maps(1) - 1, torch.tensor([[0.0, *box]])
-        assert roi_pool(features, rois, 7, SCALE).count_nonzero() == 0
-        assert gradient(roi_pool, features, rois, 7, SCALE).count_nonzero() == 0
-
 
 class TestRoIAlign:
     @ALIGN
@@ -130,6 +124,7 @@ class TestRoIAlign:
     def test_values_and_gradients_equal_torchvisions(self, align, ratio, aligned, make, size):
         features, rois = maps() - 0.3, make(200)
         if ratio <= 0 and aligned:  # torchvision cannot take regions that are turned around; ours are empty
+            assert not align(features, torch.tensor([[0.0, 80, 60, 20, 10]]), 3, SCALE, ratio, True).any()
             low, high = torch.minimum(rois[:, 1:3], rois[:, 3:]), torch.maximum(rois[:, 1:3], rois[:, 3:])
             rois = torch.cat([rois[:, :1], low, high], dim=1)
         arguments = (size, SCALE, ratio, aligned)
@@ -146,21 +141,6 @@ class TestRoIAlign:
         assert half.dtype == torch.float16 and torch.allclose(half.float(), expected, atol=5e-3)
         stored = features.contiguous(memory_format=torch.channels_last)
         assert torch.allclose(align(stored, rois, 7, SCALE, 2, True), expected, atol=1e-5)
-
-    @ALIGN
-    def test_regions_outside_and_turned_around(self, align):
-        features = maps().requires_grad_()
-        far = torch.tensor([[0.0, 300, 300, 400, 400], [1, -400, -300, -300, -200]])
-        for ratio in (-1, 2):
-            pooled = align(features, far, 3, SCALE, ratio, True)
-            assert not pooled.any()
-            pooled.sum().backward()
-        assert not features.grad.any()
-        turned = torch.tensor([[0.0, 80, 60, 20, 10]])
-        assert not align(features, turned, 3, SCALE, -1, True).any()
-        for rest in ((-1, False), (2, True), (2, False)):
-            arguments = (features, turned, 3, SCALE, *rest)
-            assert torch.allclose(align(*arguments), ops.roi_align(*arguments), atol=1e-5)
 
 
 STRIDES = (4, 8, 16, 32)
@@ -200,7 +180,7 @@ class TestPyramid:
         for ours, theirs in zip(*found, strict=True):
             assert ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-4)
 
-    def test_levels_equal_torchvisions_mapper(self):
+    def test_levels_equal_torchvisions_mapper_and_strides_must_be_those_of_a_pyramid(self):
         boxes = torch.cat(boxes_of_all_sizes((500, 500)))
         sides = (0, 1, 28, 55.999, 56, 112, 223.999, 224, 447.9, 448, 1e6)
         edges = torch.tensor([[0.0, 0, side, side] for side in sides])
@@ -209,10 +189,9 @@ class TestPyramid:
         assert pyramid_level(edges).tolist() == [2, 2, 2, 2, 2, 3, 3, 4, 4, 5, 5]
         assert pyramid_level(torch.tensor([[9.0, 9, 3, 20]])).tolist() == [2]  # turned around
 
-    def test_strides_that_are_no_pyramids_are_refused(self):
         for strides in ((4, 8, 16), (4, 8, 16, 64), (3, 6, 12, 24), ()):
             with pytest.raises(ValueError, match="strides must be powers of 2 for each of 4 levels"):
-                multiscale_roi_align(pyramid(), boxes_of_all_sizes(), 7, strides)
+                multiscale_roi_align(pyramid(), [boxes], 7, strides)
 
 
 class TestRounding:
@@ -372,7 +351,7 @@ class TestWarp:
         torch.testing.assert_close(region, image[:, 34:261, 24:251], atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-    @pytest.mark.parametrize("size", [(1, 1), (480, 640), (3, 5000)], ids=str)
+    @pytest.mark.parametrize("size", [(480, 640), (3, 5000)], ids=str)
     def test_half_precision_is_single_precision_rounded(self, dtype, size):
         """Places are not halves: grid_sample on the CPU crashed with those of 480 × 640 pixels."""
         image = photo(*size).to(dtype)

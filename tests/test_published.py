@@ -32,7 +32,7 @@ from minircnn.resnet_fpn import FrozenBatchNorm2d
 from minircnn.training import FineTuningSettings, fine_tune
 from minircnn.transforms import Transform
 from minircnn.weights import WeightsError
-from tests.tiny import ellipses
+from tests.tiny import assert_same_detections, ellipses
 
 SMALL = Transform(min_size=64, max_size=100, divisor=32)
 FEW_PROPOSALS = replace(PYRAMID_RPN, post_nms_top_n=(50, 50))
@@ -57,17 +57,6 @@ FEW = ["background", *"abcdef"]
 def pair(request):
     """A block a stage: with more, double precision takes long. All layers of ResNet-50 have a test of their own."""
     return [model.double() for model in make_pair(request.param, (1, 1, 1, 1), FEW, SMALL, most=6, proposals=40)]
-
-
-def assert_same_detections(mine, other, pixels, scores):
-    assert len(mine["labels"]) and torch.equal(mine["labels"], other["labels"])
-    assert torch.allclose(mine["scores"], other["scores"], rtol=0, atol=scores)
-    assert torch.allclose(mine["boxes"], other["boxes"], rtol=0, atol=pixels)
-    if "masks" in other:
-        assert mine["masks"].shape == other["masks"].shape
-        # A corner of a box that lies on a whole pixel, up to rounding, may go to either side: such a mask is shifted.
-        apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
-        assert (apart < 10 * scores).float().mean() > 0.8
 
 
 def test_detections_in_double_precision(pair, photographs):
@@ -264,9 +253,6 @@ def test_what_else_a_file_may_hold_is_named(build, kind, message):
         model = HERE[kind]()
     with pytest.raises(WeightsError, match=rf"^my\.pth: {message}"):
         load_torchvision_weights(model, state, "my.pth")
-
-
-# ------------------------------------------------------------------------------------- classes and heads of one's own
 
 
 def tutorial(model, num_classes, hidden_layer):

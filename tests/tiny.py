@@ -100,6 +100,17 @@ def assert_same_losses_and_gradients(model, reference, scenes, seed):
         assert torch.allclose(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5), name
 
 
+def assert_same_detections(mine, other, pixels=1e-3, scores=1e-5):
+    assert len(mine["labels"]) > 3 and torch.equal(mine["labels"], other["labels"])
+    assert torch.allclose(mine["scores"], other["scores"], rtol=0, atol=scores)
+    assert torch.allclose(mine["boxes"], other["boxes"], rtol=0, atol=pixels)
+    if "masks" in other:
+        assert mine["masks"].shape == other["masks"].shape
+        # A corner of a box that lies on a whole pixel, up to rounding, may go to either side: such a mask is shifted.
+        apart = (mine["masks"] - other["masks"]).abs().flatten(1).amax(dim=1)
+        assert (apart < 10 * scores).float().mean() > 0.8
+
+
 MASK_HEADS = MaskRoIConfig(
     **vars(replace(HEADS, pooling="align", aligned=False)), mask_pool_size=5, mask_channels=(6, 7)
 )

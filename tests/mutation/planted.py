@@ -96,7 +96,7 @@ kernels.py
     batched NMS: groups are forgotten
       - suppresses &= groups[block, None] == groups[block]
       + pass
-  test_pooling.py::TestRoIPool::test_outside_of_the_image_there_is_nothing
+  test_pooling.py::TestRoIPool::test_equals_torchvision_bit_for_bit
     RoIPool: an empty bin is not 0
       - table.gather(0, place).masked_fill_(empty, 0)
       + table.gather(0, place)
@@ -142,18 +142,17 @@ pooling.py
     RoIAlign: points beyond the edge are not moved to it
       - axes.append((place.clamp(0, size - 1), inside
       + axes.append((place, inside
-  test_pooling.py::TestRoIAlign::test_regions_outside_and_turned_around
+  test_pooling.py::TestRoIAlign::test_values_and_gradients_equal_torchvisions
     RoIAlign: points outside count
       - inside = (number < points) & (place >= -1) & (place <= size)
       + inside = number < points
     RoIAlign: regions smaller than a cell
       - length if aligned else length.clamp(min=1.0)
       + length
-  test_pooling.py::TestRoIAlign::test_values_and_gradients_equal_torchvisions
     RoIAlign: a point too many where their number adapts
       - length.ceil().clamp(min=0)
       + (length.floor() + 1).clamp(min=0)
-  test_pooling.py::TestPyramid::test_levels_equal_torchvisions_mapper
+  test_pooling.py::TestPyramid::test_levels_equal_torchvisions_mapper_and_strides_must_be_those_of_a_pyramid
     pyramid: an object of ImageNet's size belongs to P5
       - CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
       + CANONICAL_SIZE, CANONICAL_LEVEL = 224, 5
@@ -195,7 +194,7 @@ faster_rcnn.py
     anchors: cells column by column
       - indexing="xy"
       + indexing="ij"
-  test_faster_rcnn.py::test_base_anchors_equal_torchvisions
+  test_faster_rcnn.py::test_anchors_equal_torchvisions
     anchors: all ratios of a size before the next size
       - (tall[:, None] * size).flatten(), (1 / tall[:, None] * size).flatten()
       + (tall * size[:, None]).flatten(), (1 / tall * size[:, None]).flatten()
@@ -438,11 +437,10 @@ resnet_fpn.py
     frozen batch normalization: the summand is scaled twice when it is folded
       - summand, conv.stride, conv.padding)
       + summand * factor, conv.stride, conv.padding)
-  test_resnet_fpn.py::test_coarse_maps_reach_fine_ones_and_not_the_other_way
+  test_resnet_fpn.py::test_pyramid_equals_torchvisions
     pyramid: coarse maps are not handed on
       - merged[level] = fine + F.interpolate(merged[level + 1], size=fine.shape[2:], mode="nearest")
       + merged[level] = fine
-  test_resnet_fpn.py::test_pyramid_equals_torchvisions
     pyramid: only the next level is handed on
       - for level in reversed(range(len(merged) - 1)):
       + for level in range(len(merged) - 1):
