@@ -30,9 +30,9 @@ from minircnn.weights import WeightsError, load_weights, save, save_weights
 COLORS = torch.tensor([[0.5, 0.5, 0.5], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def photo(labels, side=60):
+def photo(labels):
     """Uniform squares of 20 pixels, a color for each class, on gray."""
-    image = COLORS[0][:, None, None].expand(3, side, side).clone()
+    image = COLORS[0][:, None, None].expand(3, 60, 60).clone()
     boxes = []
     for i, label in enumerate(labels):
         x, y = 20 * (i % 3), 20 * (i // 3)
@@ -44,10 +44,10 @@ def photo(labels, side=60):
     }
 
 
-def random_boxes(count, seed, side=60):
+def random_boxes(count, seed):
     random = torch.Generator().manual_seed(seed)
-    corner = torch.rand(count, 2, generator=random) * (side - 10)
-    return torch.cat([corner, (corner + 5 + torch.rand(count, 2, generator=random) * 25).clamp(max=side)], dim=1)
+    corner = torch.rand(count, 2, generator=random) * 50
+    return torch.cat([corner, (corner + 5 + torch.rand(count, 2, generator=random) * 25).clamp(max=60)], dim=1)
 
 
 CLASSES = ["background", "red", "green", "blue"]
@@ -81,21 +81,9 @@ def fitted(samples, proposals):
 
 def one_by_one(model, image, boxes, layer):
     """Features of each box in a pass of its own."""
-    rows = [
-        model.network.features(
-            model.network.normalize(warp_regions(image, box[None], 64, 64 * 16 / 227, fill=(0.45, 0.45, 0.45))), [layer]
-        )[layer]
-        for box in boxes
-    ]
+    crops = [warp_regions(image, box[None], 64, 64 * 16 / 227, fill=(0.45, 0.45, 0.45)) for box in boxes]
+    rows = [model.network.features(model.network.normalize(crop), [layer])[layer] for crop in crops]
     return torch.cat(rows).detach()
-
-
-def test_features_are_those_of_each_box_alone(samples, proposals):
-    model = fresh_model()
-    found = model.features(samples[0][0], proposals[0], ["fc7", "pool5"])
-    for layer in ("pool5", "fc7"):
-        expected = one_by_one(model, samples[0][0], proposals[0], layer)
-        torch.testing.assert_close(found[layer], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_svms_equal_scikit_learn_on_the_papers_examples(samples, proposals):
@@ -149,7 +137,9 @@ def test_detects_what_the_steps_by_hand_give(fitted, samples, proposals, regress
     image, boxes = samples[0][0], proposals[0]
     fc7, pool5 = (one_by_one(fitted, image, boxes, layer) for layer in ("fc7", "pool5"))
     (found,) = fitted.detect([image], [boxes], regress=regress)
-    rows = []
+    features, rows = fitted.features(image, boxes, ["fc7", "pool5"]), []
+    for layer, expected in (("fc7", fc7), ("pool5", pool5)):
+        torch.testing.assert_close(features[layer], expected, atol=1e-4, rtol=1e-4)
     for label in (1, 2, 3):
         margins = fc7 * fitted.svm_scale @ fitted.svm[label - 1, :-1] + fitted.svm[label - 1, -1]
         weights = fitted.box[label - 1]
@@ -300,17 +290,10 @@ def test_every_crop_meets_its_own_name():
     assert not model.network.training
 
 
-def without_weights():
-    model = fresh_model()
-    model.network.backbone.conv3.bias.data[0] = torch.inf
-    return model
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda m, s, p: m.detect([torch.full_like(s[0][0], torch.nan)], p[:1]), "nan or infinite"),
-        (lambda m, s, p: without_weights().fit_svms(s, p), "weights hold such"),
         (lambda m, s, p: m.fit_svms(s, p[:3]), "4 images but proposals for 3"),
         (lambda m, s, p: m.fit_box_regressors(s, p[:3]), "4 images but proposals for 3"),
         (lambda m, s, p: m.detect([s[0][0]], p[:2]), "1 images but proposals for 2"),
@@ -323,27 +306,16 @@ def test_bad_input_is_refused(fitted, samples, proposals, call, message):
         call(fitted, samples, proposals)
 
 
-def clouds(positives, negatives, distance=1.5):
-    random = torch.Generator().manual_seed(0)
-    shift = distance * torch.eye(8)[0]
-    return torch.randn(positives, 8, generator=random) + shift, torch.randn(negatives, 8, generator=random) - shift
-
-
-def pages(features, negative, count):
-    """The data as so many images."""
-    return lambda: zip(features.chunk(count), negative.chunk(count), strict=True)
-
-
 def test_mining_finds_the_machine_that_all_negatives_make():
-    """The point of it: what is not hard has no influence on the solution."""
-    settings = SVMSettings(cost=0.01, retrain_after=100)
-    positives, negatives = clouds(60, 3000, distance=1.2)
+    """The point of it: what is not hard has no influence on the solution. 30 images with 100 negatives each."""
+    settings, random = SVMSettings(cost=0.01, retrain_after=100), torch.Generator().manual_seed(0)
+    shift = 1.2 * torch.eye(8)[0]
+    positives = torch.randn(60, 8, generator=random) + shift
+    negatives = torch.randn(3000, 8, generator=random) - shift
     everything = train_svm(positives, negatives, settings)
-    weights, (record,) = mine_hard_negatives(
-        [positives], pages(negatives, torch.ones(3000, 1, dtype=torch.bool), 30), settings
-    )
+    images = [(some, torch.ones(100, 1, dtype=torch.bool)) for some in negatives.chunk(30)]
+    weights, (record,) = mine_hard_negatives([positives], lambda: iter(images), settings)
     torch.testing.assert_close(weights[0], everything, atol=1e-3, rtol=1e-3)
-    # and it never held them all
-    assert max(record.negatives) < 500
+    assert max(record.negatives) < 500, "it never held them all"
     assert record.positives == 60
     torch.testing.assert_close(record.weights[-1], weights[0])

@@ -29,8 +29,6 @@ from minircnn.weights import (
     save_weights,
 )
 
-ENDINGS = (".safetensors", ".npz", ".pth", ".pt")
-
 
 def tensors():
     """Every kind that a network may hold, the number without a dimension and the empty one among them."""
@@ -104,8 +102,6 @@ def test_what_is_refused_before_anything_is_written(tmp_path):
 
 def test_files_that_do_not_belong_together_are_named(tmp_path):
     path, record = tmp_path / "w.safetensors", tmp_path / "w.json"
-    with pytest.raises(FileNotFoundError, match=r"w\.safetensors: there is no such file of weights"):
-        load_weights(path)
     save_weights(path, {"a": torch.ones(10)}, {})
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -129,14 +125,13 @@ def test_damaged_json_is_named(tmp_path, content):
         load_weights(path)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".pth", ".pt"])
 def test_reads_every_kind(tmp_path, ending):
-    path = tmp_path / f"w{ending}"
-    for _ in range(2):
+    path, folder = tmp_path / f"w{ending}", tmp_path / f"folder{ending}"
+    folder.mkdir()
+    for missing in (path, folder):
         with pytest.raises(FileNotFoundError, match="there is no such file of weights; check the path"):
-            read_tensors(path)
-        path.mkdir(exist_ok=True)  # nor is a folder one
-    path.rmdir()
+            read_tensors(missing)
     wanted = write(path)
     assert same(read_tensors(path), wanted) and same(read_tensors(str(path)), wanted)
     with pytest.raises(WeightsError, match=r"weights end in \.safetensors, \.npz, \.pth or \.pt"):
@@ -162,32 +157,26 @@ class Mischief:
 
 @pytest.mark.parametrize("kind", ["zip", "old", "npz"])
 def test_code_in_a_file_is_refused_and_does_not_run(tmp_path, kind):
+    """Nor that of a pickle under another name."""
     trace, path = tmp_path / "trace", tmp_path / ("w.npz" if kind == "npz" else "w.pth")
+    for other in (tmp_path / "w.npz", tmp_path / "w.safetensors"):
+        other.write_bytes(pickle.dumps(Mischief(trace)))
+        with pytest.raises(WeightsError, match="damaged, or "):
+            read_tensors(other)
     if kind == "npz":
         np.savez(path, a=np.array([Mischief(trace)], dtype=object))
     else:
         torch.save({"a": torch.zeros(3), "b": Mischief(trace)}, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(
-        WeightsError, match=r"allow_pickle=False|more than tensors, which is not read, because it could"
-    ):
+    with pytest.raises(WeightsError, match=r"allow_pickle=False|more than tensors, which is not read"):
         read_tensors(path)
     assert not trace.exists()
     dict(np.load(path, allow_pickle=True)) if kind == "npz" else torch.load(path, weights_only=False)
     assert trace.exists(), "the file would have done it"
 
 
-@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_a_pickle_under_another_name_does_not_run(tmp_path, ending):
-    trace, path = tmp_path / "trace", tmp_path / f"w{ending}"
-    path.write_bytes(pickle.dumps(Mischief(trace)))
-    with pytest.raises(WeightsError, match="damaged, or "):
-        read_tensors(path)
-    assert not trace.exists()
-
-
 @pytest.mark.parametrize(
     "content",
-    [torch.zeros(3), [torch.zeros(3)], {"model": {"a": 3}}, {"a": 1}, {0: torch.zeros(3)}, "text", None],
+    [torch.zeros(3), [torch.zeros(3)], {"model": {"a": 3}}, {0: torch.zeros(3)}, None],
     ids=repr,
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
@@ -225,9 +214,7 @@ def test_tensors_whose_numbers_are_not_in_the_file_are_refused(tmp_path, make):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, about what it calls experimental; reading has to be silent
         torch.save({"model": {"module.a": torch.zeros(1), "b": make()}, "more": lists}, tmp_path / "w.pth")
-    with pytest.raises(
-        WeightsError, match=r"w\.pth: b is sparse, quantized, nested or without numbers of its own; save"
-    ):
+    with pytest.raises(WeightsError, match=r"w\.pth: b is sparse, quantized, nested or without numbers of its own"):
         read_tensors(tmp_path / "w.pth")
 
 
@@ -247,12 +234,6 @@ def test_a_file_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, ending)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10**7
-
-
-def test_names_of_tensors_do_nothing_to_a_terminal():
-    with pytest.raises(WeightsError) as caught:
-        load_into(network(), other_weights() | {"a\x1b[2J\nError: b\u202e": torch.zeros(1)}, "w")
-    assert str(caught.value) == "w: weights for another network: a?[2J?Error: b? is not in the network"
 
 
 def test_what_is_not_finite_in_the_file_is_not_written_over_a_good_one(tmp_path):
@@ -278,11 +259,10 @@ def other_weights():
     "change, message",
     [
         ({"head.bias": None}, r"my\.file: weights for another network: head\.bias is missing$"),
-        ({"tail.bias": torch.zeros(1)}, r"tail\.bias is not in the network$"),
-        ({"head.bias": torch.zeros(3)}, r"head\.bias has shape \(3,\), the network needs \(2,\)$"),
+        ({"a\x1b[2J\nError: b\u202e": torch.zeros(1)}, r"network: a\?\[2J\?Error: b\? is not in the network$"),
         (
             {"head.bias": torch.zeros(3), "head.weight": None, "x": torch.zeros(1)},
-            r"head\.bias has shape.*; head\.weight is missing; x is not in the network$",
+            r"head\.bias has shape \(3,\), .* needs \(2,\); head\.weight is missing; x is not in the network$",
         ),
         (dict.fromkeys(other_weights()), r"backbone\.bias is missing; .* and 6 more$"),
     ],
@@ -316,9 +296,7 @@ def cache(tmp_path, monkeypatch):
 
 def test_cache_folder_is_the_users_choice(cache, monkeypatch, tmp_path):
     assert cache_folder() == cache
-    monkeypatch.delenv("MINIRCNN_CACHE")
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert cache_folder() == tmp_path / ".cache" / "minircnn"
     monkeypatch.setenv("MINIRCNN_CACHE", "")
     assert cache_folder() == tmp_path / ".cache" / "minircnn"
 
@@ -358,9 +336,7 @@ def test_what_cannot_be_fetched_leaves_nothing_behind_and_says_what_to_do(cache,
     assert message.startswith(f"could not fetch {url} (")
     assert f"fetch this file (7 kB) on another machine and put it at {place}, or give its path" in message
     assert not list(place.parent.iterdir())
-
-
-def test_a_cache_that_cannot_be_written_is_named(cache, published):
-    cache.write_text("a file where the folder should be")
+    place.parent.rmdir()
+    place.parent.write_text("a file where the folder should be")
     with pytest.raises(WeightsError, match=r"could not fetch .*or give its path"):
         download(published[1], published[2], "7 kB")

@@ -164,7 +164,7 @@ pooling.py
       - return torch.cat(parts)[order.argsort()]
       + return torch.cat(parts)
 rcnn.py
-  test_rcnn.py::test_features_are_those_of_each_box_alone
+  test_rcnn.py::test_detects_what_the_steps_by_hand_give
     warp: without context
       - self.config.context * size, fill
       + 0.0, fill
