@@ -68,13 +68,8 @@ def test_other_types_mean_the_same(change):
 
 
 def test_no_object_in_whatever_shape():
-    read = check(NOTHING)
-    assert {name: tuple(value.shape) for name, value in read.items()} == {
-        "boxes": (0, 4),
-        "labels": (0,),
-        "masks": (0, H, W),
-        "iscrowd": (0,),
-    }
+    read, shapes = check(NOTHING), {"boxes": (0, 4), "labels": (0,), "masks": (0, H, W), "iscrowd": (0,)}
+    assert {name: tuple(value.shape) for name, value in read.items()} == shapes
     assert read["labels"].dtype == torch.int64 and read["masks"].dtype == read["iscrowd"].dtype == torch.bool
 
 
@@ -91,22 +86,13 @@ WRONG = {
     "nan": (boxes_with(0, 1, torch.nan, 10, 10), r"boxes\[0\] .*finite"),
     "outside": (boxes_with(1, 64, 0, 70, 10), r"boxes\[1\] .* outside of the image of 64×48 pixels"),
     "fractions": ({"boxes": torch.tensor(BOXES) / W}, r"boxes\[0\] .* fractions of the image\?"),
-    "center and size": (
-        {"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))},
-        "boxes are CXCYWH: give x1",
-    ),
-    "sparse boxes": (
-        {"boxes": torch.tensor(BOXES).to_sparse()},
-        "boxes must be an ordinary tensor .*torch.sparse_coo",
-    ),
+    "center and size": ({"boxes": BoundingBoxes(BOXES, format="CXCYWH", canvas_size=(H, W))}, "are CXCYWH: give x1"),
+    "sparse boxes": ({"boxes": torch.tensor(BOXES).to_sparse()}, "boxes must be an ordinary tensor .*sparse_coo"),
     "one box": ({"boxes": torch.tensor(BOXES[0])}, r"boxes must have shape \(G, 4\), not \(4,\)"),
     "small masks": ({"masks": torch.zeros(3, 24, 32, dtype=torch.bool)}, "masks are 32×24 pixels, .* 64×48"),
     "masks with a channel": ({"masks": MASKS[:, None]}, r"\(G, H, W\), not \(3, 1, 48, 64\)"),
     "masks of numbers": ({"masks": torch.stack([MASKS[0] * 1, MASKS[1] * 2, MASKS[2] * 3])}, r"masks\[1\] is \[0, 2\]"),
-    "probabilities": (
-        {"masks": torch.cat([MASKS[:2].float(), MASKS[2:] * 0.5])},
-        r"masks\[2\] is \[0.0, 0.5\].*thresh",
-    ),
+    "probabilities": ({"masks": torch.cat([MASKS[:2] * 1.0, MASKS[2:] * 0.5])}, r"masks\[2\] is \[0.0, 0.5\].*thresh"),
     "crowds of 2": ({"iscrowd": torch.tensor([0, 2, 0])}, r"iscrowd\[1\] is 2: it must be 0 or 1"),
 }
 

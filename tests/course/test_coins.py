@@ -18,11 +18,6 @@ BY_EYE = [
 
 
 @pytest.fixture(scope="module")
-def photograph():
-    return skimage.data.coins()
-
-
-@pytest.fixture(scope="module")
 def masks():
     return Coins()[0][1]["masks"].numpy()  # (24, 303, 384)
 
@@ -60,8 +55,8 @@ def test_a_drawn_image_by_hand():
     assert iou(labels == 2, right) > 0.97
 
 
-def test_parts_have_whole_coins_none_in_common_and_the_contract_of_data_sets(photograph, masks):
-    whole = Coins()[0][1]
+def test_parts_have_whole_coins_none_in_common_and_the_contract_of_data_sets(masks):
+    whole, photograph = Coins()[0][1], skimage.data.coins()
     for part, expected in (("all", 24), ("train", 12), ("test", 12)):
         (top, bottom), data = PARTS[part], Coins(part)
         assert (len(data), len(list(data)), data.classes) == (1, 1, ("background", "coin"))

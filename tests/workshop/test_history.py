@@ -1,6 +1,7 @@
 """``python -m workshop.history`` as it is called, and whether README and figures belong to the project's record."""
 
 import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,9 @@ def stored_fingerprint(png):
 def run(tmp_path_factory):
     """One image, without the papers' size and without trainings: what was printed, and the files."""
     folder, status, out = tmp_path_factory.mktemp("run"), 0, io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
         patch.setattr(measure, "LEAST_TRANSFER_IMAGES", 8)
         patch.setattr(measure, "MAX_PROPOSALS", 40)
-        patch.setattr("sys.stdout", out)
         try:
             command.main(["--images", "1", "--no-scale", "--no-training", "--out", str(folder / "new")])
         except SystemExit as end:
@@ -41,10 +41,9 @@ def test_an_image_gives_a_table_claims_and_files(run):
     folder, printed, status = run
     found = read_record(folder / "history.json")
     assert found["command"] == "python -m workshop.history --images 1 --no-scale --no-training"
-    assert (found["images"], found["images_of_split"]) == (1, 200)
+    assert (found["images"], found["images_of_split"], found["machine"]["threads"]) == (1, 200, 1)
     assert found["paper_scale"] is None and found["training"] is None
     assert (found["transfer"]["images"], found["transfer"]["training_images"]) == (8, 12)
-    assert found["machine"]["threads"] == 1
     assert as_text(table(found)) in printed and "only the first 1 of the 200 test images" in printed
     assert sorted(path.name for path in folder.iterdir()) == ["history.json", "history.png", "history_images.png"]
     assert stored_fingerprint(folder / "history.png") == command.fingerprint_of_record(found)
@@ -68,7 +67,6 @@ def test_a_record_is_reported_without_measuring(record, results, tmp_path, monke
         command.main(["--read", str(tmp_path / "x.json")])
     with pytest.raises(SystemExit, match=r"^Error: the record was made with other weights than are there now"):
         command.main(["--read", str(tmp_path / "x.json"), "--out", str(tmp_path / "new")])
-    assert not (tmp_path / "new").exists()
 
 
 def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
@@ -87,7 +85,6 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
     assert stored_fingerprint(tmp_path / "docs" / "history.png") == command.fingerprint_of_record(found)
     assert (tmp_path / "docs" / "history_images.png").read_bytes() == b"scene"
-    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_readme_figures_and_card_of_the_project_belong_to_its_record():

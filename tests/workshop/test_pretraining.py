@@ -15,8 +15,6 @@ from workshop import pretraining
 from workshop.pretraining import PretrainingSettings, main, painted, train_alexnet
 
 TINY = PretrainingSettings(images=24, val_images=12, epochs=3, batch=8, seed=3)  # 9 iterations
-
-
 NARROW, NARROW_16 = (replace(one, channels=(8, 8, 16, 16, 16), hidden=32) for one in (SMALL, SMALL_STRIDE_16))
 
 
@@ -48,9 +46,7 @@ def files(folder):
 def test_what_a_run_leaves_depends_on_its_seed_alone(unbroken, cache, tmp_path):
     out, reached = unbroken
     assert files(out.parent) == [out.with_suffix(".json"), out], "and no checkpoint"
-    _, about = load_weights(out)
-    assert (about["settings"], about["command"]) == (asdict(TINY), "c")
-    assert about["held_out_accuracy"] == asdict(reached)
+    assert load_weights(out)[1]["held_out_accuracy"] == asdict(reached)
     network = load_alexnet(out)
     assert network.config == NARROW and network.fc8.out_features == len(SUBTYPES)
     assert accuracy(network, *painted("val", 12, cache)) == reached, "of the file, not of what it was before"

@@ -19,7 +19,7 @@ from workshop.toytown import build, paint_single
 from workshop.toytown.__main__ import main
 from workshop.toytown.background import MOODS
 from workshop.toytown.build import JPEG, encoded, repaint
-from workshop.toytown.card import BEGIN, END, card_tables
+from workshop.toytown.card import BEGIN, END
 from workshop.toytown.layout import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, SCALE
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import SUPERSAMPLE
@@ -47,8 +47,7 @@ def test_repainting_gives_the_stored_scenes(split):
         record = content["images"][number - 1]
         assert (record["id"], record["background"]) == (number, scene.background)
         stored, painted = (TOYTOWN_FOLDER / record["file_name"]).read_bytes(), encoded(scene.image, **JPEG)
-        if as_painted():
-            assert stored == painted
+        assert stored == painted or not as_painted()
         one, other = (np.asarray(Image.open(BytesIO(file)), np.float32) for file in (stored, painted))
         assert np.abs(one - other).mean() < 1.5
         objects = [a for a in content["annotations"] if a["image_id"] == number]
@@ -65,8 +64,7 @@ def test_repainting_gives_the_stored_images_of_one_object(split, first):
     _, file, options = SHEETS[split]
     for index in (0, 49, 50, len(images) - 1):
         image, _, subtype = paint_single(first + index, 64, photographs)
-        lossless = options.get("lossless")
-        kept = image.astype(int) if lossless else np.asarray(Image.open(BytesIO(encoded(image, **options))), int)
+        kept = np.asarray(Image.open(BytesIO(encoded(image, **options))), int)
         difference = np.abs(kept - images[index].permute(1, 2, 0).numpy())
         assert subtypes[index] == subtype
         assert difference.max() == 0 if as_painted() else difference.mean() < 1.5
@@ -75,10 +73,8 @@ def test_repainting_gives_the_stored_images_of_one_object(split, first):
 
 
 def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
-    lines = []
     for name in ("one", "two"):
-        build(tmp_path / name, SMALL, lines.append)
-    assert [line.split(",")[0] for line in lines[:3]] == ["train: 2 images", "val: 1 images", "test: 1 images"]
+        build(tmp_path / name, SMALL)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
     assert len(files) == sum(SMALL.values()) + 3 + 1, "and nothing temporary"
     assert all((tmp_path / "one" / f).read_bytes() == (tmp_path / "two" / f).read_bytes() for f in files)
@@ -90,13 +86,17 @@ def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
     assert "SHA256SUMS: not found" in capsys.readouterr().out
 
 
-def test_the_card_says_what_data_and_code_say():
-    tables = card_tables(TOYTOWN_FOLDER)
-    assert CARD.split(BEGIN)[1].split(END)[0].strip() == tables
+def test_the_card_says_what_data_and_code_say(tmp_path):
+    """`--card` writes it, into a folder that looks like data/."""
+    start, end = CARD.index(BEGIN) + len(BEGIN), CARD.index(END)
+    (tmp_path / "README.md").write_text(CARD[:start] + "old" + CARD[end:], encoding="utf-8")
+    (tmp_path / "toytown").symlink_to(TOYTOWN_FOLDER)
+    assert main(["--card", "--out", str(tmp_path / "toytown")]) == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == CARD
     labels = ToyTown("val", masks=False)
     counts = np.bincount([label for i in range(len(labels)) for label in labels.load_target(i)["labels"].tolist()])
     for label, name in enumerate(CLASSES[1:], start=1):
-        row = next(line for line in tables.splitlines() if line.startswith(f"| {label} {name} |"))
+        row = next(line for line in CARD.splitlines() if line.startswith(f"| {label} {name} |"))
         assert int(row.split("|")[3]) == counts[label]
     words = " ".join(CARD.split())
     assert f"at least {MIN_VISIBLE_SHARE:.0%} of its pixels and at least {MIN_VISIBLE_PIXELS} pixels" in words
