@@ -1,6 +1,7 @@
 """The clock beside the detectors, the traces, and the figures that are made of them."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -28,12 +29,6 @@ EXTERNAL = ["rcnn", "fast_rcnn"]
 OWN = ["faster_rcnn", "mask_rcnn"]
 
 
-def assert_equal(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for key in theirs:
-        assert torch.equal(ours[key], theirs[key]), key
-
-
 @pytest.mark.parametrize("key", EXTERNAL + OWN)
 def test_a_trace_is_what_the_detector_says(key, models, samples):
     model, (image, _) = models[key], samples[0]
@@ -42,16 +37,14 @@ def test_a_trace_is_what_the_detector_says(key, models, samples):
     before = vars(model).keys(), vars(getattr(model, "roi_heads", model)).keys()
     trace = by_stages(model, image, found, unmoved=True)
     assert (vars(model).keys(), vars(getattr(model, "roi_heads", model)).keys()) == before, "nothing is left behind"
-    assert_equal(trace.detections, model.detect(*inputs)[0])
+    torch.testing.assert_close(trace.detections, model.detect(*inputs)[0], rtol=0, atol=0)
     assert len(trace.detections["labels"]) > 3
     unmoved = model.detect(*inputs, regress=False)[0]
     unmoved.pop("masks", None)
-    assert_equal(trace.unmoved, unmoved)
-    if found:
-        assert torch.equal(trace.proposals, selective_search(image, max_proposals=40))
-        assert trace.seconds["proposals"] == found.seconds > 0
-    else:
-        assert torch.equal(trace.proposals, model.propose([image])[0]["boxes"])
+    torch.testing.assert_close(trace.unmoved, unmoved, rtol=0, atol=0)
+    proposals = selective_search(image, max_proposals=40) if found else model.propose([image])[0]["boxes"]
+    assert torch.equal(trace.proposals, proposals)
+    assert not found or trace.seconds["proposals"] == found.seconds > 0
     assert trace.passes == (40 if key == "rcnn" else 1)
     assert list(trace.seconds) == [*STAGES[: 5 if key == "mask_rcnn" else 4]]
     assert by_stages(model, image, found).unmoved is None
@@ -112,16 +105,9 @@ def test_what_is_refused_and_what_nobody_needs(models, samples, monkeypatch, tmp
 
 @pytest.fixture(scope="module")
 def traces(models, samples):
-    shown = []
-
-    def progress(numbers):
-        for number in numbers:
-            shown.append(number)
-            yield number
-
-    threads = torch.get_num_threads()
+    progress, threads = Mock(side_effect=iter), torch.get_num_threads()
     found = trace_all(models, samples, max_proposals=100, progress=progress)
-    assert shown == [0, 0, 1], "the first one warms up"
+    assert progress.call_args.args == ([0, 0, 1],), "the first one warms up"
     assert torch.get_num_threads() == threads
     return found
 

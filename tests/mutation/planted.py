@@ -31,7 +31,7 @@ boxes.py
     decode: growth is not capped
       - .clamp(max=MAX_LOG_SCALE)
       +
-  test_boxes.py::TestClip
+  test_boxes.py::test_clip_equals_torchvision_and_takes_height_first
     clip: height and width exchanged
       - height, width = size
       -     return torch.stack(
@@ -69,7 +69,7 @@ boxes.py
     match: an object that overlaps nothing makes everything positive
       - ((iou == best_of_object) & (best_of_object > 0))
       + (iou == best_of_object)
-  test_boxes.py::TestSubsample::test_same_boxes_as_torchvision_for_the_same_seed
+  test_boxes.py::test_subsample_takes_the_same_boxes_as_torchvision_for_the_same_seed
     subsample: what is ignored counts as background
       - torch.where(labels == NEGATIVE)[0]
       + torch.where(labels <= NEGATIVE)[0]
