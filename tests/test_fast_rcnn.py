@@ -172,7 +172,7 @@ def torchvision_heads(ours):
 
 
 USUAL = RoIConfig(pool_size=3, smooth_l1_beta=1 / 9)
-OTHER = replace(USUAL, pool_size=2, batch_size_per_image=17, positive_fraction=0.5, box_weights=(1.0, 2.0, 3.0, 4.0))
+OTHER = replace(USUAL, pool_size=2, batch_size_per_image=17, positive_fraction=0.1, box_weights=(1.0, 2.0, 3.0, 4.0))
 OTHER = replace(OTHER, foreground_iou=0.6, background_iou=(0.0, 0.3))
 
 
@@ -210,17 +210,6 @@ def test_detections_equal_torchvisions(seed):
         expected, _ = torchvision_heads(ours).eval()({"0": features}, list(proposals), [SIZE] * 3)
     for mine, reference in zip(found, expected, strict=True):
         assert_same_detections(mine, reference, pixels=1e-4, scores=1e-6)
-
-
-def test_a_quarter_shows_objects_and_objects_take_part():
-    proposals = [torch.tensor([[0.0, 0, 10, 10], [40, 40, 60, 60]]).repeat(50, 1)]
-    target = {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([2])}
-    rois = make_heads(USUAL).sample(proposals, [target])[0]
-    assert len(rois.labels) == 64
-    assert (rois.labels == 2).sum() == 16 and (rois.labels == 0).sum() == 48
-    assert (rois.deltas[rois.labels == 0] == 0).all()
-    lonely = make_heads(USUAL).sample([torch.zeros(0, 4)], [target])[0]  # no proposals: the object itself is the region
-    assert torch.equal(lonely.boxes, target["boxes"]) and lonely.labels.tolist() == [2]
 
 
 @pytest.mark.parametrize(

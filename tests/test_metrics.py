@@ -115,13 +115,11 @@ def test_proposals_equal_a_loop(images):
 BOX = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 
 
-def test_an_overlap_equal_to_the_threshold_counts():
-    half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
-    assert proposal_recall([half], [{"boxes": BOX}], 0.5, [1]).tolist() == [1.0]
-    assert proposal_recall([half], [{"boxes": BOX}], 0.51, [1]).tolist() == [0.0]
-
-
-def test_a_crowd_is_not_asked_for_and_boxes_without_area_overlap_nothing():
+def test_edges():
+    """An overlap equal to the threshold counts, a crowd is not asked for, boxes without area overlap nothing."""
+    for threshold, recall in ((0.5, 1.0), (0.51, 0.0)):
+        half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+        assert proposal_recall([half], [{"boxes": BOX}], threshold, [1]).tolist() == [recall]
     target = {"boxes": BOX, "labels": torch.tensor([1]), "iscrowd": torch.tensor([True])}
     assert proposal_recall([BOX], [target], 0.5, [1]).isnan().all()
     for average in ("objects", "classes"):

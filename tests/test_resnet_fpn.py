@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops import FrozenBatchNorm2d as Reference
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from minircnn.resnet_fpn import FeaturePyramid, FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig, convolve
+from minircnn.resnet_fpn import FrozenBatchNorm2d, ResNetFPN, ResNetFPNConfig
 
 TINY = ResNetFPNConfig(blocks=(1, 2, 1, 1), width=4, channels=6)
 
@@ -87,32 +85,6 @@ def test_frozen_batch_normalization(eps):
     assert not list(ours.parameters()), "nothing in it learns"
     ours.running_var.zero_()  # without eps it divides by 0, as the published network would
     assert bool(ours(x).isfinite().all()) == (eps > 0)
-
-
-@pytest.mark.parametrize("stride, padding", [(1, 0), (2, 1)])
-def test_convolution_and_normalization_in_one_step(stride, padding):
-    torch.manual_seed(0)
-    conv, norm = nn.Conv2d(3, 4, 3, stride, padding=padding, bias=False), FrozenBatchNorm2d(4)
-    randomize(norm)
-    x = torch.randn(2, 3, 9, 8, requires_grad=True)
-    found = []
-    for result in (convolve(x, conv, norm), norm(conv(x))):
-        gradients = torch.autograd.grad(result.square().sum(), (x, conv.weight))
-        found.append((result.detach(), *gradients))
-    for folded, apart in zip(*found, strict=True):
-        assert torch.allclose(folded, apart, rtol=1e-4, atol=1e-4)
-
-
-def test_pyramid_equals_torchvisions():
-    torch.manual_seed(0)
-    channels, sizes = [4, 5, 6, 7], [(13, 7), (7, 4), (4, 2), (2, 1)]
-    ours, theirs = FeaturePyramid(channels, 8), FeaturePyramidNetwork(channels, 8, LastLevelMaxPool())
-    ours.load_state_dict(theirs.state_dict())
-    maps = [torch.randn(2, c, *size) for c, size in zip(channels, sizes, strict=True)]
-    wanted = theirs({str(number): one for number, one in enumerate(maps)})
-    found = ours(maps)
-    assert list(found) == list(wanted)
-    assert all(torch.allclose(found[name], level, atol=1e-5) for name, level in wanted.items())
 
 
 @pytest.mark.parametrize("change", [{"blocks": (1, 0, 1, 1)}, {"width": 0}, {"norm_eps": -1.0}])

@@ -129,9 +129,6 @@ def test_crowds_of_any_type_are_left_out_also_without_a_check(kind):
     assert in_crowd(boxes, one).tolist() == [True, False]
 
 
-# --- every way in ---
-
-
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)

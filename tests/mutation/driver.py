@@ -37,10 +37,8 @@ class Listener:
 def run_tests(tests: list[str], answer: Path) -> None:
     """Runs tests of the current folder and writes a file of JSON.
 
-    Args:
-        tests: what pytest is given.
-        answer: the file. ``status`` is pytest's exit status, ``failures`` says why each test failed: "assertion", or
-            else the exception, and ``package`` where minircnn was imported from.
+    In it ``status`` is pytest's exit status, ``failures`` says why each test failed: "assertion", or else the
+    exception, and ``package`` where minircnn was imported from.
     """
     listener = Listener()
     # Nothing but what the tests need, for each line starts pytest anew.
