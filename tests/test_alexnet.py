@@ -175,14 +175,14 @@ class TestFeatures:
             module.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.clone().flatten(1)}))
             for name, module in names.items()
         ]
-        network(images)
+        answers = network(images)
+        torch.testing.assert_close(network.fc8(seen["fc7"]), answers)
         for hook in hooks:
             hook.remove()
         found = network.features(images, LAYERS)
         assert list(found) == ["pool5", "fc6", "fc7"]
         for name, value in found.items():
             assert torch.equal(value, seen[name]) and value.shape == (3, network.feature_sizes[name]), name
-        torch.testing.assert_close(network.fc8(found["fc7"]), network(images))
         for some in (["fc7", "pool5"], {"fc6"}, ("pool5",)):
             part = network.features(images, some)
             assert list(part) == [name for name in LAYERS if name in some]

@@ -5,6 +5,7 @@ Random weights prove the same as published ones: see :func:`minircnn.course.comp
 import hashlib
 import re
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -176,15 +177,11 @@ def test_published_weights_are_fetched_once_and_have_their_eps(file, tmp_path, m
     assert not model.training and eps_of(model) == 1e-5
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
-    here = published.Published(path.as_uri(), checksum, "170 MB")
-    monkeypatch.setattr(published, "MASK_RCNN_COCO", here)
-    assert eps_of(published.maskrcnn_resnet50_fpn(weights="coco")) == 0
-    monkeypatch.setattr(
-        published, "MASK_RCNN_COCO", here._replace(url=(path.parent / "not there" / path.name).as_uri())
-    )
-    again = published.maskrcnn_resnet50_fpn(weights="coco")
-    assert eps_of(again) == 0
-    assert all(torch.equal(value, wanted[name]) for name, value in again.state_dict().items())
+    for url in (path, path.parent / "not there" / path.name):
+        monkeypatch.setattr(published, "MASK_RCNN_COCO", published.Published(url.as_uri(), checksum, "170 MB"))
+        again = published.maskrcnn_resnet50_fpn(weights="coco")
+        assert eps_of(again) == 0
+        assert all(torch.equal(value, wanted[name]) for name, value in again.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -198,9 +195,7 @@ def test_offline_one_line_says_what_to_fetch(kind, here, theirs, tmp_path, monke
     assert here.url == theirs.url and f"-{here.checksum}.pth" in here.url
     assert int(here.size.removesuffix(" MB")) == pytest.approx(theirs.meta["_file_size"], abs=1)
     monkeypatch.setenv("MINIRCNN_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        "torch.hub.download_url_to_file", lambda *_, **__: (_ for _ in ()).throw(OSError("no such host"))
-    )
+    monkeypatch.setattr("torch.hub.download_url_to_file", Mock(side_effect=OSError("no such host")))
     with pytest.raises(WeightsError) as caught:
         HERE[kind](weights="coco")
     message = str(caught.value)
@@ -304,9 +299,8 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
     settings = FineTuningSettings(iterations=1, images_per_batch=1, min_size=64)
     fine_tune(model, [(images[0], target)], settings, out=tmp_path / "m.safetensors", quiet=True)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert {
-        name for name in before if name.startswith(("roi_heads.box_predictor", "roi_heads.mask_predictor"))
-    } <= changed
+    predictors = ("roi_heads.box_predictor", "roi_heads.mask_predictor")
+    assert {name for name in before if name.startswith(predictors)} <= changed
     torch.save(model.state_dict(), tmp_path / "m.pth")
     (wanted,) = model.detect(images)
     again = published.maskrcnn_resnet50_fpn(model.classes, tmp_path / "m.pth", transform=model.transform, **small)
@@ -322,12 +316,10 @@ def test_the_tutorials_lines_work_on_our_model(tmp_path):
 def test_regions_are_taken_from_their_own_level():
     """A gradient reaches every level that regions are taken from, and P6 only through anchors."""
     model = published.maskrcnn_resnet50_fpn(["background", "coin"], transform=Transform(divisor=32))
-    features = {
-        str(n): torch.rand(1, 256, 512 // s, 512 // s, requires_grad=True) for n, s in enumerate((4, 8, 16, 32))
-    }
-    features["pool"] = torch.rand(1, 256, 8, 8, requires_grad=True)
+    names = ("0", "1", "2", "3", "pool")
+    features = {name: torch.rand(1, 256, 2 ** (7 - n), 2 ** (7 - n)).requires_grad_() for n, name in enumerate(names)}
     boxes = torch.tensor([[10.0, 10, 40, 40], [10, 10, 140, 140], [10, 10, 300, 300], [0, 0, 512, 512]])
     target = {"boxes": boxes, "labels": torch.ones(4).long(), "masks": ellipses(boxes, (512, 512))}
     sampled = model.roi_heads.sample([boxes], [target])
     sum(model.roi_heads.losses(features, sampled).values()).backward()
-    assert all(features[str(n)].grad.abs().sum() > 0 for n in range(4)) and features["pool"].grad is None
+    assert all(features[name].grad.abs().sum() > 0 for name in names[:4]) and features["pool"].grad is None

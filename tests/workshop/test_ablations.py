@@ -32,12 +32,6 @@ def data():
     return Data(samples, proposals, train.classes)
 
 
-def small(name, **changes):
-    ablation = ABLATIONS[name]
-    settings = ablation.settings and replace(ablation.settings, **{**QUICK, **changes})
-    return replace(ablation, settings=settings, seeds=1)
-
-
 def figures(row, *names):
     return pytest.approx([row[name] for name in names or ("ap", "ap50", "ap75")], abs=1e-6)
 
@@ -67,7 +61,8 @@ LABELS = {
 @pytest.mark.parametrize("name", LABELS)
 def test_rows_are_those_of_the_papers_tables(name, data, monkeypatch):
     """One iteration of each training, and every row told as soon as it is there; the stored table has the same rows."""
-    said, ablation = [], small(name)
+    said, settings = [], ABLATIONS[name].settings
+    ablation = replace(ABLATIONS[name], settings=settings and replace(settings, **QUICK), seeds=1)
     monkeypatch.setattr(ablations, "measure", lambda detector, test, masks: {"ap": 0.5})
     rows = run(ablation, data, data, report=said.append)
     first = "seed" in rows[0]
