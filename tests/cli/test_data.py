@@ -118,18 +118,3 @@ def test_one_image_is_in_memory_at_a_time(call, files, folder, tmp_path, monkeyp
     result = call(*command, *own(folder)[2:], *more.get(command[0], ()))
     assert result.exit_code == 0, result.output
     assert len(counts) >= (COUNT if command[0] != "train" else 6) and max(counts) <= 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("coco",), "Error: --root: coco needs one"),
-        (("toytown", "--split", "trian"), "Error: --split trian: this command takes only train or val or test of Toy"),
-        (("toytown", "--out", "x.jpg"), "Error: --out x.jpg: images are drawn as PNG"),
-    ],
-)
-def test_what_cannot_be_asked_for(call, tmp_path, monkeypatch, arguments, words):
-    monkeypatch.chdir(tmp_path)
-    result = call("data", "check", *arguments)
-    assert result.exit_code == 2 and result.stderr.startswith(words)
-    assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from minircnn.cli.common import RefusedError
-from minircnn.cli.detect import plan_pngs
+from minircnn.cli.demo import MOST_IMAGES
 from minircnn.cli.outputs import check_outputs
 from minircnn.shipped import DETECTOR_WEIGHTS, TOYTOWN_FOLDER
 from minircnn.training import Log
@@ -21,6 +21,7 @@ from tests.cli.conftest import IMAGE
 def place(tmp_path, folder, monkeypatch):
     """A folder with a data set in COCO format, weights, and files of the user's."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.setenv("USERPROFILE", str(tmp_path))
     shutil.copytree(folder, "own")
     for suffix in (".safetensors", ".json"):
         shutil.copy(DETECTOR_WEIGHTS["mask_rcnn"].with_suffix(suffix), f"w{suffix}")
@@ -34,6 +35,11 @@ def place(tmp_path, folder, monkeypatch):
     for drawn in ("detections.png", "demo/four_detectors.png", "dets/image.png", "own/extra.png"):
         Path(drawn).parent.mkdir(exist_ok=True)
         Image.open(IMAGE).save(drawn)
+    for folder in ("many", "made/image.png", "page/index.html", "mine"):
+        Path(folder).mkdir(parents=True)
+    Path("mine/index.html").write_bytes(b"<html>\xff mine, not minircnn demo's")
+    for number in range(61):
+        Path(f"many/{number}.png").touch()
     return tmp_path
 
 
@@ -66,6 +72,18 @@ NOT_OURS = "is there, was not written by this program"
         ([*TRAIN, "x.safetensors", "--csv", "x.checkpoint"], "what --out writes"),
         ([*TRAIN, "net.safetensors", "--network", "net.safetensors"], "net.safetensors, which is read"),
         (["demo", "image.jpg"], f"four_detectors.png {NOT_OURS}"),
+        (["demo", "--out", "x.HTML"], "--out x.HTML: this is the name of a file; name a folder"),
+        (["demo", "--out", "page"], "index.html: this is a folder; name a file in it, or another place"),
+        (["demo", "--out", "mine"], "index.html is there, was not written by this program, and would be lost"),
+        (["demo", "~/demo/four_detectors.png"], "four_detectors.png, which is read"),
+        (["demo", "many", "--out", "new"], f"61 images, but a demo shows at most {MOST_IMAGES}; name fewer"),
+        ([*DETECT[:3], "--out", "mine.json"], "mine.json: this is the name of a file; name a folder"),
+        ([*DETECT[:3], "--out", "new.jpg"], "new.jpg: this is the name of a file; name a folder"),
+        ([*DETECT, "--json", "mine.json/x.json"], "mine.json may not be written into"),
+        ([*DETECT, "--json", "own"], "--json own: this is a folder"),
+        ([*DETECT, "--json", "Y.PNG"], "would be written over what --out writes"),  # one file on many machines
+        (["detect", "mask_rcnn", "many", "--out", "y.png"], "61 images, but one PNG shows at most 60; name a f"),
+        ([*DETECT[:3], "--out", "made"], "image.png: this is a folder"),
     ],
     ids=lambda value: " ".join(value)[-60:] if isinstance(value, list) else "",
 )
@@ -87,37 +105,6 @@ def test_what_this_program_has_written_may_be_replaced(place, call, files):
     for name in ("own/sheet.png", "n.json", "detections.png", "new/n.json", "e.json", "x.csv", "w.safetensors"):
         assert Path(name).stat().st_size
         check_outputs([("--out", Path(name))])
-
-
-@pytest.mark.parametrize(
-    ("images", "out", "json_file", "message"),
-    [
-        (
-            ["image.jpg"],
-            "mine.json",
-            None,
-            r"--out mine\.json: this is the name of a file; name a folder, or a file tha",
-        ),
-        (["image.jpg"], "new.jpg", None, r"--out new\.jpg: this is the name of a file; name a folder, or a file that"),
-        (
-            ["image.jpg"],
-            "x.png",
-            "mine.json/x.json",
-            r"--json mine\.json.x\.json: .*mine\.json may not be written into",
-        ),
-        (["image.jpg"], "x.png", "own", r"--json own: this is a folder"),
-        (["image.jpg"], "x.png", "X.PNG", "would be written over what --out writes"),  # one file on many machines
-        ([f"{number}.png" for number in range(61)], "x.png", None, "61 images, but one PNG shows at most 60; name a f"),
-        (["image.jpg"], "made", None, r"made.image\.png: this is a folder"),
-    ],
-)
-def test_what_detect_refuses_to_write(place, images, out, json_file, message):
-    Path("made/image.png").mkdir(parents=True)
-    before = sorted(place.rglob("*"))
-    with pytest.raises(RefusedError, match=message):
-        pngs = plan_pngs([Path(image) for image in images], Path(out))
-        check_outputs([*(("--out", png) for png in pngs), ("--json", json_file and Path(json_file))])
-    assert sorted(place.rglob("*")) == before
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="here every folder may be written into")

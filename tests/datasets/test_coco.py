@@ -52,9 +52,6 @@ def annotation(**changes):
     return {key: value for key, value in record.items() if value is not None}
 
 
-# ---------------------------------------------------------------------------------------------------- what it yields
-
-
 def test_tiny_data_set_by_hand(folder):
     dataset = load(folder, tiny())
     assert (len(dataset), dataset.classes, dataset.category_ids) == (2, ["background", "cat", "dog"], [4, 9])
@@ -71,19 +68,6 @@ def test_tiny_data_set_by_hand(folder):
     for key, value in dataset[1][1].items():  # without objects
         assert key == "image_id" or (value.dtype, value.shape) == (target[key].dtype, (0, *target[key].shape[1:])), key
     assert [target["image_id"] for _, target in dataset] == [7, 3], "it ends"
-
-
-def test_three_ways_to_write_a_mask_agree(folder):
-    mask = np.zeros((8, 10), dtype=np.uint8, order="F")
-    mask[1:4, 2:6] = 1
-    compressed = rle_codec.encode(mask)
-    compressed["counts"] = compressed["counts"].decode()
-    uncompressed = {"size": [8, 10], "counts": [17, 3, 5, 3, 5, 3, 5, 3, 36]}
-    segmentations = [[SQUARE], compressed, uncompressed]
-    records = [annotation(id=n, segmentation=s, iscrowd=n % 2) for n, s in enumerate(segmentations)]
-    _, target = load(folder, tiny(annotations=records))[0]
-    assert torch.equal(target["masks"], torch.from_numpy(mask).bool().expand(3, -1, -1))
-    assert target["iscrowd"].tolist() == [False, True, False]
 
 
 def test_what_may_be_missing(folder):
@@ -143,9 +127,6 @@ def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"a\.png"):
         data[0]
     assert data[1][1]["image_id"] == 3
-
-
-# --------------------------------------------------------------------------------------------- defects seen on loading
 
 
 BAD_ANNOTATIONS = [
@@ -257,9 +238,6 @@ def test_a_flood_of_problems_is_a_line_for_each_kind(folder):
     assert (data.left_out, len(data.dropped)) == (20, 40), "annotations, and their defects"
 
 
-# ------------------------------------------------------------------------------------- what programs write otherwise
-
-
 def written(value, convert):
     """The same with every number converted."""
     if isinstance(value, dict):
@@ -267,15 +245,17 @@ def written(value, convert):
     return [written(one, convert) for one in value] if isinstance(value, list) else convert(value)
 
 
-PLAIN = [
-    written(tiny(), str),
-    tiny(annotations=[annotation(bbox=[2, 1, "4.0", " 3e0"])]),
-    tiny(annotations=[annotation(segmentation=SQUARE)]),
-    tiny(annotations=[annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])]),
-]
+PLAIN = {
+    "text": written(tiny(), str),
+    "one of four as text": tiny(annotations=[annotation(bbox=[2, 1, "4.0", " 3e0"])]),
+    "flat polygon": tiny(annotations=[annotation(segmentation=SQUARE)]),
+    "points": tiny(annotations=[annotation(segmentation=[SQUARE[n : n + 2] for n in range(0, 8, 2)])]),
+    "runs": tiny(annotations=[annotation(segmentation={"size": [8, 10], "counts": [17, 3, 5, 3, 5, 3, 5, 3, 36]})]),
+    "compressed runs": tiny(annotations=[annotation(segmentation={"size": [8, 10], "counts": "a03500000o0"})]),
+}
 
 
-@pytest.mark.parametrize("content", PLAIN, ids=["text", "one of four as text", "flat polygon", "polygon of points"])
+@pytest.mark.parametrize("content", PLAIN.values(), ids=PLAIN)
 def test_what_is_plainly_meant_is_read(folder, content):
     wanted, found = load(folder, tiny()), load(folder, content)
     assert (found.classes, found.image_ids, found.odd) == (wanted.classes, wanted.image_ids, [])
@@ -303,9 +283,6 @@ def test_small_deviations_are_accepted(folder):
         data = load(folder, tiny(annotations=[annotation(area=area)]))
         assert data[0][1]["area"].tolist() == [area]
         assert [note.partition(" is ")[0] for note in data.odd] == ["image 7 ('a.png'), annotation 11: 'area'"] * noted
-
-
-# ------------------------------------------------------------------------------------------------ where the files are
 
 
 @pytest.mark.parametrize("name", ["x/../../a.png", "/etc/a.png", "C:\\a.png", "..\\a.png"])
@@ -338,9 +315,6 @@ def test_a_root_that_is_off_is_told_where_the_files_are(folder, root, lies, name
         assert f"no such file in {folder / root}: {words.format(top=folder)}" in problem
 
 
-# ------------------------------------------------------------------------------------------------------- EXIF's turns
-
-
 @pytest.mark.parametrize("stated", ["raw", "upright"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_objects_lie_on_the_upright_image(folder, orientation, stated):
@@ -367,9 +341,6 @@ def test_objects_lie_on_the_upright_image(folder, orientation, stated):
 def corners_of(mask):
     rows, columns = np.nonzero(mask)
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-# ------------------------------------------------------------------------------------------------------- run lengths
 
 
 @settings(max_examples=30)

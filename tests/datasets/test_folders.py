@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage.measure import regionprops
 from torchvision.ops import masks_to_boxes
 
-from minircnn.datasets import DatasetError, NucleiDataset, PennFudanDataset, open_data
+from minircnn.datasets import DatasetError, NucleiDataset, PennFudanDataset
 from minircnn.datasets.folders import boxes_around
 from tests.datasets.conftest import (
     CELLS_SIZE,
@@ -78,22 +77,6 @@ def test_against_torchvision(tmp_path):
         assert torch.equal(target["area"], masks.sum(dim=(1, 2)).float())
 
 
-def test_real_nuclei(real_data):
-    """All masks of five real images, against Pillow and scikit-image."""
-    root = real_data / "nuclei" / "stage1_train"
-    data = open_data("nuclei", root)
-    assert len(data) == 60
-    for index in range(0, 60, 12):
-        image, target = data[index]
-        assert image.shape == (3, 256, 256)
-        files = sorted((root / data.records[index] / "masks").iterdir(), key=lambda path: path.name)
-        for path, box, area in zip(files, target["boxes"].tolist(), target["area"].tolist(), strict=True):
-            with Image.open(path) as file:
-                (region,) = regionprops((np.array(file) > 0).astype(int))
-            y1, x1, y2, x2 = region.bbox
-            assert (box, area) == ([x1, y1, x2, y2], region.area)
-
-
 def test_boxes_of_masks_without_pixels_are_zero():
     masks = torch.zeros(2, 3, 4, dtype=torch.bool)
     masks[1, 2, 3] = True
@@ -101,17 +84,16 @@ def test_boxes_of_masks_without_pixels_are_zero():
     assert boxes_around(masks[:0]).shape == (0, 4)
 
 
-# ----------------------------------------------------------------------------------------------------------- defects
-
-
-def test_missing_files(tmp_path):
-    people = write_people(tmp_path / "people", {"a": three_people(), "b": three_people(), "c": three_people()})
-    cells = tmp_path / "cells"
+def test_missing_and_damaged_files_are_named(tmp_path):
+    """Each by its name, which may hold any letter. What is no file is left alone."""
+    people = write_people(tmp_path / "Straße 道", {name: three_people() for name in ("a", "b ü", "c")})
+    cells = tmp_path / "Kern 核"
     for name in "abc":
         write_cell(cells, name, block((2, 5), (3, 9)))
-    for kind, root, missing, left in (
-        (PennFudanDataset, people, ("PedMasks/a_mask.png", "PedMasks/c_mask.png"), "b"),
-        (NucleiDataset, cells, ("a/masks", "b/images/b.png"), "c"),
+    (cells / "c" / "masks" / "b.png").mkdir()
+    for kind, root, missing, left, damaged in (
+        (PennFudanDataset, people, ("PedMasks/a_mask.png", "PedMasks/c_mask.png"), "b ü", "PNGImages/b ü.png"),
+        (NucleiDataset, cells, ("a/masks", "b/images/b.png"), "c", "c/masks/a.png"),
     ):
         for path in missing:
             (root / path).rename((root / path).with_name("other"))
@@ -120,6 +102,14 @@ def test_missing_files(tmp_path):
         assert all(f"{root / path}: is missing" in str(error.value) for path in missing)
         data = kind(root, drop_invalid=True)
         assert (data.records, data.image_ids, len(data.dropped)) == ([left], [1], 2)
+        assert len(data[0][1]["labels"]) in (1, 3)
+        for path in (root / damaged, *data.mask_files(0)[:1]):
+            whole = path.read_bytes()
+            for content in (b"", whole[: len(whole) // 2], png_that_claims(10_000, 10_000)):  # of the last Pillow warns
+                path.write_bytes(content)
+                with pytest.raises(DatasetError, match=path.name):
+                    data[0]
+            path.write_bytes(whole)
 
 
 def test_wrong_folders(tmp_path):
@@ -157,27 +147,6 @@ def test_nuclei_that_are_refused(tmp_path, bad, words):
         data.load_target(0)
     assert words in str(error.value)
     assert NucleiDataset(tmp_path, drop_invalid=True).load_target(0)["area"].tolist() == [18, 1]
-
-
-def test_damaged_files_are_named(tmp_path):
-    """Each by its name, which may hold any letter. What is no file is left alone."""
-    people = write_people(tmp_path / "Straße 道", {"a ü": three_people()})
-    cells = tmp_path / "Kern 核"
-    write_cell(cells, "x", block((2, 5), (3, 9)))
-    (cells / "x" / "masks" / "b.png").mkdir()
-    for kind, root, places in (
-        (PennFudanDataset, people, ("PedMasks/a ü_mask.png", "PNGImages/a ü.png")),
-        (NucleiDataset, cells, ("x/masks/a.png", "x/images/x.png")),
-    ):
-        data = kind(root)
-        for path in (root / place for place in places):
-            whole = path.read_bytes()
-            for content in (b"", whole[: len(whole) // 2], png_that_claims(10_000, 10_000)):  # of the last Pillow warns
-                path.write_bytes(content)
-                with pytest.raises(DatasetError, match=path.name):
-                    data[0]
-            path.write_bytes(whole)
-        assert len(data[0][1]["labels"]) in (1, 3)
 
 
 def test_kinds_of_masks(tmp_path):

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from minircnn.datasets import (
-    DATA_NAMES,
-    CocoDataset,
-    DatasetError,
-    NucleiDataset,
-    PennFudanDataset,
-    ToyTown,
-    VocDataset,
-    collate,
-    open_data,
-)
+from minircnn import datasets
+from minircnn.datasets import CocoDataset, DatasetError, ToyTown, open_data
 from minircnn.datasets.named import indices_by_id
 from tests.datasets.conftest import an_object, block, three_people, write_cell, write_people, write_voc, xml
 
@@ -45,12 +36,7 @@ def coco(tmp_path):
 
 def same(a, b):
     """Whether two targets are equal."""
-    return a.keys() == b.keys() and all(
-        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a
-    )
-
-
-# ---------------------------------------------------------------------------------------------------------- by name
+    return a.keys() == b.keys() and all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in a)
 
 
 def test_every_name_opens_its_class(tmp_path, coco):
@@ -60,11 +46,11 @@ def test_every_name_opens_its_class(tmp_path, coco):
     wanted = {
         "toytown": (ToyTown, 200, (), {"split": "val"}),
         "coco": (CocoDataset, 12, coco, {}),
-        "voc": (VocDataset, 1, (voc,), {"split": "val"}),
-        "pennfudan": (PennFudanDataset, 1, (people,), {}),
-        "nuclei": (NucleiDataset, 1, (str(tmp_path / "stage1_train"),), {}),
+        "voc": (datasets.VocDataset, 1, (voc,), {"split": "val"}),
+        "pennfudan": (datasets.PennFudanDataset, 1, (people,), {}),
+        "nuclei": (datasets.NucleiDataset, 1, (str(tmp_path / "stage1_train"),), {}),
     }
-    assert tuple(wanted) == DATA_NAMES
+    assert tuple(wanted) == datasets.DATA_NAMES
     for name, (kind, count, places, options) in wanted.items():
         data, without_masks = (open_data(name, *places, **options, masks=masks) for masks in (None, False))
         assert (type(data), len(data), data.classes[0]) == (kind, count, "background")
@@ -98,9 +84,6 @@ def test_what_cannot_be_meant(coco, arguments, words):
         open_data(*arguments) if isinstance(arguments, tuple) else open_data("coco", *coco, classes=arguments)
 
 
-# ---------------------------------------------------------------------------------------------------------- splits
-
-
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60), st.randoms(use_true_random=False))
 def test_split_is_disjoint_and_complete_and_knows_no_order(ids, rng):
     train, test = indices_by_id(ids, "train"), indices_by_id(ids, "test")
@@ -132,9 +115,6 @@ def test_splits_and_parts_of_a_data_set(coco):
             whole.part([wrong])
 
 
-# ---------------------------------------------------------------------------------------------------------- classes
-
-
 def test_only_classes_by_hand(coco, tmp_path):
     """Images without objects stay, and so do crowds; a class may be left out of those that were kept."""
     whole = CocoDataset(*coco)
@@ -159,6 +139,6 @@ def test_parts_travel_to_other_processes(coco):
     data = open_data("coco", *coco, split="train", classes=["dog"])
     copy = pickle.loads(pickle.dumps(data))
     assert same(copy.load_target(3), data.load_target(3))
-    images, targets = next(iter(DataLoader(data, batch_size=3, collate_fn=collate)))
+    images, targets = next(iter(DataLoader(data, batch_size=3, collate_fn=datasets.collate)))
     assert [image.shape for image in images] == [(3, 8, 10)] * 3
     assert [target["image_id"] for target in targets] == data.image_ids[:3]

@@ -63,10 +63,8 @@ def test_checksums_find_a_changed_a_missing_and_a_stray_file(tmp_path):
 
 
 def test_toytown_yields_what_pycocotools_reads(capsys):
-    coco = COCO(str(DATA_FOLDER / "instances_val.json"))
-    capsys.readouterr()
-    dataset = ToyTown("val")
-    assert len(dataset) == 200 and dataset.classes == list(CLASSES)
+    coco, dataset = COCO(str(DATA_FOLDER / "instances_val.json")), ToyTown("val")
+    assert len(dataset) == 200 and dataset.classes == list(CLASSES) and capsys.readouterr()
     for index in (0, 57, 199):
         image, target = dataset[index]
         annotations = coco.imgToAnns[target["image_id"]]
@@ -75,4 +73,3 @@ def test_toytown_yields_what_pycocotools_reads(capsys):
         np.testing.assert_array_equal(target["masks"].numpy(), [coco.annToMask(a).astype(bool) for a in annotations])
         corners = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)]
         np.testing.assert_array_equal(target["boxes"].numpy(), corners)
-    assert "masks" not in ToyTown("val", DATA_FOLDER, masks=False)[0][1]

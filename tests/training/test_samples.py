@@ -104,9 +104,8 @@ def test_parts_of_images_are_seen_as_large_as_they_are_in_the_whole(size):
     high, wide = (new / old for new, old in zip(transform.new_size(size), size, strict=True))
     seen, areas = augmentation.seen(transform), []
     for iteration in range(12):
-        batch = draw_batch(
-            iteration, samples, [box + 1], images_per_batch=1, seed=0, augmentation=augmentation, transform=transform
-        )
+        options = {"images_per_batch": 1, "seed": 0, "augmentation": augmentation, "transform": transform}
+        batch = draw_batch(iteration, samples, [box + 1], **options)
         (image,), (target,), (proposals,) = batch.images, batch.targets, batch.proposals
         new = seen.new_size(tuple(image.shape[1:]))
         assert max(new) <= 100

@@ -33,12 +33,6 @@ def test_toy_town_gets_the_settings_that_were_chosen_by_hand():
     assert anchor_recall(measure(ToyTown("val", masks=False)), found) > 0.98
 
 
-def test_images_and_objects_twice_the_size_are_seen_as_before():
-    small = drawn()
-    large = Measured([(600, 800)] * 50, [2 * boxes for boxes in small.boxes])
-    assert settings_for(small) == settings_for(large)
-
-
 def test_smaller_objects_get_larger_images():
     """To span five cells of a stride of 8, objects of middle size need 40 pixels, of 16 twice as many."""
     found, coarse = settings_for(drawn(side=(20, 24))), settings_for(drawn(side=(20, 24)), stride=16)
@@ -46,19 +40,17 @@ def test_smaller_objects_get_larger_images():
     assert coarse.min_size == pytest.approx(1333 / 4 * 3, abs=32)  # twice that would be more than 1333 across
     assert found.crop_size is not None
     assert settings_for(drawn(side=(150, 200))).min_size == 192
-
-
-def test_boxes_without_area_and_images_without_objects_say_nothing():
-    boxes = torch.tensor([[10.0, 10, 50, 50], [20, 20, 20, 60], [60, 60, 100, 100]])
-    odd = Measured([(200, 200), (200, 200)], [boxes, boxes[:0]])
-    assert settings_for(odd).anchor_sizes == settings_for(Measured(odd.sizes, [boxes[::2], boxes[:0]])).anchor_sizes
+    small = drawn()
+    large = Measured([(600, 800)] * 50, [2 * boxes for boxes in small.boxes])
+    assert settings_for(small) == settings_for(large), "of images and objects twice the size"
 
 
 def test_anchors_are_as_large_as_objects():
     """All alike: one size. From 10 to 80: none is further than a factor √1.7 from an anchor between the quantiles."""
-    square = Measured([(200, 200)], [torch.tensor([[10.0, 10, 50, 50], [60, 60, 100, 100]])])
-    found = settings_for(square, min_size=200)
-    assert (found.anchor_sizes, found.aspect_ratios) == ((40.0,), (1.0,))
+    boxes = torch.tensor([[10.0, 10, 50, 50], [20, 20, 20, 60], [60, 60, 100, 100]])
+    for odd in (Measured([(200, 200)], [boxes[::2]]), Measured([(200, 200)] * 2, [boxes, boxes[:0]])):
+        found = settings_for(odd, min_size=200)  # a box without area and an image without objects say nothing
+        assert (found.anchor_sizes, found.aspect_ratios) == ((40.0,), (1.0,))
     sizes = settings_for(drawn(), min_size=300).anchor_sizes
     assert sizes[0] == pytest.approx(10 * 8**0.05, rel=0.1)
     assert sizes[-1] == pytest.approx(10 * 8**0.95, rel=0.1)
