@@ -91,24 +91,27 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     for name in "abc":
         write_cell(cells, name, block((2, 5), (3, 9)))
     (cells / "c" / "masks" / "b.png").mkdir()
-    for kind, root, missing, left, damaged in (
-        (PennFudanDataset, people, ("PedMasks/a_mask.png", "PedMasks/c_mask.png"), "b ü", "PNGImages/b ü.png"),
-        (NucleiDataset, cells, ("a/masks", "b/images/b.png"), "c", "c/masks/a.png"),
+    for kind, root, missing, left in (
+        (PennFudanDataset, people, ("PedMasks/a_mask.png", "PedMasks/c_mask.png"), "b ü"),
+        (NucleiDataset, cells, ("a/masks", "b/images/b.png"), "c"),
     ):
         for path in missing:
-            (root / path).rename((root / path).with_name("other"))
+            (root / path).rename((root / path).with_suffix(".other"))
         with pytest.raises(DatasetError, match="2 problems") as error:
             kind(root)
         assert all(f"{root / path}: is missing" in str(error.value) for path in missing)
         data = kind(root, drop_invalid=True)
         assert (data.records, data.image_ids, len(data.dropped)) == ([left], [1], 2)
-        assert len(data[0][1]["labels"]) in (1, 3)
-        for path in (root / damaged, *data.mask_files(0)[:1]):
+        for path in missing:
+            (root / path).with_suffix(".other").rename(root / path)
+        data, index = kind(root), ord(left[0]) - ord("a")
+        assert len(data[index][1]["labels"]) in (1, 3)
+        for path in (data.image_path(index), data.mask_files(index)[0]):
             whole = path.read_bytes()
             for content in (b"", whole[: len(whole) // 2], png_that_claims(10_000, 10_000)):  # of the last Pillow warns
                 path.write_bytes(content)
                 with pytest.raises(DatasetError, match=path.name):
-                    data[0]
+                    data[index]
             path.write_bytes(whole)
 
 
