@@ -15,19 +15,15 @@ from minircnn.cache import Cache, code_fingerprint, fingerprint, module_fingerpr
 
 FIXED = "ee5f5b9edc8107717837c3f597668f90"
 
+FOUR = torch.tensor([1.0, 2.0, 3.0, 4.0])
 # No two of these may share a name. Each stands beside another from which it differs in one respect.
 PARTS = [
     *[("fc7", "fc71"), ("fc", "77", "1"), ("fc7 1",), ("fc\0007", "1")],  # words, cut elsewhere
     *[("fc7", 1), (1, "fc7"), ("fc7", "1"), ("fc7", 1.5), ("fc7", math.nextafter(1.5, 2))],
     *[("fc7", None), ("fc7", "null"), ()],
-    (torch.tensor([1.0, 2.0, 3.0, 4.0]),),
-    (torch.tensor([1.0, 2.0, 3.0, 4.0]).view(torch.int32),),  # the same bytes
-    (torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64),),
-    (torch.tensor([1.0, 2.0, 3.0, math.nextafter(4, 9)], dtype=torch.float64),),
-    (torch.tensor([[1.0, 2.0], [3.0, 4.0]]),),
-    (torch.tensor([[1.0, 2.0], [3.0, 4.0]]).T,),
-    (torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])),
-    (torch.tensor([1.0]), torch.tensor([2.0, 3.0, 4.0])),
+    *[(FOUR,), (FOUR.view(torch.int32),)],  # the same bytes
+    *[(FOUR.double(),), (FOUR.double() + torch.tensor([0, 0, 0, 1e-15]),)],
+    *[(FOUR.view(2, 2),), (FOUR.view(2, 2).T,), (FOUR[:2], FOUR[2:]), (FOUR[:1], FOUR[1:])],
     *[(torch.tensor(1.0),), (torch.tensor([1.0]),), (torch.zeros(0),), (torch.zeros(0, 4),)],
 ]
 

@@ -118,14 +118,8 @@ def test_crowds_give_no_masks(model, scenes):
     assert losses[0] > 0 and losses[0] == losses[1]
 
 
-def some_boxes(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.rand(count, 2, generator=generator) * 60 - 10
-    return torch.cat([start, start + 2 + torch.rand(count, 2, generator=generator) * 50], dim=1)
-
-
 def test_targets_equal_torchvisions():
-    masks, boxes = ellipses(some_boxes(5), (70, 80)), some_boxes(200, seed=1)
+    masks, boxes = ellipses(random_boxes(5, 70, 80, seed=0), (70, 80)), random_boxes(200, 70, 80, seed=1)
     gt_index = torch.randint(0, 5, (200,), generator=torch.Generator().manual_seed(0))
     found = project_masks_on_boxes(masks, boxes, gt_index, 28, aligned=False)
     assert torch.allclose(found, torchvision_projection(masks, boxes, gt_index, 28), atol=1e-5)

@@ -19,11 +19,6 @@ def outputs_of(notebook):
     return [output for cell in code_cells(notebook) for output in cell.outputs]
 
 
-def text_of(output):
-    data = output.get("data", {})
-    return output.get("text", "") + "".join(v for k, v in data.items() if k.startswith("text/"))
-
-
 def test_numbered_without_gaps():
     assert [int(path.name[:2]) for path in NOTEBOOKS] == list(range(13))
 
@@ -56,7 +51,9 @@ def test_no_errors_warnings_or_machine_paths_in_the_outputs(notebook):
     for output in outputs_of(notebook):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text[:300]
-        assert not MACHINE_PATH.search(text_of(output)), text_of(output)[:300]
+        data = output.get("data", {})
+        text = output.get("text", "") + "".join(data[kind] for kind in data if kind.startswith("text/"))
+        assert not MACHINE_PATH.search(text), text[:300]
 
 
 def test_at_least_four_fifths_of_the_outputs_are_compared(notebook):

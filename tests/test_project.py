@@ -1,9 +1,11 @@
-"""The project as a whole: one list of dependencies, the import order that is the history, files of a readable size.
+"""The project as a whole: one list of dependencies, imports in the order of history, readable files, stable names.
 
 The workshop may import everything, and nothing in the package or the notebooks imports the workshop.
 """
 
 import ast
+import importlib
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import yaml
 
 import minircnn
+from tests import interface
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -140,3 +143,19 @@ def test_dependencies_are_ranges_of_which_one_version_is_tested():
     assert all(re.fullmatch(pattern, pin) for pin in pins)
     assert any(pin.startswith("torch==2.15.") for pin in pins)
     assert any(pin.startswith("torchvision==0.29.") for pin in pins)
+
+
+# What notebooks and README import, the commands and their options: tests/interface.py writes it.
+RECORD = json.loads(interface.FILE.read_text(encoding="utf-8"))
+
+
+def test_names_that_users_import_stay():
+    for name in RECORD["names"]:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute) or importlib.import_module(name)
+
+
+def test_commands_and_their_options_stay_and_the_record_is_complete():
+    """Whoever adds a name to a notebook, or an option to a command, adds it here: python -m tests.interface."""
+    assert set(interface.imported_names()) <= set(RECORD["names"])
+    assert interface.commands() == RECORD["commands"]

@@ -21,17 +21,13 @@ def own_data(tmp_path):
     """Ten scenes with two kinds of objects, as somebody might have them."""
     given = json.loads((DATA_FOLDER / "instances_val.json").read_text())
     (tmp_path / "my" / "images").mkdir(parents=True)
-    images = given["images"][:10]
+    images, categories = given["images"][:10], given["categories"][:2]
     for image in images:
-        name = image["file_name"]
-        (tmp_path / "my" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "my" / "images" / name).write_bytes((DATA_FOLDER / name).read_bytes())
-    numbers, categories = {image["id"] for image in images}, given["categories"][:2]
-    kept = [
-        one
-        for one in given["annotations"]
-        if one["image_id"] in numbers and one["category_id"] in {category["id"] for category in categories}
-    ]
+        place = tmp_path / "my" / "images" / image["file_name"]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes((DATA_FOLDER / image["file_name"]).read_bytes())
+    pairs = {(image["id"], category["id"]) for image in images for category in categories}
+    kept = [one for one in given["annotations"] if (one["image_id"], one["category_id"]) in pairs]
     file = {"images": images, "categories": categories, "annotations": kept}
     (tmp_path / "my" / "annotations.json").write_text(json.dumps(file))
     return tmp_path
