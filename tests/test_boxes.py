@@ -168,8 +168,9 @@ def select(boxes, scores, **changes):
 
 
 def test_the_threshold_itself_is_not_enough_and_margins_may_be_negative():
-    boxes = [[x, 0.0, x + 10, 10.0] for x in (0.0, 15.0, 30.0)]
-    found = select(boxes, [[0.0, -1.0], [-torch.inf, -0.9], [0.0, -1.1]], score_threshold=-1.0)
+    """And a box without area is no detection."""
+    boxes = [*([x, 0.0, x + 10, 10.0] for x in (0.0, 15.0, 30.0)), [45.0, 0.0, 45.0, 10.0]]
+    found = select(boxes, [[0.0, -1.0], [-torch.inf, -0.9], [0.0, -1.1], [0.0, 0.9]], score_threshold=-1.0)
     assert found["scores"].tolist() == pytest.approx([-0.9])
 
 
