@@ -1,7 +1,6 @@
 """Results that take long to compute, kept on disk under a name made of everything that they depend on.
 
-Asked for "features of image 7", a cache answers with last week's after the network has changed. This one is asked for
-those of *this* image, *these* boxes, *these* weights and *this* code: what is stale has another name.
+That is the image, the boxes, the weights and the code: what is stale has another name.
 """
 
 import hashlib
@@ -60,13 +59,10 @@ def code_fingerprint(*modules: ModuleType, packages: tuple[str, ...] = ("torch",
 
 
 class Cache:
-    """A folder of results.
+    """A folder of results, by default ``results`` in the user's cache folder; made when the first one is stored.
 
     Where results cannot be kept (no home directory, no right to write, a full disk), they are computed each time, and a
     warning says so.
-
-    Args:
-        folder: where; made when the first result is stored. None: ``results`` in the user's cache folder.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

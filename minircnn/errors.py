@@ -78,9 +78,8 @@ def find_errors(
     found, wanted = read_tables(detections, targets, kind)
     labels = class_names(classes, found, wanted)
     judged = [part for image in range(len(targets)) for part in _judge(found, wanted, image)]
-    rows = [row for row, _, _ in judged if row is not None]
-    d = np.array(sorted(rows, key=lambda row: (-found.score[row], row)), dtype=int)  # best first
     about = {row: (kind, g) for row, kind, g in judged if row is not None}
+    d = np.array(sorted(about, key=lambda row: (-found.score[row], row)), dtype=int)  # best first
     right = np.array([about[row][0] == "found" for row in d], dtype=bool)
     errors = [_error(found, wanted, row, *about[row]) for row in d[~right]]
     errors += [_error(found, wanted, None, "missed", g) for row, _, g in judged if row is None]
@@ -113,34 +112,26 @@ def _judge(found: Table, wanted: Table, image: int) -> Iterator[tuple[int | None
     crowd, by = wanted.crowd[g], np.full(len(d), UNMATCHED)
     iou, within = overlaps(found.regions[d], wanted.regions[g], crowd), np.zeros(len(d), dtype=bool)
     for label in np.unique(found.label[d]):
-        rows, columns = (
-            np.flatnonzero(found.label[d] == label)[:MOST_DETECTIONS],
-            np.flatnonzero(wanted.label[g] == label),
-        )
+        rows = np.flatnonzero(found.label[d] == label)[:MOST_DETECTIONS]
+        columns = np.flatnonzero(wanted.label[g] == label)
         within[rows] = True
         if len(columns):
             match = match_coco(iou[rows][:, columns], np.array([FOUND]), crowd[None, columns], crowd[columns])[0, 0]
             by[rows] = np.where(match == UNMATCHED, UNMATCHED, columns[match])
     iou, explained = np.where(crowd, 0.0, iou), set(by)
     for place in np.flatnonzero(within):
-        if by[place] != UNMATCHED:
-            if not crowd[by[place]]:
-                yield int(d[place]), "found", int(g[by[place]])
-            continue
-        kind, column = _kind(iou[place], same[place])
+        kind, column = ("found", by[place]) if by[place] != UNMATCHED else _kind(iou[place], same[place])
         if kind in ("localization", "class"):
             explained.add(column)
-        yield int(d[place]), kind, None if column is None else int(g[column])
+        if kind != "found" or not crowd[column]:
+            yield int(d[place]), kind, None if column is None else int(g[column])
     for column in np.flatnonzero(~crowd):
         if column not in explained:
             yield None, "missed", int(g[column])
 
 
 def _kind(iou: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:
-    """The kind of error of a false positive, and the column of the object that it is about; both arguments ``(G,)``.
-
-    The order is that of the authors' code: a detection may be near several objects.
-    """
+    """The kind of error of a false positive, and the column of its object, in the order of the authors' code."""
     if not len(iou):
         return "background", None
     right, other = (np.where(of, iou, 0.0) for of in (same, ~same))

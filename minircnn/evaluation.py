@@ -59,12 +59,10 @@ def evaluate(
             the box or mask) and ``"difficult"`` bool (PASCAL VOC).
         kind: compare "boxes" or "masks".
         protocol: "coco" (Lin et al. 2014), "voc2007" (11 points) or "voc2010" (area), Everingham et al. 2010.
-        classes: names of the classes for the table, ``classes[0]`` the background. By default the labels found are
-            numbered. A class without objects does not count in the mean.
+        classes: names for the table, ``classes[0]`` the background; None: numbers of the labels that are found.
         iou_thresholds: instead of the protocol's own (.50:.05:.95 for COCO, .5 for VOC).
 
-    Raises:
-        ValueError: naming the image's index: a score is nan, a box is none …
+    What is wrong is a ValueError that names the image's index. A class without objects does not count in the mean.
 
     Paper vs code, where we follow pycocotools and its papers do not say:
 
@@ -78,7 +76,7 @@ def evaluate(
     * equal scores keep the order of the images and of each list (pycocotools sorts the images by id first);
     * without any detection AP and recall are 0; without any object they are ``nan`` (pycocotools: -1).
 
-    And where we do not: pycocotools takes an object whose annotation id is 0 for unmatched. We do not use ids.
+    And where we do not: pycocotools takes an object whose annotation id is 0 for unmatched.
 
     >>> import torch
     >>> box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
@@ -153,10 +151,8 @@ def read_tables(
     if kind not in _NOT_COMPARED:
         raise ValueError(f"kind must be one of {tuple(_NOT_COMPARED)}, but is {kind!r}")
     if len(detections) != len(targets):
-        raise ValueError(
-            f"detections and targets must have one entry for each image, in the same order, "
-            f"but there are {len(detections)} and {len(targets)}"
-        )
+        both = f"{len(detections)} and {len(targets)}"
+        raise ValueError(f"detections and targets must have one entry for each image, in order, but there are {both}")
     found, wanted = [], []
     for index, (detection, target) in enumerate(zip(detections, targets, strict=True)):
         found.append(_read_image(index, detection, kind, f"detections[{index}]", ("scores",)))
@@ -199,14 +195,10 @@ def _read_image(index: int, entry: Mapping[str, Any], kind: str, where: str, nee
 
 def _run_lengths(masks: Tensor | Sequence[Mapping[str, Any]], where: str) -> np.ndarray:
     """Masks as COCO's compressed run lengths; its files hold them also as text, or as plain lists of numbers."""
-    if isinstance(masks, Tensor):
-        masks = encode_masks(masks)
-    else:
-        for row, mask in enumerate(masks):
-            if problem := runs_problem(mask):
-                raise ValueError(f"{where}: mask {row}: {problem}; encode it again")
     encoded = np.empty(len(masks), dtype=object)
-    for row, mask in enumerate(masks):
+    for row, mask in enumerate(encode_masks(masks) if isinstance(masks, Tensor) else masks):
+        if problem := runs_problem(mask):
+            raise ValueError(f"{where}: mask {row}: {problem}; encode it again")
         encoded[row] = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
     return encoded
 
@@ -222,10 +214,7 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """Detections as COCO's format of results has them, which ``loadRes`` of pycocotools reads from JSON.
 
-    Args:
-        detections: one dict for each image, as :func:`evaluate` takes them.
-        image_ids: of the images.
-        category_ids: of the classes: ``category_ids[label - 1]`` belongs to a label.
+    They are one dict for each image, as :func:`evaluate` takes them; ``category_ids[label - 1]`` belongs to a label.
 
     >>> boxes, labels, scores = torch.tensor([[1.0, 2.0, 4.0, 8.0]]), torch.tensor([1]), torch.tensor([0.5])
     >>> coco_results([{"boxes": boxes, "labels": labels, "scores": scores}], [139], [18])
@@ -434,8 +423,7 @@ class Result:
 
     def summary(self) -> dict[str, float]:
         """The twelve numbers in the order of pycocotools' ``stats``."""
-        names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-        names += ("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large")
+        names = [name for name in vars(self) if name.startswith(("ap", "ar_"))]
         return {name: getattr(self, name) for name in names}
 
     def table(self) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 import time
@@ -17,10 +16,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is there complete or not at all, even if the program is stopped in between.
 
     Missing folders are made. A file of that name is replaced in one step, by the last of several programs that write
-    it. A link stays one: what it points to is replaced. A device or a pipe is written into.
-
-    Raises:
-        OSError: it could not be written; the error names ``path``.
+    it. A link stays one: what it points to is replaced. A device or a pipe is written into. Errors name ``path``.
     """
     with naming(path):
         if path.exists() and not path.is_file():
@@ -59,22 +55,14 @@ def _replace(temporary: Path, path: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
     """Write a file whole or not at all; what is not a number, such as the AP of a class without objects, as null."""
-    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-    write_atomically(path, f"{text}\n".encode())
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    plain = json.loads(json.dumps(content), parse_constant=lambda name: None if name == "NaN" else float(name))
+    write_atomically(path, f"{json.dumps(plain, indent=1, allow_nan=False)}\n".encode())
 
 
 def sha256(path: Path) -> str:
     """The checksum of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

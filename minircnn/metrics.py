@@ -68,8 +68,7 @@ def match_coco(iou: np.ndarray, thresholds: np.ndarray, ignored: np.ndarray, cro
         ignored: ``(A, G)`` bool; which objects do not count in each range of areas.
         crowd: ``(G,)`` bool.
 
-    Returns:
-        ``(A, T, D)`` int64: the object that each detection found, or -1.
+    Returns ``(A, T, D)`` int64: the object that each detection found, or -1.
 
     Paper vs code, as in pycocotools: an IoU equal to the threshold is enough, and a threshold of 1 is lowered by 1e-10;
     of objects that a detection overlaps equally it takes the *last*.
@@ -219,8 +218,7 @@ def proposal_recall(
         iou_threshold: a proposal covers an object if their IoU is at least this; in (0, 1].
         counts: budgets n, at least 1. An image with fewer proposals than n is asked for all that it has.
 
-    Returns:
-        ``(len(counts),)`` float64 in [0, 1], ``nan`` if no image holds an object.
+    Returns ``(len(counts),)`` float64 in [0, 1], ``nan`` if no image holds an object.
 
     >>> truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0]])}
     >>> boxes = torch.tensor([[0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 5.0, 5.0], [21.0, 0.0, 31.0, 10.0]])
@@ -258,10 +256,8 @@ def _best_overlaps(
 ) -> tuple[Tensor, Tensor]:
     """For each budget and object the best IoU, ``(len(counts), objects)`` float64, and the objects' labels."""
     if len(proposals) != len(targets):
-        raise ValueError(
-            f"proposals and targets must have one entry for each image, in the same order, "
-            f"but there are {len(proposals)} and {len(targets)}"
-        )
+        both = f"{len(proposals)} and {len(targets)}"
+        raise ValueError(f"proposals and targets must have one entry for each image, in order, but there are {both}")
     if not len(counts) or min(counts) < 1:
         raise ValueError(f"counts must be numbers of proposals, each at least 1, but are {list(counts)}")
     best = [torch.zeros(len(counts), 0, dtype=torch.float64)]

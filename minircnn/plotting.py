@@ -1,9 +1,8 @@
 """Images with what was found in them: boxes, labels, scores and masks, in one color for each class.
 
 Functions that draw return matplotlib axes, so that you can add to them. Pixel (0, 0) covers the square from (0, 0) to
-(1, 1), as everywhere in minircnn: a box is drawn along the edges of the pixels that it holds. Lines and text are
-measured in points, whatever number of pixels an image has. Inputs and matplotlib's settings are not changed, but for
-the backend by :func:`draw_png`.
+(1, 1): a box is drawn along the edges of the pixels that it holds. Inputs and matplotlib's settings are not changed,
+but for the backend by :func:`draw_png`.
 
 Shape comments: N objects or detections, H W image size.
 """
@@ -23,6 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
@@ -65,15 +65,12 @@ def class_color(label: int) -> Color:
 
     >>> class_color(0)
     (0.55, 0.55, 0.55)
-    >>> class_color(1) == class_color(2)
-    False
     """
     label = int(label)
     if label <= 0:
         return (0.55, 0.55, 0.55)
     if label <= len(_PALETTE):
-        code = _PALETTE[label - 1]
-        return tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        return to_rgb(f"#{_PALETTE[label - 1]}")
     step = label - len(_PALETTE)
     return colorsys.hsv_to_rgb(step * _GOLDEN % 1, (0.55, 0.8, 1.0)[step % 3], (0.95, 0.75)[step % 2])
 
@@ -104,9 +101,8 @@ def as_pixels(image: Image) -> np.ndarray:
     pixels = pixels / 255.0 if pixels.dtype == np.uint8 else pixels.astype(np.float64)
     low, high = pixels.min(), pixels.max()
     if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"image values from {low:.3g} to {high:.3g}: they must lie in [0, 1] (undo normalization first)"
-        )
+        rule = "they must lie in [0, 1] (undo normalization first)"
+        raise ValueError(f"image values from {low:.3g} to {high:.3g}: {rule}")
     return np.broadcast_to(pixels.clip(0, 1), (*pixels.shape[:2], 3)).copy()
 
 
@@ -158,14 +154,9 @@ def image_grid(
     font = max(6, min(TITLE_SIZE, 40 / columns))
     lines = max((title.count("\n") + 1 for title in titles or () if title), default=0)
     title_height = (1.3 * font * lines + 6 * (lines > 0)) / 72  # inches, with the distance that matplotlib leaves below
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, sum(tallest) * width / columns + rows * title_height),
-        gridspec_kw={"height_ratios": tallest},
-        layout="constrained",
-        squeeze=False,
-    )
+    size = (width, sum(tallest) * width / columns + rows * title_height)
+    figure = plt.figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw={"height_ratios": tallest})
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     axes = grid.ravel()
     for unused in axes[len(images) :]:
@@ -191,9 +182,8 @@ def draw_objects(
     """Draw objects, or their boxes, masks or names alone, on axes that already show their image.
 
     The first object of the list lies on top, since detections stand best first. A crowd has a dashed box. ``objects``
-    are a target or detections: ``boxes`` (N, 4), ``labels`` (N,) and, where they are there, ``scores`` (N,), which are
-    written behind the names, ``masks`` (N, H, W) bool and ``iscrowd`` (N,). A label that ``classes`` does not name is
-    written as a number. What does not fit together, or masks of another size than the image, are a ValueError.
+    are a target or detections: ``boxes`` (N, 4), ``labels`` (N,) and, where they are there, ``scores`` (N,), ``masks``
+    (N, H, W) bool and ``iscrowd`` (N,). What does not fit together, or to the image, is a ValueError.
     """
     found = as_arrays(objects, classes)
     colors = [class_color(label) for label in found["labels"]]
@@ -291,17 +281,10 @@ def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]]
         # One that is pushed up or down covers the edge of its box.
         place = places[np.argmin(hidden + 0.01 * np.abs(corner - wanted)[:, 1])]
         taken = np.concatenate([taken, place[None]])
-        ax.text(
-            place[0] + pad * point,
-            (place[1] + place[3]) / 2,
-            text,
-            fontsize=font * fit,
-            color=text_color(color),
-            va="center",
-            parse_math=False,
-            bbox={"boxstyle": f"square,pad={pad / font}", "facecolor": color, "edgecolor": "none", "alpha": 0.9},
-            zorder=6 - rank / (len(texts) + 1),
-        )
+        style = {"boxstyle": f"square,pad={pad / font}", "facecolor": color, "edgecolor": "none", "alpha": 0.9}
+        x, y = place[0] + pad * point, (place[1] + place[3]) / 2
+        words = ax.text(x, y, text, fontsize=font * fit, color=text_color(color), va="center", bbox=style)
+        words.set(parse_math=False, zorder=6 - rank / (len(texts) + 1))
 
 
 def _image_size(ax: Axes) -> tuple[int, int]:
@@ -336,10 +319,10 @@ class Drawing:
 
 
 def make_drawing(image: Tensor, found: Objects, longest_side: int) -> Drawing:
-    """Shrink a large image together with what was found, and give a very slim one a margin at the right or below.
+    """Shrink a large image (3, H, W) in [0, 1] together with what was found; a very slim one gets a margin.
 
-    ``image`` is (3, H, W) in [0, 1]; ``found`` are detections or a target in its pixels, with masks (N, H, W) bool or
-    run-length encoded; ``longest_side`` is that of the shrunk image, in pixels.
+    ``found`` are detections or a target in its pixels, with masks (N, H, W) bool or run-length encoded;
+    ``longest_side`` is that of the shrunk image, in pixels.
     """
     height, width = image.shape[1:]
     pixels = (255 * shrink(image, longest_side)).round().astype(np.uint8)  # (h, w, 3)
@@ -357,31 +340,19 @@ def make_drawing(image: Tensor, found: Objects, longest_side: int) -> Drawing:
 
 
 def draw_png(
-    drawings: Sequence[Drawing],
-    classes: Sequence[str],
-    titles: Sequence[str] | None = None,
-    *,
-    columns: int | None = None,
-    width: float | None = None,
-    dpi: int = DPI,
-    **options: bool,
+    drawings: Sequence[Drawing], classes: Sequence[str], titles: Sequence[str] | None, dpi: int = DPI, **options: float
 ) -> bytes:
     """A PNG of an :func:`image_grid`, drawn without a window; of titles that are too long the beginning is left out."""
     matplotlib.use("Agg")
-    columns = columns or min(6, math.ceil(math.sqrt(len(drawings))))
+    columns = options.pop("columns", min(6, math.ceil(math.sqrt(len(drawings)))))
+    options = {"columns": columns, "width": max(9.0, CELL_WIDTH * columns), **options}
+    titles, objects = titles and [_title(title) for title in titles], [drawing.found for drawing in drawings]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # letters that the font lacks become boxes
-        axes = image_grid(
-            [drawing.pixels for drawing in drawings],
-            titles=titles and [_title(title) for title in titles],
-            objects=[drawing.found for drawing in drawings],
-            classes=classes,
-            columns=columns,
-            width=width or max(9.0, CELL_WIDTH * columns),
-            **options,
-        )
-        png = render_png(axes[0].get_figure(), dpi)
-    plt.close(axes[0].get_figure())
+        pixels = [drawing.pixels for drawing in drawings]
+        figure = image_grid(pixels, titles=titles, objects=objects, classes=classes, **options)[0].get_figure()
+        png = render_png(figure, dpi)
+    plt.close(figure)
     return png
 
 

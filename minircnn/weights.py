@@ -1,7 +1,6 @@
-"""Weights of networks on disk: a safetensors file, and beside it a JSON file that says what they are.
+"""Weights of networks on disk: a safetensors file, which holds no code, and a JSON file that says what they are.
 
-safetensors holds tensors and nothing else: reading it never runs code, as unpickling would. The JSON holds the
-configuration that a model is built from, what it was trained with, and a checksum.
+The JSON holds the configuration that a model is built from, what it was trained with, and a checksum.
 """
 
 import argparse
@@ -43,17 +42,13 @@ class WeightsError(ValueError):
 def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = None) -> None:
     """Write a detector for :func:`load`: its weights in half precision, and the JSON file beside them.
 
-    The JSON holds the detector's ``configs``, which say how to build it again, and what ``about`` holds.
-
-    Raises:
-        TypeError: it is none of the four detectors.
+    The JSON holds the detector's ``configs``, which say how to build it again, and what ``about`` holds. What is none
+    of the four detectors is a TypeError.
     """
-    kinds = {cls: name for name, (cls, _) in DETECTORS.items()}
-    kind = kinds.get(type(model).__name__)
+    kinds, own = {cls: name for name, (cls, _) in DETECTORS.items()}, type(model).__name__
+    kind = kinds.get(own)
     if kind is None:
-        raise TypeError(
-            f"model must be one of {', '.join(kinds)}, but is {type(model).__name__}: save its state_dict()"
-        )
+        raise TypeError(f"model must be one of {', '.join(kinds)}, but is {own}: save its state_dict()")
     configs = {name: asdict(config) if is_dataclass(config) else config for name, config in model.configs.items()}
     save_weights(path, halve(model), {"detector": kind, "classes": list(model.classes), **configs, **(about or {})})
 
@@ -61,11 +56,7 @@ def save(model: torch.nn.Module, path: Path, about: Mapping[str, Any] | None = N
 def load(path: str | Path, kind: str | None = None) -> Any:  # noqa: ANN401 - a detector of any kind
     """The detector that :func:`save` wrote to a ``.safetensors`` file, in evaluation mode.
 
-    ``kind`` is which of :data:`minircnn.shipped.DETECTORS` it must be; None: any.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        WeightsError: a file is damaged, or describes something else.
+    ``kind`` is which of :data:`minircnn.shipped.DETECTORS` it must be; None: any. For errors see :func:`load_weights`.
     """
     tensors, about = load_weights(path)
     found = str(about.get("detector", about.get("what", "something else")))  # a JSON may hold anything
@@ -114,9 +105,7 @@ class _WithoutDraws(TorchFunctionMode):
 def config_of(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """A configuration, a dataclass, from what JSON holds of it: its lists become the tuples that they were.
 
-    Raises:
-        KeyError: there is no such field.
-        TypeError: a field has another type than the dataclass states; or a number is not finite.
+    A field that is unknown is a KeyError; one of another type, or a number that is not finite, a TypeError.
 
     >>> from minircnn.transforms import Transform
     >>> config_of(Transform, {"mean": [0.5, 0.5, 0.5], "divisor": 32}).mean
@@ -153,9 +142,7 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
 def save_weights(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors, in the precision that they have, to ``path``, and ``about`` with a checksum to a JSON beside it.
 
-    Raises:
-        ValueError: another ending.
-        WeightsError: a number is nan or infinite, perhaps since it was halved. What was there before stays.
+    A number that is nan or infinite, perhaps since it was halved, is a WeightsError, and what was there before stays.
     """
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: weights are written as .safetensors; give the file that ending")
@@ -204,11 +191,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     The file is ``.safetensors``, ``.npz`` (NumPy) or ``.pth`` / ``.pt``: a PyTorch state dict, also as the "model",
     "state_dict" or "model_state_dict" of what a training script saved, from several GPUs also with ``module.`` before
-    each name, which is left out.
-
-    Raises:
-        FileNotFoundError: no such file.
-        WeightsError: another ending, or the file is damaged or holds something else than tensors by name.
+    each name, which is left out. One that is not there is a FileNotFoundError, all else a WeightsError.
     """
     path = Path(path)
     readers = {".npz": _read_npz, ".pth": read_torch, ".pt": read_torch}
@@ -221,26 +204,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         tensors = readers[path.suffix](path)
     except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, which is not read, because it could run code; {advice}"
-        ) from error
+        what = "damaged, or holds more than tensors, which is not read, because it could run code"
+        raise WeightsError(f"{path}: {what}; {advice}") from error
     except Exception as error:  # damaged files make the readers raise KeyError, IndexError, zlib.error and many more
         raise WeightsError(f"{path}: damaged, or no weights ({first_line(error)}); fetch it again") from error
     if isinstance(tensors, Mapping):
         tensors = next((tensors[key] for key in _INSIDE if isinstance(tensors.get(key), Mapping)), tensors)
-    if not isinstance(tensors, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
-    ):
-        raise WeightsError(f"{path}: no tensors by name; {advice}")
-    for name, value in tensors.items():
+    for name, value in tensors.items() if isinstance(tensors, Mapping) else [(None, tensors)]:
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(f"{path}: no tensors by name; {advice}")
         dense = value.layout is torch.strided and not (value.is_quantized or value.is_nested)
         if not dense or value.device.type != "cpu" or value.nbytes > value.untyped_storage().nbytes():
             raise WeightsError(f"{path}: {name} is sparse, quantized, nested or without numbers of its own; {advice}")
-    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
-    return {
-        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
-        for name, value in tensors.items()
-    }
+    start = len("module.") * all(name.startswith("module.") for name in tensors)
+    return {name[start:]: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
@@ -253,9 +230,7 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 def read_torch(path: Path) -> Any:  # noqa: ANN401 - whatever was saved
     """What ``torch.save`` wrote: tensors, numbers, texts and containers of them. No code in the file is ever run.
 
-    Raises:
-        UnpicklingError: it holds something else.
-        Exception: whatever else a damaged file makes torch raise.
+    Something else is an UnpicklingError; damaged files make torch raise whatever it likes.
     """
     _check_zip(path)
     # torchvision's training scripts save their options, which hold no code, beside the model. (From PyTorch 2.5 on.)
@@ -277,13 +252,9 @@ def _check_zip(path: Path) -> None:
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str | Path, only: str = "") -> None:
-    """Give a module its weights by name, all of them or none.
+    """Give a module its weights by name, all of them or none; what does not fit is a WeightsError.
 
     ``source`` is for messages. ``only``: load and demand only the names that begin so, such as ``"backbone."``.
-
-    Raises:
-        WeightsError: names are missing or unknown, or a shape or kind of number is another: the weights are for another
-            network. Or a number is nan or infinite.
     """
     given = {name: value for name, value in tensors.items() if name.startswith(only)}
     check_fit({n: v for n, v in module.state_dict().items() if n.startswith(only)}, given, source)
@@ -315,8 +286,7 @@ def check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source:
 def cache_folder() -> Path:
     """Where downloads and results are kept: ``MINIRCNN_CACHE``, or a folder of the user's. It may be deleted any time.
 
-    Raises:
-        FileNotFoundError: this user has no home directory, and ``MINIRCNN_CACHE`` names no other place.
+    A FileNotFoundError says that this user has no home directory.
     """
     chosen = os.environ.get("MINIRCNN_CACHE")
     try:
@@ -328,10 +298,7 @@ def cache_folder() -> Path:
 def download(url: str, sha256_prefix: str, size: str) -> Path:
     """Fetch a file of weights once, with a progress bar, and keep it in :func:`cache_folder`.
 
-    A file whose checksum begins otherwise is not kept; ``size`` is for the message.
-
-    Raises:
-        WeightsError: it could not be fetched (no network?), or is not what was published. Nothing is left behind.
+    A file whose checksum begins otherwise is not kept; that, or no network, is a WeightsError that names the ``size``.
     """
     target = cache_folder() / "downloads" / url.rsplit("/", 1)[-1]
     if target.is_file() and sha256(target).startswith(sha256_prefix):
@@ -340,8 +307,6 @@ def download(url: str, sha256_prefix: str, size: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(target), hash_prefix=sha256_prefix)
     except (OSError, HTTPException, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"could not fetch {url} ({first_line(error)}). Without a network: fetch this file ({size}) on another "
-            f"machine and put it at {target}, or give its path"
-        ) from error
+        remedy = f"fetch this file ({size}) on another machine and put it at {target}, or give its path"
+        raise WeightsError(f"could not fetch {url} ({first_line(error)}). Without a network: {remedy}") from error
     return target

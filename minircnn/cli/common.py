@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-ENDINGS = (".safetensors", ".npz", ".pth", ".pt")  # of files of weights
 INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
 PUBLISHED = {"faster_rcnn": "fasterrcnn_resnet50_fpn", "mask_rcnn": "maskrcnn_resnet50_fpn"}
 COCO = Path("coco")
@@ -31,6 +31,17 @@ ON_PROPOSALS = ("rcnn", "fast_rcnn")  # those of selective search
 
 Model = Any  # one of the detectors
 Detections = dict[str, Any]
+
+# What is taken for an image in a folder. A file that is named may end as it likes.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".webp", ".avif", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+_MARKS = (  # in the beginning of what this program writes
+    *(b"tEXtSoftware\0minircnn", b"tEXtminircnn\0"),  # in each PNG
+    *(b'<meta name="generator" content="minircnn', b"iteration,learning_rate,total,"),  # page of the demo; log
+    *(b'{\n "detector": ', b'{\n "data": "', b'[\n {\n  "image_id": '),  # weights and numbers; a check; COCO's results
+)
 
 _JOINT = ("fast_rcnn", "faster_rcnn", "mask_rcnn")
 _ONLY = {
@@ -65,9 +76,8 @@ def naming_memory() -> Iterator[None]:
 class OneLineErrors(TyperGroup):
     """Commands whose errors reach the user as one line ``Error: …``, not as a traceback.
 
-    That goes for :class:`RefusedError` (exit status 2), for what the package raises by contract (``ValueError``, also
-    for lack of memory, ``OSError``, ``FloatingPointError``: exit status 1), for Ctrl-C, a worker process that was
-    killed, and each warning. Anything else is a fault in the program and keeps its traceback.
+    That goes for :class:`RefusedError` (exit status 2), for what the package raises by contract (exit status 1), for
+    Ctrl-C, and for each warning. Anything else is a fault in the program and keeps its traceback.
     """
 
     def invoke(self, ctx: typer.Context) -> object:
@@ -83,7 +93,9 @@ class OneLineErrors(TyperGroup):
         except BrokenPipeError:  # the reader of our output has seen enough
             raise
         except (ValueError, OSError, FloatingPointError) as error:
-            message, status = f"Error: {_in_words(error)}", 1
+            of_system = isinstance(error, OSError) and error.strerror  # the file first, as in all messages
+            words = f"{error.filename or 'standard output'}: {error.strerror}" if of_system else error
+            message, status = f"Error: {words}", 1
         except BrokenExecutor:
             message, status = "Error: a worker process was ended, perhaps for lack of memory; try it again", 1
         except KeyboardInterrupt:
@@ -91,13 +103,6 @@ class OneLineErrors(TyperGroup):
             message, status = f"Stopped.{hint}", INTERRUPTED
         echo(*message.split("\n"), err=True)
         raise typer.Exit(status)
-
-
-def _in_words(error: Exception) -> str:
-    """What an error says; of the operating system's the file first, as in all messages, and not its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'standard output'}: {error.strerror}"
-    return str(error)
 
 
 _METAVARS = {int: "N", float: "X", Path: "FILE", str: "NAME"}
@@ -164,10 +169,7 @@ def find_weights(option: str, path: Path | None, default: Path, command: str) ->
         raise FileNotFoundError(f"{default}: not there; train it with {command}, or name another file with {option}")
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"{option} {path}: there is no such file; check the path, or train it with {command}")
-    path = path or default
-    if path.suffix not in ENDINGS:
-        raise ValueError(f"{path}: weights end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
-    return path
+    return path or default
 
 
 def detector_file(detector: str, weights: Path | None) -> Path:
@@ -209,11 +211,81 @@ def set_threshold(model: Model, threshold: float) -> None:
 
 
 def detect_in(model: Model, image: Tensor, proposals: Tensor | None = None, **options: bool) -> Detections:
-    """Detections of a model, on the CPU, in an image (3, H, W) in [0, 1]; masks as run-length encodings.
-
-    Proposals (P, 4) are for the detectors that are given them; options are those of ``detect``.
-    """
+    """Detections, on the CPU, in an image (3, H, W), perhaps with proposals (P, 4); masks as run-length encodings."""
     device = next(model.parameters()).device
     detect = getattr(model, "detect_encoded", model.detect)
     (found,) = detect([image.to(device)], *([] if proposals is None else [[proposals.to(device)]]), **options)
     return {name: value if isinstance(value, list) else value.cpu() for name, value in found.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------- outputs
+
+
+def of_weights(out: Path) -> list[tuple[str, Path]]:
+    """What a training writes: the weights, the JSON beside them, and on its way the state to go on from."""
+    return [("--out", out.with_suffix(ending)) for ending in (out.suffix, ".json", ".checkpoint")]
+
+
+def files_beside(out: Path) -> dict[str, Path]:
+    """What a training that is measured on its way writes beside its weights."""
+    names = {"best": "best.safetensors", "record": "best.json", "curve": "curve.png", "predictions": "predictions.png"}
+    return {what: out.with_name(f"{out.stem}_{name}") for what, name in names.items()}
+
+
+def with_json(weights: Path | None) -> list[Path]:
+    """What is read with a file of weights: itself, and the JSON beside it."""
+    return [weights, weights.with_suffix(".json")] if weights else []
+
+
+def check_outputs(outputs: Iterable[tuple[str, Path | None]], inputs: Iterable[Path] = ()) -> None:
+    """Refuse files, each with its option, that cannot be written, or that would be written over something.
+
+    That is an input, another output, or what this program has not written. Names are compared as the file system does.
+    Devices and pipes lose nothing. Folders that are missing will be made.
+    """
+    taken = {_identity(path): f"{path}, which is read" for path in inputs if path.is_file()}
+    for option, path in outputs:
+        if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+            continue  # a device or a pipe
+        _check_place(option, path)
+        if lost := taken.get(_identity(path)):
+            raise RefusedError(f"{option} {path}: would be written over {lost}; name another place")
+        taken[_identity(path)] = f"what {option} writes"
+        if path.exists() and not _is_ours(path):
+            what = "was not written by this program, and would be lost"
+            raise RefusedError(f"{option}: {path} is there, {what}; move it, or name another place")
+
+
+def check_folder(option: str, path: Path, or_else: str = "") -> None:
+    """Refuse a file, or a name that only a file would have, in place of a folder."""
+    if not path.is_dir() and (path.exists() or path.suffix.lower() in (*SUFFIXES, ".html", ".htm")):
+        raise RefusedError(f"{option} {path}: this is the name of a file; name a folder{or_else}")
+
+
+def _check_place(option: str, path: Path) -> None:
+    if path.is_dir():
+        raise RefusedError(f"{option} {path}: this is a folder; name a file in it, or another place")
+    place = next(place for place in (path, *Path(os.path.realpath(path)).parents) if place.exists())
+    if not os.access(place, os.W_OK) or not (place.is_dir() or place == path):
+        raise RefusedError(f"{option} {path}: {place} may not be written into; name another place")
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all names of one file, also of one that is still to be made."""
+    try:
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    except FileNotFoundError:
+        return os.path.realpath(path).casefold()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether this program has written a file, as each kind of its files says; with an empty one nothing is lost."""
+    if path.suffix == ".checkpoint":
+        return True
+    with suppress(OSError):
+        path = path.with_suffix(".json") if path.suffix == ".safetensors" else path  # which says what weights they are
+        with path.open("rb") as file:
+            beginning = file.read(2000)
+        return not beginning or any(mark in beginning for mark in _MARKS)
+    return False

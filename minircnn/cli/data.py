@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minircnn.cli.common import JsonFile, RefusedError, as_command, echo, option
-from minircnn.cli.outputs import check_outputs
+from minircnn.cli.common import JsonFile, RefusedError, as_command, check_outputs, echo, option
 from minircnn.datasets.named import DATA_NAMES, EVERY, DatasetError, check_places, grouped, open_data
 from minircnn.shipped import DETECTOR_WEIGHTS
 
@@ -56,18 +55,16 @@ class DataOptions:
     def check(self, parts: Sequence[str]) -> None:
         """Refuse, without PyTorch, data sets that are not there, and parts of Toy Town other than these."""
         if self.name == TOYTOWN and self.split not in (None, *parts):
-            raise RefusedError(
-                f"--split {self.split}: this command takes only {' or '.join(parts)} of Toy Town: detectors learn from "
-                "train, and are measured on what they have not seen"
-            )
+            rule = "detectors learn from train, and are measured on what they have not seen"
+            one = f"this command takes only {' or '.join(parts)} of Toy Town"
+            raise RefusedError(f"--split {self.split}: {one}: {rule}")
         with _errors_of_options():
             check_places(self.name, self.root, self.annotations)
 
     @property
     def class_names(self) -> list[str] | None:
         """The classes one by one."""
-        names = [name.strip() for words in self.classes or () for name in words.split(",")]
-        return names or None
+        return [name.strip() for words in self.classes or () for name in words.split(",")] or None
 
     def max_proposals(self, wanted: int | None) -> int | None:
         """How many proposals of an image to take: what the user wants; None for the default of Toy Town."""
@@ -75,9 +72,8 @@ class DataOptions:
 
     def words(self) -> dict[str, Any]:
         """What to say to get the same images, for :func:`minircnn.cli.common.as_command`."""
-        words = {**vars(self), "classes": self.class_names and ",".join(self.class_names)}
-        name = words.pop("name")
-        return {"data": None if name == TOYTOWN else name, **words}
+        words = {"data": None if self.name == TOYTOWN else self.name, **vars(self), "name": None}
+        return {**words, "classes": self.class_names and ",".join(self.class_names)}
 
     def to_learn_from(self, images: int | None, masks: bool) -> ImageDataset:
         """What to train with; refused if there is no object to learn from, or for a defect of the data set."""
@@ -113,8 +109,7 @@ class DataOptions:
         """The pairs: Toy Town's in memory, others kept when they are first looked at."""
         from minircnn.training import KeptSamples
 
-        toytown = self.name == TOYTOWN
-        return [data[index] for index in range(len(data))] if toytown else KeptSamples(data, len(data.classes))
+        return list(data) if self.name == TOYTOWN else KeptSamples(data, len(data.classes))
 
     def advice(self, detector: str, weights: Path) -> str:
         """How to measure what came out of a training, on images that it has not seen if there are any."""
@@ -156,9 +151,7 @@ class DataOptions:
         turned = [orientation_note(data.image_path(index)) for index in indices if data.image_size(index)]
         say(*grouped([*data.notes, *data.odd, *filter(None, turned)]))
         if self.drop_invalid:
-            dropped = list(data.dropped)
-            if hasattr(data, "read_objects"):  # its masks are files, which are read only now
-                dropped += [problem for index in indices for problem in data.read_objects(index)[1]]
+            dropped = [*data.dropped, *(problem for index in indices for problem in data.find_problems(index))]
             left_out = getattr(data, "left_out", len(dropped))
             say(f"{_counted(left_out, 'annotation')} left out", *(f"  {line}" for line in grouped(dropped)))
 
@@ -220,9 +213,8 @@ def check(
     from minircnn.files import write_atomically, write_json
 
     data, problems = open_to_check(name, root, annotations, split=split, masks=masks)
-    if data is None:
-        report = Report([])
-    else:
+    report = Report([])
+    if data is not None:
         report = examine(data, progress=lambda them: tqdm(them, unit="image", disable=None, leave=False))
         echo(*_counts(report, f"{name}{f', {split}' if split else ''}"), *data.notes, *_for_training(report))
     report.problems[:0] = problems
@@ -270,8 +262,8 @@ def _draw(data: ImageDataset, readable: Sequence[int], most: int) -> bytes:
     count = min(most, len(readable))
     drawings, titles = [], []
     for index in (readable[place * len(readable) // count] for place in range(count)):  # shrunk one by one
-        path, target = data.image_path(index), data.load_target(index)
+        target = data.load_target(index)
         drawings.append(make_drawing(data.load_image(index), target, GRID_SIDE))
-        titles.append(f"{path.name}\n{_counted(len(target['labels']), 'object')}")
+        titles.append(f"{data.image_path(index).name}\n{_counted(len(target['labels']), 'object')}")
     few = all(len(drawing.found["labels"]) <= MOST_NAMES for drawing in drawings) and len(data.classes) > 2
     return draw_png(drawings, data.classes, titles, names=few)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minircnn.cli import common
-from minircnn.cli.common import RefusedError, echo
+from minircnn.cli.common import RefusedError, check_folder, check_outputs, echo
 from minircnn.cli.detect import LONGEST_SIDE, MAX_PROPOSALS, complain, find_images
-from minircnn.cli.outputs import check_folder, check_outputs
 from minircnn.files import printable, write_atomically
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ SCENE = 194  # of the test split: one of the seven scenes with six objects, the 
 SIDE = 640  # pixels of the longer side of an image on the page
 GRID = {"columns": 5, "width": 15.0}  # an image, and what four detectors found in it; inches
 
-# key: name, year, where the course builds it, what was new
+# key: name, year, where the course builds it
 DETECTORS = {
-    "rcnn": ("R-CNN", 2014, "04_rcnn", "Each region goes through the network by itself; SVMs classify it."),
-    "fast_rcnn": ("Fast R-CNN", 2015, "06_fast_rcnn", "The network sees an image once; regions are pooled from it."),
-    "faster_rcnn": ("Faster R-CNN", 2016, "08_faster_rcnn", "A small network proposes regions from the same features."),
-    "mask_rcnn": ("Mask R-CNN", 2017, "10_mask_rcnn", "Pooling without rounding; one more branch outlines objects."),
+    "rcnn": ("R-CNN", 2014, "04_rcnn"),
+    "fast_rcnn": ("Fast R-CNN", 2015, "06_fast_rcnn"),
+    "faster_rcnn": ("Faster R-CNN", 2016, "08_faster_rcnn"),
+    "mask_rcnn": ("Mask R-CNN", 2017, "10_mask_rcnn"),
 }
 # HTML that is XML, too. The policy is one more lock: what slipped into the page, a browser would neither run nor fetch.
 _PAGE = Template("""\
@@ -43,31 +43,23 @@ _PAGE = Template("""\
 <html lang="en">
 <head>
 <meta charset="utf-8" />
-<meta name="viewport" content="width=device-width, initial-scale=1" />
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'" />
 <meta name="generator" content="minircnn demo" />
 <title>Four detectors, the same images</title>
 <style>
-:root { color-scheme: light dark }
 body { max-width: 95rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
-p { max-width: 46rem }
 img { max-width: 100%; height: auto }
-td { padding: .2rem 1rem .2rem 0; vertical-align: top }
 </style>
 </head>
 <body>
 <h1>Four detectors, the same images</h1>
-<p>Four detectors look at the same images, in the order in which they were invented. Boxes show what each one finds; the
-last one also outlines it. The number behind a class is the detector's score: for R-CNN the margin of a support vector
-machine, shown from 0 up, for the others a probability, shown from 0.5 up. Times were measured on this machine, just
-now; selective search, whose proposals R-CNN and Fast R-CNN share, counts for both.</p>
-<table>
-$detectors
-</table>
+<p>Boxes show what each detector finds; the last one also outlines it. The number behind a class is its score: of R-CNN
+the margin of a support vector machine, shown from 0 up, of the others a probability, shown from 0.5 up. Times were
+measured on this machine, just now; selective search counts for both R-CNN and Fast R-CNN.</p>
 $content
 <h2>Where to go next</h2>
 <p>The detectors know six painted classes and have never seen a photograph of any of these: on photographs they are
-mostly wrong. <code>make course</code> opens the notebooks, in which each detector is built and measured.
+mostly wrong. <code>make course</code> opens the notebooks, in which each is built and measured: $notebooks.
 <code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector, and
 <code>minircnn evaluate mask_rcnn</code> says how good it is, on 200 scenes.</p>
 </body>
@@ -92,14 +84,12 @@ def demo(
     check_folder("--out", out)
     check_outputs([("--out", out / name) for name in (PAGE, TABLE)], files)
     if len(files) > MOST_IMAGES:
-        raise RefusedError(
-            f"{len(files)} images, but a demo shows at most {MOST_IMAGES}; name fewer, or look at all of them with "
-            "`minircnn detect`"
-        )
+        raise RefusedError(f"{len(files)} images, but a demo shows at most {MOST_IMAGES}; name fewer, or use detect")
     from minircnn.datasets import ToyTown, read_image
     from minircnn.plotting import draw_png
 
-    left_out = [complain(path, reason) for path, reason in skipped]
+    for path, reason in skipped:
+        complain(path, reason)
     echo("reading the detectors")
     models = {key: common.read_detector(key, common.detector_file(key, None)) for key in DETECTORS}
     for key, model in models.items():
@@ -113,21 +103,14 @@ def demo(
             with common.naming_memory():
                 rows.append(_show(models, data.classes, str(path), read_image(path)))
         except (OSError, ValueError) as error:
-            left_out.append(complain(path, str(error)))
+            skipped.append((path, str(error)))
+            complain(*skipped[-1])
     sections, drawings, titles = zip(*rows, strict=True)
-    drawings, titles = ([one for part in parts for one in part] for parts in (drawings, titles))
-    write_atomically(out / TABLE, draw_png(drawings, data.classes, titles, **GRID))
-    if left_out:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in left_out)
-        sections = (*sections, f"<h2>What was left out</h2>\n<ul>{lines}</ul>")
-    table = [
-        f"<tr><td>{name} ({year})</td><td>{new}</td><td><code>notebooks/{book}.ipynb</code></td></tr>"
-        for name, year, book, new in DETECTORS.values()
-    ]
-    page = _PAGE.substitute(detectors="\n".join(table), content="\n".join(sections))
-    write_atomically(out / PAGE, page.encode())
+    write_atomically(out / TABLE, draw_png([*chain(*drawings)], data.classes, [*chain(*titles)], **GRID))
+    notebooks = ", ".join(f"<code>notebooks/{book}.ipynb</code>" for _, _, book in DETECTORS.values())
+    write_atomically(out / PAGE, _PAGE.substitute(notebooks=notebooks, content="\n".join(sections)).encode())
     echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
-    if left_out:
+    if skipped:
         raise typer.Exit(1)
 
 
@@ -150,9 +133,7 @@ def _show(
 ) -> tuple[str, list[Drawing], list[str]]:
     """Let all detectors look at an image, and print what they found.
 
-    Returns:
-        The part of the page about this image; drawings of it with what is there, if that is known, and of what each
-        detector found; and their titles.
+    Returns the part of the page about it; drawings of what is there, if that is known, and of what each found; titles.
     """
     import torch
 

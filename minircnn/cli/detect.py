@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minircnn.cli import common
-from minircnn.cli.common import RefusedError, echo
-from minircnn.cli.outputs import SUFFIXES, check_folder, check_outputs, with_json
-from minircnn.files import printable, write_atomically, write_json
+from minircnn.cli.common import SUFFIXES, RefusedError, check_folder, check_outputs, echo, with_json
+from minircnn.files import write_atomically, write_json
 from minircnn.shipped import DETECTOR_WEIGHTS
 
 if TYPE_CHECKING:
@@ -72,9 +71,8 @@ def detect(
     file = common.detector_file(detector, weights)
     images, skipped = find_images(paths)
     pngs = plan_pngs(images, out)
-    check_outputs(
-        [*[("--out", png) for png in dict.fromkeys(pngs)], ("--json", json_file)], [*images, *with_json(file)]
-    )
+    outputs = [*(("--out", png) for png in dict.fromkeys(pngs)), ("--json", json_file)]
+    check_outputs(outputs, [*images, *with_json(file)])
     for path, reason in skipped:
         complain(path, reason)
     if not images:
@@ -89,9 +87,8 @@ def detect(
     def find(image: Tensor) -> common.Detections:
         from minircnn.selective_search import selective_search
 
-        return common.detect_in(
-            model, image, selective_search(image, max_proposals=max_proposals) if on_proposals else None
-        )
+        proposals = selective_search(image, max_proposals=max_proposals) if on_proposals else None
+        return common.detect_in(model, image, proposals)
 
     records, failed = detect_all(dict(zip(images, pngs, strict=True)), find, model.classes)
     skipped += failed
@@ -106,10 +103,7 @@ def detect(
 
 
 def find_images(arguments: Iterable[Path]) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The files that are meant, each once, and what is none, with the reason.
-
-    Of a folder these are all images, by suffix and in order of name; folders in it and hidden files are left alone.
-    """
+    """The files that are meant, each once, and what is none, with the reason; of a folder its images, by name."""
     images: dict[Path, None] = {}
     skipped = []
     for argument in arguments:
@@ -137,9 +131,8 @@ def plan_pngs(images: Sequence[Path], out: Path) -> list[Path]:
     """
     if out.suffix.lower() == ".png":
         if len(images) > LARGEST_GRID:
-            raise RefusedError(
-                f"--out {out}: {len(images)} images, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
-            )
+            what = f"{len(images)} images, but one PNG shows at most {LARGEST_GRID}; name a folder instead"
+            raise RefusedError(f"--out {out}: {what}")
         return [out] * len(images)
     check_folder("--out", out, ", or a file that ends in .png")
     taken: dict[str, Path] = {}  # by the name in small letters: on most machines Cat.png and cat.png are one file
@@ -153,15 +146,9 @@ def plan_pngs(images: Sequence[Path], out: Path) -> list[Path]:
 def detect_all(
     pngs: Mapping[Path, Path], find: Callable[[Tensor], common.Detections], classes: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[tuple[Path, str]]]:
-    """Look at each image, print and draw what is there.
+    """Look at each image with ``find``, print what is there, and draw it into its PNG, alone or with others.
 
-    Args:
-        pngs: For each image the file that it is drawn into, alone or with others.
-        find: Gives the detections of an image (3, H, W), best first.
-        classes: Names by label.
-
-    Returns:
-        What was found in each image, as JSON holds it; and the images that could not be read, and why.
+    Returns what was found in each image, as JSON holds it; and the images that could not be read, and why.
     """
     from minircnn.datasets.images import read_image
     from minircnn.plotting import GRID_SIDE, make_drawing
@@ -201,23 +188,20 @@ def _as_record(path: Path, image: Tensor, found: common.Detections, classes: Seq
     return {"image": str(path), "height": image.shape[1], "width": image.shape[2], "detections": objects}
 
 
-def complain(path: Path, reason: str) -> str:
-    """Say on standard error what is left out, in one line; the name comes once. Returns the line."""
-    line = f"{path}: skipped: {' '.join(reason.removeprefix(f'{path}: ').split())}"
-    echo(line, err=True)
-    return printable(line)
+def complain(path: Path, reason: str) -> None:
+    """Say on standard error what is left out, in one line; the name comes once."""
+    echo(f"{path}: skipped: {' '.join(reason.removeprefix(f'{path}: ').split())}", err=True)
 
 
 def _draw(drawings: Sequence[tuple[Path, Drawing]], classes: Sequence[str]) -> bytes:
-    """One image as large as it is, or several below their names, with the folder where a name comes twice."""
+    """One image as large as it is, or several below their names."""
     from minircnn.plotting import draw_png
 
-    paths, parts = zip(*drawings, strict=True)
+    parts = [drawing for _, drawing in drawings]
     words = ["" if len(part.found["boxes"]) else "nothing found" for part in parts]
     if len(parts) > 1:
-        names = [path.name for path in paths]
-        titles = [str(name if names.count(name) == 1 else path) for name, path in zip(names, paths, strict=True)]
-        return draw_png(parts, classes, ["\n".join(filter(None, pair)) for pair in zip(titles, words, strict=True)])
+        titles = [f"{path.name}\n{word}".rstrip() for (path, _), word in zip(drawings, words, strict=True)]
+        return draw_png(parts, classes, titles)
     height, width = parts[0].pixels.shape[:2]
     inches = min(max(max(height, width) / 100, 6.0), 10.0) * min(1.0, width / height)
     return draw_png(parts, classes, words if words[0] else None, width=inches)

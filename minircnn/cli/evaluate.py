@@ -13,9 +13,8 @@ import typer
 
 from minircnn.cli import common
 from minircnn.cli import data as choice
-from minircnn.cli.common import RefusedError, echo
+from minircnn.cli.common import RefusedError, check_outputs, echo, with_json
 from minircnn.cli.data import listed
-from minircnn.cli.outputs import check_outputs, with_json
 from minircnn.files import write_atomically, write_json
 from minircnn.shipped import DETECTORS
 
@@ -89,7 +88,7 @@ def evaluate(
     voc = {year: measure(protocol=year).ap for year in ("voc2007", "voc2010") if data == "voc"}
     recall, name = _recall(proposals, targets), DETECTORS[detector][1].split(maxsplit=1)[1]
     echo(*_lines(f"{name} on {len(found)} images, {title}", results, voc, recall), f"seconds an image: {seconds:.3f}")
-    _write_more(part, found, targets, "masks" if masks else "boxes", coco_results, errors)
+    _write_more(part, found, targets, coco_results, errors)
     if json_file:
         content = {
             "detector": detector,
@@ -100,9 +99,8 @@ def evaluate(
             "box_regression": not no_regression,
             "device": device,
             "images": len(targets),
-            "result": _numbers(results["boxes"]),
+            **{f"{'mask_' * (kind == 'masks')}result": _numbers(result) for kind, result in results.items()},
             **voc,
-            **({"mask_result": _numbers(results["masks"])} if masks else {}),
             "proposal_recall": {"iou": RECALL_IOU, "recall": recall},
             "seconds_an_image": seconds,
         }
@@ -143,23 +141,18 @@ def _look(
 
 
 def _write_more(
-    data: ImageDataset,
-    found: list[common.Detections],
-    targets: list[dict[str, Any]],
-    kind: str,
-    coco_results: Path | None,
-    errors: Path | None,
+    data: ImageDataset, found: list[common.Detections], targets: list[Any], results: Path | None, errors: Path | None
 ) -> None:
     """Detections as COCO has results; which errors there are and what they cost, and a drawing of some."""
-    from minircnn import evaluation
     from minircnn.errors import find_errors
+    from minircnn.evaluation import coco_results
 
-    if coco_results:
+    if results:
         ids = getattr(data, "category_ids", range(1, len(data.classes)))
-        write_json(coco_results, evaluation.coco_results(found, data.image_ids, ids))
-        echo(f"written to {coco_results}")
+        write_json(results, coco_results(found, data.image_ids, ids))
+        echo(f"written to {results}")
     if errors:
-        report = find_errors(found, targets, kind=kind, classes=data.classes)
+        report = find_errors(found, targets, kind="masks" if data.masks else "boxes", classes=data.classes)
         echo(*str(report).split("\n"))
         if report.errors:
             write_atomically(errors, _draw_errors(data, found, targets, report))
@@ -206,12 +199,10 @@ def around(boxes: Tensor, size: Sequence[int]) -> tuple[int, int, int, int]:
     >>> around(torch.tensor([[40.0, 40.0, 60.0, 50.0]]), (100, 200)), around(torch.tensor([[0.0, 0, 20, 9]]), (30, 50))
     ((25, 30, 65, 70), (0, 0, 30, 40))
     """
-    low, high = boxes[:, :2].amin(dim=0).tolist(), boxes[:, 2:].amax(dim=0).tolist()
-    side = round(2 * max(high[0] - low[0], high[1] - low[1]))
-    left, top = (
-        max(min(round((a + b - side) / 2), length - side), 0)
-        for a, b, length in zip(low, high, (size[1], size[0]), strict=True)
-    )
+    low, high = boxes[:, :2].amin(dim=0), boxes[:, 2:].amax(dim=0)
+    side = round(2 * float((high - low).max()))
+    room = low.new_tensor([size[1] - side, size[0] - side])
+    left, top = ((low + high - side) / 2).round().minimum(room).clamp(min=0).int().tolist()
     return top, left, min(top + side, size[0]), min(left + side, size[1])
 
 
@@ -240,15 +231,13 @@ def _numbers(result: Result) -> dict[str, Any]:
 def common_classes(weights: Path, known: Sequence[str], shown: Sequence[str]) -> tuple[list[str], list[str]]:
     """The classes that a detector knows and some images show, by name, and a sentence about the others, if any.
 
-    Raises:
-        RefusedError: Both have classes that the other has not: then nobody can have meant this.
+    If both have classes that the other has not, nobody can have meant this: it is refused.
     """
     both = [name for name in shown[1:] if name in known[1:]]
     if len(both) < min(len(known), len(shown)) - 1 or not both:
         advice = f"; name those that both have with --classes {','.join(both)}" if both else ""
-        raise RefusedError(
-            f"--weights {weights}: it knows {listed(known[1:])}, but these images show {listed(shown[1:])}{advice}"
-        )
+        what = f"it knows {listed(known[1:])}, but these images show {listed(shown[1:])}"
+        raise RefusedError(f"--weights {weights}: {what}{advice}")
     unknown = [name for name in shown if name not in known]
     absent = [name for name in known if name not in (*shown, "N/A")]  # a number of COCO's without a class
     why = "the detector does not know them" if unknown else "these images do not tell"

@@ -11,9 +11,8 @@ import typer
 
 from minircnn.cli import common
 from minircnn.cli import data as choice
-from minircnn.cli.common import RefusedError, option
+from minircnn.cli.common import RefusedError, check_outputs, files_beside, of_weights, option, with_json
 from minircnn.cli.data import say
-from minircnn.cli.outputs import check_outputs, files_beside, of_weights, with_json
 from minircnn.shipped import DETECTOR_WEIGHTS, DETECTORS, PROJECT_FOLDER, SMALL_WEIGHTS
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minircnn.cli import common
+from minircnn.cli.common import files_beside
 from minircnn.cli.data import say
 from minircnn.cli.evaluate import encoded
-from minircnn.cli.outputs import files_beside
 from minircnn.files import write_atomically
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ Shape comments: G objects of an image.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -46,10 +47,7 @@ class Report:
 def open_to_check(
     name: str, root: Path | None, annotations: Path | None, *, split: str | None, masks: bool | None
 ) -> tuple[ImageDataset | None, list[str]]:
-    """A data set without what is invalid in it (None if that is all), and every defect that shows when it is opened.
-
-    For arguments, and errors about what is no data set at all, see :func:`minircnn.datasets.open_data`.
-    """
+    """What :func:`open_data` opens, without what is invalid (None if that is all), and every such defect."""
     try:
         data = open_data(name, root, annotations, split=split, masks=masks, drop_invalid=name != "toytown")
     except DatasetError as error:
@@ -60,12 +58,7 @@ def open_to_check(
 
 
 def examine(data: ImageDataset, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Report:
-    """Open every image and every target of a data set.
-
-    Args:
-        data: Opened so that it drops what is invalid.
-        progress: Wraps the numbers of the images, to show how far it is.
-    """
+    """Open every image and every target of a data set that drops what is invalid; ``progress`` wraps the indices."""
     report = Report(list(data.classes), images=len(data))
     files: dict[str, Path] = {}  # the first image of each checksum
     objects, shown_in = Counter(), Counter()
@@ -85,10 +78,9 @@ def examine(data: ImageDataset, *, progress: Callable[[Iterable[int]], Iterable[
             found += filter(None, [orientation_note(path)])
             first = files.setdefault(sha256(path), path)
             if first != path:
-                remedy = "remove one, or it may be both learned from and tested with"
-                found.append(f"{path}: the same image as {first}; {remedy}")
-            report.smallest = min(report.smallest or size, size, key=lambda s: s[0] * s[1])
-            report.largest = max(report.largest or size, size, key=lambda s: s[0] * s[1])
+                found.append(f"{path}: the same image as {first}; remove one, or it may be in training and test")
+            report.smallest = min(report.smallest or size, size, key=math.prod)
+            report.largest = max(report.largest or size, size, key=math.prod)
             if target is not None:
                 report.readable.append(index)
                 report.sizes.append(size)
@@ -105,17 +97,12 @@ def _try(load: Callable[[int], Any], index: int, problems: list[str]) -> Any:  #
         return load(index)
     except (DatasetError, OSError) as error:
         problems += [str(error)] * (str(error) not in problems)
-        return None
 
 
 def object_problems(target: Target, size: tuple[int, int], classes: list[str], where: str) -> list[str]:
-    """Defects of the objects of an image that its loader lets through.
+    """Defects of the objects of an image (height, width) that its loader lets through.
 
-    Args:
-        target: A target.
-        size: (height, width) of the image.
-        classes: Names by label.
-        where: The image's file, which begins every sentence, before the object's place in the target from 1.
+    Each sentence begins with ``where``, the image's file, and the object's place in the target, from 1.
     """
     boxes, labels = target["boxes"].tolist(), target["labels"].tolist()
     names = [f"{where}, object {place} ({classes[label]})" for place, label in enumerate(labels, start=1)]

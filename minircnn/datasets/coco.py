@@ -7,8 +7,7 @@ https://cocodataset.org/#format-data (object detection). Its three ways to write
 * uncompressed run lengths: ``{"size": [height, width], "counts": [zeros, ones, zeros, …]}``, column after column;
 * compressed run lengths: the same with ``counts`` as a string, about five bits of a number in each character.
 
-A detector trained on a broken data set does not crash: it learns less, or its loss becomes NaN after an hour. So all
-of the JSON is looked at when the data set is opened, and all defects are reported together.
+All of the JSON is checked when the data set is opened: a detector trained on a broken one learns less, without a word.
 
 Shape comments: G ground-truth objects, H W image size, K classes with background.
 """
@@ -20,6 +19,7 @@ import os.path
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from numbers import Integral
 from pathlib import Path, PureWindowsPath
@@ -38,8 +38,8 @@ Record = dict[str, Any]
 
 _is_file = os.path.isfile  # whatever a file calls an image, this raises nothing
 MOST_NEAR = 10_000  # files and folders around the root that are looked at for images that are not where they should be
-_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.IGNORECASE | re.ASCII)
-_RUN_LENGTHS = re.compile(rb"(?:[P-o]{0,6}[0-O])*")  # numbers of up to seven characters, more than an image has pixels
+_NUMBERS = {"id", "image_id", "category_id", "height", "width", "iscrowd", "area", "bbox", "segmentation"}
+_RUN_LENGTHS = re.compile(rb"(?:[P-o]{0,6}[0-O])+")  # numbers of up to seven characters, more than an image has pixels
 
 
 class CocoDataset(ImageDataset):
@@ -56,18 +56,14 @@ class CocoDataset(ImageDataset):
     area        (G,) float32         as the file states it (else of the box): COCO measures size by it
     ==========  ===================  ========================================================
 
-    Images and their objects stand in the order of the file. An image without objects stays, with G = 0: it is all
-    background, and a detector has to stay silent on it.
-
-    Images are upright, as a viewer shows them, and objects lie on the upright image (docs/data_formats.md).
+    Images and their objects stand in the order of the file; an image without objects stays, with G = 0. Images are
+    upright, as a viewer shows them, and objects lie on the upright image (docs/data_formats.md).
 
     Paper vs code: COCO's 80 categories have ids from 1 to 90 with gaps. A classifier needs labels without gaps, so
-    label ``k`` is the k-th category in order of its id. torchvision's ``CocoDetection`` leaves that, the conversion of
-    boxes from (x, y, width, height), and the decoding of masks to its user.
+    label ``k`` is the k-th category in order of its id. torchvision's ``CocoDetection`` leaves that to its user.
 
-    Attributes:
-        records: For each image what the file says about it, and its annotations.
-        left_out: How many annotations were left out; ``dropped`` holds their defects.
+    ``records`` are what the file says about an image, and its annotations; ``left_out`` is how many of these were left
+    out, and ``dropped`` their defects.
     """
 
     def __init__(
@@ -79,21 +75,22 @@ class CocoDataset(ImageDataset):
             root: Folder that the ``file_name`` of each image is relative to.
             annotations: The JSON file.
             masks: Whether targets hold masks. False also accepts files without ``segmentation``.
-            drop_invalid: Leave invalid annotations out rather than refuse the file.
-
-        Raises:
-            DatasetError: Every defect that the file shows, each with image, annotation and remedy.
+            drop_invalid: Leave invalid annotations out rather than refuse the file with a :class:`DatasetError`, which
+                lists every defect with image, annotation and remedy.
         """
         check_places("coco", root, annotations)
         super().__init__(root, masks)
         self.annotations = path = Path(annotations)
         categories, images, annotations = _read_json(path)
-        problems = [
-            *_list_problems("categories", categories, {"name": str}),
-            *_list_problems("images", images, {"file_name": str, "height": int, "width": int}),
-        ]
+        problems, of_image = [], {"file_name": str, "height": int, "width": int}
+        for name, records, kinds in (("categories", categories, {"name": str}), ("images", images, of_image)):
+            ids: set[int] = set()
+            problems += [] if records else [f"{name!r} is empty: list every one"]
+            problems += filter(None, (_key_problem(name, record, ids, kinds) for record in records))
         raise_problems(path, problems or list(_image_problems(images, self.root)), advice="")
         self.image_ids = [image["id"] for image in images]
+        self.image_files = [self.root / image["file_name"] for image in images]
+        self.stated_sizes = [(image["height"], image["width"]) for image in images]
         self.records: list[tuple[Record, list[Record]]] = [(image, []) for image in images]
         self.odd = list(_repeated_files(images))
         self._name_classes(categories, annotations)
@@ -115,17 +112,13 @@ class CocoDataset(ImageDataset):
         return [self._id_of[name] for name in self.classes[1:]]
 
     def _name_classes(self, categories: list[Record], annotations: list[Any]) -> None:
-        """Labels for the categories, one for each name."""
+        """Labels for the categories, one for each name; the background has none, since every detector has it anyway."""
         used = {one["category_id"] for one in annotations if isinstance(one, dict) and _is(one.get("category_id"), int)}
         ids: dict[str, list[int]] = {}
         for category in sorted(categories, key=lambda category: category["id"]):
             ids.setdefault(category["name"], []).append(category["id"])
-        if BACKGROUND in ids and not used.intersection(ids[BACKGROUND]):
-            del ids[BACKGROUND]  # which every detector has anyway
+        ids.pop(BACKGROUND, None)
         for name, same in ids.items():
-            if name == BACKGROUND:
-                problem = f"category {same[0]}: objects cannot be of the class {name!r}: rename it, or delete them"
-                raise_problems(self.annotations, [problem], advice="")
             if len(same) > 1:
                 what = f"two categories of the same name, {name!r}, are read as one class"
                 self.odd.append(f"categories {' and '.join(map(str, same))}: {what}: delete one, or rename one")
@@ -149,7 +142,8 @@ class CocoDataset(ImageDataset):
         image, category, area, bbox = images[image_id][0], *(annotation.get(k) for k in ("category_id", "area", "bbox"))
         size, found, odd = (image["height"], image["width"]), [], []
         if category not in self._label_of:
-            found.append(f"unknown category {category}: add it to 'categories' or delete the annotation")
+            remedy = "add it to 'categories' (not as 'background'), or delete the annotation"
+            found.append(f"unknown category {category}: {remedy}")
         if annotation.get("iscrowd", 0) not in (0, 1):
             found.append(f"'iscrowd' is {annotation['iscrowd']!r}: it must be 0 (one object) or 1 (a crowd)")
         if area is not None and (not _are_numbers([area]) or area < 0):
@@ -167,15 +161,6 @@ class CocoDataset(ImageDataset):
         where = f"image {image_id} ({image['file_name']!r}), {name}: "
         return [where + problem for problem in found], [where + note for note in odd]
 
-    def image_path(self, index: int) -> Path:
-        """Where the file of image ``index`` lies."""
-        return self.root / self.records[index][0]["file_name"]
-
-    def stated_size(self, index: int) -> tuple[int, int]:
-        """The (height, width) that the JSON states."""
-        image, _ = self.records[index]
-        return image["height"], image["width"]
-
     def read_target(self, index: int) -> Target:
         """The objects of image ``index``; see the class for its keys."""
         _, objects = self.records[index]
@@ -189,16 +174,14 @@ class CocoDataset(ImageDataset):
         }
         if self.masks:
             segmentations = [one["segmentation"] for one in objects]
-            target["masks"] = decode_masks(segmentations, self.stated_size(index))  # (G, H, W)
+            target["masks"] = decode_masks(segmentations, self.stated_sizes[index])  # (G, H, W)
         return target
 
 
 def decode_masks(segmentations: list[Any], size: tuple[int, int]) -> Tensor:
     """Masks of any of COCO's three kinds as pixels: (G, H, W) bool.
 
-    Args:
-        segmentations: G times polygons, uncompressed or compressed run lengths, all of one image.
-        size: (height, width) of the image; a ValueError says where a run-length mask has another one.
+    They are all of one image, of that (height, width); a run-length mask of another size is a ValueError.
     """
     height, width = size
     if not segmentations:
@@ -222,10 +205,10 @@ def _read_json(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
     """The lists of categories, images and annotations of a file.
 
     What programs write in other ways is read where its meaning is plain: numbers as text or with a fraction of zero, a
-    polygon that is not in a list of polygons or is a list of points, a category that is listed several times.
+    category that is listed several times.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=_with_numbers)
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, lists in lists in lists …
         remedy = "the file may be incomplete: fetch or write it again"
         raise DatasetError(f"{path}: no JSON in UTF-8 ({error}); {remedy}") from error
@@ -234,38 +217,25 @@ def _read_json(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
         what = "one JSON object with the lists 'images', 'annotations' and 'categories', of which not all are there"
         raise DatasetError(f"{path}: a COCO data set is {what} (a file of results is something else)")
     categories, images, annotations = lists
-    for record in chain(*lists):
-        if isinstance(record, dict):
-            _write_plainly(record)
     # Some programs write the category anew for each image.
     said = [repr((one.get("id"), one.get("name")) if isinstance(one, dict) else one) for one in categories]
     return list(dict(zip(said, categories, strict=True)).values()), images, annotations
 
 
-def _write_plainly(record: Record) -> None:
-    """Put numbers and lists of a record into the form that the format asks for."""
-    for key in {"id", "image_id", "category_id", "height", "width", "iscrowd", "area"} & record.keys():
-        record[key] = _plain_number(record[key])
-    if isinstance(record.get("bbox"), list):
-        record["bbox"] = _plain_numbers(record["bbox"])
-    polygons = record.get("segmentation")
-    if isinstance(polygons, list) and polygons:
-        if not any(isinstance(one, list) for one in polygons):
-            polygons = [polygons]  # x1, y1, x2, y2, … alone
-        elif all(isinstance(one, list) and len(one) == 2 for one in polygons):
-            polygons = [list(chain(*polygons))]  # [x1, y1], [x2, y2], …
-        record["segmentation"] = [_plain_numbers(one) if isinstance(one, list) else one for one in polygons]
+def _with_numbers(record: Record) -> Record:
+    """An object of the JSON, in which no number is a text."""
+    record |= {key: _as_numbers(record[key]) for key in _NUMBERS & record.keys()}
+    return record
 
 
-def _plain_number(value: Any) -> Any:  # noqa: ANN401 - what the JSON holds
-    """A number that is written as text, and a whole one that is written with a fraction of zero; else the value."""
-    if isinstance(value, str) and len(value) < 40 and _NUMBER.fullmatch(value):
-        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)  # ids may have 19 digits
+def _as_numbers(value: Any) -> Any:  # noqa: ANN401 - what the JSON holds
+    """A number that is written as text, also in lists, and a whole one with a fraction of zero; else the value."""
+    if isinstance(value, list):
+        return [_as_numbers(one) if isinstance(one, str | list) else one for one in value]
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < LARGEST else value
-
-
-def _plain_numbers(values: list[Any]) -> list[Any]:
-    return [_plain_number(value) if isinstance(value, str) else value for value in values]
 
 
 def _is(value: object, kind: type) -> bool:
@@ -293,14 +263,6 @@ def _key_problem(name: str, record: Any, ids: set[int], kinds: Mapping[str, type
     return None
 
 
-def _list_problems(name: str, records: list[Any], kinds: Mapping[str, type]) -> Iterator[str]:
-    """Defects of the list of categories or of images that show in its records alone."""
-    if not records:
-        yield f"{name!r} is empty: list every one, with {', '.join(map(repr, ['id', *kinds]))}"
-    ids: set[int] = set()
-    yield from filter(None, (_key_problem(name, record, ids, kinds) for record in records))
-
-
 def _image_problems(images: list[Record], root: Path) -> Iterator[str]:
     """Images that could not be read, among them files that are not there, one sentence each."""
     remedy: str | None = None  # searched for once
@@ -321,15 +283,11 @@ def _image_problems(images: list[Record], root: Path) -> Iterator[str]:
 
 def _where_it_is(root: Path, file_name: str) -> str:
     """What to do about a file that is not in the root, after a look around."""
-    name, above = PureWindowsPath(file_name).name, root.resolve().parent
-    near = [root, *islice(chain(root.glob("*/"), root.glob("*/*/"), [above], above.glob("*/")), MOST_NEAR)]
-    for folder in near:
+    above = root.resolve().parent
+    for folder in islice(chain(root.glob("*/"), root.glob("*/*/"), [above], above.glob("*/")), MOST_NEAR):
         if _is_file(folder / file_name):
             return f"it lies in {folder}; give that folder as root"
-    for folder in near:
-        if _is_file(folder / name):
-            return f"a {name!r} lies in {folder}; correct the names, which are within the root and with /"
-    return "put it there, give another root, or remove the image from the file"
+    return "put it there, give another root, or correct its name, which is within the root and with /"
 
 
 def _repeated_files(images: list[Record]) -> Iterator[str]:
@@ -367,16 +325,17 @@ def runs_problem(mask: object) -> str | None:
     """Why a run-length mask, compressed or not, cannot be decoded; None if it can.
 
     Paper vs code: pycocotools does not look. It decodes runs of any length, and of some the overlap takes for ever.
+    Counts in bytes are its own, and not looked at either.
     """
     if not isinstance(mask, Mapping) or not {"size", "counts"} <= set(mask):
         return 'no run-length encoding with "size" and "counts"'
-    runs = mask["counts"]
-    runs = runs.encode(errors="surrogatepass") if isinstance(runs, str) else runs
-    if isinstance(runs, bytes) and _RUN_LENGTHS.fullmatch(runs):
-        runs = decode_counts(runs)
+    (height, width), runs = mask["size"], mask["counts"]
+    if isinstance(runs, bytes):
+        return None
+    if isinstance(runs, str) and _RUN_LENGTHS.fullmatch(code := runs.encode(errors="surrogatepass")):
+        runs = decode_counts(code)
     elif not isinstance(runs, list) or not all(isinstance(run, Integral) for run in runs):
         return "its run-length 'counts' are no string in COCO's code, and no list of whole numbers"
-    height, width = mask["size"]
     if min(runs, default=0) < 0:
         return "it has a run of negative length"
     if sum(runs) != height * width:
@@ -391,17 +350,14 @@ def decode_counts(counts: bytes) -> list[int]:
     the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
     number is the difference from the run two places before, which for the columns of a compact object is small.
 
-    Example:
-        >>> decode_counts(b"52203"), decode_counts(b"04")
-        ([5, 2, 2, 2, 5], [0, 4])
+    >>> decode_counts(b"52203"), decode_counts(b"04")
+    ([5, 2, 2, 2, 5], [0, 4])
     """
-    runs, number, shift = [], 0, 0
-    for character in counts:
-        code = character - 48
-        number |= (code & 31) << shift
-        shift += 5
-        if code < 32:
-            number -= (code & 16) << (shift - 4)
-            runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-            number = shift = 0
-    return runs
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = codes < 32
+    starts = np.flatnonzero(np.append(True, ends[:-1]))
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes))))
+    runs = np.add.reduceat((codes & 31) << shifts, starts) - ((codes[ends] & 16) << (shifts[ends] + 1))
+    for place in (1, 2):
+        runs[place::2] = runs[place::2].cumsum()
+    return runs.tolist()

@@ -62,6 +62,8 @@ class MaskFolder(ImageDataset):
         self.drop_invalid = drop_invalid
         self.classes.append(self.class_name)
         self.image_ids = list(range(1, len(self.records) + 1))
+        self.image_files = [self.root / self.image.format(name) for name in self.records]
+        self.stated_sizes = [None] * len(self.records)
 
     @abstractmethod
     def _find_names(self) -> set[str]:
@@ -71,14 +73,13 @@ class MaskFolder(ImageDataset):
     def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
         """The objects of an image as masks (G, H, W), each of at least a pixel, and the defects of those left out."""
 
-    def image_path(self, index: int) -> Path:
-        """Where the file of an image lies."""
-        return self.root / self.image.format(self.records[index])
-
     def mask_files(self, index: int) -> list[Path]:
-        """Where the masks of an image lie."""
+        """Where the masks of an image lie: of a folder the images by name, without hidden ones (macOS's)."""
         place = self.root / self.mask.format(self.records[index])
-        return images_in(place) if place.is_dir() else [place]
+        known, files = Image.registered_extensions(), sorted(place.glob("[!.]*"), key=lambda path: path.name)
+        return (
+            [path for path in files if path.suffix.lower() in known and path.is_file()] if place.is_dir() else [place]
+        )
 
     def read_target(self, index: int) -> Target:
         """The objects of an image; masks that cannot be used are named by file."""
@@ -133,22 +134,19 @@ class NucleiDataset(MaskFolder):
 
     def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
         """The nuclei of an image, and the defects of masks that are none."""
-        paths, size = self.mask_files(index), self.image_size(index)
-        masks, invalid = [], []
-        for path in paths:
+        size, masks, invalid = self.image_size(index), [], []
+        for path in self.mask_files(index):
             try:
                 values = read_numbers(path, size)  # (H, W)
                 found = np.unique(values).tolist()
                 if not any(found):
                     raise DatasetError(f"{path}: it is empty, no pixel is above 0: draw the nucleus or delete the file")
                 if len({0, *found}) > 2:
-                    found = f"{', '.join(map(str, found[:5]))}{' …' * (len(found) > 5)}"
-                    remedy = "write it without smoothing, one file for each nucleus"
-                    raise DatasetError(f"{path}: it holds {found}, but a mask has 0 and 255 only: {remedy}")
+                    rule = "a mask has 0 and 255 only: write it without smoothing, one file for each nucleus"
+                    raise DatasetError(f"{path}: it holds {', '.join(map(str, found[:5]))}, but {rule}")
+                masks.append(values > 0)
             except (DatasetError, OSError) as error:
                 invalid.append(f"mask {str(error).removeprefix(f'{path.parent}/')}")
-            else:
-                masks.append(values > 0)
         return np.array(masks, dtype=bool).reshape(-1, *size), invalid
 
 
@@ -163,11 +161,8 @@ def masks_of_numbers(path: Path, values: NDArray[np.integer], numbers: Sequence[
 def boxes_around(masks: Tensor) -> Tensor:
     """The smallest boxes that hold all pixels of masks, of none zeros: (G, H, W) bool to (G, 4) float32, half open.
 
-    Example:
-        >>> mask = torch.zeros(1, 4, 5, dtype=torch.bool)
-        >>> mask[0, 1:3, 2] = True
-        >>> boxes_around(mask)
-        tensor([[2., 1., 3., 3.]])
+    >>> boxes_around(torch.tensor([[[False, False, False], [False, True, True]]]))
+    tensor([[1., 1., 3., 2.]])
     """
     sides = []
     for occupied in (masks.any(dim=1), masks.any(dim=2)):  # (G, W) columns, (G, H) rows
@@ -180,12 +175,8 @@ def boxes_around(masks: Tensor) -> Tensor:
 def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
     """The numbers in a mask file, as they lie in it, (H, W): of a palette the indices, of one bit 0 and 255.
 
-    Args:
-        path: An image of one channel, or of three equal ones; transparency is dropped.
-        size: (height, width) of the image that it belongs to.
-
-    Raises:
-        DatasetError: It cannot be decoded, is of another size, or has colors or negative numbers.
+    It has one channel, or three equal ones; transparency is dropped. What cannot be decoded, is not of the ``size``
+    (height, width) of its image, or has colors or negative numbers, is a DatasetError.
     """
     with open_image(path) as file:
         if file.mode not in ("P", "L", "1", "LA", "RGB", "RGBA") and not file.mode.startswith("I"):
@@ -205,10 +196,3 @@ def read_numbers(path: Path, size: tuple[int, int]) -> NDArray[np.integer]:
         remedy = "save it as PNG of 8 or 16 bits"
         raise DatasetError(f"{path}: holds {values.min()}, but objects have numbers above 0; {remedy}")
     return values
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name, without hidden ones (macOS's)."""
-    known = Image.registered_extensions()
-    files = (path for path in folder.glob("[!.]*") if path.suffix.lower() in known and path.is_file())
-    return sorted(files, key=lambda path: path.name)

@@ -1,7 +1,6 @@
 """Image files, and what all data sets of them share: one way to open them, to turn them upright and to refuse them.
 
-A camera that is held sideways stores pixels as its sensor has them, and in an EXIF tag how to turn them. Here images
-are always upright, as a viewer shows them; see docs/data_formats.md for what follows for annotations.
+Images are always upright, as a viewer shows them; docs/data_formats.md says what follows for annotations.
 
 Shape comments: G ground-truth objects, H W image size.
 """
@@ -40,15 +39,16 @@ _FLIPS = {2: (-1,), 3: (-2, -1), 4: (-2,), 5: (), 6: (-1,), 7: (-2, -1), 8: (-2,
 class ImageDataset(Dataset[tuple[Tensor, Target]]):
     """Images and the objects in them: ``dataset[i]`` is ``(image, target)``, as :class:`CocoDataset` describes.
 
-    A class of its own for each layout looks through the files once, when a data set is opened, fills the attributes,
-    and reads the objects of an image in :meth:`read_target`. All else is done here.
+    A class for each layout looks through the files once, when it is opened, and reads objects in :meth:`read_target`.
     """
 
     def __init__(self, root: str | Path, masks: bool) -> None:
         self.root, self.masks = Path(root), masks
         self.classes = self._all_classes = [BACKGROUND]  # K names; one list, until only() chooses from it
         self.image_ids: list[int] = []  # the number of each image, by index
-        self.records: list[Any] = []  # what is known of each image, by index
+        self.image_files: list[Path] = []  # where it lies
+        self.stated_sizes: list[tuple[int, int] | None] = []  # its (height, width) as the annotations state it
+        self.records: list[Any] = []  # what else is known of it
         self.dropped: list[str] = []  # defects of what was left out (only with ``drop_invalid=True``)
         self.odd: list[str] = []  # what is odd although it can be read
         self.notes: list[str] = []  # what is left out though it is no defect
@@ -67,33 +67,28 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
             if not 0 <= index < len(self):
                 raise IndexError(f"image {index}: the data set has {len(self)}, counted from 0")
         part = copy.copy(self)
-        part.image_ids = [self.image_ids[index] for index in indices]
-        part.records = [self.records[index] for index in indices]
+        for name in ("image_ids", "image_files", "stated_sizes", "records"):
+            setattr(part, name, [getattr(self, name)[index] for index in indices])
         return part
 
     def only(self, classes: Sequence[str]) -> ImageDataset:
         """The data set of the objects of these classes, whose order is that of the new labels.
 
-        All images stay, also those that have no object any more: a detector has to stay silent on them.
-
-        Raises:
-            DatasetError: A name is unknown or given twice, or there is none.
+        All images stay, also those that have no object any more: a detector has to stay silent on them. A name that is
+        unknown or given twice, or none, is a DatasetError.
         """
         known = self.classes[1:]
-        if not classes:
-            raise DatasetError(f"classes: none is named; choose from {', '.join(known)}")
-        for name in classes:
-            if name not in known:
-                raise DatasetError(f"classes: {no_such(name, known)}")
-            if list(classes).count(name) > 1:
-                raise DatasetError(f"classes: {name!r} is named twice; name each class once")
+        wrong = [no_such(name, known) for name in classes if name not in known]
+        wrong += [f"{name!r} is named twice; name it once" for name in classes if list(classes).count(name) > 1]
+        if wrong or not classes:
+            raise DatasetError(f"classes: {wrong[0] if wrong else 'none is named; choose from ' + ', '.join(known)}")
         chosen = copy.copy(self)
         chosen.classes = [BACKGROUND, *classes]
         return chosen
 
-    @abstractmethod
     def image_path(self, index: int) -> Path:
         """Where the file of an image lies."""
+        return self.image_files[index]
 
     @abstractmethod
     def read_target(self, index: int) -> Target:
@@ -107,26 +102,19 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         """What the files say about the objects of an image: text, and files whose content says the rest."""
         return [repr(self.records[index]), *self.mask_files(index)]
 
-    def stated_size(self, index: int) -> tuple[int, int] | None:
-        """The (height, width) of an image that its annotations state; None where they do not."""
-        return None
-
     def find_problems(self, index: int) -> list[str]:
-        """Defects of an image's annotations that show only when its files are read, one sentence each.
-
-        Errors about files that cannot be read are those of :meth:`load_target`.
-        """
+        """Defects of an image's annotations that show only when its files are read, one sentence each."""
         return []
 
     def load_image(self, index: int) -> Tensor:
         """Only the image, (3, H, W) float32 in [0, 1]; errors are those of ``dataset[index]``."""
-        if self.stated_size(index):
+        if self.stated_sizes[index]:
             self.upright_size(index)
         return read_image(self.image_path(index))
 
     def load_target(self, index: int) -> Target:
         """Only the target; of the image only its head is read. Errors are those of ``dataset[index]``."""
-        stated = self.stated_size(index)
+        stated = self.stated_sizes[index]
         size, orientation = self.upright_size(index) if stated else ((0, 0), UPRIGHT)  # before masks fill the memory
         target = self.read_target(index)
         target["boxes"] = turn_boxes(target["boxes"], orientation, size)
@@ -149,17 +137,15 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
         Annotations that state the size of the pixels as they lie in the file were drawn on these. Where that is also
         the size of the upright image, or none is stated, they count as drawn on the upright one.
         """
-        path, stated = self.image_path(index), self.stated_size(index)
+        path, stated = self.image_path(index), self.stated_sizes[index]
         size, orientation = read_head(path)
         if stated in (size, None):
             return size, UPRIGHT
         if orientation > 4 and stated == size[::-1]:
             return size, orientation
-        hint = " (height and width are exchanged: has the image lost an EXIF tag?)" if stated == size[::-1] else ""
-        raise DatasetError(
-            f"{path}: the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}"
-            f"{hint}; boxes may not fit: use the original image or correct the annotations"
-        )
+        found = f"the image is {size[0]} high and {size[1]} wide, its annotations say {stated[0]} and {stated[1]}"
+        remedy = "use the original image (has it lost an EXIF tag?) or correct the annotations"
+        raise DatasetError(f"{path}: {found}; boxes may not fit: {remedy}")
 
 
 def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Target]]:
@@ -171,10 +157,8 @@ def collate(batch: list[tuple[Tensor, Target]]) -> tuple[list[Tensor], list[Targ
 def open_image(path: str | Path) -> Iterator[Image.Image]:
     """An image file for Pillow; whatever damaged files make it raise or warn of in the block becomes one kind of error.
 
-    Raises:
-        FileNotFoundError, PermissionError: It is not there, or may not be read.
-        DatasetError: It cannot be decoded, is a program (PostScript), or states more pixels than are safe to read (more
-            than ``PIL.Image.MAX_IMAGE_PIXELS``, 89 million).
+    A FileNotFoundError or PermissionError says that it cannot be opened; a DatasetError that it cannot be decoded, is a
+    program (PostScript), or states more pixels than are safe to read (``PIL.Image.MAX_IMAGE_PIXELS``, 89 million).
     """
     try:
         with warnings.catch_warnings():
@@ -185,32 +169,28 @@ def open_image(path: str | Path) -> Iterator[Image.Image]:
                 if file.format == "EPS":  # which Pillow would give to Ghostscript, whatever the file is called
                     raise DatasetError(f"{path}: PostScript is a program and is not run; save the image as PNG")
                 yield file
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: there is no such image; check the path") from None
-    except PermissionError:
-        raise PermissionError(f"{path}: may not be read; change its permissions") from None
+    except (FileNotFoundError, PermissionError) as error:
+        what = "there is no such image" if isinstance(error, FileNotFoundError) else "may not be read"
+        raise type(error)(f"{path}: {what}; check the path") from None
     except DatasetError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        reason = str(error).partition(",")[0]
-        raise DatasetError(f"{path}: the image is too large to be read safely ({reason}); make it smaller") from error
     except Exception as error:  # nearly any: SyntaxError for a damaged PNG, RuntimeError for an AVIF, …
-        if lacks_memory(error):
-            raise DatasetError(f"{path}: there is not enough memory to read the image; make it smaller") from error
         unknown = isinstance(error, UnidentifiedImageError)  # whose own words are little more than the path
         reason = "no image of a known kind" if unknown else str(error) or type(error).__name__
-        raise DatasetError(f"{path}: the image cannot be decoded ({reason}); fetch or write the file again") from error
+        what = f"the image cannot be decoded ({reason}); fetch or write the file again"
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+            what = "the image is too large to be read safely; make it smaller"
+        elif lacks_memory(error):
+            what = "there is not enough memory to read the image; make it smaller"
+        raise DatasetError(f"{path}: {what}") from error
 
 
 def read_image(path: str | Path) -> Tensor:
     """Read an image file as RGB, upright as a viewer shows it: (3, H, W) float32 in [0, 1].
 
-    Gray images get three equal channels; transparency is dropped (the colors below it show); a palette is looked up;
-    of an animation the first frame is taken. 16-bit gray images are divided by 65535, so that they keep their full
-    range (Pillow alone would clip it at 255). An EXIF tag that is damaged turns nothing.
-
-    Raises:
-        DatasetError: Its numbers have no known range; for other errors see :func:`open_image`.
+    Gray images get three equal channels; transparency is dropped (the colors below it show); of an animation the first
+    frame is taken. 16-bit gray images are divided by 65535 (Pillow alone would clip them at 255). An EXIF tag that is
+    damaged turns nothing. For errors see :func:`open_image`; numbers of no known range are a DatasetError, too.
     """
     with open_image(path) as file:
         orientation = _orientation(file)
@@ -234,12 +214,8 @@ def read_head(path: str | Path) -> tuple[tuple[int, int], int]:
 def orientation_note(path: str | Path) -> str | None:
     """What to know about an image that its EXIF tag turns, as a sentence; None about all others; errors as above."""
     _, orientation = read_head(path)
-    about = (
-        f"{path}: its EXIF tag turns it (orientation {orientation}). Objects count as drawn on the upright image, but "
-        "where their file states the size of the unturned one they are turned with it; look whether they fit, or write "
-        "the image without the tag"
-    )
-    return None if orientation == UPRIGHT else about
+    about = f"{path}: its EXIF tag turns it (orientation {orientation}), with objects if they state its unturned size"
+    return None if orientation == UPRIGHT else f"{about}; look whether they fit, or write the image without the tag"
 
 
 def turn(image: Tensor, orientation: int) -> Tensor:
@@ -278,11 +254,9 @@ def box_problem(name: str, box: Sequence[float], size: tuple[int, int]) -> str |
 def _decode(file: Image.Image, path: str | Path) -> Tensor:
     """The pixels of an opened file, as they lie in it: (3, H, W) float32 in [0, 1]."""
     file.load()  # now, because it may turn a TIFF, and exchange its height and width
-    if file.mode == "F":
-        raise DatasetError(f"{path}: its values are floats without a known range; save the image with 8 or 16 bits")
-    if file.mode.startswith("I"):  # 16-bit gray; "I" itself is how older Pillows open it
+    if file.mode[0] in "FI":  # 16-bit gray; "I" itself is how older Pillows open it
         gray = np.asarray(file)  # (H, W)
-        if gray.min() < 0 or gray.max() > 65535:
+        if file.mode == "F" or gray.min() < 0 or gray.max() > 65535:
             found = f"its values, from {gray.min()} to {gray.max()}, have no known range"
             raise DatasetError(f"{path}: {found}; save the image with 8 or 16 bits")
         return torch.from_numpy(gray.astype(np.float32) / 65535.0).expand(3, -1, -1).contiguous()  # (3, H, W)

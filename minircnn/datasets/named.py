@@ -37,11 +37,7 @@ _DETAIL = re.compile(r"'[^']*'|\[[^\]]*\]|-?\d[\d.]*(e[+-]?\d+)?")  # what diffe
 
 
 class DatasetError(ValueError):
-    """A data set that cannot be used as it is; the message names file, image and annotation, and a remedy.
-
-    Attributes:
-        problems: Every defect, one sentence each, where there may be several.
-    """
+    """A data set that cannot be used as it is, and every defect, one sentence each, where there may be several."""
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -50,13 +46,11 @@ class DatasetError(ValueError):
 
 def raise_problems(path: Path, problems: Sequence[str], advice: str = DROP_THEM) -> None:
     """Raise one :class:`DatasetError` that lists the problems of a file, if any, and what helps against them."""
-    if not problems:
-        return
-    kinds = grouped(problems)
-    lines = [f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}", *kinds[:MOST_LISTED]]
-    if len(kinds) > MOST_LISTED:
-        lines.append(f"… and {len(kinds) - MOST_LISTED} more lines")
-    raise DatasetError("\n  ".join([*lines, *([advice] if advice else [])]), problems)
+    if problems:
+        kinds = grouped(problems)
+        more = [f"… and {len(kinds) - MOST_LISTED} more lines"] * (len(kinds) > MOST_LISTED)
+        first = f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise DatasetError("\n  ".join(filter(None, [first, *kinds[:MOST_LISTED], *more, advice])), problems)
 
 
 def grouped(problems: Iterable[str]) -> list[str]:
@@ -64,7 +58,6 @@ def grouped(problems: Iterable[str]) -> list[str]:
 
     They are sentences "place: what is wrong", of one kind if they differ only in place, numbers and quoted words.
 
-    Example:
         >>> grouped([f"image {n}: box [{n}, 2] is not right" for n in range(5)])
         ['image 0: box [0, 2] is not right (and 4 more like this: image 1; image 2; …)']
     """
@@ -84,9 +77,8 @@ def grouped(problems: Iterable[str]) -> list[str]:
 def no_such(name: str, known: Sequence[str], place: str = "") -> str:
     """What to say of an unknown name: the known one that is close, if any, and all that there are.
 
-    Example:
-        >>> no_such("preson", ["person", "car"]), no_such("x", ["car"], " here")
-        ("there is no 'preson' (did you mean 'person'?); there are person, car", "there is no 'x' here; there are car")
+    >>> no_such("preson", ["person", "car"]), no_such("x", ["car"], " here")
+    ("there is no 'preson' (did you mean 'person'?); there are person, car", "there is no 'x' here; there are car")
     """
     lower = {known_name.lower(): known_name for known_name in known}
     near = difflib.get_close_matches(name.lower(), lower, n=1)
@@ -98,22 +90,17 @@ def check_places(name: str, root: str | Path | None, annotations: str | Path | N
     """Refuse what :func:`open_data` could not open, before any file is read; for arguments and errors see there."""
     if name not in DATA_NAMES:
         raise DatasetError(f"data: {no_such(name, DATA_NAMES)}")
-    if name == "toytown":
-        for argument, value in (("root", root), ("annotations", annotations)):
-            if value is not None:
-                raise DatasetError(f"{argument} {value}: toytown comes with the project; leave it out, or choose coco")
-    elif root is None:
-        raise DatasetError(f"root: {name} needs one: {WHAT_TO_NAME[name]}")
-    elif name == "coco" and annotations is None:
-        raise DatasetError("annotations: coco needs the JSON file that describes the images; name it")
-    elif name != "coco" and annotations is not None:
-        raise DatasetError(f"annotations {annotations}: {name} finds its own below root; leave it out")
+    for argument, value, wanted in (("root", root, name != "toytown"), ("annotations", annotations, name == "coco")):
+        if wanted and value is None:
+            needed = "one" if argument == "root" else "the JSON file"
+            raise DatasetError(f"{argument}: {name} needs {needed}: {WHAT_TO_NAME[name]}")
+        if value is not None and not wanted:
+            why = "comes with the project" if name == "toytown" else "finds its own below root"
+            raise DatasetError(f"{argument} {value}: {name} {why}; leave it out")
     if root is not None and not Path(root).is_dir():
         raise FileNotFoundError(f"{root}: there is no such folder; name {WHAT_TO_NAME[name]}")
     if annotations is not None and not Path(annotations).is_file():
-        raise FileNotFoundError(
-            f"{annotations}: there is no such annotation file; check the path (a COCO file ends in .json)"
-        )
+        raise FileNotFoundError(f"{annotations}: there is no such annotation file; check the path, which ends in .json")
 
 
 def open_data(
@@ -138,10 +125,8 @@ def open_data(
         masks: Whether targets hold masks. None: yes; of VOC, where some images have them.
         drop_invalid: Leave invalid objects out rather than refuse them. Not for Toy Town, which has none.
 
-    Raises:
-        FileNotFoundError: There is no such folder or file.
-        DatasetError: No such name, split or class, an argument that the data set does not take or that it lacks, or a
-            defect of the data.
+    A folder or file that is not there is a FileNotFoundError; all else that is wrong, with the arguments or the data, a
+    DatasetError.
     """
     check_places(name, root, annotations)
     module, kind = _PLACES[name]
@@ -153,8 +138,7 @@ def open_data(
     else:
         places = (root, annotations) if name == "coco" else (root,)
         data = kind(*places, masks=masks is not False, drop_invalid=drop_invalid)
-    if classes is not None:
-        data = data.only(classes)
+    data = data if classes is None else data.only(classes)
     if split is not None and name not in ("toytown", "voc"):
         indices = indices_by_id(data.image_ids, split)
         if not indices:
@@ -168,9 +152,8 @@ def indices_by_id(image_ids: Sequence[int], split: str) -> list[int]:
 
     In the order of their ids every fifth image (the 5th, the 10th, …) is for testing, in every run.
 
-    Example:
-        >>> indices_by_id([10, 20, 30, 40, 50, 60], "test"), indices_by_id([60, 50, 40, 30, 20, 10], "test")
-        ([4], [1])
+    >>> indices_by_id([10, 20, 30, 40, 50, 60], "test"), indices_by_id([60, 50, 40, 30, 20, 10], "test")
+    ([4], [1])
     """
     if split not in ("train", "test"):
         raise DatasetError(f"split: there is no {split!r} here; choose 'train' or 'test', or none for all images")

@@ -27,10 +27,7 @@ CHECKSUMS = "SHA256SUMS"
 class ToyTown(CocoDataset):
     """One split of the fixed set: "train" (1000 images), "val" (200) or "test" (200), each 128 × 128.
 
-    Args:
-        split: its name; a ValueError says that there is no such one.
-        folder: where the annotation files lie, else a FileNotFoundError; None for the clone that this package is in.
-        masks: whether targets hold masks.
+    ``folder`` is where the annotation files lie; None for the clone that this package is in.
     """
 
     def __init__(self, split: str = "train", folder: str | Path | None = None, *, masks: bool = True) -> None:
@@ -39,36 +36,20 @@ class ToyTown(CocoDataset):
         root = DATA_FOLDER if folder is None else Path(folder)
         annotations = root / f"instances_{split}.json"
         if not annotations.is_file():
-            raise FileNotFoundError(
-                f"{annotations}: not found. Toy Town lies in data/toytown of the project's clone: install the package "
-                "from a clone (pip install -e .), pass folder=, or paint the set with "
-                "`python -m workshop.toytown --out FOLDER`"
-            )
+            remedy = "install the package from a clone (pip install -e .), or pass folder="
+            raise FileNotFoundError(f"{annotations}: not found. Toy Town lies in the project's clone: {remedy}")
         super().__init__(root, annotations, masks=masks)
 
 
 def check_checksums(folder: Path) -> list[str]:
-    """Compare the files below `folder` with its SHA256SUMS: one line for each fault, none when all is well.
-
-    Raises:
-        FileNotFoundError: if there is no SHA256SUMS.
-    """
-    listing = folder / CHECKSUMS
-    if not listing.is_file():
-        raise FileNotFoundError(f"{listing}: not found; is this the folder of Toy Town?")
-    faults, listed = [], set()
-    for line_number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
-        digest, separator, name = line.partition("  ")
-        if not separator or len(digest) != 64:
-            faults.append(f"{listing}: line {line_number} is not 'checksum, two spaces, name': {line!r}")
-            continue
-        listed.add(name)
-        if not (folder / name).is_file():
-            faults.append(f"{folder / name}: missing")
-        elif sha256(folder / name) != digest:
-            faults.append(f"{folder / name}: its content has changed")
-    unlisted = (name for name in listable_files(folder) if name not in listed)
-    return faults + [f"{folder / name}: not listed in {CHECKSUMS}: delete it" for name in unlisted]
+    """Compare the files below `folder` with its SHA256SUMS: one line for each fault, none when all is well."""
+    lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = {name: sha256(folder / name) for name in listable_files(folder)}
+    faults = [f"{folder / name}: missing" for name in listed if name not in found]
+    changed = [name for name, digest in found.items() if listed.get(name, digest) != digest]
+    faults += [f"{folder / name}: its content has changed" for name in changed]
+    return faults + [f"{folder / name}: not listed in {CHECKSUMS}: delete it" for name in found if name not in listed]
 
 
 def listable_files(folder: Path) -> list[str]:

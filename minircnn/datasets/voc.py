@@ -14,8 +14,8 @@ Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge" (IJCV
         <bndbox><xmin>48</xmin><ymin>240</ymin><xmax>195</xmax><ymax>371</ymax></bndbox></object>
     </annotation>
 
-A box names its first and its last column and row, the first of the image being 1. Labeling programs write such files
-into other folders, or side by side, and without lists; docs/data_sets.md says how those are read.
+A box names its first and its last column and row, counted from 1. Labeling programs write such files into other
+folders, or side by side, and without lists; docs/data_sets.md says how those are read.
 
 Shape comments: G ground-truth objects, H W image size.
 """
@@ -66,11 +66,8 @@ class VocDataset(ImageDataset):
     that has no pixels in its mask file (the border covers it) keeps its box and is marked as a crowd.
 
     The classes are those of all splits: PASCAL's twenty in their own order if every object is of one of them, even if
-    not all occur; else the names found, sorted. Names that differ in case or spaces are different classes.
-
-    Attributes:
-        records: The annotation of each image, by its name (such as "000005"); ids are the places among them, from 1.
-        notes: Images without annotation or without masks, or that there are no masks.
+    not all occur; else the names found, sorted. ``records`` are the annotations by name (such as "000005"); ids are
+    the places among them, from 1.
     """
 
     def __init__(
@@ -84,9 +81,7 @@ class VocDataset(ImageDataset):
             masks: Whether targets hold masks; images without them are then left out. None: if any image has them.
             drop_invalid: Leave out invalid objects, and images that cannot be used, rather than refuse them.
 
-        Raises:
-            FileNotFoundError: No such folder, or it holds no annotations.
-            DatasetError: No such split, no masks, or every defect that the files show.
+        For errors see :func:`minircnn.datasets.open_data`.
         """
         check_places("voc", root, None)
         super().__init__(root, masks is not False)
@@ -108,10 +103,11 @@ class VocDataset(ImageDataset):
         if not drop_invalid or not self.records:
             raise_problems(self.root, self.dropped)
         self.image_ids = list(range(1, len(self.records) + 1))
+        self.image_files = [record.image for record in self.records]
+        self.stated_sizes = [record.size for record in self.records]
         if images_left:
-            which = f"{len(images_left)} image{'s' * (len(images_left) > 1)} of which there is no annotation file"
-            remedy = "where nothing is to be found, write one without objects"
-            self.notes.append(f"left out: {which}, such as {images_left[0]}; {remedy}")
+            which = f"{len(images_left)} of the images, such as {images_left[0]}, of which there is no annotation file"
+            self.notes.append(f"left out: {which}; where nothing is to be found, write one without objects")
         if self.masks and len(with_masks) < len(names):
             self.notes.append(f"left out: {len(names) - len(with_masks)} of {len(names)} images, which have no masks")
         elif masks is None and not self.masks:
@@ -123,14 +119,6 @@ class VocDataset(ImageDataset):
     def mask_files(self, index: int) -> list[Path]:
         """The mask file of image ``index``, if targets hold masks."""
         return [self._mask_path(self.records[index].name)] if self.masks else []
-
-    def image_path(self, index: int) -> Path:
-        """Where the file of image ``index`` lies."""
-        return self.records[index].image
-
-    def stated_size(self, index: int) -> tuple[int, int]:
-        """The (height, width) that the XML states, else that of the image."""
-        return self.records[index].size
 
     def read_target(self, index: int) -> Target:
         """The objects of image ``index``; see the class for its keys."""
@@ -176,10 +164,7 @@ class _Record:
     """An image and what its annotation says."""
 
     name: str
-    size: tuple[int, int] = (
-        0,
-        0,
-    )  # (height, width) that the file states, else (some programs write 0) that of the image
+    size: tuple[int, int] = (0, 0)  # (height, width) that the file states, else (some write 0) that of the image
     count: int = 0  # of all objects
     objects: list[_Object] = field(default_factory=list)  # those without defects
     classes: set[str] = field(default_factory=set, repr=False)  # of all objects
@@ -198,8 +183,10 @@ class _Record:
         self.size = (height, width) if 0 < height * width <= MOST_PIXELS else read_head(image)[0]
         for number, element in enumerate(elements, start=1):
             found, problem = _read_object(number, element, self.size)
-            self.objects += [] if problem else [found]
-            self.problems += [f"{path}: object {number} ({found.name or 'no name'}): {problem}"] if problem else []
+            if problem:
+                self.problems.append(f"{path}: object {number} ({found.name or 'no name'}): {problem}")
+            else:
+                self.objects.append(found)
         self.image = image
 
 
@@ -248,14 +235,9 @@ def read_xml(path: Path) -> Element:
 
 
 def _read_folder(root: Path) -> tuple[dict[str, _Record], list[Path]]:
-    """All annotations of a data set, whatever their split: those in Annotations, or else all below the root.
+    """All annotations of a data set by name, whatever their split, and the images that no annotation is about.
 
-    Returns:
-        The annotations by name, and the images that no annotation is about. A name is that of the file, and before it
-        the folders that not all annotations share: "000005", "train/cat 1".
-
-    Raises:
-        FileNotFoundError: There are no annotations, or ``root`` is one level off.
+    A name is that of the file, and before it the folders that not all annotations share: "000005", "train/cat 1".
     """
     files, images = _find_files(root)
     inside = root / "Annotations"
@@ -274,7 +256,7 @@ def _read_folder(root: Path) -> tuple[dict[str, _Record], list[Path]]:
 
 
 def _find_files(root: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """The annotation files, and the images by stem."""
+    """The annotation files (in Annotations, or else all below the root), and the images by stem."""
     endings = Image.registered_extensions()
     annotations: list[Path] = []
     images: dict[str, list[Path]] = {}
@@ -303,34 +285,32 @@ def _take_image(path: Path, named: PureWindowsPath, images: Mapping[str, list[Pa
     """Take the image that an annotation is about out of all images.
 
     It has the stem of the annotation, or else that of <filename> (``named``) if this is of no annotation (``stems`` are
-    those of all), and any ending. Several may have it, since masks are images, too: then the one is meant that
-    <filename> names in full, that lies beside the annotation, in JPEGImages, or of folders of one name (train/images,
-    test/images) in the nearest. Whatever is left to guess is refused.
+    those of all). Of several the one is meant that <filename> names in full, that lies beside the annotation, in
+    JPEGImages, or of folders of one name (train/images, test/images) in the nearest. What is left to guess is refused.
     """
     found = images.get(path.stem) or images.get("" if named.stem in stems else named.stem) or []
-    meant = [image for image in found if image.name == named.name] or found
-    meant = [image for image in meant if image.parent == path.parent] or meant
-    meant = [image for image in meant if image.parent.name == "JPEGImages"] or meant
-    if len({image.parent.name for image in meant}) == 1:
-        shared = [len(os.path.commonpath([path, image])) for image in meant]
-        meant = [image for image, length in zip(meant, shared, strict=True) if length == max(shared)]
-    if not meant:
+    if not found:
         remedy = "put it there, or remove this file"
         raise DatasetError(f"{path}: no image {path.stem}.jpg (or .png …) that no other annotation is about; {remedy}")
-    if len(meant) > 1:
-        raise DatasetError(f"{path}: is it about {meant[0]} or {meant[1]}? Remove one, or name it in <filename>")
-    return found.pop(found.index(meant[0]))
+
+    def likely(image: Path) -> tuple[bool, bool, bool, int]:
+        of_voc, shared = image.parent.name == "JPEGImages", len(os.path.commonpath([path, image]))
+        return image.name == named.name, image.parent == path.parent, of_voc, shared
+
+    best, *others = sorted(found, key=likely, reverse=True)
+    for image in others:  # the nearest is meant only among folders of one name
+        alike = image.parent.name == best.parent.name
+        if likely(image)[: 3 + alike] == likely(best)[: 3 + alike]:
+            raise DatasetError(f"{path}: is it about {best} or {image}? Remove one, or name it in <filename>")
+    return found.pop(found.index(best))
 
 
 def _names_of_split(root: Path, names: Sequence[str], split: str | None) -> list[str]:
-    """The names of the images of a split, sorted; a DatasetError says that there is no such split, or nothing in it.
+    """Those of all names, sorted, that belong to a split; a DatasetError says that there is no such, or nothing in it.
 
-    Args:
-        root: If ImageSets/Main in it lists train, val, trainval or test, the splits are its lists. Else they are
-            the folders of the annotations if one of these is "train", and else every fifth image is "test" and the
-            others are "train", and "all" is all. Where there is no "trainval" it is another word for "train".
-        names: Of all images that have an annotation, sorted.
-        split: The name of one; None for the default.
+    If ImageSets/Main lists train, val, trainval or test, the splits are its lists. Else they are the folders of the
+    annotations if one of these is "train", and else every fifth image is "test" and the others are "train", and "all"
+    is all. Where there is no "trainval" it is another word for "train".
     """
     folder = root / "ImageSets" / "Main"
     lists = {path.stem: path for path in folder.glob("[!.]*.txt") if "_" not in path.stem}

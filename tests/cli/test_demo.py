@@ -84,9 +84,7 @@ def test_the_page_is_well_formed_and_stands_alone(page, texts):
 
 def test_what_is_found_is_what_the_detectors_find_and_names_are_shown_letter_for_letter(texts, page, place):
     assert texts("h2")[:3] == ["A scene of Toy Town", f"in/{HOSTILE}", "large.png"] and "<b>" not in page
-    classes, cells = ToyTown("test").classes, texts("td")
-    assert cells[::3] == [f"{name} ({year})" for name, year, *_ in DETECTORS.values()]
-    images = list(ElementTree.fromstring(page).iter("img"))
+    classes, images = ToyTown("test").classes, list(ElementTree.fromstring(page).iter("img"))
     given = [ToyTown("test")[SCENE][0], read_image(place / "in" / HOSTILE), None]
     for image, alt in zip(given, (one.get("alt") for one in images), strict=True):
         for name, (title, *_) in DETECTORS.items():
@@ -112,11 +110,10 @@ def test_what_is_found_is_what_the_detectors_find_and_names_are_shown_letter_for
         assert file.format == "PNG" and file.size[0] == 1500 and file.size[1] > 600
 
 
-def test_what_cannot_be_read_is_named_and_left_out(result, texts, place):
+def test_what_cannot_be_read_is_named_and_left_out(result, place):
     assert result.exit_code == 1
     bad = [line.partition(": skipped: ")[0] for line in result.stderr.splitlines()]
     assert bad == ["none.jpg", "broken.jpg"]
-    assert texts("li") == result.stderr.splitlines() and texts("h2")[3] == "What was left out"
     folder = Path("demo")
     assert result.stdout.splitlines()[-2:] == [
         f"written to {folder / 'four_detectors.png'}",

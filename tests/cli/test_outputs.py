@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from minircnn.cli.common import RefusedError
+from minircnn.cli.common import RefusedError, check_outputs
 from minircnn.cli.demo import MOST_IMAGES
-from minircnn.cli.outputs import check_outputs
 from minircnn.shipped import DETECTOR_WEIGHTS, TOYTOWN_FOLDER
 from minircnn.training import Log
 from tests.cli.conftest import IMAGE
@@ -116,12 +115,10 @@ def test_a_folder_that_may_not_be_written_into(place):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs bash and /dev/fd")
-def test_devices_pipes_and_what_is_printed(tmp_path):
-    """As a shell gives them: nothing is lost in them, but for a file that a command prints into."""
-    code = "import sys; from pathlib import Path; from minircnn.cli.outputs import check_outputs"
+def test_devices_and_pipes(tmp_path):
+    """As a shell gives them: nothing is lost in them."""
+    code = "import sys; from pathlib import Path; from minircnn.cli.common import check_outputs"
     check = f"{sys.executable} -c '{code}; check_outputs([(\"--json\", Path(sys.argv[1]))])'"
-    script = f"{check} >(cat) && {check} /dev/null && {check} /dev/stdout | cat && {check} /dev/stdout > all.txt"
+    script = f"{check} >(cat) && {check} /dev/null && {check} /dev/stdout | cat"
     process = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    wanted = "RefusedError: --json /dev/stdout: would be written over what is printed; name another place"
-    assert process.returncode == 1 and process.stderr.splitlines()[-1].endswith(wanted)
-    assert process.stderr.count("Traceback") == 1
+    assert (process.returncode, process.stderr) == (0, "")

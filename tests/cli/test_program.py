@@ -89,7 +89,6 @@ EARLY = [
         for command in (["train", "rcnn", *NEW], ["evaluate", "mask_rcnn"], ["detect", "x.jpg"])
         for arguments, status, message in [
             ([WEIGHTS[command[0]], "none.pth"], 1, "there is no such file"),
-            ([WEIGHTS[command[0]], "x.jpg"], 1, "weights end in .safetensors, .npz, .pth or .pt"),
             *[(["--json", "x.jpg/x.json"], 2, NONE)] * (command[0] != "train"),
             *[(["--data", "nonsense"], 2, "there is no 'nonsense'")] * (command[0] != "detect"),
             *[([*OWN, "none.json"], 1, "there is no such annotation file")] * (command[0] != "detect"),

@@ -238,6 +238,9 @@ def test_what_is_left_to_guess_is_refused(tmp_path):
     root = write_files(tmp_path, "images/a.jpg", "drawn/a.png", "xml/a.xml cat")
     with pytest.raises(DatasetError, match=r"a\.xml: is it about .*drawn/a\.png or .*images/a\.jpg\? Remove one"):
         VocDataset(root)
+    root = write_files(tmp_path / "5", "images/a.jpg", "xml/masks/a.png", "xml/a.xml cat")  # the nearest is no image
+    with pytest.raises(DatasetError, match=r"a\.xml: is it about .*xml/masks/a\.png or .*images/a\.jpg"):
+        VocDataset(root)
     root = write_files(tmp_path / "2", "a.jpg", "xml/a.xml cat", "copy/a.xml cat")
     with pytest.raises(DatasetError, match=r"xml/a\.xml: no image a\.jpg .* that no other annotation is about"):
         VocDataset(root)
