@@ -18,7 +18,8 @@ import torch
 from pycocotools import mask as rle
 from torch import Tensor
 
-from minircnn.datasets.coco import runs_problem
+from minircnn.datasets.masks import encode_masks as encode_masks
+from minircnn.datasets.masks import runs_problem
 from minircnn.files import printable
 from minircnn.metrics import (
     PROTOCOLS,
@@ -201,12 +202,6 @@ def _run_lengths(masks: Tensor | Sequence[Mapping[str, Any]], where: str) -> np.
             raise ValueError(f"{where}: mask {row}: {problem}; encode it again")
         encoded[row] = rle.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
     return encoded
-
-
-def encode_masks(masks: Tensor) -> list[dict]:
-    """Masks ``(N, H, W)`` bool as COCO's compressed run-length encodings."""
-    # Runs go down the columns, so pycocotools wants H the fastest in memory; one mask at a time is copied for that.
-    return [rle.encode(np.asfortranarray(mask)) for mask in masks.detach().cpu().numpy().view(np.uint8)]
 
 
 def coco_results(

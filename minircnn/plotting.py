@@ -30,7 +30,7 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn.functional import pad
 
-from minircnn.datasets.coco import decode_masks
+from minircnn.datasets.masks import decode_masks
 from minircnn.files import printable
 from minircnn.selective_search import shrink
 from minircnn.targets import check_classes

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minircnn.course.compare import encode_masks, for_pycocotools, largest_difference, run_pycocotools
 from minircnn.datasets import CocoDataset
-from minircnn.datasets.coco import decode_masks
+from minircnn.datasets.masks import decode_masks
 from minircnn.evaluation import evaluate
 from minircnn.metrics import RECALLS_VOC2007, average_at_points
 from tests.test_boxes import iou_by_hand

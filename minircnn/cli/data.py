@@ -18,6 +18,7 @@ from minircnn.shipped import DETECTOR_WEIGHTS
 if TYPE_CHECKING:
     from minircnn.datasets.checking import Report
     from minircnn.datasets.images import ImageDataset
+    from minircnn.transforms import Transform
 
 TOYTOWN = "toytown"
 LEARN, MEASURE, CHECK = ("train",), ("val", "test"), ("train", "val", "test")  # parts of Toy Town, by what they are for
@@ -81,7 +82,8 @@ class DataOptions:
         from minircnn.training.samples import check_any_object
 
         of_classes = f", classes {listed(data.classes[1:])}" if self.class_names else ""
-        check_any_object(map(data.load_target, range(len(data))), title + of_classes)
+        targets = (data.load_target(index, encoded=True) for index in range(len(data)))
+        check_any_object(targets, title + of_classes)
         return data
 
     def held_out(self, data: ImageDataset, most: int, masks: bool) -> tuple[ImageDataset, ImageDataset]:
@@ -105,11 +107,11 @@ class DataOptions:
         """What to evaluate with, and its title."""
         return self._choose(self.split or "test", images, masks)
 
-    def in_memory(self, data: ImageDataset) -> Any:  # noqa: ANN401 - a sequence of pairs
-        """The pairs: Toy Town's in memory, others kept when they are first looked at."""
+    def in_memory(self, data: ImageDataset, largest: Transform | None = None) -> Any:  # noqa: ANN401
+        """A sequence of pairs: Toy Town's in memory, others kept when they are first looked at, none much too large."""
         from minircnn.training import KeptSamples
 
-        return list(data) if self.name == TOYTOWN else KeptSamples(data, len(data.classes))
+        return list(data) if self.name == TOYTOWN else KeptSamples(data, len(data.classes), largest=largest)
 
     def advice(self, detector: str, weights: Path) -> str:
         """How to measure what came out of a training, on images that it has not seen if there are any."""

@@ -79,7 +79,7 @@ def evaluate(
     both, left_out = common_classes(file, model.classes, part.classes)
     echo(*left_out)
     part = part.only(both[1:])
-    targets = [encoded(part.load_target(index)) for index in range(len(part))]
+    targets = [part.load_target(index, encoded=True) for index in range(len(part))]
     most = wanted.max_proposals(max_proposals) or TOY_TOWN_PROPOSALS
     found, proposals, seconds = _look(model, part, most, regress=not no_regression)
     found = [relabeled(one, model.classes, both) for one in found]
@@ -214,13 +214,6 @@ def _recall(proposals: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> d
     limits = sorted({min(limit, most) for limit in (10, 50, most)})
     recall = proposal_recall(proposals, targets, RECALL_IOU, limits)
     return {str(limit): float(share) for limit, share in zip(limits, recall, strict=True)}
-
-
-def encoded(target: dict[str, Any]) -> dict[str, Any]:
-    """A target whose masks are encoded, for those of all images lie in memory together."""
-    from minircnn.evaluation import encode_masks
-
-    return {**target, "masks": encode_masks(target["masks"])} if "masks" in target else target
 
 
 def _numbers(result: Result) -> dict[str, Any]:

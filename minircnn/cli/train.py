@@ -213,7 +213,7 @@ def _train(detector: str, options: dict[str, Any], wanted: choice.DataOptions, o
             settings = replace(settings, iterations=options["iterations"] or 0)
         _tell_of_unfinished(out, options["resume"])
         with training.main_first():  # the others find its proposals in the cache
-            samples = wanted.in_memory(data)
+            samples = wanted.in_memory(data, None if detector in common.ON_PROPOSALS else settings.largest())
             proposals = _proposals(detector, samples, settings)
             to_look = _proposals(detector, wanted.in_memory(to_look_at), settings) if every else None
         about = _about(detector, options, {**wanted.words(), "images": count}, asdict(settings), start)

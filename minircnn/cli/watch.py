@@ -11,7 +11,6 @@ import numpy as np
 from minircnn.cli import common
 from minircnn.cli.common import files_beside
 from minircnn.cli.data import say
-from minircnn.cli.evaluate import encoded
 from minircnn.files import write_atomically
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Watch:
         self.out, self.iterations, self.data, self.about = out, settings.iterations, data, about or {}
         self.warmup = round(settings.loop().warmup * settings.iterations)  # until then nobody can expect much
         self.proposals = proposals or [None] * len(data or ())
-        self.targets = [encoded(data.load_target(index)) for index in range(len(data or ()))]
+        self.targets = [data.load_target(index, encoded=True) for index in range(len(data or ()))]
         self.found: list[common.Detections] = []
         self.warned: set[str] = set()
 

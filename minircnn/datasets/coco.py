@@ -16,22 +16,18 @@ from __future__ import annotations
 
 import json
 import os.path
-import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
-from numbers import Integral
 from pathlib import Path, PureWindowsPath
 from posixpath import normpath
 from typing import Any
 
 import numpy as np
-import pycocotools.mask as rle_codec
 import torch
-from torch import Tensor
 
 from minircnn.datasets.images import BACKGROUND, LARGEST, MOST_PIXELS, OVERHANG, ImageDataset, Target, box_problem
+from minircnn.datasets.masks import run_lengths, runs_problem
 from minircnn.datasets.named import DatasetError, check_places, raise_problems
 
 Record = dict[str, Any]
@@ -39,7 +35,6 @@ Record = dict[str, Any]
 _is_file = os.path.isfile  # whatever a file calls an image, this raises nothing
 MOST_NEAR = 10_000  # files and folders around the root that are looked at for images that are not where they should be
 _NUMBERS = {"id", "image_id", "category_id", "height", "width", "iscrowd", "area", "bbox", "segmentation"}
-_RUN_LENGTHS = re.compile(rb"(?:[P-o]{0,6}[0-O])+")  # numbers of up to seven characters, more than an image has pixels
 
 
 class CocoDataset(ImageDataset):
@@ -173,32 +168,8 @@ class CocoDataset(ImageDataset):
             "area": torch.tensor(areas, dtype=torch.float32),  # (G,)
         }
         if self.masks:
-            segmentations = [one["segmentation"] for one in objects]
-            target["masks"] = decode_masks(segmentations, self.stated_sizes[index])  # (G, H, W)
+            target["masks"] = run_lengths([one["segmentation"] for one in objects], self.stated_sizes[index])
         return target
-
-
-def decode_masks(segmentations: list[Any], size: tuple[int, int]) -> Tensor:
-    """Masks of any of COCO's three kinds as pixels: (G, H, W) bool.
-
-    They are all of one image, of that (height, width); a run-length mask of another size is a ValueError.
-    """
-    height, width = size
-    if not segmentations:
-        return torch.zeros((0, height, width), dtype=torch.bool)
-    encoded = []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):
-            segmentation = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
-        elif list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"mask of size {segmentation['size']} for an image of [{height}, {width}]: make it again")
-        elif isinstance(segmentation["counts"], list):
-            segmentation = rle_codec.frPyObjects(segmentation, height, width)
-        encoded.append(segmentation)
-    with warnings.catch_warnings():  # pycocotools 2.0.11 does not know a keyword that NumPy 2 would like it to know
-        warnings.filterwarnings("ignore", message="__array__", category=DeprecationWarning)
-        masks = rle_codec.decode(encoded)  # (H, W, G) uint8
-    return torch.from_numpy(np.ascontiguousarray(masks.transpose(2, 0, 1))).bool()  # (G, H, W)
 
 
 def _read_json(path: Path) -> tuple[list[Any], list[Any], list[Any]]:
@@ -319,45 +290,3 @@ def _segmentation_problem(segmentation: object, size: tuple[int, int]) -> str | 
         if max(-min(polygon), max(polygon[::2]) - size[1], max(polygon[1::2]) - size[0]) > OVERHANG:
             return f"polygon {number} leaves the image of {size[1]}×{size[0]} pixels: clip it"
     return None
-
-
-def runs_problem(mask: object) -> str | None:
-    """Why a run-length mask, compressed or not, cannot be decoded; None if it can.
-
-    Paper vs code: pycocotools does not look. It decodes runs of any length, and of some the overlap takes for ever.
-    Counts in bytes are its own, and not looked at either.
-    """
-    if not isinstance(mask, Mapping) or not {"size", "counts"} <= set(mask):
-        return 'no run-length encoding with "size" and "counts"'
-    (height, width), runs = mask["size"], mask["counts"]
-    if isinstance(runs, bytes):
-        return None
-    if isinstance(runs, str) and _RUN_LENGTHS.fullmatch(code := runs.encode(errors="surrogatepass")):
-        runs = decode_counts(code)
-    elif not isinstance(runs, list) or not all(isinstance(run, Integral) for run in runs):
-        return "its run-length 'counts' are no string in COCO's code, and no list of whole numbers"
-    if min(runs, default=0) < 0:
-        return "it has a run of negative length"
-    if sum(runs) != height * width:
-        return f"its runs cover {sum(runs)} pixels, but its size is {height} × {width}"
-    return None
-
-
-def decode_counts(counts: bytes) -> list[int]:
-    """The run lengths in a compressed ``counts`` string: of alternating runs of 0 and 1, column after column.
-
-    Each character carries ``character - 48``: five bits of a number, lowest first, and a sixth bit (32) which says that
-    the number goes on. The highest of the five bits of the last character is the sign. From the fourth run on, the
-    number is the difference from the run two places before, which for the columns of a compact object is small.
-
-    >>> decode_counts(b"52203"), decode_counts(b"04")
-    ([5, 2, 2, 2, 5], [0, 4])
-    """
-    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    ends = codes < 32
-    starts = np.flatnonzero(np.append(True, ends[:-1]))
-    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, np.diff(starts, append=len(codes))))
-    runs = np.add.reduceat((codes & 31) << shifts, starts) - ((codes[ends] & 16) << (shifts[ends] + 1))
-    for place in (1, 2):
-        runs[place::2] = runs[place::2].cumsum()
-    return runs.tolist()

@@ -22,16 +22,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pycocotools.mask as rle_codec
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from minircnn.datasets.images import ImageDataset, Target, open_image
+from minircnn.datasets.masks import encode_masks
 from minircnn.datasets.named import WHAT_TO_NAME, DatasetError, check_places, raise_problems
 
+Runs = dict[str, Any]  # a mask as run lengths, as pycocotools has it
 MOST_MASK_PIXELS = 3_000_000_000  # of all masks of an image together; each takes a byte
 
 
@@ -70,8 +74,8 @@ class MaskFolder(ImageDataset):
         """The names of the images, whether all of their files are there or not."""
 
     @abstractmethod
-    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
-        """The objects of an image as masks (G, H, W), each of at least a pixel, and the defects of those left out."""
+    def read_objects(self, index: int) -> tuple[list[Runs], list[str]]:
+        """The objects of an image as masks, each of at least a pixel, and the defects of those left out."""
 
     def mask_files(self, index: int) -> list[Path]:
         """Where the masks of an image lie: of a folder the images by name, without hidden ones (macOS's)."""
@@ -83,15 +87,16 @@ class MaskFolder(ImageDataset):
 
     def read_target(self, index: int) -> Target:
         """The objects of an image; masks that cannot be used are named by file."""
-        objects, invalid = self.read_objects(index)  # (G, H, W)
+        masks, invalid = self.read_objects(index)
         if not self.drop_invalid:
             raise_problems(self.image_path(index), invalid)
-        masks = torch.from_numpy(objects)
+        boxes = torch.from_numpy(rle_codec.toBbox(masks)).float() if masks else torch.zeros(0, 4)  # x, y, w, h
+        boxes[:, 2:] += boxes[:, :2]
         target: Target = {
-            "boxes": boxes_around(masks),
+            "boxes": boxes,
             "labels": torch.ones(len(masks), dtype=torch.int64),  # (G,)
             "iscrowd": torch.zeros(len(masks), dtype=torch.bool),  # (G,)
-            "area": torch.from_numpy(objects.sum(axis=(1, 2))).float(),  # (G,); torch would copy to 64 bits
+            "area": torch.tensor(rle_codec.area(masks) if masks else [], dtype=torch.float32),  # (G,)
         }
         return {**target, "masks": masks} if self.masks else target
 
@@ -112,7 +117,7 @@ class PennFudanDataset(MaskFolder):
     def _find_names(self) -> set[str]:
         return {path.stem for path in self.root.glob("PNGImages/[!.]*.png")}
 
-    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
+    def read_objects(self, index: int) -> tuple[list[Runs], list[str]]:
         """The pedestrians of an image: every number above 0 in its mask file is one, and none is invalid."""
         (path,) = self.mask_files(index)
         values = read_numbers(path, self.image_size(index))  # (H, W)
@@ -132,7 +137,7 @@ class NucleiDataset(MaskFolder):
     def _find_names(self) -> set[str]:
         return {path.parent.name for path in self.root.glob("[!._]*/*")}
 
-    def read_objects(self, index: int) -> tuple[NDArray[np.bool_], list[str]]:
+    def read_objects(self, index: int) -> tuple[list[Runs], list[str]]:
         """The nuclei of an image, and the defects of masks that are none."""
         size, masks, invalid = self.image_size(index), [], []
         for path in self.mask_files(index):
@@ -144,18 +149,18 @@ class NucleiDataset(MaskFolder):
                 if len({0, *found}) > 2:
                     rule = "a mask has 0 and 255 only: write it without smoothing, one file for each nucleus"
                     raise DatasetError(f"{path}: it holds {', '.join(map(str, found[:5]))}, but {rule}")
-                masks.append(values > 0)
+                masks += masks_of_numbers(path, values, [max(found)])
             except (DatasetError, OSError) as error:
                 invalid.append(f"mask {str(error).removeprefix(f'{path.parent}/')}")
-        return np.array(masks, dtype=bool).reshape(-1, *size), invalid
+        return masks, invalid
 
 
-def masks_of_numbers(path: Path, values: NDArray[np.integer], numbers: Sequence[int]) -> NDArray[np.bool_]:
-    """Where a mask file holds each of some numbers: (H, W) to (G, H, W) bool, unless that would fill the memory."""
+def masks_of_numbers(path: Path, values: NDArray[np.integer], numbers: Sequence[int]) -> list[Runs]:
+    """Where a mask file (H, W) holds each of some numbers, unless that would fill the memory as pixels."""
     if len(numbers) * values.size > MOST_MASK_PIXELS:
         what = f"{len(numbers)} objects, whose masks would fill the memory"
         raise DatasetError(f"{path}: {what}; let each object have one number, or cut the image into parts")
-    return values == np.array(numbers, dtype=np.int64)[:, None, None]
+    return [encode_masks(torch.from_numpy(values == number)[None])[0] for number in numbers]
 
 
 def boxes_around(masks: Tensor) -> Tensor:

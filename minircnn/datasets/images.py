@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from minircnn.datasets.masks import decode_masks, encode_masks
 from minircnn.datasets.named import DatasetError, no_such
 from minircnn.files import lacks_memory
 
@@ -92,7 +93,7 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
 
     @abstractmethod
     def read_target(self, index: int) -> Target:
-        """The objects as the files have them: the target without ``image_id``, on the image of the stated size."""
+        """The target as the files have it, without ``image_id``; masks are run lengths of the stated size."""
 
     def mask_files(self, index: int) -> list[Path]:
         """The files that hold the masks of an image, where they are images themselves."""
@@ -112,18 +113,26 @@ class ImageDataset(Dataset[tuple[Tensor, Target]]):
             self.upright_size(index)
         return read_image(self.image_path(index))
 
-    def load_target(self, index: int) -> Target:
-        """Only the target; of the image only its head is read. Errors are those of ``dataset[index]``."""
-        stated = self.stated_sizes[index]
-        size, orientation = self.upright_size(index) if stated else ((0, 0), UPRIGHT)  # before masks fill the memory
+    def load_target(self, index: int, *, encoded: bool = False) -> Target:
+        """Only the target; of the image only its head is read. Errors are those of ``dataset[index]``.
+
+        With ``encoded`` its masks are a list of run lengths: a hundred of 12 megapixels take 1.2 GB as pixels.
+        """
+        size, orientation = self.upright_size(index)
         target = self.read_target(index)
         target["boxes"] = turn_boxes(target["boxes"], orientation, size)
-        if self.masks:
-            target["masks"] = turn(target["masks"], orientation)
+        if self.masks and orientation != UPRIGHT:
+            lying = (decode_masks([runs], self.stated_sizes[index]) for runs in target["masks"])
+            target["masks"] = [encode_masks(turn(mask, orientation))[0] for mask in lying]
         if self.classes != self._all_classes:
             places = {name: label for label, name in enumerate(self.classes)}
             labels = torch.tensor([places.get(name, 0) for name in self._all_classes])[target["labels"]]  # 0: left out
-            target = {name: value[labels > 0] for name, value in {**target, "labels": labels}.items()}
+            kept = (labels > 0).nonzero()[:, 0]
+            masks = {"masks": [target["masks"][row] for row in kept.tolist()]} if self.masks else {}
+            others = {name: value[kept] for name, value in {**target, "labels": labels}.items() if name != "masks"}
+            target = {**others, **masks}
+        if self.masks and not encoded:
+            target["masks"] = decode_masks(target["masks"], size)  # (G, H, W)
         first = {"boxes": target["boxes"], "labels": target["labels"], "image_id": self.image_ids[index]}
         return {**first, **target}
 

@@ -30,6 +30,7 @@ from typing import NamedTuple, NoReturn
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 import numpy as np
+import pycocotools.mask as rle_codec
 import torch
 from PIL import Image
 
@@ -135,8 +136,9 @@ class VocDataset(ImageDataset):
         }
         for path in self.mask_files(index):
             values = read_numbers(path, record.size)  # (H, W)
-            target["masks"] = torch.from_numpy(masks_of_numbers(path, values, [one.number for one in record.objects]))
-            target["iscrowd"] = difficult | ~target["masks"].flatten(1).any(dim=1)
+            target["masks"] = masks_of_numbers(path, values, [one.number for one in record.objects])
+            areas = [int(rle_codec.area(runs)) for runs in target["masks"]]
+            target["iscrowd"] = difficult | (torch.tensor(areas, dtype=torch.int64) == 0)
         return target
 
     def find_problems(self, index: int) -> list[str]:

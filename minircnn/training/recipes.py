@@ -1,6 +1,7 @@
 """How each detector is trained: R-CNN in three steps; Fast, Faster and Mask R-CNN jointly, or alternating."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from minircnn.training.batches import Augmentation, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
 from minircnn.training.samples import check_any_object
+from minircnn.transforms import Transform
 from minircnn.weights import save
 
 History = list[dict[str, float]]  # the losses of each iteration
@@ -62,6 +64,11 @@ class JointTrainingSettings:
 
     def __post_init__(self) -> None:
         self.loop()  # validates them, before any work is done
+
+    def largest(self) -> Transform:
+        """Makes images as large as the backbone will ever see them."""
+        grown = [side and math.ceil(side * (1 + self.scale_jitter)) for side in (self.min_size, self.max_size)]
+        return Transform(min_size=grown[0], max_size=grown[1])
 
     def loop(self) -> LoopSettings:
         """Those that are for the loop."""

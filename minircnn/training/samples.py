@@ -6,14 +6,14 @@ Shape comments: G objects of an image.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from minircnn.datasets.coco import decode_masks
 from minircnn.datasets.folders import boxes_around
-from minircnn.evaluation import encode_masks
+from minircnn.datasets.masks import decode_masks, encode_masks, shrink_masks
 from minircnn.targets import Sample, check_target, single_objects
-from minircnn.transforms import Size, check_image
+from minircnn.transforms import Size, Transform, check_image, resize, resize_boxes
 
 LEAST = 0.3  # share of an object that a part must show; of less one cannot tell what it is
 
@@ -22,16 +22,21 @@ class KeptSamples:
     """A data set of which each image is read and checked once, and kept as long as there is room.
 
     Reading an image and a hundred files of masks may take longer than learning from it. Images are kept as bytes, a
-    quarter of their floats, and masks as run lengths; both come back as they were.
+    quarter of their floats, and masks as run lengths; both come back as they were. Of images much larger than the
+    backbone sees them, the smaller ones are kept: a hundred masks of 12 megapixels would take 1.2 GB in each batch.
 
     Args:
         samples: ``(image, target)`` pairs.
         num_classes: K, with background, for :func:`minircnn.targets.check_target`.
         room: bytes; images beyond are read whenever they are asked for.
+        largest: resizes images to the largest size at which a backbone will see them. Those with sides at least twice
+            as long are kept at that size; None: none are.
     """
 
-    def __init__(self, samples: Sequence[Sample], num_classes: int, room: int = 2 << 30) -> None:
-        self.samples, self.num_classes, self.room = samples, num_classes, room
+    def __init__(
+        self, samples: Sequence[Sample], num_classes: int, room: int = 2 << 30, largest: Transform | None = None
+    ) -> None:
+        self.samples, self.num_classes, self.room, self.largest = samples, num_classes, room, largest
         self._kept: dict[int, tuple[Tensor, dict[str, Any]]] = {}
 
     def __len__(self) -> int:
@@ -42,31 +47,41 @@ class KeptSamples:
 
     def __getitem__(self, index: int) -> Sample:
         """An image and its target, both new; what is wrong with them is refused as ``samples[index]``."""
-        if index not in self._kept:
-            image, target = self.samples[index]
-            check_image(image, f"the image of samples[{index}]")
-            size = tuple(image.shape[1:])
-            target = check_target(target, f"samples[{index}]", num_classes=self.num_classes, size=size)
-            kept = _small(image, target)
-            if kept is None or _size(*kept) > self.room:
-                return image, target
-            self._kept[index], self.room = kept, self.room - _size(*kept)
-        image, target = self._kept[index]
+        image, target = self._kept[index] if index in self._kept else self._read(index)
         if "masks" in target:
             target = {**target, "masks": decode_masks(target["masks"], tuple(image.shape[1:]))}
-        return image.float() / 255, dict(target)
+        return image if image.is_floating_point() else image.float() / 255, dict(target)
+
+    def _read(self, index: int) -> Sample:
+        """An image, in bytes if they hold it, and its target with masks as run lengths; kept if there is room."""
+        if hasattr(self.samples, "load_target"):
+            image, target = self.samples.load_image(index), self.samples.load_target(index, encoded=True)
+        else:
+            image, target = self.samples[index]
+        check_image(image, f"the image of samples[{index}]")
+        size, masks = tuple(image.shape[1:]), target.get("masks")
+        others = {name: value for name, value in target.items() if name != "masks" or isinstance(masks, Tensor)}
+        target = check_target(others, f"samples[{index}]", num_classes=self.num_classes, size=size)
+        if masks is not None:
+            target["masks"] = masks if isinstance(masks, list) else encode_masks(target["masks"])
+        new = self.largest.new_size(size) if self.largest else size
+        if 2 * max(new) <= max(size):
+            image, target = resize(image, new), _shrink(target, size, new)
+        small = (image * 255).round().clamp(0, 255).byte()
+        if new != size or (image.dtype == torch.float32 and torch.equal(small.float() / 255, image)):
+            image = small
+            needed = image.nbytes + sum(len(runs["counts"]) for runs in target.get("masks", ()))
+            if needed <= self.room:
+                self._kept[index], self.room = (image, target), self.room - needed
+        return image, target
 
 
-def _small(image: Tensor, target: dict[str, Any]) -> Sample | None:
-    """An image in bytes and its target with run lengths; None if bytes do not hold it, as of one that was resized."""
-    small = (image * 255).round().clamp(0, 255).byte()
-    if image.dtype != torch.float32 or not torch.equal(small.float() / 255, image):
-        return None
-    return small, {**target, "masks": encode_masks(target["masks"])} if "masks" in target else target
-
-
-def _size(image: Tensor, target: dict[str, Any]) -> int:
-    return image.nbytes + sum(len(runs["counts"]) for runs in target.get("masks", ()))
+def _shrink(target: dict[str, Any], old: Size, new: Size) -> dict[str, Any]:
+    """:func:`minircnn.transforms.resize_target` for masks as run lengths, of which one lies in memory at a time."""
+    shrunk = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
+    if "masks" in target:
+        shrunk["masks"] = shrink_masks(target["masks"], old, new)
+    return shrunk
 
 
 def random_part(size: Size, side: int, generator: torch.Generator) -> tuple[int, int, int, int]:
@@ -97,7 +112,7 @@ def cut_out(
     count, found = len(target["boxes"]), dict(target)
     if "masks" in target:
         found["masks"] = target["masks"][:, top:bottom, left:right]  # (G, h, w)
-        before, after = (masks.flatten(1).sum(dim=1) for masks in (target["masks"], found["masks"]))  # (G,)
+        before, after = (_counts(masks) for masks in (target["masks"], found["masks"]))  # (G,)
         found["boxes"] = boxes_around(found["masks"])
     else:
         boxes = target["boxes"] - target["boxes"].new_tensor([left, top, left, top])
@@ -109,6 +124,11 @@ def cut_out(
     seen = after > 0
     of_objects = {name: v[seen] for name, v in found.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
     return image[:, top:bottom, left:right], {**found, **of_objects}
+
+
+def _counts(masks: Tensor) -> Tensor:
+    """How many pixels each mask ``(G, H, W)`` bool has. NumPy counts them thirty times as fast as PyTorch adds them."""
+    return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int64)
 
 
 def check_any_object(targets: Iterable[Mapping[str, Any]], name: str) -> None:

@@ -113,11 +113,12 @@ def measure(data: Any, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     sizes, boxes = [], []
     for index in progress(range(len(data))):
         if hasattr(data, "load_target"):
-            size, target = data.image_size(index), data.load_target(index)
+            size, target = data.image_size(index), data.load_target(index, encoded=True)
         else:
             image, target = data[index]
             size = image.shape[-2:]
-        boxes.append(single_objects(target)["boxes"].float())
+        where = {name: target[name] for name in ("boxes", "labels", "iscrowd") if name in target}
+        boxes.append(single_objects(where)["boxes"].float())
         sizes.append((int(size[0]), int(size[1])))
     return Measured(sizes, boxes)
 

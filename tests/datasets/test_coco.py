@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 
-from minircnn.datasets import CocoDataset, DatasetError, coco
-from minircnn.datasets.coco import decode_counts
+from minircnn.datasets import CocoDataset, DatasetError
+from minircnn.datasets.masks import decode_counts, decode_masks
 
 SQUARE = [2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]  # x 2…6, y 1…4: pycocotools fills exactly these 12 pixels
 
@@ -108,8 +108,8 @@ def test_whole_of_coco_mini_equals_pycocotools(real_data):
 
 def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder, monkeypatch):
     """Before masks are made: of 9000 × 9000 pixels, as the file may claim of an image, few fill the memory."""
-    decode, data = coco.rle_codec.decode, load(folder, tiny())
-    monkeypatch.setattr(coco.rle_codec, "decode", lambda _: pytest.fail("masks were decoded"))
+    decode, data = rle_codec.decode, load(folder, tiny())
+    monkeypatch.setattr(rle_codec, "decode", lambda _: pytest.fail("masks were decoded"))
     for (height, width), words in (((10, 8), "EXIF"), ((9000, 9000), "8 high and 10 wide, its annotations say 9000")):
         runs = {"size": [height, width], "counts": [0, height * width]}
         image = tiny()["images"][0] | {"height": height, "width": width}
@@ -118,8 +118,8 @@ def test_files_that_do_not_fit_or_cannot_be_read_are_named(folder, monkeypatch):
             with pytest.raises(DatasetError, match=words):
                 read(0)
     with pytest.raises(ValueError, match=r"mask of size \[9000, 9000\] for an image of \[8, 10\]"):
-        coco.decode_masks([runs], (8, 10))
-    monkeypatch.setattr(coco.rle_codec, "decode", decode)
+        decode_masks([runs], (8, 10))
+    monkeypatch.setattr(rle_codec, "decode", decode)
     (folder / "a.png").write_bytes(b"this is no image")
     with pytest.raises(DatasetError, match=r"a\.png: the image cannot be decoded"):
         data[0]

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from minircnn.datasets import ToyTown
+from minircnn.datasets import ToyTown, images
+from minircnn.datasets.masks import decode_masks, encode_masks, shrink_masks
 from minircnn.training import Augmentation, KeptSamples, draw_batch
 from minircnn.training.samples import cut_out, random_part
-from minircnn.transforms import Transform
+from minircnn.transforms import Transform, resize
 
 
 class Counted(list):
@@ -115,3 +117,34 @@ def test_parts_of_images_are_seen_as_large_as_they_are_in_the_whole(size):
         assert inside and (proposals[:, 3] <= image.shape[1]).all()
         areas += [(b[2] - b[0]) * (b[3] - b[1]) for b in target["boxes"].tolist()]
     assert max(areas) == 30 * 24 and min(areas) > 0
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_images_much_larger_than_the_backbone_sees_them_are_kept_smaller(masks):
+    """As the transform would resize them, with their objects; those less than twice as large stay as they are."""
+    image, target = sample(200, 300, (20, 40, 90, 100), (150, 0, 300, 30), masks=masks)
+    image = (image * 255).round() / 255
+    kept = KeptSamples([(image, target)], num_classes=3, largest=Transform(min_size=100))
+    found, of_it = kept[0]
+    assert found.shape == (3, 100, 150)
+    assert (found - F.interpolate(image[None], (100, 150), mode="bilinear")[0]).abs().max() <= 0.5 / 255 + 1e-6
+    assert torch.equal(of_it["boxes"], target["boxes"] / 2) and torch.equal(of_it["labels"], target["labels"])
+    if masks:
+        assert torch.equal(of_it["masks"], target["masks"][:, ::2, ::2])
+    whole = KeptSamples([(image, target)], num_classes=3, largest=Transform(min_size=101))[0]
+    assert torch.equal(whole[0], image) and torch.equal(whole[1]["boxes"], target["boxes"])
+
+
+def test_masks_of_a_data_set_of_files_never_lie_in_memory_as_pixels(monkeypatch):
+    """Of an image that is kept smaller; only the small ones are decoded."""
+    data = ToyTown("val")
+    kept, wanted = KeptSamples(data, num_classes=7, largest=Transform(min_size=32)), data.load_target(0)["masks"]
+    monkeypatch.setattr(images, "decode_masks", lambda *_: pytest.fail("decoded by the data set"))
+    assert torch.equal(kept[0][1]["masks"], wanted[:, ::4, ::4])
+
+
+def test_masks_shrink_as_pixels_do():
+    masks = torch.rand(5, 61, 47, generator=torch.Generator().manual_seed(0)) < 0.4
+    for new in ((30, 23), (7, 47), (61, 5), (60, 46)):
+        found = decode_masks(shrink_masks(encode_masks(masks), (61, 47), new), new)
+        assert torch.equal(found, resize(masks, new))
