@@ -1,6 +1,7 @@
 """Batches of images with their objects and proposals, augmented."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,6 +98,28 @@ def draw_batch(
         batch.targets.append(target)
         batch.proposals.append(boxes)
     return batch
+
+
+class DrawnAhead:
+    """Draw each batch in a thread, the next one while the last is learned from: reading then takes no time of its own.
+
+    Args:
+        draw: gives the batch of an iteration, and depends on nothing else, not even on torch's global generator.
+        iterations: how many there are.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch], iterations: int) -> None:
+        self.draw, self.iterations, self.pool = draw, iterations, ThreadPoolExecutor(1)
+        self.next: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, iteration: int) -> Batch:
+        """The batch of an iteration; an error in drawing it is raised here, and not before."""
+        if self.next is None or self.next[0] != iteration:
+            self.next = iteration, self.pool.submit(self.draw, iteration)
+        batch = self.next[1].result()
+        following = iteration + 1
+        self.next = (following, self.pool.submit(self.draw, following)) if following < self.iterations else None
+        return batch
 
 
 def images_of(iteration: int, count: int, batch: int, seed: int) -> list[int]:

@@ -19,10 +19,10 @@ from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, alexnet_tr
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
-from minircnn.training.batches import Augmentation, Samples, draw_batch
+from minircnn.training.batches import Augmentation, Batch, DrawnAhead, Samples, draw_batch
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
-from minircnn.training.samples import check_any_object
+from minircnn.training.samples import KeptSamples, check_any_object
 from minircnn.transforms import Transform
 from minircnn.weights import save
 
@@ -95,8 +95,14 @@ def joint_losses(
     options = {"images_per_batch": settings.images_per_batch, "seed": settings.seed, "device": device}
     options |= {"augmentation": augmentation, "transform": model.transform}
 
+    def draw(iteration: int) -> Batch:
+        return draw_batch(iteration, samples, proposals, **options)
+
+    # Samples of other kinds may draw from torch's global generator, which the losses draw from, too.
+    batch_of = DrawnAhead(draw, settings.iterations) if isinstance(samples, KeptSamples) else draw
+
     def of_iteration(iteration: int) -> dict[str, Tensor]:
-        batch = draw_batch(iteration, samples, proposals, **options)
+        batch = batch_of(iteration)
         transform, given = model.transform, () if proposals is None else (batch.proposals,)
         seen = augmentation.seen(transform)
         sides = {"min_size": seen.min_size, "max_size": seen.max_size}

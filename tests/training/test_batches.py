@@ -1,10 +1,12 @@
 """Batches of augmented images, against the same changes made by hand."""
 
+import threading
+
 import pytest
 import torch
 
 from minircnn.training import Augmentation, draw_batch, loop
-from minircnn.training.batches import color_jitter, images_of
+from minircnn.training.batches import DrawnAhead, color_jitter, images_of
 
 
 @pytest.fixture
@@ -102,3 +104,24 @@ def test_what_is_refused(samples):
     for count in (0, 5):
         with pytest.raises(ValueError, match=f"images_per_batch is {count}, but there are 4 images"):
             draw_batch(0, samples, images_per_batch=count, seed=0)
+
+
+def test_batches_drawn_ahead_are_the_same_and_errors_come_in_their_turn():
+    """In a thread: the next one while the last is in use, none beyond the end, and any other that is asked for."""
+    drawn, begun = [], {number: threading.Event() for number in range(4)}
+
+    def draw(iteration):
+        drawn.append((iteration, threading.current_thread() is threading.main_thread()))
+        begun[iteration].set()
+        if iteration == 2:
+            raise ValueError("samples[7]: no image")
+        return iteration * 10
+
+    ahead = DrawnAhead(draw, 4)
+    assert ahead(0) == 0 and begun[1].wait(5)
+    assert ahead(1) == 10 and begun[2].wait(5)
+    with pytest.raises(ValueError, match=r"samples\[7\]: no image"):
+        ahead(2)
+    assert ahead(0) == 0 and ahead(3) == 30
+    ahead.pool.shutdown()
+    assert [number for number, _ in drawn] == [0, 1, 2, 0, 1, 3] and not any(main for _, main in drawn)
