@@ -76,8 +76,10 @@ Iterations = option(
     default="2000, 6000, 20000, 15000; of data other than Toy Town by the number of images",
     min=0,
 )
-ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4", min=1)
-LearningRate = option(float, "At its highest.", default="0.001; of few batches 0.003", callback=_positive)
+ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4; with a pyramid 2", min=1)
+LearningRate = option(
+    float, "At its highest.", default="0.001; of few batches 0.003, with a pyramid 0.0001", callback=_positive
+)
 MinSize = option(
     str,
     "The shorter side is resized to N pixels, if the longer one stays within --max-size. auto: as the objects need it.",
@@ -89,10 +91,13 @@ MaxSize = option(int, "Of the longer side.", default="as --min-size has it", min
 AnchorSizes = option(
     str,
     "Sizes of anchors with commas between them, in pixels after resizing.",
-    default="from the data",
+    default="from the data; of a pyramid one for each of five levels",
+    metavar="X,…",
     callback=_numbers,
 )
-AspectRatios = option(str, "Height / width of anchors, likewise.", default="from the data", callback=_numbers)
+AspectRatios = option(
+    str, "Height / width of anchors, likewise.", default="from the data", metavar="X,…", callback=_numbers
+)
 ScaleJitter = option(
     float, "Images become up to 1 + X times larger or smaller.", default="0, 0.25, 0.35, 0.35", callback=_positive
 )
@@ -236,7 +241,12 @@ def _read_start(detector: str, start: Path | None, from_scratch: bool, seed: int
     from minircnn.alexnet import SMALL, AlexNet
     from minircnn.training import Start, read_start
 
-    given = None if from_scratch and not start else read_start(str(start or "toytown"), detector)
+    try:
+        given = None if from_scratch and not start else read_start(str(start or "toytown"), detector)
+    except ValueError as error:
+        if str(error).startswith("start "):  # about the option, not about what is in a file
+            raise RefusedError(f"--{error}") from error
+        raise
     if not from_scratch:
         return given
     if given and given.pyramid:

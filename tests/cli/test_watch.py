@@ -126,7 +126,9 @@ def test_training_begins_with_a_file_on_a_pyramid(call, folder, tmp_path):
     assert few.exit_code == 1 and "a pyramid has 5 levels with one each, but is given 8, 16" in few.stderr
 
 
-def test_from_scratch_is_not_for_published_weights(call, folder, tmp_path):
-    options = ("--start", "coco", "--from-scratch", "--out", tmp_path / "x.safetensors")
-    result = call("train", "faster_rcnn", *own(folder), *options)
+def test_published_weights_are_not_for_all(call, folder, tmp_path):
+    options = ("--start", "coco", "--out", tmp_path / "x.safetensors")
+    result = call("train", "faster_rcnn", *own(folder), *options, "--from-scratch")
     assert result.exit_code == 2 and "--from-scratch: with --start coco nothing is random" in result.stderr
+    result = call("train", "fast_rcnn", *own(folder), *options)
+    assert result.exit_code == 2 and "Error: --start coco: there is no fast_rcnn trained on COCO" in result.stderr
