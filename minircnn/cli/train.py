@@ -306,9 +306,8 @@ def _settings(
         return kind(**given), None
     if automatic:
         del given["min_size"]
-    stride = (
-        8 if start.pyramid else start.network.config.total_stride
-    )  # of the pyramid the level that sees most objects
+    # Of a pyramid, the stride of the level that sees objects of middle size.
+    stride = 8 if start.pyramid else start.network.config.total_stride
     sizes = {name: given[name] for name in ("min_size", "max_size") if name in given}
     sizes["images_per_batch"] = given.get("images_per_batch", kind.images_per_batch)
     levels = {"pyramid": start.pyramid, "trained": start.rpn if start.pyramid else None}
