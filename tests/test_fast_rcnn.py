@@ -272,3 +272,11 @@ def test_regions_are_pooled_at_the_stride_of_the_map(pooling):
     found = heads.pool(features[:1], [boxes])
     heads.stride = 1
     assert torch.allclose(found, heads.pool(features[:1], [boxes / 8]), atol=1e-5) and found.any()
+
+
+@torch.no_grad()
+def test_a_batch_of_tiny_images_is_padded_to_three_strides(model):
+    """As the backbone gets it; with less, AlexNet makes no cell, and anchors would be spread over another size."""
+    images = [torch.rand(3, 5, 70), torch.rand(3, 11, 9)]
+    batch, sizes = model.transform.batch(images, 3 * model.roi_heads.stride)
+    assert model.batch_size(sizes) == tuple(batch.shape[2:]) == (3 * model.roi_heads.stride, 70)

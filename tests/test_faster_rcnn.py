@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.rpn import RPNHead as TorchvisionHead
@@ -13,7 +14,15 @@ from torchvision.models.detection.rpn import RPNHead as TorchvisionHead
 from minircnn.alexnet import ALEXNET_2012, SMALL, AlexNet
 from minircnn.course.compare import torchvision_faster_rcnn
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
-from minircnn.faster_rcnn import RPN, RPNConfig, base_anchors, faster_rcnn_alexnet, grid_anchors
+from minircnn.faster_rcnn import (
+    PYRAMID_HEADS,
+    RPN,
+    RPNConfig,
+    base_anchors,
+    faster_rcnn_alexnet,
+    grid_anchors,
+    pyramid_head,
+)
 from tests.tiny import (
     CLASSES,
     HEADS,
@@ -255,3 +264,9 @@ def test_slim_and_tiny_images_alone_and_together(network, build, min_size):
         assert all(loss.isfinite() for loss in model.losses(batch, *proposals, targets).values())
     if min_size:
         assert max(max(size) for size in seen) == 256
+
+
+def test_the_head_on_a_pyramid_has_the_layers_of_torchvisions():
+    found, _ = pyramid_head(256, PYRAMID_HEADS)
+    shapes = {name: value.shape for name, value in TwoMLPHead(256 * 7**2, 1024).state_dict().items()}
+    assert {name: value.shape for name, value in found.state_dict().items()} == shapes

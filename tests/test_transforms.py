@@ -108,6 +108,7 @@ NO_IMAGES = {
     "gray": (torch.zeros(1, 4, 4), r"be a float tensor \(3, H, W\) in \[0, 1\], but is torch.float32 of \(1, 4, 4\)"),
     "bytes": (torch.zeros(3, 4, 4, dtype=torch.uint8), "be a float tensor .* torch.uint8"),
     "numpy": (np.zeros((3, 4, 4)), "be a float tensor .* is ndarray"),
+    "above 10": (torch.full((3, 4, 4), 10.5), r"hold values in \[0, 1\], but holds 10\.5: divide bytes by 255"),
     "up to 255": (torch.full((3, 4, 4), 255.0), r"hold values in \[0, 1\], but holds 255: divide bytes by 255"),
     "nan": (torch.full((3, 4, 4), torch.nan), r"hold values in \[0, 1\], but holds nan"),
 }
