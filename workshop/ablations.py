@@ -171,7 +171,12 @@ class Ablation:
 
 ABLATIONS = {
     "rcnn": Ablation(rcnn, max_proposals=300),
-    "fast_rcnn": Ablation(fast_rcnn, FastRCNNTrainingSettings(iterations=1500), seeds=3, max_proposals=300),
+    "fast_rcnn": Ablation(
+        fast_rcnn,
+        FastRCNNTrainingSettings(iterations=1500, color_jitter=0.3, scale_jitter=0.25),
+        seeds=3,
+        max_proposals=300,
+    ),
     "faster_rcnn": Ablation(faster_rcnn, SHORT, seeds=2),
     "mask_rcnn": Ablation(mask_rcnn, MASK_SHORT, seeds=3, masks=True),
 }

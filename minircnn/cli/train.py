@@ -73,7 +73,7 @@ FromScratch = option(bool, "Begin with random weights; with --start FILE, in its
 Iterations = option(
     int,
     "Batches to learn from; 0 leaves out rcnn's fine-tuning, as does a FILE of convolutions only.",
-    default="2000, 6000, 20000, 15000; of data other than Toy Town by the number of images",
+    default="2000, 20000, 20000, 15000; of data other than Toy Town by the number of images",
     min=0,
 )
 ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4; with a pyramid 2", min=1)
@@ -99,7 +99,7 @@ AspectRatios = option(
     str, "Height / width of anchors, likewise.", default="from the data", metavar="X,…", callback=_numbers
 )
 ScaleJitter = option(
-    float, "Images become up to 1 + X times larger or smaller.", default="0, 0.25, 0.35, 0.35", callback=_positive
+    float, "Images become up to 1 + X times larger or smaller.", default="0, 0.35, 0.35, 0.35", callback=_positive
 )
 Schedule = option(Literal["cosine", "step"], "How the rate falls.", default="cosine")
 MixedPrecision = option(bool, "Half precision where that is safe; with --device cuda.", "--mixed-precision")

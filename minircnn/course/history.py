@@ -12,6 +12,7 @@ the same for all four, so that their times may be laid side by side:
 * **masks**: the mask branch, and pasting its masks into the image.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,11 +23,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from minircnn import mask_rcnn
 from minircnn.course.compare import limit_threads
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
 from minircnn.files import sha256
 from minircnn.mask_rcnn import MaskRCNN, binary_masks
-from minircnn.rcnn import RCNN
+from minircnn.rcnn import RCNN, FineTuningSettings
 from minircnn.selective_search import selective_search
 from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.targets import Sample
@@ -36,6 +38,8 @@ STAGES = ("proposals", "features", "heads", "selection", "masks")
 """In the order in which a reader of the history meets them; the region proposal network runs behind the features."""
 MAX_PROPOSALS = 300
 RECALL_IOU = 0.5
+THRESHOLDS = {"score_threshold": 0.003, "nms_threshold": 0.5}
+"""To be compared, all that tell probabilities take these, whatever is in their files: AP gains if little is dropped."""
 SCENE = 44
 """The image of the test split that the four detectors are shown with: one where much overlaps."""
 
@@ -59,6 +63,20 @@ class Generation:
         """The file that comes with the project."""
         return DETECTOR_WEIGHTS[self.key]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How they were trained, as the JSON file beside them has it."""
+        return json.loads(self.weights.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
+
+    @property
+    def learned_from(self) -> dict[str, int]:
+        """``"batches"``, and in all of them ``"images"``, of R-CNN, whose network is fine-tuned, ``"crops"``."""
+        settings = self.settings
+        batches = settings["iterations"]
+        if "images_per_batch" in settings:
+            return {"batches": batches, "images": batches * settings["images_per_batch"]}
+        return {"batches": batches, "crops": batches * FineTuningSettings().batch}
+
 
 GENERATIONS = (
     Generation("rcnn", "R-CNN", 2014, 3, True, 0.0),
@@ -68,8 +86,12 @@ GENERATIONS = (
 )
 
 
-def load_all() -> dict[str, nn.Module]:
+def load_all(alike: bool = False) -> dict[str, nn.Module]:
     """The four detectors that come with the project, by key, in evaluation mode.
+
+    Args:
+        alike: whether they have the same thresholds, :data:`THRESHOLDS`, in place of those in their files. R-CNN keeps
+            its own: its scores are no probabilities, and with NMS at 0.5 it is worse on validation images.
 
     Raises:
         FileNotFoundError: a file of weights is missing; the message says where it comes from.
@@ -81,13 +103,17 @@ def load_all() -> dict[str, nn.Module]:
                 f"{one.weights}: not there; it comes with a clone of the project, and `minircnn train {one.key}` makes "
                 "it anew"
             )
-    return {one.key: load(one.weights) for one in GENERATIONS}
+    models = {one.key: load(one.weights) for one in GENERATIONS}
+    for model in models.values():
+        if alike and not isinstance(model, RCNN):
+            set_thresholds(model, **THRESHOLDS)
+    return models
 
 
-def keep_from(model: nn.Module, score: float) -> None:
-    """Have a detector keep detections of this score and more, and no others."""
+def set_thresholds(model: nn.Module, **thresholds: float) -> None:
+    """Have a detector other thresholds: ``score_threshold``, ``nms_threshold``."""
     part = model if isinstance(model, RCNN) else model.roi_heads
-    part.config = replace(part.config, score_threshold=score)
+    part.config = replace(part.config, **thresholds)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -153,18 +179,18 @@ class StageClock:
 def _replaced(owner: object, method: str, other: Callable[..., Any]) -> Iterator[None]:
     """Meanwhile an object has another method in place of its own."""
     before = vars(owner).get(method)
-    object.__setattr__(owner, method, other)
+    setattr(owner, method, other)
     try:
         yield
     finally:
         if before is None:
-            object.__delattr__(owner, method)
+            delattr(owner, method)
         else:
-            object.__setattr__(owner, method, before)
+            setattr(owner, method, before)
 
 
 def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
-    """The methods of a detector's parts that make up a stage; what none of them does belongs to "selection"."""
+    """What makes up a stage, methods and a function by their owner; what none of them does belongs to "selection"."""
     calls = [(model, "features", "features")]
     if isinstance(model, RCNN):
         layers = [(layer, "forward", "heads") for layer in model.network.classifier]
@@ -174,6 +200,7 @@ def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
         calls += [(model.rpn, "forward", "proposals"), (model.rpn, "filter_proposals", "proposals")]
     if isinstance(model, MaskRCNN):
         calls += [(model.roi_heads, "predict_masks", "masks"), (model, "postprocess", "masks")]
+        calls += [(mask_rcnn, "paste_masks", "masks")]
     return calls
 
 
@@ -305,6 +332,8 @@ class Figures:
     file_bytes: int  # size of the file of weights
     sha256: str  # of that file
     trainings: int  # see `Generation`
+    learned_from: dict[str, int]  # see there
+    detections: float  # of an image, on average
 
 
 def figures_of(
@@ -338,6 +367,8 @@ def figures_of(
         file_bytes=generation.weights.stat().st_size,
         sha256=sha256(generation.weights),
         trainings=generation.trainings,
+        learned_from=generation.learned_from,
+        detections=fmean(len(one["labels"]) for one in found),
     )
 
 

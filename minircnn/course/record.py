@@ -13,7 +13,10 @@ RESULTS = RESULTS_FOLDER / "history.json"
 """The record that comes with the project."""
 NONE = "–"
 Record = Mapping[str, Any]
-_KEYS = ("images", "images_of_split", "scenes", "alignment", "transfer", "detectors", "training", "paper_scale")
+_KEYS = (
+    *("images", "images_of_split", "thresholds", "scenes", "alignment", "transfer", "detectors", "training"),
+    "paper_scale",
+)
 
 
 class RecordError(ValueError):
@@ -67,6 +70,8 @@ def table(record: Record, stages: bool = True) -> list[list[str]]:
     if scale := record["paper_scale"]:
         name = "seconds an image of {} × {}".format(*scale["size"])
         rows += _times(name, [scale["milliseconds"][one.key] for one in GENERATIONS], stages, _seconds)
+    rows.append(["batches learned from", *(f"{d['learned_from']['batches']:,}" for d in own)])
+    rows.append(["images in these batches", *(_seen(d["learned_from"]) for d in own)])
     rows.append(["trainings, one behind the other", *(str(d["trainings"]) for d in own)])
     if record["training"]:
         minutes = [_minutes(record["training"][one.key]) for one in GENERATIONS]
@@ -79,6 +84,10 @@ def table(record: Record, stages: bool = True) -> list[list[str]]:
 def _times(name: str, times: Sequence[Mapping[str, float]], stages: bool, cell: Any) -> list[list[str]]:  # noqa: ANN401
     parts = [[f"  {stage}", *(cell(one.get(stage)) for one in times)] for stage in STAGES] if stages else []
     return [[name, *(cell(one["all"]) for one in times)], *parts]
+
+
+def _seen(learned_from: Mapping[str, int]) -> str:
+    return f"{learned_from['images']:,}" if "images" in learned_from else f"{learned_from['crops']:,} crops"
 
 
 def _percent(value: float | None) -> str:
@@ -103,13 +112,26 @@ def _minutes(training: Mapping[str, float]) -> str:
 def notes(record: Record) -> list[str]:
     """What has to be known to read the table, a sentence or two each."""
     count, every = record["images"], record["images_of_split"]
+    limits, found = record["thresholds"], " / ".join(f"{d['detections']:.0f}" for d in record["detectors"].values())
+    load = record["machine"].get("load") or 0
+    busy = (
+        f" Other programs kept it busy meanwhile (a load of {load:.1f}), so that all are longer." if load >= 0.5 else ""
+    )
     part = f"all {every}" if count == every else f"only the first {count} of the {every}"
     lines = [
         f"Measured on {part} test images of Toy Town, the same for all four, with the same evaluator. Times are "
         "medians on one thread, the four detectors in turn image by image. They are this machine's; what carries "
-        "over to others is how they compare.",
+        "over to others is how they compare." + busy,
         f"R-CNN and Fast R-CNN get up to {record['max_proposals']} proposals of selective search, whose time counts as "
         "theirs. R-CNN's features are warping and convolutions; pooling of regions counts to the heads.",
+        f"Thresholds are the same: what is more probable than {limits['score_threshold']:g} counts as a detection, and "
+        f"NMS is at an IoU of {limits['nms_threshold']:g}. But R-CNN, whose scores are margins of SVMs, keeps its own, "
+        f"{limits['rcnn']['score_threshold']:g} and {limits['rcnn']['nms_threshold']:g}: on validation images it is "
+        f"worse with NMS at 0.5. That leaves {found} detections an image. `minircnn evaluate` and the other notebooks "
+        "take the thresholds in each detector's file, so that their figures are a little different.",
+        "Batches are those that the weights learned from, and an image counts each time it was in one. R-CNN's are of "
+        "warped proposals and fine-tune its network; then SVMs and regressions learn once from all proposals of the "
+        "training images. Detectors that learned from more may be better for that alone.",
     ]
     if record["training"]:
         lines.append(

@@ -296,8 +296,11 @@ def train_rcnn(
 
 @dataclass(frozen=True)
 class FastRCNNTrainingSettings(JointTrainingSettings):
-    """As there; and ``max_proposals`` of each image."""
+    """As there, for more iterations, which need more augmentation; and ``max_proposals`` of each image."""
 
+    iterations: int = 20_000
+    color_jitter: float = 0.4
+    scale_jitter: float = 0.35
     max_proposals: int = 300
 
 

@@ -49,7 +49,7 @@ def times(*values):
     return {**stages, "all": sum(values)}
 
 
-def detector(name, year, box, mask, proposals, passes, milliseconds, parameters, trainings):
+def detector(name, year, box, mask, proposals, passes, milliseconds, parameters, trainings, learned_from):
     """A record's entry."""
     ap, ap50, ap75 = box
     return {
@@ -66,16 +66,27 @@ def detector(name, year, box, mask, proposals, passes, milliseconds, parameters,
         "file_bytes": 4_200_000,
         "sha256": name,
         "trainings": trainings,
+        "learned_from": learned_from,
+        "detections": 12.4,
     }
 
 
 DETECTORS = {
-    "rcnn": ("R-CNN", 2014, (0.46, 0.78, 0.5), None, 286.4, 286.4, (120, 300, 20, 1), 1_976_261, 3),
-    "fast_rcnn": ("Fast R-CNN", 2015, (0.42, 0.79, 0.4), None, 286.4, 1, (120, 10, 12, 4), 1_871_299, 1),
-    "faster_rcnn": ("Faster R-CNN", 2016, (0.52, 0.85, 0.57), None, 60, 1, (5, 10, 4, 1), 2_026_623, 1),
+    "rcnn": (
+        *("R-CNN", 2014, (0.46, 0.78, 0.5), None, 286.4, 286.4, (120, 300, 20, 1), 1_976_261, 3),
+        {"batches": 2000, "crops": 256_000},
+    ),
+    "fast_rcnn": (
+        *("Fast R-CNN", 2015, (0.42, 0.79, 0.4), None, 286.4, 1, (120, 10, 12, 4), 1_871_299, 1),
+        {"batches": 20_000, "images": 80_000},
+    ),
+    "faster_rcnn": (
+        *("Faster R-CNN", 2016, (0.52, 0.85, 0.57), None, 60, 1, (5, 10, 4, 1), 2_026_623, 1),
+        {"batches": 20_000, "images": 80_000},
+    ),
     "mask_rcnn": (
         *("Mask R-CNN", 2017, (0.59, 0.87, 0.67), (0.51, 0.82, 0.55)),
-        *(100, 1, (5, 10, 5, 1, 9.5), 2_228_102, 1),
+        *(100, 1, (5, 10, 5, 1, 9.5), 2_228_102, 1, {"batches": 15_000, "images": 60_000}),
     ),
 }
 TIMES_AT_SCALE = {
@@ -90,6 +101,11 @@ RECORD = {
     "images": 200,
     "images_of_split": 200,
     "max_proposals": 300,
+    "thresholds": {
+        "score_threshold": 0.003,
+        "nms_threshold": 0.5,
+        "rcnn": {"score_threshold": -1.5, "nms_threshold": 0.3},
+    },
     "machine": {},
     "scenes": {"objects": 3.18, "several": 0.905, "kinds": 0.865, "crowded": 0.785},
     "alignment": {"exact": 2.9296875, "rounded_down": 2.0, "pooled": 4.0, "aligned": 2.9296875},

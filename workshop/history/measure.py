@@ -1,7 +1,7 @@
 """The whole history as one record: everything that is measured, as ``data/results/history.json`` holds it."""
 
-import json
 import math
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,7 +21,16 @@ from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.boxes import box_iou
 from minircnn.course.compare import limit_threads
 from minircnn.course.fine_tuning import with_random_weights
-from minircnn.course.history import GENERATIONS, MAX_PROPOSALS, Generation, figures_of, load_all, search, trace_all
+from minircnn.course.history import (
+    GENERATIONS,
+    MAX_PROPOSALS,
+    THRESHOLDS,
+    Generation,
+    figures_of,
+    load_all,
+    search,
+    trace_all,
+)
 from minircnn.datasets import ToyTown
 from minircnn.pooling import roi_align, roi_pool, warp_regions
 from minircnn.rcnn import RCNN
@@ -75,7 +84,8 @@ def make_record(
     count = len(test) if images is None else images
     if not 1 <= count <= len(test):
         raise ValueError(f"--images must be from 1 to {len(test)}, the size of the test split, but is {images}")
-    models, samples = load_all(), first(test, count)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before this program adds to it
+    models, samples = load_all(alike=True), first(test, count)
     targets = [target for _, target in samples]
     show = partial(progress, what="four detectors")
     traces = trace_all(models, samples, max_proposals=MAX_PROPOSALS, progress=show)
@@ -90,8 +100,10 @@ def make_record(
         "images": count,
         "images_of_split": len(test),
         "max_proposals": MAX_PROPOSALS,
+        "thresholds": {**THRESHOLDS, "rcnn": {name: getattr(models["rcnn"].config, name) for name in THRESHOLDS}},
         "machine": {
             "threads": 1,
+            "load": load,
             "machine": platform.machine(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -239,9 +251,9 @@ def training_costs(
     samples = first(train, TIMED_TRAINING_IMAGES)
     proposals = [search(image, MAX_PROPOSALS).boxes for image, _ in samples]
     for one in progress(GENERATIONS, "trainings"):
-        settings = json.loads(one.weights.with_suffix(".json").read_text(encoding="utf-8"))["settings"]
+        settings, times = one.settings, figures[one.key]["milliseconds"]
         each = seconds_of_an_iteration(partial(_train, one, settings, samples, proposals, train.classes), iterations)
-        minutes, times = {"iterations": each * settings["iterations"] / 60}, figures[one.key]["milliseconds"]
+        minutes = {"iterations": each * settings["iterations"] / 60}
         if one.searches:
             minutes["proposals"] = times["proposals"] * len(train) / 60_000
         if one.key == "rcnn":

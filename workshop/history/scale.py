@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import ALEXNET_2012, AlexNet, AlexNetConfig
 from minircnn.course.compare import limit_threads
-from minircnn.course.history import Search, Trace, by_stages, keep_from, medians, search
+from minircnn.course.history import Search, Trace, by_stages, medians, search, set_thresholds
 from minircnn.fast_rcnn import RoIConfig, fast_rcnn_alexnet
 from minircnn.faster_rcnn import RPNConfig, faster_rcnn_alexnet
 from minircnn.mask_rcnn import MaskRoIConfig, mask_rcnn_alexnet
@@ -96,7 +96,7 @@ def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None
         boxes = found.boxes if found else own[0]["boxes"]
         scores = model.roi_heads.predict(features, [boxes])[0].softmax(dim=1)
     scores = scores[:, 1:]  # (P, K - 1), without background
-    keep_from(model, float(scores.flatten().topk(len(scores) + 1).values[-1]))
+    set_thresholds(model, score_threshold=float(scores.flatten().topk(len(scores) + 1).values[-1]))
 
 
 def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> dict[str, Any]:
