@@ -59,7 +59,7 @@ def test_anchors_are_as_large_as_objects():
 
 def test_many_objects_get_many_proposals_and_few_images_few_batches():
     few, many = settings_for(drawn(each=2)), settings_for(drawn(images=400, each=150))
-    assert (few.proposals, few.max_detections, few.iterations) == (300, 100, 1000)
+    assert (few.proposals, few.max_detections, few.iterations) == (300, 100, 1400)
     assert (many.proposals, many.max_detections, many.iterations) == (1000, 250, 6000)
     assert many.rpn().post_nms_top_n[1] == 1000
     assert many.rpn(masks=True).anchor_sizes == (many.anchor_sizes,)
