@@ -446,7 +446,7 @@ datasets/voc.py
       - box = (xmin - 1, ymin - 1, xmax, ymax)
       + box = (xmin, ymin, xmax + 1, ymax + 1)
 datasets/folders.py
-  datasets/test_folders.py::test_by_hand
+  training/test_samples.py::test_boxes_are_clipped_and_those_of_which_little_is_left_are_crowds
     boxes of masks: the last pixel is left out
       - ends = occupied * torch.arange(1, occupied.shape[1] + 1)
       + ends = occupied * torch.arange(occupied.shape[1])
