@@ -16,7 +16,6 @@ from minircnn.alexnet import (
     IMAGENET_URL,
     AlexNet,
     build_alexnet,
-    load_imagenet_weights,
     load_pretrained,
 )
 from minircnn.fast_rcnn import FastRCNN, RoIConfig, fast_rcnn_alexnet
@@ -28,7 +27,6 @@ from minircnn.shipped import SMALL_WEIGHTS
 from minircnn.weights import WeightsError, download, load, load_into, load_weights, read_tensors
 
 COCO, IMAGENET, TOYTOWN = "coco", "imagenet", "toytown"
-WORDS = (COCO, IMAGENET, TOYTOWN)
 ON_PYRAMIDS = {"faster_rcnn": published.FASTER_RCNN_COCO, "mask_rcnn": published.MASK_RCNN_COCO}
 RESNET50 = published.Published("https://download.pytorch.org/models/resnet50-0676ba61.pth", "0676ba61", "98 MB")
 _BUILDERS = {
@@ -75,14 +73,14 @@ def read_start(start: str | Path, detector: str) -> Start:
         ValueError: this detector cannot begin with that.
     """
     pyramid = detector in ON_PYRAMIDS
-    if start == COCO:
-        if not pyramid:
-            raise ValueError(f"start {start}: there is no {detector} trained on COCO; give imagenet, or a file")
-        return _of_torchvision(published.rename_keys(read_tensors(path := download(*ON_PYRAMIDS[detector]))), path)
+    if start == COCO and not pyramid:
+        raise ValueError(f"start {start}: there is no {detector} trained on COCO; give imagenet, or a file")
     if start == IMAGENET and not pyramid:
         path = download(IMAGENET_URL, IMAGENET_SHA256, "233 MB")
-        return Start(path, load_imagenet_weights(path))
-    path = {IMAGENET: lambda: download(*RESNET50), TOYTOWN: lambda: SMALL_WEIGHTS}.get(start, lambda: Path(start))()
+    elif start in (COCO, IMAGENET):
+        path = download(*(ON_PYRAMIDS[detector] if start == COCO else RESNET50))
+    else:
+        path = SMALL_WEIGHTS if start == TOYTOWN else Path(start)
     tensors = published.rename_keys(read_tensors(path))
     if "roi_heads.box_predictor.cls_score.bias" in tensors:
         found = _of_ours(path) if path.suffix == ".safetensors" else _of_torchvision(tensors, path)
