@@ -1,4 +1,8 @@
-"""Holds the minutes that each notebook declares against the minutes that it takes, and says so if they are too few."""
+"""How nbval compares notebooks here: numbers within a tolerance where a cell has a tag for it, and time as declared.
+
+nbval compares text letter by letter. A cell with the tag ``nbval-within-5%`` (or another number) has its numbers
+compared within that share of the larger one, and its words exactly.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,45 @@ from pathlib import Path
 
 import nbformat
 import pytest
+
+WITHIN = re.compile(r"nbval-within-(\d+(?:\.\d+)?)%")
+NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?", re.I)
+
+
+class Within(str):
+    """Text that equals another if their words are the same and their numbers differ by a share of the larger one."""
+
+    share = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, str):
+            return NotImplemented
+        words, numbers = zip(*(_split(text) for text in (self, other)), strict=True)
+        return words[0] == words[1] and all(
+            abs(a - b) <= self.share * max(abs(a), abs(b)) for a, b in zip(*numbers, strict=True)
+        )
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+def _split(text: str) -> tuple[list[str], list[float]]:
+    """Words with # for each number, and the numbers; spaces do not count, for columns grow with their numbers."""
+    numbers = [float(found.replace(",", "").replace("−", "-")) for found in NUMBER.findall(text)]
+    return NUMBER.sub("#", text).split(), numbers
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let nbval compare the outputs of a cell with such a tag by :class:`Within`."""
+    cell = getattr(item, "cell", None)
+    tags = cell.metadata.get("tags", []) if cell is not None else []
+    found = next(filter(None, map(WITHIN.fullmatch, tags)), None)
+    if found:
+        kind, exact = type("Within", (Within,), {"share": float(found[1]) / 100}), item.sanitize
+        item.sanitize = lambda text: kind(exact(text)) if isinstance(text, str) else text
+
 
 _seconds: dict[Path, float] = defaultdict(float)
 

@@ -5,6 +5,17 @@ with a text that says what can be seen.
 """
 
 from minircnn.course.figures.alignment import plot_misalignment
+from minircnn.course.figures.boxes import (
+    boxes_on_grid,
+    judged_detections,
+    largest_inside,
+    moved_boxes,
+    moved_mask,
+    neighbors,
+    refined_box,
+    suppression_rounds,
+    three_averages,
+)
 from minircnn.course.figures.charts import (
     label_map_colors,
     plot_detections,
@@ -30,6 +41,7 @@ from minircnn.plotting import (
 )
 
 __all__ = [
+    "boxes_on_grid",
     "class_color",
     "contact_sheet",
     "draw_bins",
@@ -39,8 +51,13 @@ __all__ = [
     "draw_masks",
     "draw_objects",
     "image_grid",
+    "judged_detections",
     "label_map_colors",
+    "largest_inside",
     "mark_cells",
+    "moved_boxes",
+    "moved_mask",
+    "neighbors",
     "plot_cells",
     "plot_detections",
     "plot_filters",
@@ -52,8 +69,11 @@ __all__ = [
     "plot_misalignment",
     "plot_pr_curves",
     "plot_proposals",
+    "refined_box",
     "render_png",
     "show",
     "show_image",
+    "suppression_rounds",
     "text_color",
+    "three_averages",
 ]

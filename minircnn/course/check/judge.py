@@ -1,0 +1,270 @@
+"""How a learner's function is judged: called on copies, compared with a reference, told in one line what is wrong.
+
+A check is a function that gets an :class:`Ask` and calls it as it would call the learner's function. :func:`exercise`
+turns it into what a notebook calls: ``nms = check.nms(nms)``.
+"""
+
+import contextlib
+import copy
+import dis
+import functools
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+results: dict[str, str] = {}
+"""What became of each exercise of this session: "right", "not yet" or "not written"."""
+
+
+class NotYet(Exception):
+    """What is wrong with an answer, in one line for the learner."""
+
+
+class _NotWritten(Exception):
+    """The function is still the stub."""
+
+
+class Ask:
+    """The learner's function, called on copies of the arguments.
+
+    Whatever goes wrong in it becomes :class:`NotYet`, with a line that names the argument or the exception.
+    """
+
+    def __init__(self, answer: Callable[..., Any], name: str) -> None:
+        self.answer, self.name, self.calls = answer, name, 0
+
+    def __call__(self, *args: Any, may_change: bool = False, **options: Any) -> Any:  # noqa: ANN401
+        """Call it; arguments that it changes are refused unless it ``may_change`` them."""
+        given_args, given_options = (args, options) if may_change else copy.deepcopy((args, options))
+        # What it prints is for the learner, once and not a hundred times.
+        quiet = contextlib.redirect_stdout(io.StringIO()) if self.calls else contextlib.nullcontext()
+        self.calls += 1
+        try:
+            with quiet:
+                value = self.answer(*given_args, **given_options)
+        except NotYet:
+            raise
+        except (Exception, SystemExit) as error:
+            text = " ".join(str(error).split())
+            raise NotYet(f"it raises {type(error).__name__}{': ' + text[:150] if text else ''}") from error
+        names = [*_parameters(self.answer)[: len(args)], *(f"argument {n + 1}" for n in range(len(args)))]
+        for where, before, after in [*zip(names, args, given_args, strict=False), *_paired(options, given_options)]:
+            if not may_change and difference(after, before) is not None:
+                raise NotYet(f"it changes {where}, which belongs to the caller; work on a copy")
+        return value
+
+    def compare(
+        self,
+        *args: Any,  # noqa: ANN401
+        wanted: Any,  # noqa: ANN401
+        slips: Mapping[str, Any] | None = None,
+        case: str = "",
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+        **options: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Call it, and compare what it returns: type and shape, then known slips, then numbers.
+
+        Args:
+            args: of the function.
+            wanted: what is right.
+            slips: wrong values, or functions that tell one, by what to say to a learner who returns them.
+            case: which input this was, for the message about numbers.
+            rtol: relative tolerance.
+            atol: absolute tolerance.
+            options: more arguments, by name.
+
+        Returns:
+            What the learner's function returned.
+        """
+        value = self(*args, **options)
+        refuse_type(value, wanted)
+        found = difference(value, wanted, rtol, atol)
+        if found is None:
+            return value
+        for text, wrong in (slips or {}).items():
+            if _is_slip(value, wrong, rtol, atol):
+                raise NotYet(text)
+        refuse_shape(value, wanted)
+        raise NotYet(f"{case}: {found}" if case else found)
+
+
+def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
+    """Make a check of a function that looks at answers and says in a few words what they were compared with.
+
+    The check prints one line, and returns the learner's function if it is right, else ``reference``: the notebook goes
+    on with either. Its name is that of the exercise.
+    """
+
+    def decorate(look: Callable[[Ask], str]) -> Callable[..., Any]:
+        name = look.__name__
+
+        @functools.wraps(look)
+        def check(answer: Callable[..., Any]) -> Callable[..., Any]:
+            try:
+                if not callable(answer):
+                    raise NotYet(f"{name} is no function any more but a {type(answer).__name__}; run its cell again")
+                if _is_stub(answer):
+                    raise _NotWritten
+                state = np.random.get_state()  # noqa: NPY002 - the learner's, which stays as it is
+                with torch.random.fork_rng(devices=[]):
+                    said = look(Ask(answer, name))
+                np.random.set_state(state)  # noqa: NPY002
+            except _NotWritten:
+                results[name] = "not written"
+                print(f"{name} is not written yet. Until then the notebook uses the package's.")
+            except NotYet as slip:
+                results[name] = "not yet"
+                print(f"{name}, not yet: {slip}. (The notebook uses the package's.)")
+            else:
+                results[name] = "right"
+                print(f"{name} is right: {said}. The notebook uses yours.")
+                return answer
+            return reference
+
+        check.reference = reference
+        return check
+
+    return decorate
+
+
+def refuse_type(value: Any, wanted: Any, where: str = "it returns") -> None:  # noqa: ANN401
+    """Refuse another kind of value than the one that is wanted."""
+    if value is None and wanted is not None:
+        raise NotYet(f"{where} None; did you forget `return`?")
+    if isinstance(wanted, Tensor):
+        if not isinstance(value, Tensor):
+            raise NotYet(f"{where} a {_kind(value)}; a torch tensor of shape {tuple(wanted.shape)} is wanted")
+        for kind, is_kind in (("truth values", _is_bool), ("indices", _is_integer)):
+            if is_kind(wanted) and not is_kind(value):
+                raise NotYet(f"{where} {value.dtype}; {kind} ({wanted.dtype}) are wanted")
+        if value.is_floating_point() and value.isnan().any() and not wanted.isnan().any():
+            raise NotYet(f"{where} nan; look for 0 / 0, or for the logarithm of a negative number")
+    elif isinstance(wanted, (bool, int, float)):
+        if isinstance(value, Tensor) and value.numel() == 1:
+            return
+        if not isinstance(value, (bool, int, float, np.number, np.bool_)):
+            raise NotYet(f"{where} a {_kind(value)}; one number is wanted")
+    elif isinstance(wanted, Mapping):
+        if not isinstance(value, Mapping):
+            raise NotYet(f"{where} a {_kind(value)}; a dict with {_listed(wanted)} is wanted")
+        if set(value) != set(wanted):
+            raise NotYet(f"{where} a dict with {_listed(value)}; wanted are {_listed(wanted)}")
+        for key in wanted:
+            refuse_type(value[key], wanted[key], f"under {key!r} {where}")
+    elif isinstance(wanted, (list, tuple)):
+        if not isinstance(value, (list, tuple)):
+            raise NotYet(f"{where} a {_kind(value)}; {len(wanted)} values are wanted")
+        if len(value) != len(wanted):
+            raise NotYet(f"{where} {len(value)} values; {len(wanted)} are wanted")
+        for n, (one, right) in enumerate(zip(value, wanted, strict=True)):
+            refuse_type(one, right, f"as value {n + 1} {where}")
+
+
+def refuse_shape(value: Any, wanted: Any, where: str = "it returns") -> None:  # noqa: ANN401
+    """Refuse tensors of another shape than those that are wanted, of values that :func:`refuse_type` let pass."""
+    if isinstance(wanted, Tensor) and value.shape != wanted.shape:
+        raise NotYet(f"{where} shape {tuple(value.shape)}, wanted is {tuple(wanted.shape)}")
+    if isinstance(wanted, Mapping):
+        for key in wanted:
+            refuse_shape(value[key], wanted[key], f"under {key!r} {where}")
+    elif isinstance(wanted, (list, tuple)):
+        for n, (one, right) in enumerate(zip(value, wanted, strict=True)):
+            refuse_shape(one, right, f"as value {n + 1} {where}")
+
+
+def _is_slip(value: Any, wrong: Any, rtol: float, atol: float) -> bool:  # noqa: ANN401
+    """Whether an answer is this wrong one; a test of it may fail on answers of another shape."""
+    if not callable(wrong):
+        with contextlib.suppress(NotYet):
+            refuse_type(value, wrong)
+            return difference(value, wrong, rtol, atol) is None
+        return False
+    try:
+        return bool(wrong(value))
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        return False
+
+
+def difference(value: Any, wanted: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:  # noqa: ANN401
+    """Where two values of one kind differ, in words; None where they agree."""
+    if isinstance(wanted, Tensor) and isinstance(value, Tensor):
+        return _difference_of_tensors(value.detach(), wanted.detach(), rtol, atol)
+    if isinstance(wanted, np.ndarray) and isinstance(value, np.ndarray):
+        return None if np.array_equal(value, wanted, equal_nan=wanted.dtype.kind == "f") else "the arrays differ"
+    if isinstance(wanted, Mapping) and isinstance(value, Mapping):
+        if set(value) != set(wanted):
+            return f"there are {_listed(value)} and not {_listed(wanted)}"
+        found = ((key, difference(value[key], wanted[key], rtol, atol)) for key in wanted)
+        return next((f"{key}: {text}" for key, text in found if text), None)
+    if isinstance(wanted, (list, tuple)) and isinstance(value, (list, tuple)):
+        if len(value) != len(wanted):
+            return f"there are {len(value)} values and not {len(wanted)}"
+        found = (difference(one, right, rtol, atol) for one, right in zip(value, wanted, strict=True))
+        return next((f"value {n + 1}: {text}" for n, text in enumerate(found) if text), None)
+    if isinstance(wanted, (bool, int, float, np.number)):
+        near = abs(float(value) - float(wanted)) <= atol + rtol * abs(float(wanted))
+        return None if near else f"{_short(value)} instead of {_short(wanted)}"
+    if isinstance(wanted, torch.nn.Module) and isinstance(value, torch.nn.Module):
+        return difference(dict(value.state_dict()), dict(wanted.state_dict()))
+    if isinstance(wanted, (str, type(None))):
+        return None if value == wanted else f"{value!r} instead of {wanted!r}"
+    return None  # objects that nobody can compare are taken as they are
+
+
+def _difference_of_tensors(value: Tensor, wanted: Tensor, rtol: float, atol: float) -> str | None:
+    if value.shape != wanted.shape:
+        return f"shape {tuple(value.shape)} instead of {tuple(wanted.shape)}"
+    equal = torch.isclose(value.double(), wanted.double(), rtol=rtol, atol=atol, equal_nan=True)
+    if equal.all():
+        return None
+    first = tuple((~equal).nonzero()[0].tolist())
+    place = f"[{', '.join(map(str, first))}]" if first else ""
+    count = f"{int((~equal).sum())} of {equal.numel()} values differ; " if equal.numel() > 1 else ""
+    return f"{count}{place or 'it'} is {_short(value[first])} instead of {_short(wanted[first])}"
+
+
+def _short(value: Any) -> str:  # noqa: ANN401
+    number = value.item() if isinstance(value, (Tensor, np.generic)) else value
+    return f"{number:.4g}" if isinstance(number, float) else str(number)
+
+
+def _kind(value: Any) -> str:  # noqa: ANN401
+    return "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def _listed(names: Mapping[Any, Any]) -> str:
+    return ", ".join(map(str, sorted(names, key=str)))
+
+
+def _is_bool(values: Tensor) -> bool:
+    return values.dtype == torch.bool
+
+
+def _is_integer(values: Tensor) -> bool:
+    return not values.is_floating_point() and not _is_bool(values)
+
+
+def _is_stub(answer: Callable[..., Any]) -> bool:
+    """Whether there is nothing in a function but its docstring."""
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return False
+    steps = {step.opname for step in dis.get_instructions(code)}
+    return steps <= {"RESUME", "RETURN_CONST", "LOAD_CONST", "RETURN_VALUE", "NOP"} and set(code.co_consts) <= {
+        None,
+        answer.__doc__,
+    }
+
+
+def _parameters(answer: Callable[..., Any]) -> Sequence[str]:
+    code = getattr(answer, "__code__", None)
+    return code.co_varnames[: code.co_argcount] if code else ()
+
+
+def _paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(name, before[name], after[name]) for name in before]
