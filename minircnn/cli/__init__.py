@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from minircnn import __version__
-from minircnn.cli import data, demo, detect, evaluate, train
+from minircnn.cli import course, data, demo, detect, evaluate, train
 from minircnn.cli.common import OneLineErrors
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (train.train, evaluate.evaluate, detect.detect):
     app.command(no_args_is_help=True)(command)
 app.command()(demo.demo)
 app.add_typer(data.app, name="data")
+app.add_typer(course.app, name="course")
 
 
 def _print_version(wanted: bool) -> None:
