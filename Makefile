@@ -1,6 +1,7 @@
 # Each target sets up what it needs, so that any of them can be run first on a fresh machine.
 #
-#   make course      open the course in JupyterLab           (make course ARGS=--no-browser on a server)
+#   make course      open the course in JupyterLab, your own copy of it in my_course/
+#                    (make course ARGS=--no-browser on a server; RENEW=05 begins a notebook anew)
 #   make demo        the four detectors on a scene           (make demo IMAGE=holiday.jpg: and on an image of yours)
 #   make test        unit tests, doctests, every notebook    (make test ARGS="-k nms" for a part)
 #   make unit        without the notebooks
@@ -34,8 +35,9 @@ $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name))
 
 .PHONY: course demo test unit coverage notebooks-check lint nightly mutants notebooks benchmark history clean
 
+# ARGS are JupyterLab's. Quotes keep the shell from reading anything in what is passed on.
 course: $(INSTALLED)
-	$(BIN)/jupyter lab $(value ARGS) notebooks/00_start_here.ipynb
+	$(BIN)/python -m minircnn course --renew '$(subst ','\'',$(value RENEW))' --jupyter '$(subst ','\'',$(value ARGS))'
 
 # IMAGE is one file, whatever its name holds: the quotes keep the shell from reading anything in it. IMAGES are
 # several, as one writes them in a shell: IMAGES="a.jpg 'b c.jpg' folder".

@@ -1,6 +1,9 @@
 """The rules that keep the notebooks true, checked on their stored form. nbval runs them and compares their outputs."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -25,6 +28,33 @@ def lines_in_sight(cell):
 
 def outputs_of(notebook):
     return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def test_nbval_compares_numbers_within_the_tolerance_of_a_tag_and_words_exactly(tmp_path):
+    """``stored output, what the cell prints, tag: whether nbval is content``, each a cell."""
+    cases = [
+        ("AP50 77.7 of 1,200 boxes", "AP50 79.1 of 1,205 boxes", "nbval-within-5%", True),
+        ("AP50 77.7", "AP50 83.9", "nbval-within-5%", False),
+        ("AP50 77.7", "AP50 77.8", None, False),
+        ("AP50 77.7", "AP75 77.7", "nbval-within-5%", False),
+        ("change -0.50", "change 0.50", "nbval-within-20%", False),
+        ("box  9.9 px", "box 10.1 px", "nbval-within-2.5%", True),
+        ("77.7", "77.7 78.1", "nbval-within-5%", False),
+    ]
+    cells = []
+    for stored, printed, tag, _ in cases:
+        cell = nbformat.v4.new_code_cell(f"print({printed!r})", execution_count=1)
+        cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=stored + "\n")]
+        cell.metadata.tags = [tag] if tag else []
+        cells.append(cell)
+    file = tmp_path / "example.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    command = [sys.executable, "-m", "pytest", "-p", "conftest", "-p", "no:cacheprovider", "--nbval", "-rA", str(file)]
+    command += ["--nbval-current-env", "--rootdir", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    text = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+    found = {int(number): result == "PASSED" for result, number in re.findall(r"(PASSED|FAILED) .*Cell (\d+)", text)}
+    assert found == {n: content for n, (*_, content) in enumerate(cases)}, text
 
 
 def test_numbered_without_gaps():
