@@ -27,6 +27,17 @@ from minircnn.course.figures.charts import (
 from minircnn.course.figures.display import show
 from minircnn.course.figures.history import plot_generations, plot_history
 from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.rcnn import (
+    ablation_bars,
+    confident_errors,
+    error_shares,
+    hard_negatives,
+    loss_curve,
+    proposal_labels,
+    refined_boxes,
+    scores_before_and_after,
+    time_bar,
+)
 from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
@@ -41,8 +52,10 @@ from minircnn.plotting import (
 )
 
 __all__ = [
+    "ablation_bars",
     "boxes_on_grid",
     "class_color",
+    "confident_errors",
     "contact_sheet",
     "draw_bins",
     "draw_box",
@@ -50,10 +63,13 @@ __all__ = [
     "draw_labels",
     "draw_masks",
     "draw_objects",
+    "error_shares",
+    "hard_negatives",
     "image_grid",
     "judged_detections",
     "label_map_colors",
     "largest_inside",
+    "loss_curve",
     "mark_cells",
     "moved_boxes",
     "moved_mask",
@@ -69,11 +85,15 @@ __all__ = [
     "plot_misalignment",
     "plot_pr_curves",
     "plot_proposals",
+    "proposal_labels",
     "refined_box",
+    "refined_boxes",
     "render_png",
+    "scores_before_and_after",
     "show",
     "show_image",
     "suppression_rounds",
     "text_color",
     "three_averages",
+    "time_bar",
 ]
