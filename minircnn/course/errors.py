@@ -1,8 +1,9 @@
 """Kinds of errors of a detector (Hoiem, Chodpathumwan and Dai 2012, "Diagnosing error in object detectors")."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
@@ -20,14 +21,26 @@ class Judged:
     kind: str
 
 
-def sort_errors(
-    detections: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]], label: int
-) -> list[Judged]:
-    """Sort the best detections of a class, as many as it has objects, best first.
+def error_kind(overlap: Tensor, labels: Tensor, k: int, taken: Tensor) -> str:
+    """The kind of a detection of class k from its IoU ``(G,)`` with objects; ``taken`` are those found already."""
+    if not len(overlap):
+        return KINDS[3]
+    of_class = overlap.masked_fill(labels != k, 0)
+    best = int(of_class.argmax())
+    if of_class[best] >= 0.5 and not taken[best]:
+        return KINDS[0]
+    if of_class[best] >= 0.1:
+        return KINDS[1]
+    return KINDS[2] if overlap.max() >= 0.1 else KINDS[3]
 
-    A localization error has an IoU of 0.1 to 0.5 with an object of its class, or is a duplicate; a class confusion has
-    0.1 with an object of another class only; the rest is background.
-    """
+
+def sort_errors(
+    detections: Sequence[Mapping[str, Tensor]],
+    targets: Sequence[Mapping[str, Tensor]],
+    label: int,
+    kind_of: Callable[[Tensor, Tensor, int, Tensor], str] = error_kind,
+) -> list[Judged]:
+    """Sort the best detections of a class, as many as it has objects, best first, by a rule as :func:`error_kind`."""
     wanted = sum(int((target["labels"] == label).sum()) for target in targets)
     ranked = sorted(
         (
@@ -38,22 +51,13 @@ def sort_errors(
         ),
         reverse=True,
     )
-    taken: set[tuple[int, int]] = set()
-    return [
-        Judged(score, image, row, _kind(detections[image]["boxes"][row], targets[image], label, image, taken))
-        for score, image, row in ranked[:wanted]
-    ]
-
-
-def _kind(box: Tensor, target: Mapping[str, Tensor], label: int, image: int, taken: set[tuple[int, int]]) -> str:
-    if not len(target["labels"]):
-        return KINDS[3]
-    overlap = box_iou(box[None], target["boxes"])[0]  # (G,)
-    of_class = overlap.masked_fill(target["labels"] != label, 0)
-    best = int(of_class.argmax())
-    if of_class[best] >= 0.5 and (image, best) not in taken:
-        taken.add((image, best))
-        return KINDS[0]
-    if of_class[best] >= 0.1:
-        return KINDS[1]
-    return KINDS[2] if overlap.max() >= 0.1 else KINDS[3]
+    taken = [torch.zeros(len(target["labels"]), dtype=torch.bool) for target in targets]
+    judged = []
+    for score, image, row in ranked[:wanted]:
+        target = targets[image]
+        overlap = box_iou(detections[image]["boxes"][row][None], target["boxes"])[0]  # (G,)
+        kind = kind_of(overlap, target["labels"], label, taken[image])
+        if kind == KINDS[0]:
+            taken[image][overlap.masked_fill(target["labels"] != label, 0).argmax()] = True
+        judged.append(Judged(score, image, row, kind))
+    return judged

@@ -9,6 +9,8 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, exercise
+from minircnn.course.errors import KINDS
+from minircnn.course.errors import error_kind as _error_kind
 from minircnn.rcnn import EASY, HARD, SVMSettings, margins, train_svm
 
 # ------------------------------------------------------------------------------ labels
@@ -363,3 +365,39 @@ def detect(ask: Ask) -> str:
     except NotYet as slip:
         raise NotYet(f"where no score is above the threshold {slip}") from slip
     return "equal to torchvision's decoding, clipping and NMS for 5 images"
+
+
+# ------------------------------------------------------------------------------ errors
+
+
+@exercise(_error_kind)
+def error_kind(ask: Ask) -> str:
+    """Which kind of error a detection is."""
+    true, place, name, nothing = KINDS
+    duplicate = "an object that a better detection has taken is not found again: a duplicate is a localization error"
+    own = "an object of its own class comes first, from an IoU of 0.1 on, even if another one is overlapped more"
+    other = "the object that it overlaps is of another class"
+    cases = (  # IoU with objects of classes 3, 2, 3; which of them are taken; what is wanted, and slips
+        ((0.7, 0.2, 0.1), (0, 0, 0), true, {}),
+        ((0.7, 0.0, 0.6), (1, 0, 0), place, {true: duplicate, nothing: duplicate, name: duplicate}),
+        ((0.3, 0.0, 0.0), (0, 0, 0), place, {nothing: "an IoU of 0.1 to 0.5 is a localization error"}),
+        ((0.05, 0.6, 0.0), (0, 0, 0), name, {true: other, place: other, nothing: other}),
+        ((0.2, 0.8, 0.0), (0, 0, 0), place, {name: own, true: other}),
+        ((0.05, 0.05, 0.0), (0, 0, 0), nothing, dict.fromkeys((place, name), "below an IoU of 0.1 it is background")),
+        ((0.5, 0.0, 0.0), (0, 0, 0), true, {place: "an IoU equal to 0.5 is enough"}),
+        ((0.1, 0.0, 0.0), (0, 0, 0), place, dict.fromkeys((nothing, name), "an IoU equal to 0.1 is enough")),
+        ((0.2, 0.0, 0.9), (0, 0, 0), true, {place: "it looks at the first object of its class, not at the best"}),
+        ((0.0, 0.1, 0.0), (0, 0, 0), name, {nothing: "an IoU equal to 0.1 is enough for a class confusion"}),
+    )
+    labels = torch.tensor([3, 2, 3])
+    for overlap, taken, wanted, by_answer in cases:
+        arguments = torch.tensor(overlap), labels, 3, torch.tensor(taken, dtype=torch.bool)
+        slips = {"it returns no text; wanted is one of the four names": lambda v: not isinstance(v, str)}
+        for text in by_answer.values():
+            slips[text] = lambda v, text=text, by_answer=by_answer: by_answer.get(v) == text
+        ask.compare(*arguments, wanted=wanted, slips=slips, case=f"for IoU {list(overlap)} with classes 3, 2, 3")
+    try:
+        ask.compare(torch.zeros(0), labels[:0], 3, torch.zeros(0, dtype=torch.bool), wanted=nothing)
+    except NotYet as slip:
+        raise NotYet(f"in an image without objects {slip}") from slip
+    return "checked on ten detections by hand, and without objects"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _STAGES = (RED, "#d9c27a", BLUE, "#2a7a64", "#8a8a8a")
 _KINDS = ("#2a7a64", "#e0b428", "#a2329a", "#8a8a8a")
-_MOST = 12  # boxes in one panel; more cannot be told apart
+_MOST = 8  # boxes in one panel; more cannot be told apart
 
 
 def proposal_labels(
@@ -32,9 +32,9 @@ def proposal_labels(
     """What proposals are for fine-tuning, ``labels`` ``(P,)``, and for the SVM of class k, ``negative`` ``(P,)``."""
     objects, positive = target["boxes"][target["labels"] == k], labels > 0
     panels = (
-        (f"fine-tuning: {int(positive.sum())} with a class", proposals[positive], labels[positive].tolist()),
-        (f"SVM for {name}s: {int((~negative).sum())} not used", proposals[~negative], None),
-        (f"SVM for {name}s: {_MOST} of {int(negative.sum())} negatives", proposals[negative], None),
+        (f"fine-tuning: {_some(positive)} with a class", proposals[positive], labels[positive].tolist()),
+        (f"SVM for {name}s: {_some(~negative)} not used", proposals[~negative], None),
+        (f"SVM for {name}s: {_some(negative)} negatives", proposals[negative], None),
     )
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     for ax, (title, boxes, classes) in zip(axes, panels, strict=True):
@@ -46,7 +46,11 @@ def proposal_labels(
             for box in objects:
                 outline(ax, box, class_color(k), style="--", width=2.5)
     alt = "; ".join(title for title, _, _ in panels)
-    show(figure, alt=f"The proposals of one image, at most {_MOST} in each panel: {alt}. The {name} itself is dashed.")
+    show(figure, alt=f"Proposals of one image. {alt}. The {name} itself is dashed.")
+
+
+def _some(rows: Tensor) -> str:
+    return f"{min(_MOST, int(rows.sum()))} of {int(rows.sum())}"
 
 
 def loss_curve(losses: Sequence[float], chance: float) -> None:
@@ -56,9 +60,7 @@ def loss_curve(losses: Sequence[float], chance: float) -> None:
     ax.axhline(chance, color="0.5", linestyle="--", linewidth=1)
     ax.text(len(losses), chance + 0.05, f"equal probabilities: {chance:.2f}", ha="right", color="0.35")
     ax.set(xlabel="batches of 128 warped proposals", ylabel="cross-entropy", ylim=(0, chance + 0.45))
-    show(
-        figure, alt=f"The cross-entropy starts near {chance:.2f} and falls within {len(losses)} batches."
-    )
+    show(figure, alt=f"The cross-entropy starts near {chance:.2f} and falls within {len(losses)} batches.")
 
 
 def scores_before_and_after(before: Tensor, after: Tensor) -> None:
@@ -70,7 +72,7 @@ def scores_before_and_after(before: Tensor, after: Tensor) -> None:
     ax.axvline(-1, color="0.4", linestyle="--", linewidth=1)
     ax.text(-0.95, ax.get_ylim()[1], "hard from here on", va="top", color="0.35")
     ax.set(yscale="log", xlabel="decision score of a negative", ylabel="negatives")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="upper left")
     show(
         figure,
         alt="Scores of negatives before and after mining; afterwards fewer are above -1.",
@@ -80,10 +82,8 @@ def scores_before_and_after(before: Tensor, after: Tensor) -> None:
 def hard_negatives(crops: Sequence[Tensor], before: Tensor, after: Tensor) -> None:
     """Warped crops with their scores before and after mining."""
     titles = [f"{first:+.2f} → {second:+.2f}" for first, second in zip(before, after, strict=True)]
-    axes = image_grid(crops, titles=titles, columns=6)
-    show(
-        axes, alt=f"{len(crops)} warped proposals that the first SVM took for cats, each with its two scores."
-    )
+    axes = image_grid(crops, titles=titles, columns=4)
+    show(axes, alt=f"{len(crops)} warped proposals that the first SVM took for cats, each with its two scores.")
 
 
 def refined_boxes(data: ImageDataset, examples: Sequence[tuple[int, Tensor, Tensor, Tensor]]) -> None:
@@ -102,9 +102,7 @@ def refined_boxes(data: ImageDataset, examples: Sequence[tuple[int, Tensor, Tens
     kinds = (("ground truth", GREEN, "--"), ("proposal", "white", "-"), ("refined", YELLOW, "-"))
     lines = [Line2D([], [], color=color, linestyle=style, linewidth=2.5, label=name) for name, color, style in kinds]
     figure.legend(handles=lines, loc="outside lower center", ncols=3, facecolor="0.55", labelcolor="white")
-    show(
-        figure, alt=f"Proposals and what regression makes of them, with the ground truth: {'; '.join(texts)}."
-    )
+    show(figure, alt=f"Proposals and what regression makes of them, with the ground truth: {'; '.join(texts)}.")
 
 
 def time_bar(seconds: Mapping[str, float]) -> None:
@@ -133,9 +131,7 @@ def ablation_bars(rows: Sequence[object]) -> None:
     ax.set(ylabel="percent", ylim=(0, 100))
     ax.legend(frameon=False, loc="upper left", ncols=2)
     texts = ", ".join(f"{row.layer} {100 * row.ap50:.0f}" for row in rows)
-    show(
-        figure, alt=f"AP50 and AP75: three layers as pre-trained, then fine-tuned, at last with boxes; AP50 {texts}."
-    )
+    show(figure, alt=f"AP50 and AP75: three layers as pre-trained, then fine-tuned, at last with boxes; AP50 {texts}.")
 
 
 def error_shares(shares: np.ndarray, names: Sequence[str]) -> None:
