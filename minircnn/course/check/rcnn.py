@@ -392,7 +392,7 @@ def error_kind(ask: Ask) -> str:
     labels = torch.tensor([3, 2, 3])
     for overlap, taken, wanted, by_answer in cases:
         arguments = torch.tensor(overlap), labels, 3, torch.tensor(taken, dtype=torch.bool)
-        slips = {"it returns no text; wanted is one of the four names": lambda v: not isinstance(v, str)}
+        slips = {"it returns none of the four names; wanted is a str of KINDS": lambda v: v not in KINDS}
         for text in by_answer.values():
             slips[text] = lambda v, text=text, by_answer=by_answer: by_answer.get(v) == text
         ask.compare(*arguments, wanted=wanted, slips=slips, case=f"for IoU {list(overlap)} with classes 3, 2, 3")

@@ -39,6 +39,7 @@ from minircnn.course.figures.rcnn import (
     time_bar,
 )
 from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
+from minircnn.course.figures.start_here import corner_of_box, four_tasks, shapes_and_sizes
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -57,6 +58,7 @@ __all__ = [
     "class_color",
     "confident_errors",
     "contact_sheet",
+    "corner_of_box",
     "draw_bins",
     "draw_box",
     "draw_grid",
@@ -64,6 +66,7 @@ __all__ = [
     "draw_masks",
     "draw_objects",
     "error_shares",
+    "four_tasks",
     "hard_negatives",
     "image_grid",
     "judged_detections",
@@ -90,6 +93,7 @@ __all__ = [
     "refined_boxes",
     "render_png",
     "scores_before_and_after",
+    "shapes_and_sizes",
     "show",
     "show_image",
     "suppression_rounds",

@@ -70,9 +70,9 @@ def scores_before_and_after(before: Tensor, after: Tensor) -> None:
     ax.hist(before.numpy(), bins, color=ORANGE, alpha=0.6, label="first SVM")
     ax.hist(after.numpy(), bins, histtype="step", color="black", linewidth=1.5, label="after mining")
     ax.axvline(-1, color="0.4", linestyle="--", linewidth=1)
-    ax.text(-0.95, ax.get_ylim()[1], "hard from here on", va="top", color="0.35")
-    ax.set(yscale="log", xlabel="decision score of a negative", ylabel="negatives")
-    ax.legend(frameon=False, loc="upper left")
+    ax.set(yscale="log", ylim=(0.7, 5000), xlabel="decision score of a negative", ylabel="negatives")
+    ax.text(-0.95, 3000, "hard from here on", va="top", color="0.35")
+    ax.legend(frameon=False, loc="upper left", ncols=2)
     show(
         figure,
         alt="Scores of negatives before and after mining; afterwards fewer are above -1.",
