@@ -62,7 +62,7 @@ def corner_of_box(image: Tensor, box: Tensor, mask: Tensor, label: int) -> None:
     tint = torch.zeros(*mask.shape, 4)
     tint[mask] = torch.tensor([*class_color(label), 0.75])
     height, width = mask.shape
-    close.imshow(tint, extent=(0, width, height, 0), interpolation="nearest")
+    close.imshow(tint.numpy(), extent=(0, width, height, 0), interpolation="nearest")
     close.hlines(range(height + 1), 0, width, color="white", linewidth=0.6)  # edges of the pixels
     close.vlines(range(width + 1), 0, height, color="white", linewidth=0.6)
     close.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="black", linewidth=3, zorder=4))
