@@ -193,3 +193,43 @@ def test_exercises_have_a_heading_two_hints_and_a_solution(formed):
     assert [tuple(map(int, numbers)) for numbers in headings] == [(int(path.name[:2]), n + 1) for n in range(exercises)]
     for fold in ("Hint 1", "Hint 2", "Solution"):
         assert text.count(f"<details><summary>{fold}</summary>") == exercises
+
+
+# ------------------------------------------------------------------------------ the pages beside them
+
+
+def opening_of(path):
+    """Title, minutes to run, and hours to work through, as the opening cell has them."""
+    text = nbformat.read(path, as_version=4).cells[0].source
+    title = re.match(r"# \d\d · (.+)", text)[1]
+    minutes = re.search(r"\*\*Runs in:\*\* about (\d+) minute", text)[1]
+    hours = re.search(r"To work through, with the exercises: (.+?) \|", text)[1]
+    return title, minutes, hours
+
+
+def test_course_map_agrees_with_the_notebooks():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d\d) ([^]]+)\]\((\S+)\) \|.*\| (\d+) \| ([^|]+) \|$", page, re.M)
+    assert [(number, file) for number, _, file, _, _ in rows] == [(p.name[:2], p.name) for p in NOTEBOOKS]
+    assert [(title, minutes, hours) for _, title, _, minutes, hours in rows] == list(map(opening_of, NOTEBOOKS))
+
+
+@pytest.mark.parametrize("name", ["README.md", "glossary.md", "teachers.md"])
+def test_links_of_the_pages_resolve(name):
+    for link in LINK.findall((FOLDER / name).read_text(encoding="utf-8")):
+        assert (FOLDER / link).exists(), link
+
+
+def test_glossary_is_in_order_and_says_where_a_term_is_used():
+    """Each term occurs in the prose of the notebook that is said to introduce it."""
+    page = (FOLDER / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|", page, re.M)[2:]
+    terms = [term for term, _, _ in rows]
+    assert terms == sorted(terms, key=str.lower)
+    assert len(terms) >= 45
+    for term, _, where in rows:
+        words = re.sub(r" \(.*\)|, .*", "", term).lower()
+        for file in LINK.findall(where):
+            cells = nbformat.read(FOLDER / file, as_version=4).cells
+            text = " ".join(" ".join(cell.source.lower().split()) for cell in cells)
+            assert words in text.replace("\n# ", " "), f"{term}: not in {file}"
