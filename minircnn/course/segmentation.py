@@ -1,0 +1,228 @@
+"""What notebook 10 measures around the learner's functions: matches, mistakes, parity, tables of ablations, times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import mean, median
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minircnn.boxes import box_iou
+from minircnn.course import compare
+from minircnn.course.compare import limit_threads, torchvision_mask_rcnn
+from minircnn.datasets.images import ImageDataset
+from minircnn.fast_rcnn import Detector
+from minircnn.mask_rcnn import MaskRCNN, MaskRoIHeads, load_mask_rcnn, project_masks_on_boxes
+from minircnn.targets import Sample
+from minircnn.transforms import resize_boxes
+
+NAMES = {"pool": "RoIPool", "warp": "RoIWarp", "align": "RoIAlign"}
+KEYS = {"box_ap": "box AP", "box_ap75": "box AP75", "mask_ap": "mask AP", "mask_ap50": "mask AP50"}
+KEYS |= {"mask_ap75": "mask AP75"}
+Detections = dict[str, Tensor]
+
+
+def count_parameters(*modules: nn.Module) -> int:
+    """How many parameters some modules have."""
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
+    """The trained weights of a detector's mask branch, layer by layer, into a branch with the same layers."""
+    trained = [*heads.mask_head.parameters(), *heads.mask_predictor.parameters()]
+    with torch.no_grad():
+        for mine, theirs in zip(branch.parameters(), trained, strict=True):
+            mine.copy_(theirs)
+
+
+def above(detections: Detections, threshold: float) -> Detections:
+    """The detections whose score exceeds a threshold."""
+    rows = detections["scores"] > threshold
+    return {key: value[rows] for key, value in detections.items()}
+
+
+@torch.no_grad()
+def propose(detector: Detector, image: Tensor) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
+    """The feature map of an image, its size as the backbone saw it, and the RPN's proposals ``(P, 4)`` in that size."""
+    features, sizes = detector.features([image])
+    outputs = detector.rpn(features, detector.batch_size(sizes))
+    return features, sizes, detector.rpn.filter_proposals(outputs, sizes)[0]["boxes"]
+
+
+def matched(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """Pairs (detection, object) of one class with an IoU of boxes of 0.5 and more, each used once, best score first."""
+    overlap = box_iou(found["boxes"], target["boxes"]) * (found["labels"][:, None] == target["labels"])
+    pairs = []
+    for row in range(len(overlap)):
+        if len(target["labels"]) and overlap[row].max() >= 0.5:
+            pairs.append((row, int(overlap[row].argmax())))
+            overlap[:, pairs[-1][1]] = 0
+    return pairs
+
+
+def matches(found: Sequence[Detections], targets: Sequence[dict[str, Any]]) -> list[SimpleNamespace]:
+    """All pairs of a data set: image, row, object, label, probabilities and true mask ``(H, W)``, IoU of the boxes."""
+    return [
+        SimpleNamespace(
+            **{"image": i, "row": row, "object": k, "label": int(target["labels"][k])},
+            **{"probabilities": one["masks"][row], "mask": target["masks"][k]},
+            box_iou=box_iou(one["boxes"][row][None], target["boxes"][k][None]).item(),
+        )
+        for i, (one, target) in enumerate(zip(found, targets, strict=True))
+        for row, k in matched(one, target)
+    ]
+
+
+def iou_at(pairs: Sequence[SimpleNamespace], threshold: float) -> Tensor:
+    """IoU of each pair's masks if pixels above the threshold belong to the object: ``(N,)``."""
+    found = torch.stack([pair.probabilities for pair in pairs]) > threshold
+    masks = torch.stack([pair.mask for pair in pairs])
+    return (found & masks).sum(dim=(1, 2)) / (found | masks).sum(dim=(1, 2)).clamp(min=1)
+
+
+def enlarged(detector: Detector, branch_masks: Callable[..., Tensor], paste: Callable[..., Tensor], image: Tensor):  # noqa: ANN201
+    """Detections with a score above 0.6, and the image, four times as large: masks are pasted into that size."""
+    features, sizes, proposals = propose(detector, image)
+    size = tuple(4 * side for side in image.shape[1:])
+    with torch.no_grad():
+        found = above(detector.roi_heads.detect(features, [proposals], sizes)[0], 0.6)
+        masks = branch_masks(features, found["boxes"], found["labels"])
+        boxes = resize_boxes(found["boxes"], sizes[0], size)
+        masks = paste(masks, boxes, size) > 0.5
+    larger = nn.functional.interpolate(image[None], size=size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
+    return {**found, "boxes": boxes, "masks": masks}, larger
+
+
+def mistakes(
+    found: Sequence[Detections], targets: Sequence[dict[str, Any]], pairs: Sequence[SimpleNamespace], quality: Tensor
+) -> dict[str, list[tuple[float, int, int | None, int]]]:
+    """The largest objects missed, the surest wrong classes and the poorest masks: value, image, detection, object."""
+    missed, confused = [], []
+    for i, (one, target) in enumerate(zip(found, targets, strict=True)):
+        overlap = box_iou(target["boxes"], one["boxes"])  # (G, N)
+        same = target["labels"][:, None] == one["labels"]
+        missed += [
+            (float(target["masks"][k].sum()), i, None, k)
+            for k in range(len(target["labels"]))
+            if not (overlap[k] >= 0.5).any()
+        ]
+        confused += [
+            (float(one["scores"][row]), i, row, int(overlap[:, row].argmax()))
+            for row in range(len(one["labels"]) if len(overlap) else 0)
+            if overlap[:, row].max() >= 0.5 and not ((overlap[:, row] >= 0.4) & same[:, row]).any()
+        ]
+    poor = [(float(value), p.image, p.row, p.object) for value, p in zip(quality, pairs, strict=True)]
+    return {
+        "missed": sorted(missed, reverse=True),
+        "wrong class": sorted(confused, reverse=True),
+        "poor mask": sorted(poor),
+    }
+
+
+def boxes_around(target: Mapping[str, Tensor], count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Random boxes near objects ``(count, 4)``, and the object of each."""
+    generator = torch.Generator().manual_seed(seed)
+    gt_index = torch.randint(len(target["labels"]), (count,), generator=generator)
+    boxes = target["boxes"][gt_index]
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return boxes + 0.15 * sides * torch.randn(count, 4, generator=generator), gt_index
+
+
+def corner_crop(masks: Tensor, boxes: Tensor) -> Tensor:
+    """Each mask in its own box as torchvision crops it, with pixel k centered at k: ``(G, 28, 28)``."""
+    return project_masks_on_boxes(masks, boxes, torch.arange(len(masks)), 28, aligned=False)
+
+
+# ------------------------------------------------------------------------------ torchvision
+
+
+def with_torchvision(samples: Sequence[Sample], images: Sequence[Tensor]) -> None:
+    """Our Mask R-CNN and torchvision's around the same layers: print whether losses, gradients, detections agree."""
+    ours = load_mask_rcnn()
+    ours.rpn.config = replace(ours.rpn.config, anchor_offset=0.0)
+    ours.roi_heads.config = replace(ours.roi_heads.config, smooth_l1_beta=1 / 9, aligned=False)
+    theirs, results = torchvision_mask_rcnn(ours), []
+    for model in (ours.train(), theirs.train()):
+        theirs.transform.eval()
+        losses = step(model, ours, samples)
+        results.append((losses, [parameter.grad.clone() for parameter in ours.parameters()]))
+    for name in results[0][0]:
+        compare.equal(f"{name}, torchvision's", *(losses[name] for losses, _ in results), within=1e-4)
+    gradients = [grads for _, grads in results]
+    compare.equal(f"gradients of {len(gradients[0])} tensors, torchvision's", *gradients, within=1e-3)
+    ours.eval(), theirs.eval()
+    with torch.no_grad():
+        pairs = [(ours.detect([image])[0], theirs([image])[0]) for image in images]
+    for key in ("labels", "boxes", "scores"):
+        what = f"{key} of {sum(len(a['labels']) for a, _ in pairs)} detections, torchvision's"
+        compare.equal(what, [a[key] for a, _ in pairs], [b[key] for _, b in pairs], within=1e-3)
+    apart = torch.cat([(a["masks"] - b["masks"]).abs().flatten(1).amax(dim=1) for a, b in pairs])
+    print(f"masks equal in every pixel: {100 * (apart < 1e-3).float().mean():.0f}%")
+
+
+def step(model: nn.Module, layers: nn.Module, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """The losses of a batch, and their gradients in the layers."""
+    torch.manual_seed(0)
+    layers.zero_grad()
+    targets = [{key: target[key] for key in ("boxes", "labels", "masks")} for _, target in samples]
+    losses = model([image for image, _ in samples], targets)
+    sum(losses.values()).backward()
+    return losses
+
+
+# ------------------------------------------------------------------------------ ablations
+
+
+def rows_of(rows: Sequence[Any], stride: int, pooling: str, kind: str = "sigmoid") -> list[Any]:
+    """The rows of an ablation for one way of pooling and one loss, by seed."""
+    found = [row for row in rows if (row.stride, row.pooling, row.mask_kind) == (stride, pooling, kind)]
+    return sorted(found, key=lambda row: row.seed)
+
+
+def print_table(groups: Mapping[str, Sequence[Any]]) -> None:
+    """Mean, lowest and highest value over the seeds, of each AP of each group."""
+    print(f"{'mean (lowest–highest)':<23}" + "".join(f"{title:<17}" for title in KEYS.values()).rstrip())
+    for name, rows in groups.items():
+        each = [[100 * getattr(row, key) for row in rows] for key in KEYS]
+        cells = [f"{mean(values):.1f} ({min(values):.1f}–{max(values):.1f})" for values in each]
+        print(f"{name:<23}" + "".join(f"{cell:<17}" for cell in cells).rstrip())
+
+
+def print_gains(pairs: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]) -> None:
+    """What one group has over another: the mean over the seeds, and in brackets in how many seeds it is ahead."""
+    print(f"{'gain (seeds ahead)':<33}" + "".join(f"{title:<12}" for title in KEYS.values()).rstrip())
+    for name, (better, worse) in pairs.items():
+        rows = list(zip(better, worse, strict=True))
+        each = [[100 * (getattr(a, key) - getattr(b, key)) for a, b in rows] for key in KEYS]
+        cells = [f"{mean(values):+.1f} ({sum(value > 0 for value in values)})" for values in each]
+        print(f"{name:<33}" + "".join(f"{cell:<12}" for cell in cells).rstrip())
+
+
+# ------------------------------------------------------------------------------ time
+
+
+@torch.no_grad()
+def stage_times(model: MaskRCNN, data: ImageDataset, count: int = 16) -> dict[str, float]:
+    """Median milliseconds of the stages of a detection, on one thread."""
+    runs = []
+    with limit_threads(1):
+        for i in range(count + 1):
+            image, times = data.load_image(i), [perf_counter()]
+            features, sizes = model.features([image])
+            times.append(perf_counter())
+            outputs = model.rpn(features, model.batch_size(sizes))
+            proposals = model.rpn.filter_proposals(outputs, sizes)[0]["boxes"]
+            times.append(perf_counter())
+            found = model.roi_heads.detect(features, [proposals], sizes)
+            times.append(perf_counter())
+            model.roi_heads.add_masks(features, found)
+            times.append(perf_counter())
+            runs.append([1000 * (b - a) for a, b in zip(times, times[1:], strict=False)])
+    columns = zip(*runs[1:], strict=True)  # the first one does not count
+    names = ("backbone", "RPN", "class and box", "mask branch")
+    return dict(zip(names, (median(column) for column in columns), strict=True))
