@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from statistics import mean, median
 from time import perf_counter
 from types import SimpleNamespace
@@ -67,15 +68,14 @@ def matched(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> list[t
 
 def matches(found: Sequence[Detections], targets: Sequence[dict[str, Any]]) -> list[SimpleNamespace]:
     """All pairs of a data set: image, row, object, label, probabilities and true mask ``(H, W)``, IoU of the boxes."""
-    return [
-        SimpleNamespace(
-            **{"image": i, "row": row, "object": k, "label": int(target["labels"][k])},
-            **{"probabilities": one["masks"][row], "mask": target["masks"][k]},
-            box_iou=box_iou(one["boxes"][row][None], target["boxes"][k][None]).item(),
-        )
-        for i, (one, target) in enumerate(zip(found, targets, strict=True))
-        for row, k in matched(one, target)
-    ]
+    found_pairs = []
+    for i, (one, target) in enumerate(zip(found, targets, strict=True)):
+        for row, k in matched(one, target):
+            pair = SimpleNamespace(image=i, row=row, object=k, label=int(target["labels"][k]))
+            pair.probabilities, pair.mask = one["masks"][row], target["masks"][k]
+            pair.box_iou = box_iou(one["boxes"][row][None], target["boxes"][k][None]).item()
+            found_pairs.append(pair)
+    return found_pairs
 
 
 def iou_at(pairs: Sequence[SimpleNamespace], threshold: float) -> Tensor:
@@ -222,7 +222,7 @@ def stage_times(model: MaskRCNN, data: ImageDataset, count: int = 16) -> dict[st
             times.append(perf_counter())
             model.roi_heads.add_masks(features, found)
             times.append(perf_counter())
-            runs.append([1000 * (b - a) for a, b in zip(times, times[1:], strict=False)])
+            runs.append([1000 * (b - a) for a, b in pairwise(times)])
     columns = zip(*runs[1:], strict=True)  # the first one does not count
     names = ("backbone", "RPN", "class and box", "mask branch")
     return dict(zip(names, (median(column) for column in columns), strict=True))

@@ -26,6 +26,21 @@ from minircnn.course.figures.charts import (
 )
 from minircnn.course.figures.display import show
 from minircnn.course.figures.history import plot_generations, plot_history
+from minircnn.course.figures.masks import (
+    ablation_dots,
+    boxes_against_masks,
+    detection_stages,
+    mask_gallery,
+    mask_losses,
+    mask_rcnn_diagram,
+    mask_targets,
+    masks_of_classes,
+    pasted_mask,
+    pasted_ones,
+    tallest,
+    threshold_curve,
+    worst_cases,
+)
 from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
 from minircnn.course.figures.rcnn import (
     ablation_bars,
@@ -54,11 +69,14 @@ from minircnn.plotting import (
 
 __all__ = [
     "ablation_bars",
+    "ablation_dots",
+    "boxes_against_masks",
     "boxes_on_grid",
     "class_color",
     "confident_errors",
     "contact_sheet",
     "corner_of_box",
+    "detection_stages",
     "draw_bins",
     "draw_box",
     "draw_grid",
@@ -74,9 +92,16 @@ __all__ = [
     "largest_inside",
     "loss_curve",
     "mark_cells",
+    "mask_gallery",
+    "mask_losses",
+    "mask_rcnn_diagram",
+    "mask_targets",
+    "masks_of_classes",
     "moved_boxes",
     "moved_mask",
     "neighbors",
+    "pasted_mask",
+    "pasted_ones",
     "plot_cells",
     "plot_detections",
     "plot_filters",
@@ -97,7 +122,10 @@ __all__ = [
     "show",
     "show_image",
     "suppression_rounds",
+    "tallest",
     "text_color",
     "three_averages",
     "time_bar",
+    "threshold_curve",
+    "worst_cases",
 ]

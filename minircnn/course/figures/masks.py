@@ -1,4 +1,4 @@
-"""Figures of notebook 10: targets of the mask branch, masks of each class, masks in the image, and what was measured."""
+"""Figures of notebook 10: targets of the mask branch, masks of each class and in the image, and measurements."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
@@ -20,6 +19,7 @@ from minircnn.course.figures.charts import plot_losses
 from minircnn.course.figures.display import show
 from minircnn.course.figures.regions import plot_cells
 from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, show_image
+from minircnn.pooling import roi_align, to_rois
 
 PURPLE, GRAY = "#7a4fa3", "#8a8a8a"
 _PALE = {BLUE: "#cfe0f3", ORANGE: "#f6d9bd", GREEN: "#cfe6dc", PURPLE: "#e0d5ee", GRAY: "#eeeeee"}
@@ -69,8 +69,8 @@ def mask_rcnn_diagram() -> None:
         ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4})
     show(
         figure,
-        alt="Faster R-CNN with RoIAlign: image, backbone, feature map, RPN, proposals, class and box. Below, from the same "
-        "feature map and proposals, RoIAlign, convolutions and a deconvolution give masks of 28 by 28.",
+        alt="Faster R-CNN with RoIAlign: image, backbone, feature map, RPN, proposals, class and box. Below, from the "
+        "same feature map and proposals, RoIAlign, convolutions and a deconvolution give masks of 28 by 28.",
     )
 
 
@@ -108,8 +108,11 @@ def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tenso
     show(figure, alt=f"An image with {counts[0]} proposals, {counts[1]} detections, and the {counts[2]} best of them.")
 
 
-def masks_of_classes(crops: Tensor, masks: Tensor, labels: Sequence[int], classes: Sequence[str]) -> None:
-    """A row for each detection: its pixels, and its mask for each class ``(N, K, m, m)``, that of its own class framed."""
+def masks_of_classes(
+    image: Tensor, boxes: Tensor, masks: Tensor, labels: Sequence[int], classes: Sequence[str]
+) -> None:
+    """A row for each detection: its pixels and its mask for each class ``(N, K, m, m)``, its own class framed."""
+    crops = roi_align(image[None], to_rois([boxes]), 56, 1.0, aligned=True)
     rows = len(labels)
     size = (9, 1.17 * rows + 0.25)
     figure, axes = plt.subplots(rows, len(classes) + 1, figsize=size, layout="constrained", squeeze=False)
@@ -168,7 +171,9 @@ def threshold_curve(means: Mapping[float, float]) -> None:
     show(figure, alt=f"Mean IoU of masks against the threshold: a flat curve that is highest at {best:g}.")
 
 
-def mask_gallery(images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]], classes: Sequence[str], titles) -> None:  # noqa: ANN001
+def mask_gallery(
+    images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]], classes: Sequence[str], titles: Sequence[str]
+) -> None:
     """Images, three in a row, with their objects, masks and names."""
     rows = -(-len(images) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(9, 3.15 * rows), layout="constrained", squeeze=False)
@@ -203,9 +208,7 @@ def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {key: objects[key][row : row + 1] for key in ("boxes", "labels", "scores", "masks") if key in objects}
 
 
-def boxes_against_masks(
-    per_class: Mapping[str, tuple[float, float]], pairs: Sequence[Any], quality: Tensor
-) -> None:
+def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Sequence[Any], quality: Tensor) -> None:
     """AP of boxes and of masks for each class; IoU of masks and boxes of found objects against their size."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), width_ratios=(1, 1.15), layout="constrained")
     for k, (box_ap, mask_ap) in enumerate(per_class.values()):
@@ -226,7 +229,9 @@ def boxes_against_masks(
     axes[1].set(xlabel="square root of the object's pixels", ylabel="IoU", title="objects found, each a dot")
     axes[1].set_ylim(0.2, 1)
     _finish(axes, ("lower left", "lower right"))
-    show(figure, alt="Left: AP of boxes and of masks for each class. Right: IoU of found objects, which rises with size.")
+    show(
+        figure, alt="Left: AP of boxes and of masks for each class. Right: IoU of found objects, which rises with size."
+    )
 
 
 def ablation_dots(groups: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> None:
@@ -253,7 +258,7 @@ def _finish(axes: Sequence[Axes], legends: Sequence[str] = ()) -> None:
         ax.legend(frameon=False, loc=place)
 
 
-def sitting_cat(target: Mapping[str, Any], classes: Sequence[str]) -> int:
-    """The tallest cat of an image."""
-    heights = torch.tensor([b[3] - b[1] if classes[k] == "cat" else 0.0 for b, k in zip(target["boxes"], target["labels"], strict=True)])
-    return int(heights.argmax())
+def tallest(target: Mapping[str, Any], label: int) -> int:
+    """The object of a class whose box is the highest."""
+    height = (target["boxes"][:, 3] - target["boxes"][:, 1]) * (target["labels"] == label)
+    return int(height.argmax())
