@@ -17,8 +17,9 @@ from minircnn.boxes import box_iou
 from minircnn.course import compare
 from minircnn.course.compare import limit_threads, torchvision_mask_rcnn
 from minircnn.datasets.images import ImageDataset
+from minircnn.evaluation import Result
 from minircnn.fast_rcnn import Detector
-from minircnn.mask_rcnn import MaskRCNN, MaskRoIHeads, load_mask_rcnn, project_masks_on_boxes
+from minircnn.mask_rcnn import MaskRCNN, MaskRoIHeads, load_mask_rcnn
 from minircnn.targets import Sample
 from minircnn.transforms import resize_boxes
 
@@ -73,7 +74,8 @@ def matches(found: Sequence[Detections], targets: Sequence[dict[str, Any]]) -> l
         for row, k in matched(one, target):
             pair = SimpleNamespace(image=i, row=row, object=k, label=int(target["labels"][k]))
             pair.probabilities, pair.mask = one["masks"][row], target["masks"][k]
-            pair.box_iou = box_iou(one["boxes"][row][None], target["boxes"][k][None]).item()
+            pair.box = target["boxes"][k]
+            pair.box_iou = box_iou(one["boxes"][row][None], pair.box[None]).item()
             found_pairs.append(pair)
     return found_pairs
 
@@ -85,7 +87,20 @@ def iou_at(pairs: Sequence[SimpleNamespace], threshold: float) -> Tensor:
     return (found & masks).sum(dim=(1, 2)) / (found | masks).sum(dim=(1, 2)).clamp(min=1)
 
 
-def enlarged(detector: Detector, branch_masks: Callable[..., Tensor], paste: Callable[..., Tensor], image: Tensor):  # noqa: ANN201
+def filled_share(pairs: Sequence[SimpleNamespace]) -> Tensor:
+    """The share of its box that each object of the pairs fills: ``(N,)``."""
+    return torch.stack([pair.mask.sum() / (pair.box[2:] - pair.box[:2]).prod() for pair in pairs])
+
+
+def ap_by_class(boxes: Result, masks: Result, classes: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """AP of boxes and of masks, in percent, for each class."""
+    rows = range(1, len(classes))
+    return {classes[k]: (100 * boxes.per_class[k].ap, 100 * masks.per_class[k].ap) for k in rows}
+
+
+def enlarged(
+    detector: Detector, branch_masks: Callable[..., Tensor], paste: Callable[..., Tensor], image: Tensor
+) -> tuple[Detections, Tensor]:
     """Detections with a score above 0.6, and the image, four times as large: masks are pasted into that size."""
     features, sizes, proposals = propose(detector, image)
     size = tuple(4 * side for side in image.shape[1:])
@@ -133,11 +148,6 @@ def boxes_around(target: Mapping[str, Tensor], count: int, seed: int) -> tuple[T
     return boxes + 0.15 * sides * torch.randn(count, 4, generator=generator), gt_index
 
 
-def corner_crop(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Each mask in its own box as torchvision crops it, with pixel k centered at k: ``(G, 28, 28)``."""
-    return project_masks_on_boxes(masks, boxes, torch.arange(len(masks)), 28, aligned=False)
-
-
 # ------------------------------------------------------------------------------ torchvision
 
 
@@ -182,6 +192,30 @@ def rows_of(rows: Sequence[Any], stride: int, pooling: str, kind: str = "sigmoid
     """The rows of an ablation for one way of pooling and one loss, by seed."""
     found = [row for row in rows if (row.stride, row.pooling, row.mask_kind) == (stride, pooling, kind)]
     return sorted(found, key=lambda row: row.seed)
+
+
+def by_pooling(rows: Sequence[Any]) -> dict[str, list[Any]]:
+    """The rows of an ablation for each stride and way of pooling."""
+    return {f"{name}, stride {n}": rows_of(rows, n, way) for n in (16, 8) for way, name in NAMES.items()}
+
+
+def pairings(groups: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Sequence[Any], Sequence[Any]]]:
+    """Each way of pooling with those that it is compared with, for :func:`print_gains`."""
+    ways = [("RoIAlign", "RoIPool"), ("RoIAlign", "RoIWarp"), ("RoIWarp", "RoIPool")]
+    return {
+        f"{a:<8} over {b:<8} stride {n}": (groups[f"{a}, stride {n}"], groups[f"{b}, stride {n}"])
+        for n in (16, 8)
+        for a, b in ways
+    }
+
+
+def print_shares(groups: Mapping[str, Sequence[Any]]) -> None:
+    """By what share of RoIAlign's AP RoIPool is behind it."""
+    print("share of RoIAlign's AP by which RoIPool is behind")
+    for n in (16, 8):
+        for key in ("box_ap", "mask_ap"):
+            pool, align = (mean(getattr(r, key) for r in groups[f"{w}, stride {n}"]) for w in ("RoIPool", "RoIAlign"))
+            print(f"stride {n:<2} {KEYS[key]:<8} {100 * (align - pool) / align:.0f}%")
 
 
 def print_table(groups: Mapping[str, Sequence[Any]]) -> None:

@@ -11,67 +11,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from minircnn.course.figures.boxes import BLUE, GREEN, ORANGE, outline
+from minircnn.course.figures.boxes import BLUE, ORANGE, outline
 from minircnn.course.figures.charts import plot_losses
 from minircnn.course.figures.display import show
 from minircnn.course.figures.regions import plot_cells
 from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, show_image
 from minircnn.pooling import roi_align, to_rois
 
-PURPLE, GRAY = "#7a4fa3", "#8a8a8a"
-_PALE = {BLUE: "#cfe0f3", ORANGE: "#f6d9bd", GREEN: "#cfe6dc", PURPLE: "#e0d5ee", GRAY: "#eeeeee"}
-
-
-def mask_rcnn_diagram() -> None:
-    """Faster R-CNN with RoIAlign, and the mask branch beside it."""
-    low, middle, high = 0.4, 1.45, 2.5
-    blocks = (
-        (0.05, high, 0.85, "image", GRAY),
-        (1.25, high, 1.15, "backbone", BLUE),
-        (2.75, high, 0.95, "feature\nmap", GRAY),
-        (2.4, middle, 0.9, "RPN", GREEN),
-        (4.25, middle, 1.1, "proposals", GRAY),
-        (4.2, high, 1.2, "RoIAlign\n6 × 6", ORANGE),
-        (5.75, high, 1.0, "fc6, fc7", ORANGE),
-        (7.1, high, 1.4, "class, box", ORANGE),
-        (8.9, high, 1.15, "detections", GRAY),
-        (4.2, low, 1.2, "RoIAlign\n14 × 14", PURPLE),
-        (5.75, low, 1.9, "4 convolutions,\ndeconvolution", PURPLE),
-        (8.0, low, 1.3, "28 × 28\nmasks", PURPLE),
-    )
-    arrows = (
-        ((0.95, high), (1.2, high)),
-        ((2.45, high), (2.7, high)),
-        ((3.75, high), (4.15, high)),
-        ((5.45, high), (5.7, high)),
-        ((6.8, high), (7.05, high)),
-        ((8.55, high), (8.85, high)),
-        ((3.0, high - 0.35), (2.9, middle + 0.35)),
-        ((3.35, middle), (4.2, middle)),
-        ((3.45, high - 0.35), (4.2, low + 0.35)),
-        ((4.8, middle + 0.35), (4.8, high - 0.35)),
-        ((4.8, middle - 0.35), (4.8, low + 0.35)),
-        ((5.45, low), (5.7, low)),
-        ((7.7, low), (7.95, low)),
-        ((8.8, low + 0.35), (9.35, high - 0.35)),
-    )
-    figure, ax = plt.subplots(figsize=(9, 2.9), layout="constrained")
-    ax.set(xlim=(0, 10.1), ylim=(0, 2.9))
-    ax.axis("off")
-    for x, y, width, text, color in blocks:
-        style = {"boxstyle": "round,pad=0.02", "facecolor": _PALE[color], "edgecolor": color}
-        ax.add_patch(FancyBboxPatch((x, y - 0.3), width, 0.6, **style))
-        ax.text(x + width / 2, y, text, ha="center", va="center", fontsize=9)
-    for start, end in arrows:
-        ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4})
-    show(
-        figure,
-        alt="Faster R-CNN with RoIAlign: image, backbone, feature map, RPN, proposals, class and box. Below, from the "
-        "same feature map and proposals, RoIAlign, convolutions and a deconvolution give masks of 28 by 28.",
-    )
+PURPLE = "#7a4fa3"
 
 
 def mask_targets(
