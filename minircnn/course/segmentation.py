@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -20,6 +21,7 @@ from minircnn.datasets.images import ImageDataset
 from minircnn.evaluation import Result
 from minircnn.fast_rcnn import Detector
 from minircnn.mask_rcnn import MaskRCNN, MaskRoIHeads, load_mask_rcnn
+from minircnn.shipped import MASK_RCNN_WEIGHTS
 from minircnn.targets import Sample
 from minircnn.transforms import resize_boxes
 
@@ -40,6 +42,12 @@ def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
     with torch.no_grad():
         for mine, theirs in zip(branch.parameters(), trained, strict=True):
             mine.copy_(theirs)
+
+
+def training_command() -> str:
+    """How the shipped Mask R-CNN was trained."""
+    record = json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
+    return record["command"].split(" --out")[0]
 
 
 def above(detections: Detections, threshold: float) -> Detections:
