@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 from torchvision.ops import roi_align as torchvision_roi_align
 
 from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
@@ -59,8 +60,8 @@ def bilinear(ask: Ask) -> str:
     inside = [(features, y, x) for y, x in ((2.25, 3.4), (1.3, 4.1), (3.7, 1.85), (0.6, 2.1), (2.0, 3.0))]
     compare_cases(ask, inside, _bilinear, slips, "at y = {1}, x = {2}")
     slips = {
-        "beyond the outermost cells the value fades to 0; up to one cell away it is that of the edge": partial(
-            _neighbors, border="zeros"
+        "beyond the edge the value fades to 0; up to one cell away it is that of the edge": partial(
+            _neighbors, border=""
         ),
         "more than one cell outside the value is 0, not that of the edge": _neighbors,
     }
@@ -92,29 +93,24 @@ def value_at_pixel(ask: Ask) -> str:
         return _bilinear(features, change(y), change(x))
 
     slips = {
-        "the half is missing: place 2.93 is 2.43 cells behind the center of cell 0": partial(
-            scaled, change=lambda p: p
-        ),
+        "the half is missing: place 2.93 is 2.43 cells behind the center of cell 0": partial(scaled, change=float),
         "it adds the half; the center of cell 0 lies at 0.5, so subtract it": partial(scaled, change=lambda p: p + 0.5),
-        "it rounds down, as in the story of RoIPool; interpolate": partial(scaled, change=lambda p: math.floor(p)),
-        "it rounds to the nearest whole number; interpolate": partial(scaled, change=lambda p: round(p)),
-        "it subtracts half a pixel; subtract half a cell, after the division": lambda f, size, y, x: _bilinear(
-            f, (y - 0.5) * f.shape[1] / size[0], (x - 0.5) * f.shape[2] / size[1]
+        "it rounds down, as in the story of RoIPool; interpolate": partial(scaled, change=math.floor),
+        "it rounds to the nearest whole number; interpolate": partial(scaled, change=round),
+        "it subtracts half a pixel; subtract half a cell, after the division": lambda f, size, y, x: scaled(
+            f, size, y - 0.5, x - 0.5, float
         ),
         "x and y are exchanged": lambda f, size, y, x: _value_at_pixel(f, size, x, y),
         "rows and columns have their own ratios; height belongs to y": lambda f, size, y, x: _bilinear(
             f, y * f.shape[2] / size[1] - 0.5, x * f.shape[1] / size[0] - 0.5
         ),
     }
-    cases = [
-        (random_map(2, 25, 25, seed=2), (128, 128), 15.0, 15.0),
-        (random_map(2, 20, 30, seed=3), (90, 200), 31.0, 77.5),
-    ]
-    cases += [(random_map(2, 20, 30, seed=4), (90, 200), y, x) for y, x in ((55.0, 90.25), (12.5, 150.0), (70.0, 41.0))]
+    other = random_map(2, 20, 30, seed=3), (90, 200)
+    places = ((31.0, 77.5), (55.0, 90.25), (12.5, 150.0), (70.0, 41.0))
+    cases = [(random_map(2, 25, 25, seed=2), (128, 128), 15.0, 15.0), *((*other, y, x) for y, x in places)]
     compare_cases(ask, cases, _value_at_pixel, slips, "for an image of {1} at y = {2}, x = {3}")
     for y, x in np.random.RandomState(5).uniform(0, 90, (50, 2)).tolist():
-        wanted = _value_at_pixel(cases[1][0], (90, 200), y, x)
-        ask.compare(cases[1][0], (90, 200), y, x, wanted=wanted, case=f"at y = {y:.2f}, x = {x:.2f}")
+        ask.compare(*other, y, x, wanted=_value_at_pixel(*other, y, x), case=f"at y = {y:.2f}, x = {x:.2f}")
     return "equal to torchvision's at 55 places"
 
 
@@ -132,25 +128,17 @@ def sampling_points(ask: Ask) -> str:
     """Where RoIAlign samples along one axis."""
     ours = _sampling_points
 
-    def spread(start: float, end: float, n: int, samples: int, first: float, last: float) -> Tensor:
-        """Points of each bin evenly from one share of it to another."""
-        length = (end - start) / n
-        within = torch.linspace(first, last, samples) if samples > 1 else torch.tensor([(first + last) / 2])
-        return start - 0.5 + (torch.arange(n)[:, None] + within) * length
-
     slips = {
-        "the half is missing: with aligned, subtract 0.5, since cell k has its center at k + 0.5": lambda *c: (
-            ours(*c) + 0.5
-        ),
-        "it adds the half; subtract it": lambda *c: ours(*c) + 1,
-        "the points of a bin lie on its edges; each lies in the middle of its part": partial(
-            spread, first=0.0, last=1.0
+        "the half is missing: with aligned, subtract 0.5": lambda *case: ours(*case) + 0.5,
+        "it adds the half; subtract it": lambda *case: ours(*case) + 1,
+        "the points of a bin lie on its edges; each lies in the middle of its part": lambda s, e, n, m: (
+            s - 0.5 + (torch.arange(n)[:, None] + torch.linspace(0, 1, m)) * (e - s) / n
         ),
         "points begin at a bin's left edge; each lies in the middle of its part": lambda s, e, n, m: (
-            s - 0.5 + (e - s) * torch.arange(n * m).view(n, m) / (n * m)
+            ours(s, e, n, m) - (e - s) / (2 * n * m)
         ),
         "bins and points are exchanged: row k holds the points of bin k": lambda s, e, n, m: (
-            ours(s, e, n, m).view(m, n).T
+            ours(s, e, 1, n * m).view(m, n).T
         ),
         "it rounds the edges; RoIAlign rounds nothing": lambda s, e, n, m: ours(round(s), round(e), n, m),
         "the points count from the region's edge; add start": lambda s, e, n, m: ours(0, e - s, n, m),
@@ -177,11 +165,8 @@ def _align_region(
     return torchvision_roi_align(features[None], rois, n, 1 / stride, samples, aligned)[0]
 
 
-def _largest_sample(
-    features: Tensor, box: Tensor, n: int, stride: float, samples: int = 2, aligned: bool = True
-) -> Tensor:
-    fine = _align_region(features, box, n * samples, stride, 1, aligned)
-    return torch.nn.functional.max_pool2d(fine, samples)
+def _largest_sample(features: Tensor, box: Tensor, n: int, stride: float, samples: int, aligned: bool) -> Tensor:
+    return max_pool2d(_align_region(features, box, n * samples, stride, 1, aligned), samples)
 
 
 @exercise(_align_region)
@@ -189,17 +174,11 @@ def align_region(ask: Ask) -> str:
     """RoIAlign of one region."""
     right = _align_region
     slips = {
-        "rows and columns of the result are exchanged: [:, i, j] is bin row i, bin column j": lambda *c: right(
-            *c
-        ).transpose(1, 2),
+        "rows and columns of the result are exchanged: [:, i, j] is row i, column j": lambda *case: right(*case).mT,
         "x and y are exchanged: x1 and x2 give the points of columns": lambda f, b, *c: right(f, b[[1, 0, 3, 2]], *c),
         "it takes the largest of a bin's points; take their mean": _largest_sample,
-        "it takes the sum of a bin's points; take their mean": lambda f, b, n, s, m, *a: (
-            right(f, b, n, s, m, *a) * m * m
-        ),
-        "it takes one point of each bin; there are samples × samples": lambda f, b, n, s, m, *a: right(
-            f, b, n, s, 1, *a
-        ),
+        "it takes the sum of a bin's points; take their mean": lambda f, b, n, s, m, a: right(f, b, n, s, m, a) * m * m,
+        "it takes one point of each bin; there are samples × samples": lambda f, b, n, s, m, a: right(f, b, n, s, 1, a),
         "it rounds the box to cells; RoIAlign rounds nothing": lambda f, b, n, s, *c: right(
             f, (b / s).round() * s, n, s, *c
         ),
@@ -212,16 +191,17 @@ def align_region(ask: Ask) -> str:
     compare_cases(ask, cases[1::2], right, slips, "for aligned=False")
     for number, box in enumerate(random_regions(12, seed=8, low=-20, high=140)):
         samples, aligned = 1 + number % 3, number % 2 == 0
-        case = (
-            f"for a region from {tuple(box[:2].int().tolist())} to {tuple(box[2:].int().tolist())}, aligned={aligned}"
-        )
-        ask.compare(
-            features, box, 4, 8, samples, aligned, wanted=right(features, box, 4, 8, samples, aligned), case=case
-        )
+        case = features, box, 4, 8, samples, aligned
+        ask.compare(*case, wanted=right(*case), case=f"for the region {box.int().tolist()}, aligned={aligned}")
     return "equal to torchvision's roi_align for 22 regions, aligned and not"
 
 
 # ------------------------------------------------------------------------------ weights of an axis
+
+
+def _hats(points: Tensor, size: int) -> Tensor:
+    """The weight of each cell at each point, ``(…, size)``."""
+    return (1 - (points[..., None] - torch.arange(size)).abs()).clamp(min=0)
 
 
 def _axis_weights(points: Tensor, size: int) -> Tensor:
@@ -235,32 +215,26 @@ def axis_weights(ask: Ask) -> str:
     right = _axis_weights
     slips = {
         "each row adds up to the number of points; take their mean": lambda p, size: right(p, size) * p.shape[1],
-        "a cell counts by its distance; it counts by 1 minus its distance": lambda p, size: (
-            (p[..., None] - torch.arange(size)).abs().clamp(max=1).mean(dim=1)
+        "a cell counts by its distance; it counts by 1 minus its distance": lambda p, size: (1 - _hats(p, size)).mean(
+            dim=1
         ),
         "cells farther than 1 from a point count below 0; they count 0": lambda p, size: (
             1 - (p[..., None] - torch.arange(size)).abs()
         ).mean(dim=1),
-        "it takes the nearest cell of each point; two cells share a point": lambda p, size: (
-            torch.nn.functional.one_hot(p.round().long(), size).float().mean(dim=1)
-        ),
-        "it moves the points by half a cell once more; sampling_points has done so": lambda p, size: right(
-            p - 0.5, size
-        ),
-        "it returns the weights of each point, (n, S, size); take the mean over the points of a bin": lambda p, size: (
-            right(p.reshape(-1, 1), size).view(*p.shape, size)
-        ),
+        "it takes the nearest cell of each point; two cells share a point": lambda p, size: right(p.round(), size),
+        "it moves the points by half a cell once more": lambda p, size: right(p - 0.5, size),
+        "it returns the weights of each point; take the mean over the points of a bin": _hats,
         "rows and columns are exchanged: one row for each bin": lambda p, size: right(p, size).T,
     }
     inside = [(_sampling_points(*case), 8) for case in ((1.625, 6.25, 2, 2), (1.0, 7.3, 3, 3), (2.0, 3.1, 2, 1))]
     compare_cases(ask, inside, right, slips, "for points inside of the map")
     slips = {
         "a point up to a cell outside of the map has the value of the edge: limit it to 0 … size - 1": lambda p, size: (
-            (1 - (p[..., None] - torch.arange(size)).abs()).clamp(min=0).mean(dim=1)
+            _hats(p, size).mean(dim=1)
         ),
-        "a point more than a cell outside counts 0, though it is one of the S points": lambda p, size: (
-            (1 - (p.clamp(0, size - 1)[..., None] - torch.arange(size)).abs()).clamp(min=0).mean(dim=1)
-        ),
+        "a point more than a cell outside counts 0, though it is one of the S points": lambda p, size: _hats(
+            p.clamp(0, size - 1), size
+        ).mean(dim=1),
     }
     beyond = [(_sampling_points(*case), 8) for case in ((-1.6, 3.0, 3, 2), (4.0, 9.9, 4, 2), (-4.0, 12.0, 5, 3))]
     compare_cases(ask, beyond, right, slips, "for points beyond the map")
@@ -269,9 +243,8 @@ def axis_weights(ask: Ask) -> str:
         x1, y1, x2, y2 = (box / 8).tolist()
         rows, columns = ask(_sampling_points(y1, y2, 3, 2), 8), ask(_sampling_points(x1, x2, 3, 2), 11)
         refuse_type(rows, columns)
-        ask_value = rows.to(features.dtype) @ features @ columns.to(features.dtype).T
-        wanted = _align_region(features, box, 3, 8)
-        if not torch.allclose(ask_value, wanted, atol=1e-4):
+        product = rows.to(features.dtype) @ features @ columns.to(features.dtype).T
+        if not torch.allclose(product, _align_region(features, box, 3, 8), atol=1e-4):
             raise NotYet("the product Wy F Wxᵀ differs from torchvision's roi_align")
     return "Wy F Wxᵀ is torchvision's roi_align for 20 regions"
 
@@ -290,27 +263,21 @@ def _exact_weights(start: float, end: float, size: int) -> Tensor:
 def exact_weights(ask: Ask) -> str:
     """The mean weight of each cell over all points of a bin."""
     right = _exact_weights
+    cells = torch.arange(-0.5, 8)
     slips = {
         "it counts how much of each cell lies in the bin; weigh by 1 minus the distance": lambda start, end, size: (
-            ((torch.arange(size) + 0.5).clamp(max=end) - (torch.arange(size) - 0.5).clamp(min=start)).clamp(min=0)
-            / (end - start)
+            cells.clamp(start, end).diff()[:size] / (end - start)
         ),
         "it is the integral; the mean divides it by the bin's length": lambda start, end, size: (
             right(start, end, size) * (end - start)
         ),
-        "that is the weight at the bin's middle; take the mean over all points": lambda start, end, size: (
-            1 - ((start + end) / 2 - torch.arange(size)).abs()
-        ).clamp(min=0),
-        "that is the mean of the weights at both ends; take it over all points": lambda start, end, size: (
-            (
-                (1 - (start - torch.arange(size)).abs()).clamp(min=0)
-                + (1 - (end - torch.arange(size)).abs()).clamp(min=0)
-            )
-            / 2
+        "that is the weight at the bin's middle; take the mean over all points": lambda start, end, size: _hats(
+            torch.tensor((start + end) / 2), size
         ),
-        "the sign is wrong: subtract the area left of start from that left of end": lambda start, end, size: (
-            -right(start, end, size)
-        ),
+        "that is the mean of the weights at both ends; take it over all points": lambda start, end, size: _hats(
+            torch.tensor([start, end]), size
+        ).mean(dim=0),
+        "the sign is wrong: subtract the area left of start": lambda *case: -right(*case),
     }
     cases = [(0.25, 0.75, 7), (1.3, 4.9, 7), (2.5, 3.5, 7), (1.0, 2.0, 5)]
     compare_cases(ask, cases, right, slips, "from {0} to {1}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
+from torchvision.ops import roi_pool as _torchvision_pool
 
 from minircnn import pooling as ours
 from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_shape, refuse_type
@@ -91,7 +91,7 @@ def pooled_cells(ask: Ask) -> str:
     ruler = torch.stack([-torch.arange(16.0), torch.arange(16.0)])[None, :, None]  # (1, 2, 1, 16)
     for start, width in np.random.RandomState(0).randint(0, 60, (200, 2)):
         edges = float(start), float(start + width)
-        seen = torchvision.ops.roi_pool(ruler, torch.tensor([[0.0, edges[0], 0.0, edges[1], 0.0]]), 1, 1 / 8).flatten()
+        seen = _torchvision_pool(ruler, torch.tensor([[0.0, edges[0], 0.0, edges[1], 0.0]]), 1, 1 / 8).flatten()
         case = f"for pixels {edges[0]:g} to {edges[1]:g} at stride 8"
         ask.compare(*edges, 8, wanted=(-int(seen[0]), int(seen[1])), case=case)
     return "the cells that torchvision's roi_pool takes, for 200 regions"
@@ -149,7 +149,7 @@ def bins(ask: Ask) -> str:
 
 def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
     rois = torch.cat([box.new_zeros(1), box])[None]
-    return ours.roi_pool(features[None], rois, n, 1 / stride)[0]
+    return _torchvision_pool(features[None], rois, n, 1 / stride)[0]
 
 
 def _loop(features: Tensor, box: Tensor, n: int, stride: float, take: Callable[[Tensor], Tensor]) -> Tensor:
@@ -181,16 +181,12 @@ def pool_region(ask: Ask) -> str:
     """RoIPool for one region."""
     features = random_map(3, 12, 15)
     slips = {
-        "rows and columns of the result are exchanged: [:, i, j] is bin row i, bin column j": lambda f, b, n, s: (
-            _pool_region(f, b, n, s).transpose(1, 2)
+        "rows and columns of the result are exchanged: [:, i, j] is row i, column j": lambda *case: (
+            _pool_region(*case).mT
         ),
-        "x and y are exchanged: x1 and x2 choose columns, y1 and y2 rows": lambda f, b, n, s: _pool_region(
-            f, b[[1, 0, 3, 2]], n, s
-        ),
+        "x and y are exchanged: x1 and x2 choose columns": lambda f, b, *rest: _pool_region(f, b[[1, 0, 3, 2]], *rest),
         "it takes the mean of a bin; take the maximum": partial(_loop, take=lambda cells: cells.mean(dim=1)),
-        "it takes one maximum over all channels; each channel has its own": partial(
-            _loop, take=lambda cells: cells.max()
-        ),
+        "it takes one maximum over all channels; each has its own": partial(_loop, take=lambda cells: cells.max()),
         "it takes the first cell of each bin; take the maximum": partial(_loop, take=lambda cells: cells[:, 0]),
     }
     cases = [(features, box, 3, 8) for box in random_regions(6, seed=1, high=90)]
@@ -205,13 +201,9 @@ def pool_region(ask: Ask) -> str:
     if value.isinf().any():
         raise NotYet("a bin beyond the map has no cells; its value is 0, not an infinite one")
     for number, box in enumerate([beyond, *random_regions(60, seed=2, low=-20, high=140)]):
-        wanted = _torchvision_pool(features[None], torch.cat([torch.zeros(1), box])[None], 6 if number else 3, 1 / 8)[0]
-        case = f"for a region from {tuple(box[:2].int().tolist())} to {tuple(box[2:].int().tolist())}"
-        ask.compare(features, box, 6 if number else 3, 8, wanted=wanted, case=case)
+        case = features, box, 6 if number else 3, 8
+        ask.compare(*case, wanted=_pool_region(*case), case=f"for the region {box.int().tolist()}")
     return "equal to torchvision's roi_pool for 67 regions, some beyond the map"
-
-
-_torchvision_pool = torchvision.ops.roi_pool
 
 
 @exercise(ours.roi_pool)
@@ -220,18 +212,15 @@ def roi_pool(ask: Ask) -> str:
     features, boxes = random_map(2, 3, 12, 12, seed=3), random_regions(8, seed=4)
     rois = torch.cat([torch.tensor([1.0, 0, 0, 1, 1, 0, 1, 0])[:, None], boxes], dim=1)
 
-    def other_image(features: Tensor, rois: Tensor, n: int, scale: float, image: Callable[[Tensor], Tensor]) -> Tensor:
-        return _torchvision_pool(features, torch.cat([image(rois[:, :1]), rois[:, 1:]], dim=1), n, scale)
-
     slips = {
-        "it always looks at the first image; column 0 of rois is the number of a region's image": partial(
-            other_image, image=torch.zeros_like
+        "it always looks at the first image; column 0 of rois is the number of the image": lambda f, r, n, s: (
+            _torchvision_pool(f, r * torch.tensor([0.0, 1, 1, 1, 1]), n, s)
         ),
         "the regions come in another order: one result for each row of rois, in their order": lambda f, r, n, s: (
             _torchvision_pool(f, r[r[:, 0].argsort(stable=True)], n, s)
         ),
         "it takes columns 0 to 3 as the box; column 0 is the image, the box follows": lambda f, r, n, s: (
-            _torchvision_pool(f, torch.cat([r[:, :1], r[:, :4]], dim=1), n, s)
+            _torchvision_pool(f, r[:, [0, 0, 1, 2, 3]], n, s)
         ),
         "scale is 1 / stride: you divide by it where you should multiply": lambda f, r, n, s: _torchvision_pool(
             f, r, n, 1 / s
@@ -265,30 +254,27 @@ def _pool_gradient(gradient: Tensor, features: Tensor, box: Tensor, n: int, stri
 
 
 def _scatter(
-    gradient: Tensor,
-    features: Tensor,
-    box: Tensor,
-    n: int,
-    stride: float,
-    share: Callable[[Tensor], Tensor],
-    add: bool = True,
+    gradient: Tensor, features: Tensor, box: Tensor, n: int, stride: float, share: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The gradient, spread over the cells of each bin by shares that are computed from their values."""
-    x1, y1, x2, y2 = box.tolist()
-    back = torch.zeros_like(features)
-    for i, (top, bottom) in enumerate(_bins(*_pooled_cells(y1, y2, stride), n, features.shape[1])):
-        for j, (left, right) in enumerate(_bins(*_pooled_cells(x1, x2, stride), n, features.shape[2])):
-            cells = features[:, top:bottom, left:right]
-            if cells.numel():
-                part = share(cells.flatten(1)).view(cells.shape)
-                here = back[:, top:bottom, left:right]
-                arrives = part * gradient[:, i, j, None, None]
-                here.copy_(here + arrives if add else torch.where(part > 0, arrives, here))
+    leaf = features.clone().requires_grad_()
+    _loop(leaf, box, n, stride, lambda cells: (cells * share(cells.detach())).sum(dim=1)).backward(gradient)
+    return leaf.grad
+
+
+def _overwritten(gradient: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
+    """Where several bins share a maximum, the gradient of the last one."""
+    back = torch.zeros_like(rest[0])
+    for i, j in np.ndindex(*gradient.shape[1:]):
+        alone = torch.zeros_like(gradient)
+        alone[:, i, j] = gradient[:, i, j]
+        part = _pool_gradient(alone, *rest)
+        back = torch.where(part != 0, part, back)
     return back
 
 
-def _one_hot(cells: Tensor, last: bool = False) -> Tensor:
-    place = cells.shape[1] - 1 - cells.flip(1).argmax(dim=1) if last else cells.argmax(dim=1)
+def _last_maximum(cells: Tensor) -> Tensor:
+    place = cells.shape[1] - 1 - cells.flip(1).argmax(dim=1)
     return torch.zeros_like(cells).scatter_(1, place[:, None], 1)
 
 
@@ -296,17 +282,15 @@ def _one_hot(cells: Tensor, last: bool = False) -> Tensor:
 def pool_gradient(ask: Ask) -> str:
     """The gradient of RoIPool at the feature map."""
     slips = {
-        "a cell that is the maximum of several bins gets the sum of their gradients: add, do not overwrite": partial(
-            _scatter, share=_one_hot, add=False
-        ),
+        "a cell that is the maximum of several bins gets the sum: add, do not overwrite": _overwritten,
         "every cell of a bin gets the gradient; only the largest one of each channel does": partial(
             _scatter, share=torch.ones_like
         ),
-        "the gradient is spread over the bin, as for a mean; of a maximum all of it goes to the largest cell": partial(
+        "the gradient is spread over the bin, as for a mean; all of it goes to the largest cell": partial(
             _scatter, share=lambda cells: torch.full_like(cells, 1 / cells.shape[1])
         ),
-        "it counts how often a cell is the maximum; add up the gradients of those bins": lambda g, *rest: _scatter(
-            torch.ones_like(g), *rest, share=_one_hot
+        "it counts how often a cell is the maximum; add up the gradients of those bins": lambda g, *rest: (
+            _pool_gradient(torch.ones_like(g), *rest)
         ),
         "it returns zeros: the gradient of each bin belongs to the place of its maximum": lambda g, f, *rest: f * 0,
     }
@@ -316,8 +300,8 @@ def pool_gradient(ask: Ask) -> str:
     compare_cases(ask, cases, _pool_gradient, slips, "for random values")
     flat = [(case[0], features.relu().round(), *case[2:]) for case in cases]
     slips = {
-        "of equal cells the first one gets the gradient (row by row), as argmax finds it; yours is the last": partial(
-            _scatter, share=partial(_one_hot, last=True)
+        "of equal cells the first one gets the gradient, row by row; yours is the last": partial(
+            _scatter, share=_last_maximum
         ),
         "of equal cells only the first one gets the gradient; yours gives it to all of them": partial(
             _scatter, share=lambda cells: (cells == cells.amax(dim=1, keepdim=True)).float()
@@ -325,9 +309,8 @@ def pool_gradient(ask: Ask) -> str:
     }
     compare_cases(ask, flat, _pool_gradient, slips, "for a map with many equal values")
     for seed, box in enumerate(random_regions(30, seed=20, low=-20, high=110)):
-        gradient = random_map(2, 3, 3, seed=30 + seed)
-        case = "for a region that reaches beyond the map"
-        ask.compare(gradient, features, box, 3, 8, wanted=_pool_gradient(gradient, features, box, 3, 8), case=case)
+        case = random_map(2, 3, 3, seed=30 + seed), features, box, 3, 8
+        ask.compare(*case, wanted=_pool_gradient(*case), case="for a region that reaches beyond the map")
     return "equal to torchvision's gradient for 38 regions"
 
 
@@ -359,8 +342,7 @@ def windows(ask: Ask) -> str:
         calls.clear()
         enough = (k - 1).bit_length()
         slips = {
-            f"windows only double: for k = {k} you get windows of {1 << enough}; the last step may be shorter": 1
-            << enough,
+            f"windows only double, to {1 << enough} for k = {k}; the last step may be shorter": 1 << enough,
             f"for k = {k} it returns the values themselves": 1,
             f"for k = {k} the windows have {k - 1} values, one too few": k - 1,
             f"for k = {k} the windows have {k + 1} values, one too many": k + 1,
