@@ -77,6 +77,18 @@ from minircnn.course.figures.pooling import (
 )
 from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.course.figures.start_here import corner_of_box, four_tasks, shapes_and_sizes
+from minircnn.course.figures.segmentation import (
+    best_proposals,
+    climbing,
+    color_histograms,
+    compared_regions,
+    merging_stages,
+    recall_curves,
+    segmentations,
+    shares_of_time,
+    striped_patches,
+    tiny_regions,
+)
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -96,6 +108,12 @@ __all__ = [
     "boxes_on_grid",
     "class_color",
     "confident_errors",
+    "best_proposals",
+    "boxes_on_grid",
+    "class_color",
+    "climbing",
+    "color_histograms",
+    "compared_regions",
     "contact_sheet",
     "corner_of_box",
     "detection_stages",
@@ -128,6 +146,7 @@ __all__ = [
     "mask_losses",
     "mask_targets",
     "masks_of_classes",
+    "merging_stages",
     "moved_boxes",
     "moved_mask",
     "moved_objects",
@@ -149,6 +168,7 @@ __all__ = [
     "plot_pr_curves",
     "plot_proposals",
     "proposal_labels",
+    "recall_curves",
     "refined_box",
     "refined_boxes",
     "render_png",
@@ -162,6 +182,11 @@ __all__ = [
     "show",
     "show_image",
     "strongest_channel",
+    "segmentations",
+    "shares_of_time",
+    "show",
+    "show_image",
+    "striped_patches",
     "suppression_rounds",
     "tallest",
     "text_color",
@@ -173,4 +198,5 @@ __all__ = [
     "two_gradients",
     "two_proposals_one_region",
     "value_between_cells",
+    "tiny_regions",
 ]
