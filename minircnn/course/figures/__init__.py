@@ -25,6 +25,17 @@ from minircnn.course.figures.charts import (
     plot_proposals,
 )
 from minircnn.course.figures.display import show
+from minircnn.course.figures.features import (
+    areas_by_layer,
+    costs_by_layer,
+    few_examples,
+    filters_before_and_after,
+    maps_of_layers,
+    places_of_a_crop,
+    scores_of_features,
+    training_curve,
+    ways_to_a_square,
+)
 from minircnn.course.figures.history import plot_generations, plot_history
 from minircnn.course.figures.masks import (
     ablation_dots,
@@ -108,6 +119,7 @@ __all__ = [
     "boxes_on_grid",
     "class_color",
     "confident_errors",
+    "areas_by_layer",
     "best_proposals",
     "boxes_on_grid",
     "class_color",
@@ -124,6 +136,7 @@ __all__ = [
     "classified_by_size",
     "contact_sheet",
     "crop_and_map",
+    "costs_by_layer",
     "draw_bins",
     "draw_box",
     "draw_grid",
@@ -136,11 +149,14 @@ __all__ = [
     "errors_of_position",
     "four_cells",
     "gradients_of_pooling",
+    "few_examples",
+    "filters_before_and_after",
     "image_grid",
     "judged_detections",
     "label_map_colors",
     "largest_inside",
     "loss_curve",
+    "maps_of_layers",
     "mark_cells",
     "mask_gallery",
     "mask_losses",
@@ -156,6 +172,7 @@ __all__ = [
     "pasted_ones",
     "overlap_by_side",
     "passes_against_one",
+    "places_of_a_crop",
     "plot_cells",
     "plot_detections",
     "plot_filters",
@@ -182,6 +199,7 @@ __all__ = [
     "show",
     "show_image",
     "strongest_channel",
+    "scores_of_features",
     "segmentations",
     "shares_of_time",
     "show",
@@ -199,4 +217,6 @@ __all__ = [
     "two_proposals_one_region",
     "value_between_cells",
     "tiny_regions",
+    "training_curve",
+    "ways_to_a_square",
 ]

@@ -24,12 +24,12 @@ def segmentations(image: np.ndarray, maps: Mapping[str, np.ndarray], what: str) 
     columns = 2 if len(maps) < 4 else 3
     rows = -(-(len(maps) + 1) // columns)
     height, width = image.shape[:2]
-    size = (9, rows * (9 / columns * height / width + 0.3))
+    size = (7.5, rows * (7.5 / columns * height / width + 0.3))
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
     show_image(image, ax=axes.flat[0], title="the image")
     titles = [f"{name}: {labels.max() + 1} regions" for name, labels in maps.items()]
     for ax, labels, title in zip(axes.flat[1:], maps.values(), titles, strict=True):
-        plot_label_map(labels, ax=ax, title=title)
+        plot_label_map(labels, ax=ax, title=title).images[0].set_interpolation("nearest")
     show(figure, alt=f"{what} {', '.join(titles)}.")
 
 
