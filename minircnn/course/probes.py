@@ -1,6 +1,6 @@
 """What features are worth: those of AlexNet's layers, random ones and hand-made ones, judged by linear classifiers."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from minircnn.alexnet import LAYERS, AlexNet
 from minircnn.boxes import box_area, box_iou
+from minircnn.datasets import ToyTown
 
 # ------------------------------------------------------------------------------ features
 
@@ -163,7 +164,18 @@ def single_maps_and_sums(network: AlexNet, fit: Sequence, test: Sequence) -> tup
     return single, sums
 
 
-# ------------------------------------------------------------------------------ proposals
+# ------------------------------------------------------------------------------ objects and proposals
+
+
+def warped_objects(split: str, number: int, warp: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The first objects of a split of Toy Town as crops ``(N, 3, S, S)``, and their labels ``(N,)``."""
+    data, crops, labels = ToyTown(split, masks=False), [], []
+    for image, target in (data[index] for index in range(len(data))):
+        crops.append(warp(image, target["boxes"]))
+        labels.append(target["labels"])
+        if sum(map(len, labels)) >= number:
+            break
+    return torch.cat(crops)[:number], torch.cat(labels)[:number]
 
 
 def proposal_labels(boxes: Tensor, target: Mapping[str, Tensor]) -> Tensor:

@@ -109,16 +109,17 @@ def places_of_a_crop(image: Tensor, box: Tensor, x: Tensor, y: Tensor, crop: Ten
 
 def ways_to_a_square(examples: Sequence[tuple], size: int, context: float, fill: tuple[float, ...]) -> None:
     """Objects, ``(image, box (4,), label)`` each, warped in three ways without and with context."""
-    figure, grid = plt.subplots(len(examples), 7, figsize=(9, 1.6 * len(examples) + 0.5), layout="constrained")
+    figure, grid = plt.subplots(len(examples), 7, figsize=(9, 1.32 * len(examples) + 0.5), layout="constrained")
+    ways = ["warp", "square, with\nneighbors", "square, box\nonly"]
+    titles = ["the box", *ways, *(f"{way}, margin" for way in ways)]
     for row, (image, box, label) in zip(grid, examples, strict=True):
-        show_image(image, ax=row[0], title="the box\n" if row is grid[0] else None)
+        show_image(image, ax=row[0])
         outline(row[0], box, class_color(label))
         for column, margin in ((1, 0.0), (4, context)):
             for ax, mode in zip(row[column:], MODES, strict=False):
-                crop = warp_regions(image, box[None], size, margin, mode, fill=fill)[0]
-                words = mode.replace("square ", "square\n") if "square" in mode else f"{mode}\n"
-                more = "" if not margin else " + c" if mode != "warp" else ", context"
-                show_image(crop, ax=ax, title=words.rstrip() + more if row is grid[0] else None)
+                show_image(warp_regions(image, box[None], size, margin, mode, fill=fill)[0], ax=ax)
+    for ax, title in zip(grid[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
     show(figure, alt="Objects as squares in three ways, without and with context. Warped, persons are stout.")
 
 
