@@ -89,8 +89,10 @@ def test_solutions_are_right_and_wrong_answers_get_a_message_of_their_own(notebo
                 messages[line] = new
         assert not wrong, "\n".join(wrong)
         assert len(messages) >= 5, f"{name}: {len(messages)} different messages"
-        head = next(line for line in solution.splitlines() if line.startswith("def "))
+        head = next(line for line in solution.splitlines() if line.startswith(("def ", "class ")))
         for body, message in ANYTIME.values():
+            if head.startswith("class ") and body:
+                body = f"def __init__(self, *args):\n        {body}"
             line, returned = judged(names["check"], name, answer(f'{head}\n    """A docstring."""\n    {body}\n'))
             assert message in line, line
             assert returned is getattr(names["check"], name).reference

@@ -250,7 +250,9 @@ def _is_integer(values: Tensor) -> bool:
 
 
 def _is_stub(answer: Callable[..., Any]) -> bool:
-    """Whether there is nothing in a function but its docstring."""
+    """Whether there is nothing in a function, or in a class, but its docstring."""
+    if isinstance(answer, type):
+        return not any(callable(value) for value in vars(answer).values())
     code = getattr(answer, "__code__", None)
     if code is None:
         return False

@@ -5,6 +5,19 @@ with a text that says what can be seen.
 """
 
 from minircnn.course.figures.alignment import plot_misalignment
+from minircnn.course.figures.anchors import (
+    anchor_labels,
+    anchors_on_image,
+    nms_tradeoff,
+    object_shapes,
+    objectness_by_anchor,
+    objectness_of_cells,
+    preferred_ratios,
+    proposal_stages,
+    recall_by_anchors,
+    recall_curves,
+    time_bars,
+)
 from minircnn.course.figures.boxes import (
     boxes_on_grid,
     judged_detections,
@@ -116,6 +129,8 @@ __all__ = [
     "ablation_bars",
     "ablation_dots",
     "boxes_against_masks",
+    "anchor_labels",
+    "anchors_on_image",
     "boxes_on_grid",
     "class_color",
     "confident_errors",
@@ -173,6 +188,10 @@ __all__ = [
     "overlap_by_side",
     "passes_against_one",
     "places_of_a_crop",
+    "nms_tradeoff",
+    "object_shapes",
+    "objectness_by_anchor",
+    "objectness_of_cells",
     "plot_cells",
     "plot_detections",
     "plot_filters",
@@ -185,6 +204,9 @@ __all__ = [
     "plot_pr_curves",
     "plot_proposals",
     "proposal_labels",
+    "preferred_ratios",
+    "proposal_stages",
+    "recall_by_anchors",
     "recall_curves",
     "refined_box",
     "refined_boxes",
@@ -219,4 +241,5 @@ __all__ = [
     "tiny_regions",
     "training_curve",
     "ways_to_a_square",
+    "time_bars",
 ]
