@@ -117,6 +117,20 @@ def copy_weights(trained: nn.Module, head: nn.Module) -> nn.Module:
     return head.eval()
 
 
+def stages(propose: Callable[..., tuple[Tensor, Tensor]], objectness: Tensor, deltas: Tensor, anchors: Tensor) -> dict:
+    """The boxes of one image that are left after each step of ``propose``, the exercise ``filter_proposals``."""
+    steps = {
+        "best anchors": (torch.zeros_like(deltas), 1.0, 1000),  # without deltas, and without NMS
+        "decoded, clipped": (deltas, 1.0, 1000),
+        "after NMS": (deltas, 0.6, 1000),
+        "proposals": (deltas, 0.6, 60),
+    }
+    return {
+        name: propose(objectness, moves, anchors, SIZE, threshold, post_nms_top_n=number)[0]
+        for name, (moves, threshold, number) in steps.items()
+    }
+
+
 # ------------------------------------------------------------------------------ what proposals cost
 
 
