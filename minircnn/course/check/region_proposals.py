@@ -166,24 +166,21 @@ def _filter_proposals(
     nms_threshold: float = 0.7,
     pre_nms_top_n: int = 1000,
     post_nms_top_n: int = 300,
-    min_size: float = 1e-3,
 ) -> tuple[Tensor, Tensor]:
     """Proposals of one image out of the RPN's outputs: boxes ``(P, 4)`` and scores ``(P,)``, best first."""
     best = objectness.topk(min(pre_nms_top_n, len(objectness))).indices
     boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), size)
     scores = objectness[best].sigmoid()
-    large = ((boxes[:, 2:] - boxes[:, :2]) >= min_size).all(dim=1)
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(dim=1)
     boxes, scores = boxes[large], scores[large]
     kept = nms(boxes, scores, nms_threshold)[:post_nms_top_n]
     return boxes[kept], scores[kept]
 
 
-def _torchvision_rpn(pre: int = 1000, post: int = 300, threshold: float = 0.7, min_size: float = 1e-3) -> nn.Module:
+def _torchvision_rpn(pre: int = 1000, post: int = 300, threshold: float = 0.7) -> nn.Module:
     """Torchvision's network, for its labels, loss and proposals: it has no layers of use."""
     tops = {"testing": pre}, {"testing": post}
-    rpn = RegionProposalNetwork(nn.Identity(), nn.Identity(), 0.7, 0.3, 128, 0.5, *tops, threshold).eval()
-    rpn.min_size = min_size
-    return rpn
+    return RegionProposalNetwork(nn.Identity(), nn.Identity(), 0.7, 0.3, 128, 0.5, *tops, threshold).eval()
 
 
 @exercise(_filter_proposals)
@@ -191,15 +188,16 @@ def filter_proposals(ask: Ask) -> str:
     """From thousands of outputs to a few boxes."""
     generator = torch.Generator().manual_seed(0)
     anchors = (random_boxes(50, seed=3) * torch.tensor([1.2, 0.8, 1.2, 0.8]) - 4).repeat(8, 1)
+    anchors[::9] += 200  # beside the image
     objectness, deltas = torch.randn(400, generator=generator) * 3, 0.08 * torch.randn(400, 4, generator=generator)
-    size, given = (60, 100), {"nms_threshold": 0.5, "pre_nms_top_n": 150, "post_nms_top_n": 40, "min_size": 4.0}
+    size, given = (60, 100), {"nms_threshold": 0.5, "pre_nms_top_n": 150, "post_nms_top_n": 40}
 
     def with_(
         logits: Tensor = objectness, moves: Tensor = deltas, to: tuple[int, int] = size, **changes: float
     ) -> tuple:
         return _filter_proposals(logits, moves, anchors, to, **{**given, **changes})
 
-    rpn = _torchvision_rpn(150, 40, 0.5, 4.0)
+    rpn = _torchvision_rpn(150, 40, 0.5)
     wanted = [one[0] for one in rpn.filter_proposals(decode_boxes(anchors, deltas)[None], objectness, [size], [400])]
     best = objectness.topk(150).indices
     shifted = deltas.clone()
@@ -209,7 +207,9 @@ def filter_proposals(ask: Ask) -> str:
         "anchors and deltas do not belong together: index both by the best": with_(moves=shifted),
         "size is (height, width), and here it is used the other way round": with_(to=size[::-1]),
         "boxes reach out of the image: clip them": lambda v: (v[0][:, 2] > 100.01).any() or (v[0] < -0.01).any(),
-        "boxes with a side shorter than min_size stay": with_(min_size=0.0),
+        "boxes without area stay; drop those with a side below 0.001": lambda v: (
+            (v[0][:, 2:] - v[0][:, :2]).min() < 1e-3
+        ),
         "it keeps all that NMS leaves and not the best post_nms_top_n": with_(post_nms_top_n=10_000),
         "the threshold of NMS is not the argument": with_(nms_threshold=0.7),
         "NMS is missing": with_(nms_threshold=1.0),

@@ -197,9 +197,9 @@ def recall_curves(counts: Sequence[int], curves: Mapping[float, Mapping[str, Seq
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=4, frameon=False, loc="outside lower center")
     show(
         figure,
-        alt="Recall against the number of proposals. At IoU 0.5 the RPN of the detector lies far above selective search "
-        "up to a hundred proposals. At IoU 0.7 it stays above with NMS at 0.7; with NMS at 0.5 it stops rising early "
-        "and is overtaken. The RPN on frozen feature maps is good at 0.5 and poor at 0.7.",
+        alt="Recall against the number of proposals. At IoU 0.5 the detector's RPN lies far above selective search "
+        "up to a hundred proposals. At IoU 0.7 it stays above with NMS at 0.7; with NMS at 0.5 it is overtaken. "
+        "The RPN on frozen feature maps is good at 0.5 and poor at 0.7.",
     )
 
 
@@ -240,6 +240,5 @@ def recall_by_anchors(learned: Mapping[str, Mapping[float, Sequence[float]]]) ->
     axes[0].invert_yaxis()
     show(
         figure,
-        alt=f"Bars of recall, with a dot for each seed, for {', '.join(learned)}. A single anchor is worst at both IoUs; "
-        "nine are best at IoU 0.7.",
+        alt=f"Bars of recall with a dot for each seed: {', '.join(learned)}. A single anchor is worst at both IoUs.",
     )
