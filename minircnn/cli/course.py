@@ -59,7 +59,9 @@ def course(
         echo(f"your old notebook is now {moved}")
     echo(f"{WORKING_COPY}: {len(made)} new files; your work in the others is as it was")
     first = next(iter(sorted(WORKING_COPY.glob(f"{int(renew):02}_*.ipynb" if renew else "00_*.ipynb"))))
-    command = [sys.executable, "-m", "jupyterlab", *shlex.split(jupyter), str(first)]
+    # The root is the project, so that links to files of the package open.
+    place = [f"--ServerApp.root_dir={WORKING_COPY.parent}", f"--LabApp.default_url=/lab/tree/my_course/{first.name}"]
+    command = [sys.executable, "-m", "jupyterlab", *place, *shlex.split(jupyter)]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 

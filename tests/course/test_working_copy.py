@@ -61,11 +61,11 @@ def test_the_command_opens_the_copy_and_passes_options_on(tmp_path, monkeypatch)
     )
     result = CliRunner().invoke(app, ["course", "--jupyter", "--no-browser --port 9999"])
     assert result.exit_code == 0, result.output
-    first = tmp_path / "my_course" / "00_start_here.ipynb"
-    assert seen == [[sys.executable, "-m", "jupyterlab", "--no-browser", "--port", "9999", str(first)]]
-    assert "15 new files" in result.output
+    place = [f"--ServerApp.root_dir={tmp_path}", "--LabApp.default_url=/lab/tree/my_course/00_start_here.ipynb"]
+    assert seen == [[sys.executable, "-m", "jupyterlab", *place, "--no-browser", "--port", "9999"]]
+    assert "16 new files" in result.output
     result = CliRunner().invoke(app, ["course", "--renew", "5"])
-    assert seen[1][-1].endswith("05_roi_pool.ipynb")
+    assert seen[1][-1].endswith("/05_roi_pool.ipynb")
     assert "your old notebook is now" in result.output
     result = CliRunner().invoke(app, ["course", "--renew", "77"])
     assert (result.exit_code, len(seen)) == (2, 2)
