@@ -4,7 +4,9 @@ Functions that draw return matplotlib axes, so that you can add to them; :func:`
 with a text that says what can be seen.
 """
 
-from minircnn.course.figures.alignment import plot_misalignment
+from minircnn.course.figures.alignment import (
+    plot_misalignment,
+)
 from minircnn.course.figures.anchors import (
     anchor_labels,
     anchors_on_image,
@@ -37,7 +39,9 @@ from minircnn.course.figures.charts import (
     plot_pr_curves,
     plot_proposals,
 )
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import (
+    show,
+)
 from minircnn.course.figures.features import (
     areas_by_layer,
     costs_by_layer,
@@ -49,7 +53,21 @@ from minircnn.course.figures.features import (
     training_curve,
     ways_to_a_square,
 )
-from minircnn.course.figures.history import plot_generations, plot_history
+from minircnn.course.figures.history import (
+    plot_generations,
+    plot_history,
+)
+from minircnn.course.figures.interpolation import (
+    errors_of_position,
+    four_cells,
+    moved_objects,
+    moved_region,
+    overlap_by_side,
+    roundings,
+    three_matrices,
+    two_gradients,
+    value_between_cells,
+)
 from minircnn.course.figures.masks import (
     ablation_dots,
     boxes_against_masks,
@@ -64,29 +82,11 @@ from minircnn.course.figures.masks import (
     threshold_curve,
     worst_cases,
 )
-from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
-from minircnn.course.figures.rcnn import (
-    ablation_bars,
-    confident_errors,
-    error_shares,
-    hard_negatives,
-    loss_curve,
-    proposal_labels,
-    refined_boxes,
-    scores_before_and_after,
-    time_bar,
-from minircnn.course.figures.interpolation import (
-    errors_of_position,
-    four_cells,
-    moved_objects,
-    moved_region,
-    overlap_by_side,
-    roundings,
-    three_matrices,
-    two_gradients,
-    value_between_cells,
+from minircnn.course.figures.networks import (
+    contact_sheet,
+    plot_filters,
+    plot_maps,
 )
-from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
 from minircnn.course.figures.pooling import (
     bins_on_image,
     box_on_feature_map,
@@ -99,8 +99,23 @@ from minircnn.course.figures.pooling import (
     strongest_channel,
     two_proposals_one_region,
 )
-from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
-from minircnn.course.figures.start_here import corner_of_box, four_tasks, shapes_and_sizes
+from minircnn.course.figures.rcnn import (
+    ablation_bars,
+    confident_errors,
+    error_shares,
+    hard_negatives,
+    loss_curve,
+    proposal_labels,
+    refined_boxes,
+    scores_before_and_after,
+    time_bar,
+)
+from minircnn.course.figures.regions import (
+    draw_bins,
+    draw_grid,
+    mark_cells,
+    plot_cells,
+)
 from minircnn.course.figures.segmentation import (
     best_proposals,
     climbing,
@@ -112,6 +127,11 @@ from minircnn.course.figures.segmentation import (
     shares_of_time,
     striped_patches,
     tiny_regions,
+)
+from minircnn.course.figures.start_here import (
+    corner_of_box,
+    four_tasks,
+    shapes_and_sizes,
 )
 from minircnn.plotting import (
     class_color,
@@ -128,7 +148,6 @@ from minircnn.plotting import (
 __all__ = [
     "ablation_bars",
     "ablation_dots",
-    "boxes_against_masks",
     "anchor_labels",
     "anchors_on_image",
     "boxes_on_grid",
@@ -144,14 +163,25 @@ __all__ = [
     "contact_sheet",
     "corner_of_box",
     "detection_stages",
+    "areas_by_layer",
+    "best_proposals",
     "bins_on_image",
     "box_on_feature_map",
+    "boxes_against_masks",
     "boxes_on_grid",
     "class_color",
     "classified_by_size",
     "contact_sheet",
     "crop_and_map",
+    "climbing",
+    "color_histograms",
+    "compared_regions",
+    "confident_errors",
+    "contact_sheet",
+    "corner_of_box",
     "costs_by_layer",
+    "crop_and_map",
+    "detection_stages",
     "draw_bins",
     "draw_box",
     "draw_grid",
@@ -159,13 +189,13 @@ __all__ = [
     "draw_masks",
     "draw_objects",
     "error_shares",
-    "four_tasks",
-    "hard_negatives",
     "errors_of_position",
-    "four_cells",
-    "gradients_of_pooling",
     "few_examples",
     "filters_before_and_after",
+    "four_cells",
+    "four_tasks",
+    "gradients_of_pooling",
+    "hard_negatives",
     "image_grid",
     "judged_detections",
     "label_map_colors",
@@ -183,15 +213,15 @@ __all__ = [
     "moved_objects",
     "moved_region",
     "neighbors",
-    "pasted_mask",
-    "pasted_ones",
-    "overlap_by_side",
-    "passes_against_one",
-    "places_of_a_crop",
     "nms_tradeoff",
     "object_shapes",
     "objectness_by_anchor",
     "objectness_of_cells",
+    "overlap_by_side",
+    "passes_against_one",
+    "pasted_mask",
+    "pasted_ones",
+    "places_of_a_crop",
     "plot_cells",
     "plot_detections",
     "plot_filters",
@@ -203,43 +233,39 @@ __all__ = [
     "plot_misalignment",
     "plot_pr_curves",
     "plot_proposals",
-    "proposal_labels",
     "preferred_ratios",
+    "proposal_labels",
     "proposal_stages",
+    "proposals_and_cover",
     "recall_by_anchors",
     "recall_curves",
     "refined_box",
     "refined_boxes",
-    "render_png",
-    "scores_before_and_after",
-    "shapes_and_sizes",
-    "proposals_and_cover",
-    "refined_box",
     "region_in_bins",
     "render_png",
     "roundings",
-    "show",
-    "show_image",
-    "strongest_channel",
+    "scores_before_and_after",
     "scores_of_features",
     "segmentations",
+    "shapes_and_sizes",
     "shares_of_time",
     "show",
     "show_image",
     "striped_patches",
+    "strongest_channel",
     "suppression_rounds",
     "tallest",
     "text_color",
     "three_averages",
-    "time_bar",
-    "threshold_curve",
-    "worst_cases",
     "three_matrices",
+    "threshold_curve",
+    "time_bar",
+    "time_bars",
+    "tiny_regions",
+    "training_curve",
     "two_gradients",
     "two_proposals_one_region",
     "value_between_cells",
-    "tiny_regions",
-    "training_curve",
     "ways_to_a_square",
-    "time_bars",
+    "worst_cases",
 ]
