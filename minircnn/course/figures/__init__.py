@@ -133,6 +133,22 @@ from minircnn.course.figures.start_here import (
     four_tasks,
     shapes_and_sizes,
 )
+from minircnn.course.figures.display import show
+from minircnn.course.figures.faster_rcnn import (
+    anchors_to_proposals,
+    class_table,
+    confident_errors,
+    four_losses,
+    gradient_table,
+    pooled_proposal,
+    score_maps,
+    seeds_and_means,
+    three_steps,
+    two_detectors,
+)
+from minircnn.course.figures.history import plot_generations, plot_history
+from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -160,6 +176,11 @@ __all__ = [
     "climbing",
     "color_histograms",
     "compared_regions",
+    "anchors_to_proposals",
+    "boxes_on_grid",
+    "class_color",
+    "class_table",
+    "confident_errors",
     "contact_sheet",
     "corner_of_box",
     "detection_stages",
@@ -196,6 +217,8 @@ __all__ = [
     "four_tasks",
     "gradients_of_pooling",
     "hard_negatives",
+    "four_losses",
+    "gradient_table",
     "image_grid",
     "judged_detections",
     "label_map_colors",
@@ -239,6 +262,7 @@ __all__ = [
     "proposals_and_cover",
     "recall_by_anchors",
     "recall_curves",
+    "pooled_proposal",
     "refined_box",
     "refined_boxes",
     "region_in_bins",
@@ -249,6 +273,8 @@ __all__ = [
     "segmentations",
     "shapes_and_sizes",
     "shares_of_time",
+    "score_maps",
+    "seeds_and_means",
     "show",
     "show_image",
     "striped_patches",
@@ -268,4 +294,6 @@ __all__ = [
     "value_between_cells",
     "ways_to_a_square",
     "worst_cases",
+    "three_steps",
+    "two_detectors",
 ]
