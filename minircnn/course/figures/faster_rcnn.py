@@ -193,8 +193,8 @@ def four_losses(history: Sequence[Mapping[str, float]]) -> None:
         plot_losses([{name: step[name] for name in names} for step in history], window=50, ax=ax, title=title)
     show(
         figure,
-        alt="Losses by batch. RPN: objectness falls steeply in the first tenth of the training and slowly afterwards. "
-        "Heads: the classifier's loss falls, the box loss rises first.",
+        alt="Losses by batch. RPN: objectness falls steeply in the first hundred batches and slowly afterwards. "
+        "Heads: the classifier's loss falls, the box loss rises over the first hundred batches.",
     )
 
 
