@@ -163,8 +163,9 @@ def equal_to_torchvision(
     parameters = list(detector.parameters())
     with without_chance():
         ours, other = losses(detector, images, targets), theirs(list(images), targets)
-    names = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
-    compare.equal("four losses, torchvision's", list(ours.values()), [other[name] for name in names])
+    names = {"objectness": "objectness", "rpn_box": "rpn_box_reg", "classifier": "classifier", "box": "box_reg"}
+    pairs = [(ours[name], other[f"loss_{theirs}"]) for name, theirs in names.items()]
+    compare.equal("four losses, torchvision's", *map(list, zip(*pairs, strict=True)))
     mine, reference = (torch.autograd.grad(sum(found.values()), parameters) for found in (ours, other))
     compare.equal(f"gradients of {len(parameters)} tensors, torchvision's", list(mine), list(reference), within=1e-3)
     theirs.eval().rpn.nms_thresh = TOY_TOWN_RPN.nms_threshold[1]
