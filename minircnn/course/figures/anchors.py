@@ -182,7 +182,7 @@ def anchor_labels(
     )
 
 
-def recall_curves(counts: Sequence[int], curves: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
+def recall_against_search(counts: Sequence[int], curves: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
     """Recall against the number of proposals, a panel for each IoU, a line for each way to propose."""
     looks = [(RED, "o", "-"), (BLUE, "o", "-"), ("#123c66", "s", "--"), ("0.55", "o", "-")]
     figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.9), layout="constrained", sharey=True)

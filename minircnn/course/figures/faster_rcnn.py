@@ -216,7 +216,7 @@ def seeds_and_means(groups: Mapping[str, Sequence[Any]]) -> None:
     show(figure, alt=f"A dot for each seed and a line at their mean; mean AP: {', '.join(texts)}.")
 
 
-def confident_errors(
+def false_positives(
     images: Sequence[Tensor],
     targets: Sequence[Mapping],
     detections: Sequence[Mapping],
