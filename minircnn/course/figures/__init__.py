@@ -145,6 +145,10 @@ from minircnn.course.figures.start_here import (
     four_tasks,
     shapes_and_sizes,
 )
+from minircnn.course.figures.display import show
+from minircnn.course.figures.history import plot_cost_of_rounding, plot_generations, plot_history
+from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -245,6 +249,7 @@ __all__ = [
     "pasted_ones",
     "places_of_a_crop",
     "plot_cells",
+    "plot_cost_of_rounding",
     "plot_detections",
     "plot_filters",
     "plot_generations",

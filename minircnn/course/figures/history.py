@@ -116,6 +116,23 @@ def _draw_times(ax: Axes, rows: Sequence[Mapping[str, float]], totals: Sequence[
     _bare(ax)
 
 
+def plot_cost_of_rounding(costs: Mapping[tuple[int, str], tuple[float, float]]) -> Figure:
+    """What RoIPool loses against RoIAlign in points and in percent, by ``(stride, "boxes" or "masks")``."""
+    figure, axes = plt.subplots(1, 2, figsize=(NOTEBOOK_WIDTH, 2.3), sharey=True, layout="constrained")
+    names = [f"{kind}, stride {stride}" for stride, kind in costs]
+    colors = [_MASK if kind == "masks" else _BOX for _, kind in costs]
+    for n, (ax, what) in enumerate(zip(axes, ("points of AP", "percent of RoIAlign's AP"), strict=True)):
+        values = [cost[n] for cost in costs.values()]
+        ax.barh(range(len(names)), values, color=colors)
+        for y, value in enumerate(values):
+            ax.text(value, y, f" {value:.1f}", va="center", fontsize=9)
+        ax.set(xlabel=f"lost, {what}", xlim=(0, 1.15 * max(values)))
+        _bare(ax)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    return figure
+
+
 def in_words(milliseconds: float) -> str:
     """A time in the unit that suits it.
 
