@@ -135,6 +135,15 @@ def _loss(pool: float, align: float) -> tuple[float, float]:
     return 100 * (align - pool), 100 * (align - pool) / align
 
 
+def seeds_differ(rows: Rows) -> float:
+    """The largest difference in AP, in points, between detectors that differ in their seed only."""
+    groups: dict[tuple, list[float]] = {}
+    for row in rows:
+        for figure in ("box_ap", "mask_ap"):
+            groups.setdefault((figure, row["stride"], row["pooling"], row["mask_kind"]), []).append(100 * row[figure])
+    return max(max(values) - min(values) for values in groups.values())
+
+
 @exercise(_cost_of_rounding)
 def cost_of_rounding(ask: Ask) -> str:
     """What RoIPool loses against RoIAlign."""
