@@ -148,6 +148,16 @@ from minircnn.course.figures.start_here import (
 from minircnn.course.figures.display import show
 from minircnn.course.figures.history import plot_cost_of_rounding, plot_generations, plot_history
 from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.photographs import (
+    before_and_after,
+    cells_of_levels,
+    circles_on_masks,
+    found_in_photographs,
+    pyramid_maps,
+    rcnn_on_persons,
+    starts_compared,
+    watershed_steps,
+)
 from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
@@ -166,7 +176,10 @@ __all__ = [
     "ablation_dots",
     "anchor_labels",
     "anchors_on_image",
+    "before_and_after",
     "boxes_on_grid",
+    "cells_of_levels",
+    "circles_on_masks",
     "class_color",
     "confident_errors",
     "areas_by_layer",
@@ -222,6 +235,7 @@ __all__ = [
     "gradient_table",
     "gradients_of_pooling",
     "hard_negatives",
+    "found_in_photographs",
     "image_grid",
     "judged_detections",
     "label_map_colors",
@@ -268,6 +282,8 @@ __all__ = [
     "recall_against_search",
     "recall_by_anchors",
     "recall_curves",
+    "pyramid_maps",
+    "rcnn_on_persons",
     "refined_box",
     "refined_boxes",
     "region_in_bins",
@@ -284,6 +300,7 @@ __all__ = [
     "show_image",
     "striped_patches",
     "strongest_channel",
+    "starts_compared",
     "suppression_rounds",
     "tallest",
     "text_color",
@@ -301,4 +318,5 @@ __all__ = [
     "value_between_cells",
     "ways_to_a_square",
     "worst_cases",
+    "watershed_steps",
 ]
