@@ -66,6 +66,7 @@ from minircnn.course.figures.features import (
     ways_to_a_square,
 )
 from minircnn.course.figures.history import (
+    plot_cost_of_rounding,
     plot_generations,
     plot_history,
 )
@@ -98,6 +99,16 @@ from minircnn.course.figures.networks import (
     contact_sheet,
     plot_filters,
     plot_maps,
+)
+from minircnn.course.figures.photographs import (
+    before_and_after,
+    cells_of_levels,
+    circles_on_masks,
+    found_in_photographs,
+    pyramid_maps,
+    rcnn_on_persons,
+    starts_compared,
+    watershed_steps,
 )
 from minircnn.course.figures.pooling import (
     bins_on_image,
@@ -145,20 +156,6 @@ from minircnn.course.figures.start_here import (
     four_tasks,
     shapes_and_sizes,
 )
-from minircnn.course.figures.display import show
-from minircnn.course.figures.history import plot_cost_of_rounding, plot_generations, plot_history
-from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
-from minircnn.course.figures.photographs import (
-    before_and_after,
-    cells_of_levels,
-    circles_on_masks,
-    found_in_photographs,
-    pyramid_maps,
-    rcnn_on_persons,
-    starts_compared,
-    watershed_steps,
-)
-from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -199,6 +196,7 @@ __all__ = [
     "detection_stages",
     "anchors_to_proposals",
     "areas_by_layer",
+    "before_and_after",
     "best_proposals",
     "bins_on_image",
     "box_on_feature_map",
@@ -229,13 +227,13 @@ __all__ = [
     "false_positives",
     "few_examples",
     "filters_before_and_after",
+    "found_in_photographs",
     "four_cells",
     "four_losses",
     "four_tasks",
     "gradient_table",
     "gradients_of_pooling",
     "hard_negatives",
-    "found_in_photographs",
     "image_grid",
     "judged_detections",
     "label_map_colors",
@@ -279,11 +277,11 @@ __all__ = [
     "proposal_labels",
     "proposal_stages",
     "proposals_and_cover",
+    "pyramid_maps",
+    "rcnn_on_persons",
     "recall_against_search",
     "recall_by_anchors",
     "recall_curves",
-    "pyramid_maps",
-    "rcnn_on_persons",
     "refined_box",
     "refined_boxes",
     "region_in_bins",
@@ -298,9 +296,9 @@ __all__ = [
     "shares_of_time",
     "show",
     "show_image",
+    "starts_compared",
     "striped_patches",
     "strongest_channel",
-    "starts_compared",
     "suppression_rounds",
     "tallest",
     "text_color",
@@ -316,7 +314,7 @@ __all__ = [
     "two_gradients",
     "two_proposals_one_region",
     "value_between_cells",
+    "watershed_steps",
     "ways_to_a_square",
     "worst_cases",
-    "watershed_steps",
 ]
