@@ -203,7 +203,7 @@ def opening_of(path):
     text = nbformat.read(path, as_version=4).cells[0].source
     title = re.match(r"# \d\d · (.+)", text)[1]
     minutes = re.search(r"\*\*Runs in:\*\* about (\d+) minute", text)[1]
-    hours = re.search(r"To work through, with the exercises: (.+?) \|", text)[1]
+    hours = re.search(r"To work through, with the exercises?: (.+?) \|", text)[1]
     return title, minutes, hours
 
 
