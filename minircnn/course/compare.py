@@ -8,9 +8,10 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -365,6 +366,24 @@ def limit_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_turn(calls: Iterable[Callable[[], object]], rounds: int = 9) -> list[float]:
+    """Processor seconds of each call on one thread: medians over rounds in which all of them take turns.
+
+    What else the machine does disturbs all of them alike, and waiting for it does not count. A first round does not
+    count either.
+    """
+    calls, rows = list(calls), []
+    with limit_threads(1):
+        for _ in range(rounds + 1):
+            row = []
+            for call in calls:
+                start = process_time()
+                call()
+                row.append(process_time() - start)
+            rows.append(row)
+    return np.median(rows[1:], axis=0).tolist()
 
 
 def peak_memory(call: Callable[[], object]) -> int:

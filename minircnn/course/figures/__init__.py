@@ -156,6 +156,19 @@ from minircnn.course.figures.start_here import (
     four_tasks,
     shapes_and_sizes,
 )
+from minircnn.course.figures.display import show
+from minircnn.course.figures.fast_rcnn import (
+    gradient_table,
+    loss_curves,
+    one_region,
+    sampled_rois,
+    stage_bars,
+    target_histograms,
+    three_trainings,
+)
+from minircnn.course.figures.history import plot_generations, plot_history
+from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
+from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -234,12 +247,14 @@ __all__ = [
     "gradient_table",
     "gradients_of_pooling",
     "hard_negatives",
+    "gradient_table",
     "image_grid",
     "judged_detections",
     "label_map_colors",
     "largest_inside",
     "loss_curve",
     "maps_of_layers",
+    "loss_curves",
     "mark_cells",
     "mask_gallery",
     "mask_losses",
@@ -260,6 +275,7 @@ __all__ = [
     "pasted_mask",
     "pasted_ones",
     "places_of_a_crop",
+    "one_region",
     "plot_cells",
     "plot_cost_of_rounding",
     "plot_detections",
@@ -317,4 +333,13 @@ __all__ = [
     "watershed_steps",
     "ways_to_a_square",
     "worst_cases",
+    "sampled_rois",
+    "show",
+    "show_image",
+    "stage_bars",
+    "suppression_rounds",
+    "target_histograms",
+    "text_color",
+    "three_averages",
+    "three_trainings",
 ]

@@ -1,0 +1,490 @@
+"""The exercises of notebook 06: sampled regions and their targets, the multi-task loss, and the training."""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+
+from minircnn import fast_rcnn as ours
+from minircnn.alexnet import SMALL, AlexNet
+from minircnn.boxes import box_iou, encode_boxes
+from minircnn.course.check.boxes_and_metrics import random_boxes
+from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_shape, refuse_type
+from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
+from minircnn.training.batches import draw_batch
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+TINY = replace(SMALL, channels=(4, 4, 4, 4, 4), hidden=8, pool5_size=2)
+
+# ---------------------------------------------------------------------------------------------------- regions
+
+
+def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The class of each box, 0 for background, and the deltas to the object that it overlaps most."""
+    objects, labels = target["boxes"], torch.zeros(len(boxes), dtype=torch.int64)
+    if len(objects) == 0:
+        return labels, torch.zeros_like(boxes)
+    overlap, nearest = box_iou(boxes, objects).max(dim=1)
+    return torch.where(overlap >= 0.5, target["labels"][nearest], labels), encode_boxes(boxes, objects[nearest])
+
+
+@exercise(_label_rois)
+def label_rois(ask: Ask) -> str:
+    """Classes and regression targets of regions."""
+    ask = _of_foreground(ask)
+    for seed in range(10):
+        boxes, target = _scene(seed)
+        wanted = _by_torchvision(boxes, target)
+        slips = _wrong_labels(boxes, target, *wanted)
+        ask.compare(boxes, target, wanted=wanted, slips=slips, case="for 60 regions and 4 objects")
+    box = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+    one = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([3])}
+    slips = {"a region with an IoU of exactly 0.5 is foreground": lambda v: int(v[0]) == 0}
+    ask.compare(box, one, wanted=_label_rois(box, one), slips=slips)
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    ask.compare(box, none, wanted=_label_rois(box, none), case="in an image without objects")
+    return "equal to torchvision's for 10 images of 60 regions"
+
+
+def _wrong_labels(boxes: Tensor, target: dict[str, Any], labels: Tensor, deltas: Tensor) -> dict[str, Any]:
+    objects, positive = target["boxes"], labels > 0
+    overlap = box_iou(boxes, objects)
+    nearest, first = overlap.argmax(dim=1), (overlap >= 0.5).int().argmax(dim=1)
+
+    def only_foreground(labels: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(positive, labels, 0), torch.where(positive[:, None], deltas, 0.0)
+
+    return {
+        "every region gets a class; an IoU below 0.5 means background, 0": lambda v: bool((v[0] > 0).all()),
+        "the labels are numbers of objects; look up their classes in target['labels']": lambda v: any(
+            torch.equal(v[0][positive], nearest[positive] + k) for k in (0, 1)
+        ),
+        "a region belongs to the object that it overlaps most, not to the first above 0.5": only_foreground(
+            target["labels"][first], encode_boxes(boxes, objects[first])
+        ),
+        "the deltas lead from the object to the region; exchange them": only_foreground(
+            labels, encode_boxes(objects[nearest], boxes)
+        ),
+        "the deltas are multiplied by weights already; that comes in the next exercise": only_foreground(
+            labels, deltas * torch.tensor(WEIGHTS)
+        ),
+        "all deltas lead to the first object; take the one that each region overlaps most": only_foreground(
+            labels, encode_boxes(boxes, objects[:1].expand_as(boxes))
+        ),
+    }
+
+
+def _of_foreground(ask: Ask) -> Ask:
+    """The same answer with deltas of 0 for background, which nobody looks at."""
+
+    def call(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        value, wanted = ask(boxes, target), _label_rois(boxes, target)
+        refuse_type(value, wanted)
+        refuse_shape(value, wanted)
+        labels, deltas = value
+        return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
+
+    return Ask(call, ask.name)
+
+
+def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, Tensor]]:
+    """Regions around four objects, and elsewhere; the labels of the objects are no row numbers."""
+    rng = np.random.RandomState(seed)
+    objects = torch.tensor([[0.0, 0, 40, 30], [5, 2, 45, 34], [50, 50, 90, 95], [60, 10, 80, 60]])
+    around = objects.repeat(near // 4, 1) + torch.from_numpy(rng.normal(0, 4, (near // 4 * 4, 4))).float()
+    return torch.cat([around, random_boxes(far, seed)]), {"boxes": objects, "labels": torch.tensor([2, 5, 6, 5])}
+
+
+def _by_torchvision(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    heads = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, (1.0,) * 4, 0.05, 0.5, 100)
+    (nearest,), (labels,) = heads.assign_targets_to_proposals([boxes], [target["boxes"]], [target["labels"]])
+    deltas = heads.box_coder.encode_single(target["boxes"][nearest], boxes)
+    return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
+
+
+def _sample_rois(
+    proposals: Tensor,
+    target: dict[str, Any],
+    count: int = 64,
+    fraction: float = 0.25,
+    weights: Sequence[float] = WEIGHTS,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw regions of an image: boxes, labels, and targets times weights."""
+    boxes = torch.cat([proposals, target["boxes"]])
+    labels, deltas = _label_rois(boxes, target)
+    foreground, background = torch.where(labels > 0)[0], torch.where(labels == 0)[0]
+    foreground = foreground[torch.randperm(len(foreground))[: int(fraction * count)]]
+    background = background[torch.randperm(len(background))[: count - len(foreground)]]
+    chosen = torch.cat([foreground, background])
+    return boxes[chosen], labels[chosen], deltas[chosen] * torch.tensor(weights)
+
+
+@exercise(_sample_rois)
+def sample_rois(ask: Ask) -> str:
+    """A batch of regions: a quarter of foreground, the rest background."""
+    torch.manual_seed(0)
+    for near, far, what in ((4, 8, "of 12 proposals"), (40, 80, "with much foreground"), (0, 90, "with little")):
+        proposals, target = _scene(1, near, far)
+        boxes = torch.cat([proposals, target["boxes"]])
+        labels, deltas = _by_torchvision(boxes, target)
+        most = min(int((labels > 0).sum()), 16), int((labels == 0).sum())  # of foreground and of background
+        drawn = []
+        for _ in range(20):
+            value = ask(proposals, target)
+            refuse_type(value, (boxes, labels, deltas))
+            rows = _rows_of(value[0], boxes)
+            _refuse_targets(value, labels[rows], deltas[rows])
+            drawn.append([set(part.tolist()) for part in (rows[labels[rows] > 0], rows[labels[rows] == 0])])
+            _refuse_counts(rows, [len(part) for part in drawn[-1]], most, len(proposals), what)
+        for kind, batches in zip(("foreground", "background"), zip(*drawn, strict=True), strict=True):
+            if what == "with much foreground" and all(batch == batches[0] for batch in batches):
+                raise NotYet(f"the same regions of {kind} are drawn each time; draw with torch.randperm")
+    value = ask(random_boxes(100), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)})
+    refuse_type(value, (boxes, labels, deltas))
+    if len(value[1]) != 64 or value[1].any():
+        raise NotYet("in an image without objects it draws 64 regions of background")
+    return "classes and targets equal to torchvision's, 60 batches of three images"
+
+
+def _rows_of(boxes: Tensor, known: Tensor) -> Tensor:
+    """Which of the known boxes these are."""
+    if boxes.dim() != 2 or boxes.shape[1:] != (4,):
+        raise NotYet(f"the boxes have shape {tuple(boxes.shape)}; wanted is (S, 4)")
+    equal = (boxes[:, None] == known).all(dim=2)  # (S, N)
+    if not equal.any(dim=1).all():
+        raise NotYet("some of the boxes are neither proposals nor objects; they stay as they are")
+    return equal.int().argmax(dim=1)
+
+
+def _refuse_targets(value: Sequence[Tensor], labels: Tensor, deltas: Tensor) -> None:
+    """Labels and, of the foreground, targets."""
+    refuse_shape(value[1:], (labels, deltas))
+    positive, weights = labels > 0, torch.tensor(WEIGHTS)
+    if not torch.equal(value[1], labels):
+        raise NotYet("the labels belong to other regions; index boxes, labels and deltas alike")
+    for wrong, text in (
+        (deltas, "the targets lack the weights; multiply the deltas by them"),
+        (deltas / weights, "the targets are divided by the weights; multiply"),
+        (None, "the targets belong to other regions; index boxes, labels and deltas alike"),
+    ):
+        if difference(value[2][positive], (deltas * weights)[positive], 1e-4, 1e-4) and (
+            wrong is None or not difference(value[2][positive], wrong[positive], 1e-4, 1e-4)
+        ):
+            raise NotYet(text)
+
+
+def _refuse_counts(rows: Tensor, found: Sequence[int], most: Sequence[int], proposals: int, what: str) -> None:
+    foreground, total = most[0], min(sum(most), 64)
+    if len(rows.unique()) < len(rows):
+        raise NotYet("a region is drawn twice; torch.randperm draws without repetition")
+    if total < 64 and len(rows) and rows.max() < proposals:
+        raise NotYet("the objects themselves are missing: add target['boxes'] to the proposals")
+    if found[0] != foreground:
+        raise NotYet(f"from an image {what} it draws {found[0]} regions of foreground; wanted are {foreground}")
+    if len(rows) != total:
+        raise NotYet(f"from an image {what} it draws {len(rows)} regions; background fills up to {total}")
+
+
+# ---------------------------------------------------------------------------------------------------- losses
+
+
+def _smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
+
+
+@exercise(_smooth_l1)
+def smooth_l1(ask: Ask) -> str:
+    """A parabola near 0, a line from beta on."""
+    x = torch.tensor([-5.0, -1.0, -0.3, -0.05, 0.0, 0.05, 0.3, 1.0, 1.5, 5.0])
+    for beta in (1.0, 3.0, 1 / 9):
+        small, square, line = x.abs() < beta, 0.5 * x**2 / beta, x.abs() - 0.5 * beta
+        slips = {
+            "it returns one number; the loss of each error is wanted": lambda v: v.dim() == 0,
+            "it is the parabola everywhere; from beta on the loss is linear": square,
+            "it is the line everywhere; below beta the loss is a parabola": line,
+            "parabola and line are exchanged": torch.where(small, line, square),
+            "the two pieces do not meet at beta: the line is |x| - beta / 2": torch.where(small, square, x.abs()),
+            "negative errors count as small ones; compare |x| with beta": torch.where(x < beta, square, line),
+            "the parabola lacks its factor: 0.5 · x² / beta": torch.where(small, 2 * square, line),
+            "it is right for beta 1 only, and ignores beta": _smooth_l1(x),
+            "with beta 1 it is right, but the parabola has to be divided by beta": torch.where(
+                small, square * beta, line
+            ),
+        }
+        ask.compare(x, beta, wanted=_smooth_l1(x, beta), slips=slips, case=f"with beta {beta:.2f}")
+    return "equal to torch's for three values of beta"
+
+
+@exercise(ours.fast_rcnn_loss)
+def fast_rcnn_loss(ask: Ask) -> str:
+    """The losses of class and box."""
+    generator = torch.Generator().manual_seed(0)
+    logits, deltas = torch.randn(64, 7, generator=generator), torch.randn(64, 7, 4, generator=generator)
+    labels = torch.randint(0, 7, (64,), generator=generator) * (torch.rand(64, generator=generator) < 0.4)
+    targets = 2 * torch.randn(64, 4, generator=generator)
+    right = ours.fast_rcnn_loss(logits, deltas, labels, targets)
+    slips = _wrong_losses(logits, deltas, labels, targets, right)
+    ask.compare(logits, deltas, labels, targets, wanted=right, slips=slips, case="for 64 regions")
+    wanted = fastrcnn_loss(logits, deltas.flatten(1), [labels], [targets])
+    slips = {"it ignores beta; give it to smooth_l1": right}
+    ask.compare(logits, deltas, labels, targets, 1 / 9, wanted=wanted, slips=slips, case="with beta 1/9")
+    none = torch.zeros_like(labels)
+    right = ours.fast_rcnn_loss(logits, deltas, none, targets)
+    ask.compare(logits, deltas, none, targets, wanted=right, case="for background alone")
+    learned = [part.clone().requires_grad_() for part in (logits, deltas)]
+    both = ask(*learned, labels, targets, may_change=True)
+    if not all(isinstance(loss, Tensor) and loss.requires_grad for loss in both):
+        raise NotYet("no gradient flows back from a loss; leave out detach(), item() and torch.tensor()")
+    return "equal to torchvision's (beta 1/9) and to the package's (beta 1)"
+
+
+def _wrong_losses(
+    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, right: tuple[Tensor, Tensor]
+) -> dict[str, Any]:
+    positive, count, (of_class, of_box) = torch.where(labels > 0)[0], len(labels), right
+    own, log = labels[positive], logits.log_softmax(dim=1)
+
+    def box(rows: Tensor, chosen: Tensor = positive) -> Tensor:
+        return _smooth_l1(deltas[chosen, rows] - targets[chosen]).sum() / count
+
+    every = _smooth_l1(deltas[positive] - targets[positive, None]).sum() / count
+    boxes = {
+        "it takes the row before the true class; labels count from 1 and row 0 is the background's": box(own - 1),
+        "it takes the row of the most probable class; take that of the true one": box(logits[positive].argmax(dim=1)),
+        "background has a box loss; only foreground has (labels > 0)": box(labels, torch.arange(count)),
+        "the box loss divides by the number of foreground regions; divide by all": of_box * count / len(own),
+        "the box loss is a mean over the four numbers; it is their sum": of_box / 4,
+        "the box loss is a sum over the regions; divide by their number": of_box * count,
+        "the box losses of all classes are added up; only the true class counts": every,
+    }
+    names = {
+        "cross_entropy takes logits; it is given probabilities": F.cross_entropy(logits.softmax(dim=1), labels),
+        "the class loss is a sum; divide by the number of regions": of_class * count,
+        "the class loss lacks its minus sign": -of_class,
+        "the class loss leaves out background, which is a class, too": -log[positive, own].mean(),
+    }
+    slips = {text: (of_class, wrong) for text, wrong in boxes.items()}
+    slips |= {text: (wrong, of_box) for text, wrong in names.items()}
+    return slips | {"they are exchanged; the class loss comes first": (of_box, of_class)}
+
+
+# ---------------------------------------------------------------------------------------------------- training
+
+
+def _tiny_model() -> FastRCNN:
+    torch.manual_seed(0)
+    return fast_rcnn_alexnet(AlexNet(TINY, 1), ("background", "a", "b"))
+
+
+def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> torch.optim.Optimizer:
+    """AdamW with two learning rates; conv1 is frozen."""
+    model.backbone.conv1.requires_grad_(False)
+    convolutions = [p for p in model.backbone.parameters() if p.requires_grad]
+    groups = [{"params": convolutions, "lr": backbone_factor * learning_rate}, {"params": model.roi_heads.parameters()}]
+    return torch.optim.AdamW(groups, lr=learning_rate)
+
+
+@exercise(_make_optimizer)
+def make_optimizer(ask: Ask) -> str:
+    """Two learning rates, and a frozen first layer."""
+    for rate, factor in ((1e-3, 0.1), (2e-2, 0.5)):
+        model = _tiny_model()
+        optimizer = ask(model, rate, factor, may_change=True)
+        if not isinstance(optimizer, torch.optim.AdamW):
+            raise NotYet(f"it returns a {type(optimizer).__name__}; torch.optim.AdamW is wanted")
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+        layers = {name: getattr(model.backbone, name) for name in ("conv1", "conv2", "conv5")}
+        layers |= {name: getattr(model.roi_heads.box_head, name) for name in ("fc6", "fc7")}
+        layers |= dict(model.roi_heads.box_predictor.items())
+        found = {name: rates.get(id(layer.weight)) for name, layer in layers.items()}
+        if found.pop("conv1") is not None:
+            raise NotYet("conv1 still learns; freeze it with requires_grad_(False)")
+        if layers["conv1"].weight.requires_grad:
+            raise NotYet("conv1 is in no group, but its gradient is still computed; requires_grad_(False) saves that")
+        for name, value in found.items():
+            if value is None:
+                raise NotYet(f"{name} is in no group, or frozen, so it would never learn")
+        if found["conv5"] == found["fc6"]:
+            raise NotYet("backbone and heads have the same learning rate; give each a group of parameters")
+        for name, value in found.items():
+            wanted = rate * (factor if name.startswith("conv") else 1)
+            if not math.isclose(value, wanted):
+                raise NotYet(f"the learning rate of {name} is {value:g} instead of {wanted:g}")
+    return "conv1 frozen, conv2 to conv5 and the heads with rates of their own"
+
+
+def _lr_factor(iteration: int, iterations: int, warmup: int) -> float:
+    """A linear warm-up, then half a period of the cosine."""
+    if iteration < warmup:
+        return (iteration + 1) / (warmup + 1)
+    return _half_cosine((iteration - warmup) / (iterations - warmup))
+
+
+def _half_cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+@exercise(_lr_factor)
+def lr_factor(ask: Ask) -> str:
+    """The learning rate's course."""
+    for iterations, warmup in ((100, 9), (600, 60), (50, 0)):
+        for i in range(iterations):
+            done = (i - warmup) / (iterations - warmup)
+            rising = {
+                "it begins with 0, so that the first batch is wasted": i / (warmup + 1) if i == 0 else math.nan,
+                "there is no warm-up": _half_cosine(i / iterations),
+                "the warm-up reaches 1 one batch too early": (i + 1) / max(warmup, 1),
+            }
+            falling = {
+                "the cosine falls from 1 to -1; bring it to 1 … 0": math.cos(math.pi * done),
+                "the cosine has to begin where the warm-up ends": _half_cosine(i / iterations),
+                "the cosine falls over the iterations that are left, not over all": _half_cosine(
+                    (i - warmup) / iterations
+                ),
+                "math.cos takes radians: half a period is math.pi": _half_cosine(done * 180 / math.pi),
+            }
+            slips, case = rising if i < warmup else falling, f"iteration {i} of {iterations}"
+            ask.compare(i, iterations, warmup, wanted=_lr_factor(i, iterations, warmup), slips=slips, case=case)
+    return "three schedules, iteration by iteration"
+
+
+def _training_step(
+    model: FastRCNN,
+    optimizer: torch.optim.Optimizer,
+    images: Sequence[Tensor],
+    proposals: Sequence[Tensor],
+    targets: Sequence[dict[str, Any]],
+) -> dict[str, float]:
+    """Learn from one batch."""
+    sampled = [_sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+    boxes, labels, wanted = zip(*sampled, strict=True)
+    features, _ = model.features(images)
+    logits, deltas = model.roi_heads.predict(features, boxes)
+    of_class, of_box = ours.fast_rcnn_loss(logits, deltas, torch.cat(labels), torch.cat(wanted))
+    optimizer.zero_grad()
+    (of_class + of_box).backward()
+    optimizer.step()
+    return {"class": of_class.item(), "box": of_box.item()}
+
+
+@exercise(_training_step)
+def training_step(ask: Ask) -> str:
+    """Forward, backward, step."""
+    batch = _batch()
+    before = _tiny_model()
+    wanted = _stepped(before, _training_step, batch)
+    model, losses = _stepped(before, lambda *args: ask(*args, may_change=True), batch)
+    refuse_type(losses, wanted[1])
+    if any(isinstance(loss, Tensor) for loss in losses.values()):
+        raise NotYet("the losses are tensors, which keep the whole graph in memory; take .item()")
+    if (found := difference(losses, wanted[1], 1e-3, 1e-5)) is not None:
+        raise NotYet(f"the losses are those of other regions: {found}")
+    now, right, start = (dict(one.state_dict()) for one in (model, wanted[0], before))
+    if difference(now, start) is None:
+        raise NotYet("no parameter has changed: zero_grad, then backward, then step")
+    if difference(now, right, 1e-3, 1e-5) is None:
+        return "losses and parameters after a step equal to the package's"
+    for name, text in (
+        ("roi_heads.box_predictor.bbox_pred", "the box loss reaches no parameter; learn from the sum of both losses"),
+        ("roi_heads.box_predictor.cls_score", "the class loss reaches no parameter; learn from the sum of both losses"),
+        ("backbone.conv5", "the backbone does not learn; compute its features with gradients, once for the batch"),
+    ):
+        if difference(now[f"{name}.weight"], start[f"{name}.weight"]) is None:
+            raise NotYet(text)
+    stale = _stepped(before, _training_step, batch, clear=False)[0]
+    if difference(now, dict(stale.state_dict()), 1e-3, 1e-5) is None:
+        raise NotYet("gradients of the batch before are still in it: call optimizer.zero_grad() before backward()")
+    raise NotYet("the parameters after the step differ; it takes one step down the sum of both losses")
+
+
+def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
+    """Images with so few regions that all of them are drawn."""
+    scenes = [_scene(seed, near=4, far=12) for seed in range(count)]
+    images = [torch.rand(3, 100, 100, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
+    targets = [{**target, "labels": target["labels"] % 2 + 1} for _, target in scenes]
+    return images, [boxes for boxes, _ in scenes], targets
+
+
+def _stepped(before: FastRCNN, step: Callable[..., Any], batch: Sequence[Any], clear: bool = True) -> tuple[Any, Any]:
+    """A copy of a model after a step from old gradients, which only ``clear`` removes; and what the step returned."""
+    model = copy.deepcopy(before)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.05)
+    if not clear:
+        optimizer.zero_grad = lambda *_, **__: None
+    return model, step(model, optimizer, *batch)
+
+
+def _train(
+    model: FastRCNN,
+    samples: Sequence[Any],
+    proposals: Sequence[Tensor],
+    iterations: int,
+    learning_rate: float = 3e-3,
+    images_per_batch: int = 2,
+) -> list[dict[str, float]]:
+    """Learn from many batches."""
+    optimizer = _make_optimizer(model, learning_rate)
+    schedule = LambdaLR(optimizer, lambda i: _lr_factor(i, iterations, iterations // 10))
+    history = []
+    for i in range(iterations):
+        batch = draw_batch(i, samples, proposals, images_per_batch=images_per_batch, seed=0)
+        history.append(_training_step(model, optimizer, batch.images, batch.proposals, batch.targets))
+        schedule.step()
+    return history
+
+
+@exercise(_train)
+def train(ask: Ask) -> str:
+    """A batch, a step, the next learning rate."""
+    images, proposals, targets = _batch(6)
+    samples, iterations = list(zip(images, targets, strict=True)), 20
+    rates, optimizers, drawn = [], [], []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        optimizers.append(optimizer)  # kept, so that none has the id of another
+        rates.append(optimizer.param_groups[-1]["lr"])
+
+    model = _tiny_model()
+    watched = model.backbone.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0].sum(dim=(1, 2, 3))))
+    handle = register_optimizer_step_pre_hook(note)
+    try:
+        history = ask(model, samples, proposals, iterations, 1e-3, 2, may_change=True)
+    finally:
+        handle.remove()
+        watched.remove()
+    refuse_type(history, [{"class": 0.0, "box": 0.0}] * (len(history) if isinstance(history, list) else iterations))
+    _refuse_course(rates, len(set(map(id, optimizers))), iterations)
+    if len(history) != iterations:
+        raise NotYet(f"it returns the losses of {len(history)} iterations; there are {iterations}")
+    if len({len(batch) for batch in drawn} - {2}):
+        raise NotYet("the batches do not have images_per_batch images")
+    if len({round(float(value), 1) for batch in drawn for value in batch}) < 6:
+        raise NotYet("it learns from some of the images only; draw batch i in iteration i")
+    return "a batch, a step and a new learning rate in each of 20 iterations"
+
+
+def _refuse_course(rates: Sequence[float], optimizers: int, iterations: int) -> None:
+    """Whether the learning rates are those of the schedule."""
+    if len(rates) != iterations:
+        raise NotYet(f"it takes {len(rates)} steps in {iterations} iterations")
+    if optimizers > 1:
+        raise NotYet("it makes a new optimizer for each batch, which forgets its averages; make one before the loop")
+    wanted = [1e-3 * _lr_factor(i, iterations, iterations // 10) for i in range(iterations + 1)]
+    if len(set(rates)) == 1:
+        raise NotYet("the learning rate never changes; call schedule.step() after each batch")
+    if np.allclose(rates, wanted[1:], rtol=1e-3, atol=1e-9):
+        raise NotYet("the schedule is one batch ahead; call schedule.step() after the training step")
+    if not np.allclose(rates, wanted[:-1], rtol=1e-3, atol=1e-9):
+        first = next(i for i in range(iterations) if not math.isclose(rates[i], wanted[i], rel_tol=1e-3, abs_tol=1e-9))
+        raise NotYet(f"the learning rate of iteration {first} is {rates[first]:.3g} instead of {wanted[first]:.3g}")
