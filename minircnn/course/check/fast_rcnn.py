@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -459,7 +460,9 @@ def train(ask: Ask) -> str:
     watched = model.backbone.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0].sum(dim=(1, 2, 3))))
     handle = register_optimizer_step_pre_hook(note)
     try:
-        history = ask(model, samples, proposals, iterations, 1e-3, 2, may_change=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a schedule that steps too early: the message below says it
+            history = ask(model, samples, proposals, iterations, 1e-3, 2, may_change=True)
     finally:
         handle.remove()
         watched.remove()
