@@ -42,6 +42,15 @@ from minircnn.course.figures.charts import (
 from minircnn.course.figures.display import (
     show,
 )
+from minircnn.course.figures.fast_rcnn import (
+    gradient_table,
+    loss_curves,
+    one_region,
+    sampled_rois,
+    stage_bars,
+    target_histograms,
+    three_trainings,
+)
 from minircnn.course.figures.faster_rcnn import (
     anchors_to_proposals,
     class_table,
@@ -156,19 +165,6 @@ from minircnn.course.figures.start_here import (
     four_tasks,
     shapes_and_sizes,
 )
-from minircnn.course.figures.display import show
-from minircnn.course.figures.fast_rcnn import (
-    gradient_table,
-    loss_curves,
-    one_region,
-    sampled_rois,
-    stage_bars,
-    target_histograms,
-    three_trainings,
-)
-from minircnn.course.figures.history import plot_generations, plot_history
-from minircnn.course.figures.networks import contact_sheet, plot_filters, plot_maps
-from minircnn.course.figures.regions import draw_bins, draw_grid, mark_cells, plot_cells
 from minircnn.plotting import (
     class_color,
     draw_box,
@@ -247,14 +243,13 @@ __all__ = [
     "gradient_table",
     "gradients_of_pooling",
     "hard_negatives",
-    "gradient_table",
     "image_grid",
     "judged_detections",
     "label_map_colors",
     "largest_inside",
     "loss_curve",
-    "maps_of_layers",
     "loss_curves",
+    "maps_of_layers",
     "mark_cells",
     "mask_gallery",
     "mask_losses",
@@ -270,12 +265,12 @@ __all__ = [
     "object_shapes",
     "objectness_by_anchor",
     "objectness_of_cells",
+    "one_region",
     "overlap_by_side",
     "passes_against_one",
     "pasted_mask",
     "pasted_ones",
     "places_of_a_crop",
-    "one_region",
     "plot_cells",
     "plot_cost_of_rounding",
     "plot_detections",
@@ -303,6 +298,7 @@ __all__ = [
     "region_in_bins",
     "render_png",
     "roundings",
+    "sampled_rois",
     "score_maps",
     "scores_before_and_after",
     "scores_of_features",
@@ -312,15 +308,18 @@ __all__ = [
     "shares_of_time",
     "show",
     "show_image",
+    "stage_bars",
     "starts_compared",
     "striped_patches",
     "strongest_channel",
     "suppression_rounds",
     "tallest",
+    "target_histograms",
     "text_color",
     "three_averages",
     "three_matrices",
     "three_steps",
+    "three_trainings",
     "threshold_curve",
     "time_bar",
     "time_bars",
@@ -333,13 +332,4 @@ __all__ = [
     "watershed_steps",
     "ways_to_a_square",
     "worst_cases",
-    "sampled_rois",
-    "show",
-    "show_image",
-    "stage_bars",
-    "suppression_rounds",
-    "target_histograms",
-    "text_color",
-    "three_averages",
-    "three_trainings",
 ]
