@@ -62,7 +62,7 @@ def _block(ax: Axes, x: float, y: float, width: float, text: str, color: str) ->
     ax.text(x + width / 2, y, text, ha="center", va="center", fontsize=9.5)
 
 
-def gradient_table(norms: Mapping[str, Sequence[float]], layers: Sequence[str]) -> None:
+def losses_and_layers(norms: Mapping[str, Sequence[float]], layers: Sequence[str]) -> None:
     """For each loss the layers that it gives a gradient; ``norms`` are 0 where there is none."""
     table = np.array(list(norms.values())) > 0
     figure, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
