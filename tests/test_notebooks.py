@@ -118,14 +118,13 @@ def test_is_small_asks_for_the_plain_kernel_and_stands_in_the_readme(path, noteb
 # ------------------------------------------------------------------------------ the form: what a learner meets
 
 WAY = re.compile(r"^\| Way \| (.*) \|$", re.M)
-FORMED = [path for path in NOTEBOOKS if WAY.search(nbformat.read(path, as_version=4).cells[0].source)]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 BOUND = re.compile(r"\bTrue\b|\bFalse\b|\bat least\b|\bat most\b|[≥≤]")
 
 
-@pytest.fixture(params=FORMED, ids=lambda path: path.stem, scope="module")
-def formed(request):
-    return request.param, nbformat.read(request.param, as_version=4).cells
+@pytest.fixture(scope="module")
+def formed(path, notebook):
+    return path, notebook.cells
 
 
 def section(cells, title):
