@@ -76,7 +76,9 @@ Iterations = option(
     default="2000, 20000, 20000, 15000; of data other than Toy Town by the number of images",
     min=0,
 )
-ImagesPerBatch = option(int, "64 regions are drawn from each.", default="4; with a pyramid 2", min=1)
+ImagesPerBatch = option(
+    int, "64 regions are drawn from each.", default="4; with a pyramid 2, from photographs 1", min=1
+)
 LearningRate = option(
     float, "At its highest.", default="0.001; of few batches 0.003, with a pyramid 0.0001", callback=_positive
 )
@@ -308,9 +310,12 @@ def _settings(
         del given["min_size"]
     # Of a pyramid, the stride of the level that sees objects of middle size.
     stride = 8 if start.pyramid else start.network.config.total_stride
-    sizes = {name: given[name] for name in ("min_size", "max_size") if name in given}
-    sizes["images_per_batch"] = given.get("images_per_batch", kind.images_per_batch)
-    levels = {"pyramid": start.pyramid, "trained": start.rpn if start.pyramid else None}
+    sizes = {name: given[name] for name in ("min_size", "max_size", "images_per_batch") if name in given}
+    levels = {
+        "pyramid": start.pyramid,
+        "trained": start.rpn if start.pyramid else None,
+        "photographs": start.photographs and detector != "fast_rcnn" and not options["from_scratch"],
+    }
     found = training.settings_for(data, stride=stride, **sizes, **anchors, **levels)
     say(*(found.reasons if detector != "fast_rcnn" else found.reasons[::2]))
     if detector != "fast_rcnn":

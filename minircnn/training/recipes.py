@@ -37,7 +37,8 @@ class JointTrainingSettings:
         iterations: batches to learn from.
         images_per_batch: the papers take 1 or 2; more, and smaller, suits a processor.
         learning_rate: at its highest, for the fully connected and the new layers.
-        backbone_lr_mult: factor of the learning rate for the backbone, whose conv1 is frozen (Fast R-CNN, section 4.5).
+        backbone_lr_mult: factor of the learning rate for the backbone.
+        frozen: convolutions of an AlexNet, from conv1 on, that stay as they were pre-trained (Fast R-CNN, section 4.5).
         min_size: of the transform, in training and in detection. The papers enlarge images of 375 pixels to 600, so
             that small objects cover more cells.
         max_size: of the transform; None: as the detector has it.
@@ -53,6 +54,7 @@ class JointTrainingSettings:
     images_per_batch: int = 4
     learning_rate: float = 1e-3
     backbone_lr_mult: float = 0.5
+    frozen: int = 1
     min_size: int = 192
     max_size: int | None = None
     crop_size: int | None = None
@@ -117,12 +119,12 @@ def joint_losses(
 
 
 def trainable(
-    model: FastRCNN, backbone_lr_mult: float, parts: Sequence[nn.Module], backbone: bool = True
+    model: FastRCNN, settings: JointTrainingSettings, parts: Sequence[nn.Module], backbone: bool = True
 ) -> list[dict[str, Any]]:
     """Groups of parameters for :func:`minircnn.training.fit`; everything else is frozen.
 
-    ``parts`` of the detector learn, and the backbone, if it is to: all but AlexNet's conv1, which knows edges already,
-    or the layers that a residual network names itself.
+    ``parts`` of the detector learn, and the backbone, if it is to: AlexNet's but for its first convolutions, which know
+    edges already, or the layers that a residual network names itself.
     """
     model.requires_grad_(False)
     heads = [parameter.requires_grad_() for part in parts for parameter in part.parameters()]
@@ -132,9 +134,10 @@ def trainable(
     if isinstance(model.backbone, ResNetFPN):
         model.backbone.freeze(model.backbone.trainable_layers)
     else:
-        model.backbone.conv1.requires_grad_(False)
+        for number in range(1, settings.frozen + 1):
+            getattr(model.backbone, f"conv{number}").requires_grad_(False)
     convolutions = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
-    return [{"params": convolutions, "lr_mult": backbone_lr_mult}, {"params": heads, "lr_mult": 1.0}]
+    return [{"params": convolutions, "lr_mult": settings.backbone_lr_mult}, {"params": heads, "lr_mult": 1.0}]
 
 
 def with_new_head(network: AlexNet, images: Sequence[Tensor], hidden: int = 512) -> AlexNet:
@@ -193,7 +196,7 @@ def train_jointly(
         run |= {"network": module_fingerprint(model), **describe_data(samples, model.classes, proposals or ())}
     losses, groups = (
         joint_losses(model, samples, settings, proposals),
-        trainable(model, settings.backbone_lr_mult, parts),
+        trainable(model, settings, parts),
     )
     if report:
         minutes = max(settings.iterations * _seconds(model, losses) / 60, 1)
@@ -386,7 +389,7 @@ def train_alternating(
 
     def step(learner: FasterRCNN, part: nn.Module, backbone: bool, *inputs: Any) -> None:  # noqa: ANN401
         losses = joint_losses(learner, samples, settings, *inputs)
-        groups = trainable(learner, settings.backbone_lr_mult, [part], backbone)
+        groups = trainable(learner, settings, [part], backbone)
         history.append(fit(learner, losses, settings.loop(), groups=groups, quiet=quiet))
 
     for backbone in (True, False):

@@ -69,8 +69,10 @@ class DataSettings:
     proposals: int  # of an image, in detection
     max_detections: int  # of an image
     iterations: int
+    images_per_batch: int
     reasons: tuple[str, ...]  # what was chosen and why, a line each
     pyramid: bool = False
+    photographs: bool = False  # whether the backbone was pre-trained on them, and not on Toy Town
 
     def training(
         self,
@@ -80,17 +82,23 @@ class DataSettings:
     ) -> JointTrainingSettings:
         """The settings of a training; short ones take larger steps, unless they begin with a ``trained`` detector.
 
-        What is ``given`` counts before what was chosen.
+        A backbone that knows photographs keeps what it knows: it learns slowly, conv1 and conv2 not at all. What is
+        ``given`` counts before what was chosen.
         """
-        chosen = {name: getattr(self, name) for name in ("iterations", "min_size", "max_size", "crop_size")}
-        short = given.get("iterations", self.iterations) < SHORT and not trained and not self.pyramid
-        return kind(**{**chosen, "learning_rate": FAST if short else kind.learning_rate, **given})
+        chosen = ("iterations", "images_per_batch", "min_size", "max_size", "crop_size")
+        chosen = {name: getattr(self, name) for name in chosen}
+        if self.photographs:
+            chosen |= {"backbone_lr_mult": 0.1, "frozen": 2}
+        short = given.get("iterations", self.iterations) < SHORT
+        fast = short and not (trained or self.pyramid or self.photographs)
+        return kind(**{**chosen, "learning_rate": FAST if fast else kind.learning_rate, **given})
 
     def heads(self, network: AlexNet | ResNetFPN, masks: bool = False) -> RoIConfig:
         """The configuration of the RoI heads behind a backbone."""
         if self.pyramid:
             return replace(PYRAMID_MASK_HEADS if masks else PYRAMID_HEADS, max_detections=self.max_detections)
         usual = TOY_TOWN_MASK_HEADS if masks else TOY_TOWN_HEADS
+        usual = replace(usual, batch_size_per_image=128) if self.photographs else usual
         return replace(usual, pool_size=network.config.pool5_size, max_detections=self.max_detections)
 
     def rpn(self, masks: bool = False) -> RPNConfig:
@@ -98,13 +106,16 @@ class DataSettings:
         if self.pyramid:
             levels = tuple((size,) for size in self.anchor_sizes)
             return replace(PYRAMID_RPN, anchor_sizes=levels, aspect_ratios=self.aspect_ratios)
-        usual = TOY_TOWN_MASK_RPN if masks else TOY_TOWN_RPN
+        usual, before, after = TOY_TOWN_MASK_RPN if masks else TOY_TOWN_RPN, 4 * self.proposals, 200
+        if self.photographs:  # of one large image in a batch: the paper's numbers (section 3.1.3), but fewer proposals
+            usual = replace(usual, batch_size_per_image=256, nms_threshold=(0.7, 0.7))
+            before, after = max(before, 4000), 500
         return replace(
             usual,
             anchor_sizes=(self.anchor_sizes,),
             aspect_ratios=self.aspect_ratios,
-            pre_nms_top_n=(1000, 4 * self.proposals),
-            post_nms_top_n=(200, self.proposals),
+            pre_nms_top_n=(1000, before),
+            post_nms_top_n=(after, self.proposals),
         )
 
 
@@ -127,21 +138,22 @@ def settings_for(
     data: Any,  # noqa: ANN401 - a data set, or what :func:`measure` found in it
     *,
     stride: int = 8,
-    images_per_batch: int = 4,
+    images_per_batch: int | None = None,
     min_size: int | None = None,
     max_size: int | None = None,
     anchor_sizes: Sequence[float] | None = None,
     aspect_ratios: Sequence[float] | None = None,
     pyramid: bool = False,
     trained: RPNConfig | None = None,
+    photographs: bool = False,
 ) -> DataSettings:
     """Settings for Faster and Mask R-CNN from the images that they are to learn from.
 
     Args:
         data: ``(image, target)`` pairs, such as :func:`minircnn.datasets.open_data` gives them.
         stride: pixels from one cell of the backbone's feature map to the next.
-        images_per_batch: of the training.
-        min_size: of the transform, if it is given and not to be chosen; as ``max_size``, ``anchor_sizes`` and
+        images_per_batch: of the training, if it is given and not to be chosen.
+        min_size: of the transform, likewise; as ``max_size``, ``anchor_sizes`` and
             ``aspect_ratios``.
         max_size: see there.
         anchor_sizes: see there.
@@ -149,6 +161,8 @@ def settings_for(
         pyramid: whether the backbone is a feature pyramid. Each of its levels has anchors of one size, twice that of
             the level before.
         trained: of an RPN that the training begins with; its anchors stay, if no others are given.
+        photographs: whether the backbone was pre-trained on photographs, and not on Toy Town. A batch is then one whole
+            image, which shows large objects, too, and as many pixels as a batch of Toy Town.
 
     Raises:
         ValueError: no image shows an object that is no crowd, or a pyramid's levels and anchor_sizes do not pair up.
@@ -184,8 +198,10 @@ def settings_for(
     aspect_ratios = tuple(aspect_ratios or ()) or _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
     proposals = int(np.clip(100 * math.ceil(found.most_objects / 10), 300, 1000))
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
-    crop = None if max_size <= CROP else CROP
-    iterations = int(np.clip(TIMES * len(found.sizes) // images_per_batch, FEWEST, MOST))
+    crop = None if photographs or max_size <= CROP else CROP
+    images_per_batch = images_per_batch or (1 if photographs else 2 if pyramid else 4)
+    times = TIMES * (SMALLEST / min_size) ** 2 if photographs else TIMES  # the same number of pixels
+    iterations = int(np.clip(times * len(found.sizes) // images_per_batch, FEWEST, MOST))
     small, large, cells = round(small), round(large), share * min_size / stride
     most = found.most_objects
     reasons = (
@@ -196,7 +212,7 @@ def settings_for(
         f"{proposals} proposals and {detections} detections an image, because there are up to {most} objects in one",
     )
     sizes = (min_size, max_size, crop, anchor_sizes, aspect_ratios)
-    return DataSettings(*sizes, proposals, detections, iterations, reasons, pyramid)
+    return DataSettings(*sizes, proposals, detections, iterations, images_per_batch, reasons, pyramid, photographs)
 
 
 def _anchor_sizes(small: float, large: float, pyramid: bool) -> tuple[float, ...]:

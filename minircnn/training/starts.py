@@ -14,6 +14,8 @@ from minircnn import published
 from minircnn.alexnet import (
     IMAGENET_SHA256,
     IMAGENET_URL,
+    SMALL,
+    SMALL_STRIDE_16,
     AlexNet,
     build_alexnet,
     load_pretrained,
@@ -56,6 +58,11 @@ class Start:
     def pyramid(self) -> bool:
         """Whether this is a feature pyramid."""
         return isinstance(self.network, ResNetFPN)
+
+    @property
+    def photographs(self) -> bool:
+        """Whether this is an AlexNet that was trained on them: any but this project's small ones."""
+        return isinstance(self.network, AlexNet) and self.network.config not in (SMALL, SMALL_STRIDE_16)
 
 
 def read_start(start: str | Path, detector: str) -> Start:

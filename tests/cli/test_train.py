@@ -60,7 +60,7 @@ def test_defaults_and_settings_are_those_of_the_training(name):
     settings = getattr(training, SETTINGS[name])()
     options = {option.name: option for option in get_command(app).commands["train"].params}
     shared = {key: options[key] for key in vars(settings) if key in options}
-    assert set(vars(settings)) - set(shared) <= {"backbone_lr_mult", "color_jitter", "crop_size"}
+    assert set(vars(settings)) - set(shared) <= {"backbone_lr_mult", "frozen", "color_jitter", "crop_size"}
     shared.pop("max_size", None)  # which is that of --min-size
     for key, option in shared.items():
         stated = str(option.show_default).split(";")[0].split(", ")

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torchvision
 
+from minircnn.alexnet import load_alexnet
 from minircnn.datasets import ToyTown, open_data
 from minircnn.faster_rcnn import TOY_TOWN_RPN
-from minircnn.training import JointTrainingSettings
+from minircnn.training import FasterRCNNTrainingSettings, JointTrainingSettings
 from minircnn.training.settings import Measured, anchor_recall, measure, settings_for
 
 
@@ -43,6 +44,23 @@ def test_smaller_objects_get_larger_images():
     small = drawn()
     large = Measured([(600, 800)] * 50, [2 * boxes for boxes in small.boxes])
     assert settings_for(small) == settings_for(large), "of images and objects twice the size"
+
+
+def test_a_backbone_that_knows_photographs_learns_slowly_from_one_whole_image_at_a_time():
+    """From as many pixels as another would, with the numbers of Faster R-CNN's section 3.1.3 for one image."""
+    objects = drawn(images=900, side=(20, 24))
+    usual, own = (settings_for(objects, stride=16, photographs=known) for known in (False, True))
+    assert (usual.images_per_batch, usual.crop_size) == (4, 384)
+    assert (own.images_per_batch, own.crop_size) == (1, None)
+    assert own.iterations == int(60 * 900 * (192 / own.min_size) ** 2) > 1400
+    run, other = (found.training(FasterRCNNTrainingSettings) for found in (own, usual))
+    assert (run.images_per_batch, run.frozen, run.backbone_lr_mult, run.learning_rate) == (1, 2, 0.1, 1e-3)
+    assert (other.frozen, other.backbone_lr_mult) == (1, 0.5)
+    assert own.training(FasterRCNNTrainingSettings, images_per_batch=2, frozen=0).frozen == 0
+    assert (own.rpn().batch_size_per_image, own.rpn().nms_threshold) == (256, (0.7, 0.7))
+    assert (own.rpn().pre_nms_top_n[1], own.rpn().post_nms_top_n) == (4000, (500, 300))
+    assert own.heads(load_alexnet()).batch_size_per_image == 128
+    assert settings_for(objects, photographs=True, images_per_batch=2).images_per_batch == 2
 
 
 def test_anchors_are_as_large_as_objects():

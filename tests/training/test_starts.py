@@ -1,16 +1,18 @@
 """What a training begins with, from files of random weights in the layouts of published ones, and of our own."""
 
+import numpy as np
 import pytest
 import torch
 from torchvision.models import ResNet50_Weights, resnet
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, _validate_trainable_layers
 
+from minircnn.alexnet import ALEXNET_2012, AlexNet
 from minircnn.faster_rcnn import PYRAMID_RPN, load_faster_rcnn
 from minircnn.files import sha256
 from minircnn.published import Published
 from minircnn.shipped import FASTER_RCNN_WEIGHTS, RCNN_WEIGHTS, SMALL_WEIGHTS
-from minircnn.training import build, read_start, starts
+from minircnn.training import FasterRCNNTrainingSettings, FineTuningSettings, build, read_start, starts
 from minircnn.training.recipes import trainable
 from minircnn.weights import WeightsError
 
@@ -79,12 +81,32 @@ def test_the_masks_are_new_behind_a_detector_without_them(tmp_path):
 
 def test_the_layers_that_learn_are_those_of_torchvisions_recipe(tmp_path):
     model, _ = build("faster_rcnn", read_start(write(tmp_path, detector(FasterRCNN, 3)), "faster_rcnn"), CLASSES)
-    trainable(model, 1.0, [model.rpn, model.roi_heads])
+    trainable(model, FineTuningSettings(), [model.rpn, model.roi_heads])
     found = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     layers = _validate_trainable_layers(True, None, 5, 3)  # what fasterrcnn_resnet50_fpn does of a pre-trained network
     theirs = _resnet_fpn_extractor(small_resnet(), layers)
     frozen = {name.split(".")[1] for name, p in theirs.named_parameters() if not p.requires_grad} - {"bn1"}
     assert frozen == {"conv1", "layer1"} == {n.split(".")[2] for n, p in model.named_parameters() if n not in found}
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_the_first_convolutions_stay_as_they_were_pre_trained(frozen):
+    model, _ = build("faster_rcnn", read_start("toytown", "faster_rcnn"), CLASSES)
+    settings = FasterRCNNTrainingSettings(frozen=frozen, backbone_lr_mult=0.1)
+    groups = trainable(model, settings, [model.rpn, model.roi_heads])
+    fixed = {name.split(".")[1] for name, p in model.named_parameters() if not p.requires_grad}
+    assert fixed == {f"conv{n}" for n in range(1, frozen + 1)}
+    assert [(group["lr_mult"], len(group["params"])) for group in groups] == [(0.1, 2 * (5 - frozen)), (1.0, 14)]
+
+
+def test_which_starts_know_photographs(tmp_path):
+    """Not our own small networks, and pyramids have settings of their own."""
+    convolutions = AlexNet(ALEXNET_2012, 1).backbone.named_parameters()
+    arrays = {name: value.detach().half().numpy() for name, value in convolutions}
+    np.savez(tmp_path / "conv.npz", mean=np.array([100.0, 110.0, 120.0], np.float32), **arrays)
+    torch.save(small_resnet().state_dict(), tmp_path / "resnet.pth")
+    known = {"toytown": False, FASTER_RCNN_WEIGHTS: False, tmp_path / "resnet.pth": False, tmp_path / "conv.npz": True}
+    assert {start: read_start(start, "faster_rcnn").photographs for start in known} == known
 
 
 def test_published_files_are_fetched_once_and_compared(tmp_path, monkeypatch):
