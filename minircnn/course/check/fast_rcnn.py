@@ -432,7 +432,7 @@ def _train(
     proposals: Sequence[Tensor],
     iterations: int,
     learning_rate: float = 3e-3,
-    images_per_batch: int = 2,
+    images_per_batch: int = 4,
 ) -> list[dict[str, float]]:
     """Learn from many batches."""
     optimizer = _make_optimizer(model, learning_rate)
