@@ -5,14 +5,16 @@
 """
 
 import contextlib
+import inspect
 import io
+import re
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
 
 from minircnn.course.check import boxes_and_metrics
-from tests.course.exercises import NOTEBOOKS, exercises_of, setup_of
+from tests.course.exercises import NOTEBOOKS, cells_of, exercises_of, setup_of
 
 FOLDER = Path(__file__).parent / "wrong_answers"
 ANYTIME = {
@@ -96,6 +98,19 @@ def test_solutions_are_right_and_wrong_answers_get_a_message_of_their_own(notebo
             line, returned = judged(names["check"], name, answer(f'{head}\n    """A docstring."""\n    {body}\n'))
             assert message in line, line
             assert returned is getattr(names["check"], name).reference
+
+
+def test_a_solution_takes_what_its_stub_and_its_reference_take(notebook):
+    """The notebook must run alike on the learner's function and on the package's, defaults included."""
+    stubs = "\n".join(cell.source for cell in cells_of(notebook) if cell.cell_type == "code")
+    names = names_after(notebook)
+    for name, solution in exercises_of(notebook).items():
+        head = re.search(rf"^(def|class) {name}\b.*?:$", solution, re.M | re.S)[0]
+        assert head in stubs, f"{name}: its stub begins otherwise"
+        reference = inspect.signature(getattr(names["check"], name).reference).parameters
+        for option, own in inspect.signature(names[name]).parameters.items():
+            if option in reference and own.default is not own.empty:
+                assert own.default == reference[option].default, f"{name}: {option}"
 
 
 def test_a_function_that_was_overwritten_prints_instead_of_a_traceback():
