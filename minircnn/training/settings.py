@@ -200,19 +200,23 @@ def settings_for(
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
     crop = None if photographs or max_size <= CROP else CROP
     images_per_batch = images_per_batch or (1 if photographs else 2 if pyramid else 4)
-    times = TIMES * (SMALLEST / min_size) ** 2 if photographs else TIMES  # the same number of pixels
-    iterations = int(np.clip(times * len(found.sizes) // images_per_batch, FEWEST, MOST))
+    iterations = _iterations(len(found.sizes), images_per_batch, min_size if photographs else SMALLEST)
     small, large, cells = round(small), round(large), share * min_size / stride
-    most = found.most_objects
     reasons = (
         f"image size: shorter side {min_size}, longer at most {max_size} pixels{why['image size']} half of the objects "
         f"are smaller than {100 * share:.0f} % of it, {cells:.1f} cells of the feature map",
         f"anchors: {_listed(anchor_sizes)} pixels in aspect ratios {_listed(aspect_ratios)}{why['anchors']} nine of "
         f"ten objects measure {small} to {large} pixels at that size",
-        f"{proposals} proposals and {detections} detections an image, because there are up to {most} objects in one",
+        f"{proposals} proposals and {detections} detections an image, because there are up to {found.most_objects} "
+        "objects in one",
     )
     sizes = (min_size, max_size, crop, anchor_sizes, aspect_ratios)
     return DataSettings(*sizes, proposals, detections, iterations, images_per_batch, reasons, pyramid, photographs)
+
+
+def _iterations(images: int, images_per_batch: int, min_size: int) -> int:
+    """So many that each image is learned from as often as on Toy Town; larger ones less often, by their pixels."""
+    return int(np.clip(TIMES * (SMALLEST / min_size) ** 2 * images // images_per_batch, FEWEST, MOST))
 
 
 def _anchor_sizes(small: float, large: float, pyramid: bool) -> tuple[float, ...]:
