@@ -1,5 +1,6 @@
 """The rules that keep the notebooks true, checked on their stored form. nbval runs them and compares their outputs."""
 
+import ast
 import os
 import re
 import subprocess
@@ -192,6 +193,19 @@ def test_exercises_have_a_heading_two_hints_and_a_solution(formed):
     assert [tuple(map(int, numbers)) for numbers in headings] == [(int(path.name[:2]), n + 1) for n in range(exercises)]
     for fold in ("Hint 1", "Hint 2", "Solution"):
         assert text.count(f"<details><summary>{fold}</summary>") == exercises
+
+
+def test_what_is_imported_is_used_in_a_cell_or_in_a_solution(formed):
+    _, cells = formed
+    imported, rest = set(), []
+    for cell in cells:
+        tree = ast.parse(cell.source) if cell.cell_type == "code" else ast.Module([], [])
+        imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        imported |= {name.asname or name.name.split(".")[0] for node in imports for name in node.names}
+        lines = {number for node in imports for number in range(node.lineno, node.end_lineno + 1)}
+        rest += [line for number, line in enumerate(cell.source.splitlines(), 1) if number not in lines]
+    words = set(re.findall(r"\w+", "\n".join(rest)))
+    assert not imported - words
 
 
 # ------------------------------------------------------------------------------ the pages beside them
