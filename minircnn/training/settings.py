@@ -200,7 +200,7 @@ def settings_for(
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)
     crop = None if photographs or max_size <= CROP else CROP
     images_per_batch = images_per_batch or (1 if photographs else 2 if pyramid else 4)
-    iterations = _iterations(len(found.sizes), images_per_batch, min_size if photographs else SMALLEST)
+    iterations = _iterations(len(found.sizes), images_per_batch, min_size if photographs else SMALLEST, photographs)
     small, large, cells = round(small), round(large), share * min_size / stride
     reasons = (
         f"image size: shorter side {min_size}, longer at most {max_size} pixels{why['image size']} half of the objects "
@@ -214,9 +214,13 @@ def settings_for(
     return DataSettings(*sizes, proposals, detections, iterations, images_per_batch, reasons, pyramid, photographs)
 
 
-def _iterations(images: int, images_per_batch: int, min_size: int) -> int:
-    """So many that each image is learned from as often as on Toy Town; larger ones less often, by their pixels."""
-    return int(np.clip(TIMES * (SMALLEST / min_size) ** 2 * images // images_per_batch, FEWEST, MOST))
+def _iterations(images: int, images_per_batch: int, min_size: int, photographs: bool) -> int:
+    """So many that each image is learned from as often as on Toy Town; larger ones less often, by their pixels.
+
+    A backbone that knows photographs learns slowly, and heads from one image at a time: then at least twice as many.
+    """
+    fewest = 2 * FEWEST if photographs else FEWEST
+    return int(np.clip(TIMES * (SMALLEST / min_size) ** 2 * images // images_per_batch, fewest, MOST))
 
 
 def _anchor_sizes(small: float, large: float, pyramid: bool) -> tuple[float, ...]:

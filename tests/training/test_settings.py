@@ -48,11 +48,12 @@ def test_smaller_objects_get_larger_images():
 
 def test_a_backbone_that_knows_photographs_learns_slowly_from_one_whole_image_at_a_time():
     """From as many pixels as another would, with the numbers of Faster R-CNN's section 3.1.3 for one image."""
-    objects = drawn(images=900, side=(20, 24))
+    objects = drawn(images=3000, side=(20, 24))
     usual, own = (settings_for(objects, stride=16, photographs=known) for known in (False, True))
     assert (usual.images_per_batch, usual.crop_size) == (4, 384)
     assert (own.images_per_batch, own.crop_size) == (1, None)
-    assert own.iterations == int(60 * 900 * (192 / own.min_size) ** 2) > 1400
+    assert own.iterations == int(60 * 3000 * (192 / own.min_size) ** 2) > 2800
+    assert settings_for(drawn(images=100, side=(20, 24)), stride=16, photographs=True).iterations == 2800
     run, other = (found.training(FasterRCNNTrainingSettings) for found in (own, usual))
     assert (run.images_per_batch, run.frozen, run.backbone_lr_mult, run.learning_rate) == (1, 2, 0.1, 1e-3)
     assert (other.frozen, other.backbone_lr_mult) == (1, 0.5)
