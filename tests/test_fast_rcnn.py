@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionHeads
 
 from minircnn.alexnet import AlexNet
 from minircnn.boxes import box_iou
-from minircnn.course.compare import _BoxPredictor, _RoIPool
+from minircnn.course.compare import _RoIPool, around
 from minircnn.fast_rcnn import RegionLinear, RoIConfig, RoIHeads, compress, fast_rcnn_alexnet, truncate
 from minircnn.transforms import Transform
 from tests.tiny import CLASSES, TINY, assert_same_detections, boxes_in, target_of
@@ -164,7 +165,7 @@ def make_heads(config, seed=0):
 def torchvision_heads(ours):
     """Torchvision's heads around our layers: its RoIPool, behind the interface that it expects."""
     config, head = ours.config, nn.Sequential(nn.Flatten(), ours.box_head)
-    pool, predictor = _RoIPool(config.pool_size, ours.stride), _BoxPredictor(ours.box_predictor)
+    pool, predictor = _RoIPool(config.pool_size, ours.stride), around(FastRCNNPredictor, ours.box_predictor)
     ious = config.foreground_iou, config.background_iou[1]
     training = config.batch_size_per_image, config.positive_fraction, config.box_weights
     detection = config.score_threshold, config.nms_threshold, config.max_detections

@@ -24,11 +24,13 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import MultiScaleRoIAlign, roi_pool
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from minircnn.evaluation import Result, evaluate
+from minircnn.evaluation import Result, coco_results, evaluate
 from minircnn.evaluation import encode_masks as run_lengths
 from minircnn.faster_rcnn import PYRAMID_HEADS, PYRAMID_RPN, PYRAMID_TRANSFORM, FasterRCNN, faster_rcnn_fpn
 from minircnn.mask_rcnn import PYRAMID_MASK_HEADS, MaskRCNN, mask_rcnn_fpn
@@ -40,13 +42,9 @@ from minircnn.transforms import Transform
 
 
 def equal(what: str, ours: Any, theirs: Any, within: float = 1e-5) -> None:  # noqa: ANN401
-    """Print whether two results agree, within a share of the largest value; if not, by how much they differ.
+    """Print whether two results agree, ``within`` a share of the largest value; if not, by how much they differ.
 
-    Args:
-        what: was computed, and by whose rule: "IoU of 200 × 300 boxes, torchvision's".
-        ours: a tensor, an array, a number, or a list of them.
-        theirs: what it is compared with.
-        within: largest difference that rounding explains. 0: none.
+    They are tensors, arrays, numbers, or lists of them. ``what`` says whose: "IoU of 200 × 300 boxes, torchvision's".
     """
     first, second = (_numbers(values) for values in (ours, theirs))
     if first.shape != second.shape:
@@ -79,27 +77,16 @@ class _RoIPool(MultiScaleRoIAlign):
         return roi_pool(features["0"], boxes, self.size, 1 / self.stride)
 
 
-class _BoxPredictor(nn.Module):
-    """The two layers behind the box head, called as one."""
+def around(kind: type[nn.Module], layers: nn.Module) -> nn.Module:
+    """One of torchvision's ``FastRCNNPredictor`` or ``RPNHead`` with our layers of the same names in place of its own.
 
-    def __init__(self, predictor: nn.ModuleDict) -> None:
-        super().__init__()
-        self.cls_score, self.bbox_pred = predictor["cls_score"], predictor["bbox_pred"]
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.cls_score(x), self.bbox_pred(x)
-
-
-class _RPNHead(nn.Module):
-    """The RPN's layers, for a list of feature maps."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.conv, self.cls_logits, self.bbox_pred = head.conv, head.cls_logits, head.bbox_pred
-
-    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        levels = [self.conv(level) for level in levels]
-        return [self.cls_logits(x) for x in levels], [self.bbox_pred(x) for x in levels]
+    What it draws for its own, which are thrown away, does not disturb what is drawn later.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = kind(1, 1)
+    for name, layer in layers.named_children():
+        setattr(module, name, layer)
+    return module
 
 
 class _ChannelsLast(nn.Module):
@@ -116,20 +103,15 @@ class _ChannelsLast(nn.Module):
 def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
     """Torchvision's FasterRCNN with the configuration and the layers of ours; the layers are shared, not copied.
 
-    Args:
-        model: with one feature map, RoIPool, anchors without an offset, and one NMS threshold for training and
-            detection: torchvision has no others.
+    Ours has one feature map, RoIPool, anchors without an offset, and one NMS threshold for training and detection:
+    torchvision has no others.
     """
     pool = _RoIPool(model.roi_heads.config.pool_size, model.roi_heads.stride)
     return _around(model, TorchvisionFasterRCNN, box_roi_pool=pool)
 
 
 def torchvision_mask_rcnn(model: MaskRCNN) -> TorchvisionMaskRCNN:
-    """Torchvision's MaskRCNN with the configuration and the layers of ours; the layers are shared, not copied.
-
-    Args:
-        model: as for :func:`torchvision_faster_rcnn`, but with RoIAlign, not ``aligned``, and a stride of a power of 2.
-    """
+    """The same for Mask R-CNN, with RoIAlign that is not ``aligned``, and a stride of a power of 2."""
     heads = model.roi_heads.config
     return _around(
         model,
@@ -155,7 +137,7 @@ def _around(
         image_std=transform.std,
         size_divisible=transform.divisor,
         rpn_anchor_generator=AnchorGenerator(rpn.anchor_sizes, (rpn.aspect_ratios,)),
-        rpn_head=_RPNHead(model.rpn.head),
+        rpn_head=around(RPNHead, model.rpn.head),
         rpn_pre_nms_top_n_train=rpn.pre_nms_top_n[0],
         rpn_pre_nms_top_n_test=rpn.pre_nms_top_n[1],
         rpn_post_nms_top_n_train=rpn.post_nms_top_n[0],
@@ -163,7 +145,7 @@ def _around(
         rpn_nms_thresh=rpn.nms_threshold[0],
         rpn_batch_size_per_image=rpn.batch_size_per_image,
         box_head=nn.Sequential(nn.Flatten(), model.roi_heads.box_head),  # as torchvision's: a product of matrices
-        box_predictor=_BoxPredictor(model.roi_heads.box_predictor),
+        box_predictor=around(FastRCNNPredictor, model.roi_heads.box_predictor),
         box_score_thresh=heads.score_threshold,
         box_nms_thresh=heads.nms_threshold,
         box_detections_per_img=heads.max_detections,
@@ -186,15 +168,10 @@ def pair(
     most: int = 100,
     proposals: int = 1000,
 ) -> tuple[FasterRCNN, Any]:
-    """Our detector with a feature pyramid and torchvision's, with the same random weights, in evaluation mode.
+    """Our detector, "mask" or "faster", with a feature pyramid, and torchvision's, with the same random weights.
 
-    Args:
-        kind: "mask" or "faster".
-        blocks: of each stage of the residual network; by default ResNet-50's.
-        classes: names.
-        transform: what happens to images.
-        most: detections of an image.
-        proposals: of an image, in training and in detection; half as many are learned from.
+    Both are in evaluation mode. ``blocks`` are those of each stage of the residual network, by default ResNet-50's;
+    ``most``, the detections of an image. Half as many regions are learned from as there are ``proposals``.
     """
     theirs = {"mask": TorchvisionMaskRCNN, "faster": TorchvisionFasterRCNN}[kind](
         _resnet_fpn(blocks),
@@ -276,44 +253,28 @@ def for_pycocotools(
     detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], kind: str, num_classes: int
 ) -> tuple[COCO, COCO]:
     """The same numbers as pycocotools wants them: ``(targets, detections)``. Masks must be run-length encoded."""
-    objects = [
-        {**entry, "iscrowd": int(target["iscrowd"][n]), "area": float(target["area"][n])}
-        for image_id, target in enumerate(targets, start=1)
-        for n, entry in enumerate(_entries(target, image_id, kind))
-    ]
-    truth = _index(objects, len(targets), num_classes)
-    results = [
-        {**entry, "score": float(detection["scores"][n])}
-        for image_id, detection in enumerate(detections, start=1)
-        for n, entry in enumerate(_entries(detection, image_id, kind))
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        # loadRes cannot read an empty list.
-        return truth, truth.loadRes(results) if results else _index([], len(targets), num_classes)
-
-
-def _entries(regions: Mapping[str, Any], image_id: int, kind: str) -> list[dict[str, Any]]:
-    entries = []
-    for n, (x1, y1, x2, y2) in enumerate(regions["boxes"].double().tolist()):
-        entry = {"image_id": image_id, "category_id": int(regions["labels"][n])}
-        region = (
-            {"bbox": [x1, y1, x2 - x1, y2 - y1]} if kind == "boxes" else {"segmentation": dict(regions["masks"][n])}
-        )
-        entries.append({**entry, **region})
-    return entries
-
-
-def _index(annotations: list[dict[str, Any]], num_images: int, num_classes: int) -> COCO:
-    coco = COCO()
-    coco.dataset = {
+    image_ids, labels = range(1, len(targets) + 1), range(1, num_classes + 1)
+    other = {"boxes": "segmentation", "masks": "bbox"}[kind]
+    scored = [{**target, "scores": target["area"]} for target in targets]
+    objects, results = (
+        [{name: value for name, value in one.items() if name != other} for one in coco_results(part, image_ids, labels)]
+        for part in (scored, detections)
+    )
+    crowds = [crowd for target in targets for crowd in target["iscrowd"].tolist()]
+    for n, (one, crowd) in enumerate(zip(objects, crowds, strict=True), start=1):
+        one |= {"id": n, "area": one.pop("score"), "iscrowd": int(crowd)}
+    truth, nothing = COCO(), COCO()
+    truth.dataset = {
         # Sizes are asked for, but play no part where masks are run-length encoded already.
-        "images": [{"id": image_id, "height": 1, "width": 1} for image_id in range(1, num_images + 1)],
-        "categories": [{"id": label, "name": str(label)} for label in range(1, num_classes + 1)],
-        "annotations": [{**annotation, "id": n} for n, annotation in enumerate(annotations, start=1)],
+        "images": [{"id": image_id, "height": 1, "width": 1} for image_id in image_ids],
+        "categories": [{"id": label, "name": str(label)} for label in labels],
+        "annotations": objects,
     }
+    nothing.dataset = {**truth.dataset, "annotations": []}
     with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
+        truth.createIndex()
+        nothing.createIndex()
+        return truth, truth.loadRes(results) if results else nothing  # loadRes cannot read an empty list
 
 
 def run_pycocotools(truth: COCO, results: COCO, kind: str) -> COCOeval:
@@ -387,11 +348,7 @@ def in_turn(calls: Iterable[Callable[[], object]], rounds: int = 9) -> list[floa
 
 
 def peak_memory(call: Callable[[], object]) -> int:
-    """The largest number of bytes that torch allocates for a call at a time, on top of what there was before.
-
-    Args:
-        call: does the work. What it returns counts: it is held until the call is over.
-    """
+    """The largest number of bytes that torch allocates for a call at a time, what it returns included."""
     with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
     held = most = 0
