@@ -1,7 +1,7 @@
 """The four detectors side by side: what each finds in the same images, and how long each stage takes.
 
-A detector runs as it is, with its own ``detect``; a :class:`StageClock` watches its parts from outside. The stages are
-the same for all four, so that their times may be laid side by side:
+A detector runs as it is, with its own ``detect``; a clock watches its parts from outside. The stages are the same for
+all four, so that their times may be laid side by side:
 
 * **proposals**: selective search, or the region proposal network behind the features.
 * **features**: the convolutions, and what brings pixels to them: warping every proposal (R-CNN), or enlarging and
@@ -13,18 +13,20 @@ the same for all four, so that their times may be laid side by side:
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 from torch import Tensor, nn
 
 from minircnn import mask_rcnn
 from minircnn.course.compare import limit_threads
+from minircnn.course.stopwatch import Stopwatch
 from minircnn.evaluation import encode_masks, evaluate, proposal_recall
 from minircnn.files import sha256
 from minircnn.mask_rcnn import MaskRCNN, binary_masks
@@ -89,13 +91,8 @@ GENERATIONS = (
 def load_all(alike: bool = False) -> dict[str, nn.Module]:
     """The four detectors that come with the project, by key, in evaluation mode.
 
-    Args:
-        alike: whether they have the same thresholds, :data:`THRESHOLDS`, in place of those in their files. R-CNN keeps
-            its own: its scores are no probabilities, and with NMS at 0.5 it is worse on validation images.
-
-    Raises:
-        FileNotFoundError: a file of weights is missing; the message says where it comes from.
-        minircnn.weights.WeightsError: a file is damaged, or holds something else.
+    ``alike``, all have :data:`THRESHOLDS` in place of those in their files but R-CNN: its scores are no probabilities,
+    and with NMS at 0.5 it is worse on validation images.
     """
     for one in GENERATIONS:
         if not one.weights.is_file():
@@ -117,7 +114,7 @@ def set_thresholds(model: nn.Module, **thresholds: float) -> None:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many parameters a detector has, pre-training included.
+    """How many parameters a layer or a detector has.
 
     R-CNN's support vector machines and box regressions are buffers to PyTorch, but learned they are; so is its
     network's last layer, which only fine-tuning needs.
@@ -127,66 +124,6 @@ def count_parameters(model: nn.Module) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------- time by stages
-
-
-@dataclass
-class StageClock:
-    """Adds up seconds by stage. Inside of a stage another one may run, whose time is its own alone.
-
-    >>> clock = StageClock()
-    >>> with clock.stage("features"), clock.stage("heads"):
-    ...     pass
-    >>> sorted(clock.seconds)
-    ['features', 'heads']
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)  # of the methods that it watches, the last of each
-    _now: str | None = None
-    _since: float = 0.0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """What runs inside belongs to this stage."""
-        outer = self._switch(name)
-        try:
-            yield
-        finally:
-            self._switch(outer)
-
-    def _switch(self, name: str | None) -> str | None:
-        time, outer = perf_counter(), self._now
-        if outer is not None:
-            self.seconds[outer] = self.seconds.get(outer, 0.0) + time - self._since
-        self._now, self._since = name, time
-        return outer
-
-    @contextmanager
-    def watching(self, owner: object, method: str, stage: str) -> Iterator[None]:
-        """Meanwhile every call of this method of this object belongs to the stage."""
-        original = getattr(owner, method)
-
-        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
-            with self.stage(stage):
-                self.results[method] = result = original(*arguments, **options)
-                return result
-
-        with _replaced(owner, method, timed):
-            yield
-
-
-@contextmanager
-def _replaced(owner: object, method: str, other: Callable[..., Any]) -> Iterator[None]:
-    """Meanwhile an object has another method in place of its own."""
-    before = vars(owner).get(method)
-    setattr(owner, method, other)
-    try:
-        yield
-    finally:
-        if before is None:
-            delattr(owner, method)
-        else:
-            setattr(owner, method, before)
 
 
 def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
@@ -226,42 +163,48 @@ class Trace:
     proposals: Tensor  # `(P, 4)` in pixels of the image, best first
     passes: int  # how many images, or warped crops, went through the convolutions
     seconds: dict[str, float]  # by stage, in the order of `STAGES`; a detector without masks has no such entry
-    # Of `detect` with `regress=False`, without masks: boxes stay where the proposals are. None unless it was
-    # asked for
+    # Of `detect` with `regress=False`, without masks: boxes stay where the proposals are. None unless asked for
     unmoved: dict[str, Tensor] | None = None
 
 
 def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, unmoved: bool = False) -> Trace:
-    """Detect, and note how long each stage takes.
+    """Detect in an image ``(3, H, W)`` in [0, 1], and note how long each stage takes.
 
-    Args:
-        model: one of the four detectors, in evaluation mode.
-        image: ``(3, H, W)`` in [0, 1], on the CPU: other devices do not wait for the clock.
-        found: proposals of :func:`search`, for the first two detectors.
-        unmoved: whether to detect once more with the boxes as proposed.
-
-    Raises:
-        ValueError: proposals are missing, or are given to a detector that makes its own.
+    The first two detectors need proposals of :func:`search`. All are on the CPU: other devices do not wait for the
+    clock. ``unmoved``: detect once more with the boxes as proposed.
     """
     own = hasattr(model, "rpn")
     if own != (found is None):
         wants = "makes its own proposals" if own else "needs proposals: give what search(image) returns"
         raise ValueError(f"{type(model).__name__} {wants}")
     inputs = [[image]] if own else [[image], [found.boxes]]
-    clock, passed = StageClock({} if own else {"proposals": found.seconds}), []
+    clock, passed, results = Stopwatch(), [], {}
+
+    def watched(owner: object, method: str, stage: str) -> AbstractContextManager:
+        """Meanwhile every call of this method of this object belongs to the stage, and its result is kept."""
+        original = getattr(owner, method)
+
+        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
+            with clock(stage):
+                results[method] = original(*arguments, **options)
+            return results[method]
+
+        return patch.object(owner, method, timed)
+
     backbone = model.network.backbone if isinstance(model, RCNN) else model.backbone
     counter = backbone.register_forward_hook(lambda _, images, __: passed.append(len(images[0])))
-    with ExitStack() as watched:
-        for owner, method, stage in _calls(model):
-            watched.enter_context(clock.watching(owner, method, stage))
-        with clock.stage("selection"):
+    with ExitStack() as watching:
+        for call in _calls(model):
+            watching.enter_context(watched(*call))
+        with clock("selection"):
             (detections,) = model.detect(*inputs)
     counter.remove()
     proposals = model.propose([image])[0]["boxes"] if own else found.boxes
-    seconds = {stage: clock.seconds[stage] for stage in STAGES if stage in clock.seconds}
+    seconds = clock.totals() | ({} if own else {"proposals": found.seconds})
+    seconds = {stage: seconds[stage] for stage in STAGES if stage in seconds}
     still = None
     if unmoved:
-        with _replaced(model, "features", lambda *_: clock.results["features"]):  # that takes the time, and is the same
+        with patch.object(model, "features", lambda *_: results["features"]):  # that takes the time, and is the same
             still = model.detect(*inputs, regress=False)[0]
         still = {name: value for name, value in still.items() if name != "masks"}
     return Trace(detections, proposals, sum(passed), seconds, still)
@@ -285,22 +228,9 @@ def trace_all(
 ) -> dict[str, list[Trace]]:
     """Show every image to each detector in turn, on one thread, so that a busy machine disturbs all of them alike.
 
-    The first image is shown once more before all others, which does not count.
-
-    Args:
-        models: by key.
-        samples: ``(image, target)`` pairs; the targets are not looked at.
-        max_proposals: of selective search, the first so many of an image.
-        progress: is given the numbers of the images and hands them on, like ``tqdm``.
-
-    Returns:
-        For each detector a trace of each image; masks in them are run-length encodings, which take less memory.
-
-    Raises:
-        ValueError: there are no images.
+    The first image is shown once more before all others, which does not count. ``progress`` hands the numbers of the
+    images on, like ``tqdm``. Masks in the traces, one for each image, are run-length encodings, which take less memory.
     """
-    if not len(samples):
-        raise ValueError("samples must hold at least one image")
     traces: dict[str, list[Trace]] = {key: [] for key in models}
     with limit_threads(1):
         for index in progress([0, *range(len(samples))]):
@@ -343,10 +273,7 @@ def figures_of(
     targets: Sequence[dict[str, Any]],
     classes: Sequence[str],
 ) -> Figures:
-    """Everything about one detector, from the traces of :func:`trace_all` and the targets of the same images.
-
-    ``classes[0]`` is the background. Targets need masks if the detector makes some.
-    """
+    """Everything about one detector, from the traces of :func:`trace_all` and the targets of the same images."""
     found, proposals = [trace.detections for trace in traces], [trace.proposals for trace in traces]
 
     def measured(detections: Sequence[dict[str, Any]], kind: str = "boxes") -> dict[str, float]:
@@ -373,9 +300,7 @@ def figures_of(
 
 
 def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Milliseconds out of seconds: the median of each stage, and of all stages together.
-
-    The median of the sums is not quite the sum of the medians.
+    """Milliseconds out of seconds: the median of each stage, and of all stages together, which is not quite their sum.
 
     >>> medians([{"features": 0.5, "heads": 1.0}, {"features": 0.25, "heads": 2.0}, {"features": 1.0, "heads": 0.25}])
     {'features': 500.0, 'heads': 1000.0, 'all': 1500.0}

@@ -1,7 +1,6 @@
 """What notebook 02 looks at and compares with: annotated photographs, and proposals that never see the image."""
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from skimage.segmentation import felzenszwalb
 from torch import Tensor
 
 from minircnn import selective_search as ss
+from minircnn.course.stopwatch import Stopwatch
 
 ANNOTATIONS: dict[str, dict[str, list[int]]] = {
     "coffee": {
@@ -72,21 +72,18 @@ def sliding_windows(size: int, generator: torch.Generator) -> Tensor:
 
 def search_seconds(image: Tensor, rank: Callable[[list[ss.MergeTree], int], Any]) -> dict[str, float]:
     """Seconds of each stage of selective search with its eight fast strategies; ``rank`` orders the boxes of trees."""
-    seconds = dict.fromkeys(["color spaces and bins", "Felzenszwalb", "describing", "grouping", "ranking"], 0.0)
-
-    def timed(stage: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        start = perf_counter()
-        result = function(*args, **options)
-        seconds[stage] += perf_counter() - start
-        return result
-
-    small, trees = ss.shrink(image, max_side=400), []
+    small, trees, clock = ss.shrink(image, max_side=400), [], Stopwatch()
     for space in ("hsv", "lab"):
-        pixels = timed("color spaces and bins", ss.Pixels.of, small, space)
+        with clock("color spaces and bins"):
+            pixels = ss.Pixels.of(small, space)
         for k in (50, 100):
-            labels = timed("Felzenszwalb", felzenszwalb, pixels.channels, scale=k, sigma=0.8, min_size=20)
-            regions = timed("describing", ss.describe_regions, pixels, labels)
-            for kinds in (ss.SIMILARITIES, ("texture", "size", "fill")):
-                trees.append(timed("grouping", ss.hierarchical_grouping, regions, kinds))
-    timed("ranking", rank, trees, 0)
-    return seconds
+            with clock("Felzenszwalb"):
+                labels = felzenszwalb(pixels.channels, scale=k, sigma=0.8, min_size=20)
+            with clock("describing"):
+                regions = ss.describe_regions(pixels, labels)
+            with clock("grouping"):
+                kinds = (ss.SIMILARITIES, ("texture", "size", "fill"))
+                trees += [ss.hierarchical_grouping(regions, similarities) for similarities in kinds]
+    with clock("ranking"):
+        rank(trees, 0)
+    return clock.totals()

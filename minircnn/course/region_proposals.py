@@ -1,8 +1,6 @@
 """What notebook 07 measures: what a feature map knows, how well anchors cover objects, and what proposals cost."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet
 from minircnn.course.check.region_proposals import convolutions
+from minircnn.course.passes import receptive_field  # noqa: F401 - for the notebook
 from minircnn.course.record import read_record
+from minircnn.course.stopwatch import Stopwatch
 from minircnn.datasets.images import ImageDataset
 from minircnn.faster_rcnn import FasterRCNN
 from minircnn.selective_search import selective_search
@@ -100,16 +100,6 @@ def around_origin(shapes: Tensor) -> Tensor:
     return torch.cat([-shapes, shapes], dim=1) / 2
 
 
-def receptive_field(backbone: nn.Module) -> tuple[int, int, float]:
-    """Pixels that cell 0 of the feature map depends on, pixels to the next cell, and where their middle lies."""
-    field, step, middle = 1, 1, 0.5
-    for layer in backbone:
-        if hasattr(layer, "kernel_size"):
-            k, s, p = (int(np.ravel(value)[0]) for value in (layer.kernel_size, layer.stride, layer.padding))
-            field, middle, step = field + (k - 1) * step, middle + ((k - 1) / 2 - p) * step, step * s
-    return field, step, middle
-
-
 def copy_weights(trained: nn.Module, head: nn.Module) -> nn.Module:
     """Give the three convolutions of one RPN head the weights of another."""
     for own, other in zip(convolutions(head), convolutions(trained), strict=True):
@@ -119,15 +109,15 @@ def copy_weights(trained: nn.Module, head: nn.Module) -> nn.Module:
 
 def stages(propose: Callable[..., tuple[Tensor, Tensor]], objectness: Tensor, deltas: Tensor, anchors: Tensor) -> dict:
     """The boxes of one image that are left after each step of ``propose``, the exercise ``filter_proposals``."""
-    steps = {
-        "best anchors": (torch.zeros_like(deltas), 1.0, 1000),  # without deltas, and without NMS
-        "decoded, clipped": (deltas, 1.0, 1000),
-        "after NMS": (deltas, 0.6, 1000),
-        "proposals": (deltas, 0.6, 60),
-    }
+
+    def boxes(moves: Tensor, nms_threshold: float, count: int = 1000) -> Tensor:
+        return propose(objectness, moves, anchors, SIZE, nms_threshold, post_nms_top_n=count)[0]
+
     return {
-        name: propose(objectness, moves, anchors, SIZE, threshold, post_nms_top_n=number)[0]
-        for name, (moves, threshold, number) in steps.items()
+        "best anchors": boxes(torch.zeros_like(deltas), 1.0),  # without deltas, and without NMS
+        "decoded, clipped": boxes(deltas, 1.0),
+        "after NMS": boxes(deltas, 0.6),
+        "proposals": boxes(deltas, 0.6, 60),
     }
 
 
@@ -150,16 +140,14 @@ def stage_times(
     detector: FasterRCNN, propose: Callable[[Tensor], Tensor], small: Sequence[Tensor], large: Sequence[Tensor]
 ) -> dict[str, float]:
     """Median milliseconds for an image, measured in turn: selective search, backbone, proposals, heads."""
-    rows = []
-    for before, image in [(small[0], large[0]), *zip(small, large, strict=True)]:  # the first one warms up
-        clock = [perf_counter()]
-        selective_search(before, max_proposals=300)
-        clock.append(perf_counter())
-        features, sizes = detector.features([image])
-        clock.append(perf_counter())
-        boxes = propose(features)
-        clock.append(perf_counter())
-        detector.roi_heads.detect(features, [boxes], sizes)
-        rows.append(np.diff([*clock, perf_counter()]))
-    stages = ("selective search", "backbone", "RPN", "heads")
-    return {name: 1000 * median(column) for name, column in zip(stages, zip(*rows[1:], strict=True), strict=True)}
+    clock = Stopwatch()
+    for before, image in zip(small, large, strict=True):
+        with clock("selective search"):
+            selective_search(before, max_proposals=300)
+        with clock("backbone"):
+            features, sizes = detector.features([image])
+        with clock("RPN"):
+            boxes = propose(features)
+        with clock("heads"):
+            detector.roi_heads.detect(features, [boxes], sizes)
+    return {stage: 1000 * seconds for stage, seconds in clock.medians().items()}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
-from statistics import mean, median
-from time import perf_counter
+from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +15,8 @@ from torch import Tensor, nn
 from minircnn.boxes import box_iou
 from minircnn.course import compare
 from minircnn.course.compare import limit_threads, torchvision_mask_rcnn
+from minircnn.course.history import count_parameters  # noqa: F401 - for the notebook
+from minircnn.course.stopwatch import Stopwatch
 from minircnn.datasets.images import ImageDataset
 from minircnn.evaluation import Result
 from minircnn.fast_rcnn import Detector
@@ -29,11 +29,6 @@ NAMES = {"pool": "RoIPool", "warp": "RoIWarp", "align": "RoIAlign"}
 KEYS = {"box_ap": "box AP", "box_ap75": "box AP75", "mask_ap": "mask AP", "mask_ap50": "mask AP50"}
 KEYS |= {"mask_ap75": "mask AP75"}
 Detections = dict[str, Tensor]
-
-
-def count_parameters(*modules: nn.Module) -> int:
-    """How many parameters some modules have."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
@@ -251,20 +246,17 @@ def print_gains(pairs: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]) -> Non
 @torch.no_grad()
 def stage_times(model: MaskRCNN, data: ImageDataset, count: int = 16) -> dict[str, float]:
     """Median milliseconds of the stages of a detection, on one thread."""
-    runs = []
+    clock = Stopwatch()
     with limit_threads(1):
-        for i in range(count + 1):
-            image, times = data.load_image(i), [perf_counter()]
-            features, sizes = model.features([image])
-            times.append(perf_counter())
-            outputs = model.rpn(features, model.batch_size(sizes))
-            proposals = model.rpn.filter_proposals(outputs, sizes)[0]["boxes"]
-            times.append(perf_counter())
-            found = model.roi_heads.detect(features, [proposals], sizes)
-            times.append(perf_counter())
-            model.roi_heads.add_masks(features, found)
-            times.append(perf_counter())
-            runs.append([1000 * (b - a) for a, b in pairwise(times)])
-    columns = zip(*runs[1:], strict=True)  # the first one does not count
-    names = ("backbone", "RPN", "class and box", "mask branch")
-    return dict(zip(names, (median(column) for column in columns), strict=True))
+        for i in range(count):
+            image = data.load_image(i)
+            with clock("backbone"):
+                features, sizes = model.features([image])
+            with clock("RPN"):
+                outputs = model.rpn(features, model.batch_size(sizes))
+                proposals = model.rpn.filter_proposals(outputs, sizes)[0]["boxes"]
+            with clock("class and box"):
+                found = model.roi_heads.detect(features, [proposals], sizes)
+            with clock("mask branch"):
+                model.roi_heads.add_masks(features, found)
+    return {stage: 1000 * seconds for stage, seconds in clock.medians().items()}
