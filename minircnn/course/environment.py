@@ -1,8 +1,7 @@
 """Is everything there that the course needs? In plain words, and with a remedy for what is not.
 
 Notebook 00 asks this before anything else. The module itself therefore needs nothing but Python: where a package is
-missing, it has to say so, and not to fail for the same reason. Every check takes what it looks at as an argument, so
-that tests can show it a broken machine.
+missing, it has to say so, and not to fail for the same reason.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from minircnn.shipped import PROJECT_FOLDER, TOYTOWN_FOLDER
 INSTALL_HINT = (
     'in the project\'s folder run: python -m pip install -e ".[course]" (or start the course with: make course)'
 )
-GIGABYTE = 1024**3
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Check:
 
 def check_environment(data_folder: Path = TOYTOWN_FOLDER) -> list[Check]:
     """All checks, in the order in which their problems should be solved."""
-    checks = [check_python(), *check_packages(), check_torch_pair(), check_data(data_folder)]
-    return [*checks, check_cores(), check_memory(), check_disk(PROJECT_FOLDER)]
+    checks = [check_python(), *check_packages(), check_torch_pair(), check_data(data_folder), check_cores()]
+    return [*checks, *check_room()]
 
 
 def report(checks: Sequence[Check]) -> str:
@@ -51,23 +49,19 @@ def report(checks: Sequence[Check]) -> str:
         lines.append(f"{signs[check.state]} {check.name:<{width}}  {check.found}")
         if check.remedy:
             lines.append(f"  {'':<{width}}  → {check.remedy}")
-    return "\n".join([*lines, "", summary(checks)])
-
-
-def summary(checks: Sequence[Check]) -> str:
-    """One line: how many checks found something, and what that means."""
     problems, warnings = (sum(check.state == state for check in checks) for state in ("problem", "warning"))
+    last = "Ready: everything that the course needs is here."
     if problems:
         what = f"{problems} problem{'s' * (problems > 1)}"
-        return f"{what}: follow the arrows, then restart the kernel and run this again."
-    if warnings:
+        last = f"{what}: follow the arrows, then restart the kernel and run this again."
+    elif warnings:
         what = f"{warnings} remark{'s' * (warnings > 1)}"
-        return f"Ready, with {what}: the course works, see the arrows for what to expect."
-    return "Ready: everything that the course needs is here."
+        last = f"Ready, with {what}: the course works, see the arrows for what to expect."
+    return "\n".join([*lines, "", last])
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3]), required: str | None = None) -> Check:
-    """Whether this Python is one that the project supports, by default what the installed project states."""
+    """Whether this Python is one that the project supports; the installed project states which are."""
     found = ".".join(map(str, version))
     try:
         from packaging.specifiers import SpecifierSet
@@ -86,25 +80,18 @@ def check_packages(
 ) -> list[Check]:
     """Whether each package that the course needs is installed, in a version of the stated range.
 
-    Args:
-        requirements: As in pyproject.toml, such as ``["torch>=2.1"]``; by default those of the installed project and of
-            its extra "course".
-        installed: Gives the version of a package or raises ``PackageNotFoundError``.
+    By default these are the requirements of the installed project and of its extra "course".
     """
     try:
         from packaging.requirements import Requirement
 
-        wanted = [Requirement(text) for text in (_requirements() if requirements is None else requirements)]
+        wanted = [Requirement(text) for text in requirements or metadata.requires("minircnn") or []]
     except metadata.PackageNotFoundError:  # before ImportError, of which it is a kind
         return [Check("minircnn", "problem", "not installed for this Python", INSTALL_HINT)]
     except ImportError:
         return [Check("packages", "problem", "the package 'packaging' is missing", INSTALL_HINT)]
     needed = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": "course"})]
     return [_check_package(r.name, r.specifier, installed) for r in needed]
-
-
-def _requirements() -> list[str]:
-    return metadata.requires("minircnn") or []
 
 
 def _check_package(name: str, accepted: object, installed: Callable[[str], str]) -> Check:
@@ -141,15 +128,15 @@ def check_torch_pair(load: Callable[[], None] = _call_torchvision) -> Check:
     return Check(name, "ok", "both load, and torchvision's compiled operations answer")
 
 
-def check_data(folder: Path, verify: Callable[[Path], list[str]] | None = None) -> Check:
-    """Whether Toy Town is there, complete and unchanged; ``verify`` gives a line for each file that is not."""
+def check_data(folder: Path) -> Check:
+    """Whether Toy Town is there, complete and unchanged."""
     remedy = "in the project's folder: git checkout -- data/toytown (and delete what does not belong there)"
     if not folder.is_dir():
         return Check("Toy Town", "problem", f"there is no folder {folder}", remedy)
     try:
-        if verify is None:
-            from minircnn.datasets.toytown import check_checksums as verify
-        faults = verify(folder)
+        from minircnn.datasets.toytown import check_checksums
+
+        faults = check_checksums(folder)
     except ImportError as error:
         return Check("Toy Town", "problem", f"not checked: {_first_line(error)}", INSTALL_HINT)
     except FileNotFoundError as error:
@@ -165,34 +152,26 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_cores(cores: int | None = None) -> Check:
+def check_cores() -> Check:
     """Whether there are the two cores that the stated minutes of the notebooks assume."""
-    cores = available_cores() if cores is None else cores
-    remedy = "nothing to do: notebooks take up to twice the stated minutes"
+    cores, remedy = available_cores(), "nothing to do: notebooks take up to twice the stated minutes"
     return Check("processor cores", *(("ok", f"{cores}") if cores >= 2 else ("warning", f"{cores}", remedy)))
 
 
-def check_memory(available: int | None = None) -> Check:
-    """Whether about 3 GB of memory are free, by default asked through psutil, which Jupyter brings along."""
-    if available is None:
-        try:
-            import psutil
-        except ImportError:
-            return Check("free memory", "ok", "not known")
-        available = psutil.virtual_memory().available
+def check_room() -> list[Check]:
+    """Whether 3 GB of memory are free, asked through psutil, which Jupyter brings along, and one on the disk."""
+    disk = _check_size("free disk space", shutil.disk_usage(PROJECT_FOLDER).free, 1, "delete what you no longer need")
+    try:
+        import psutil
+    except ImportError:
+        return [Check("free memory", "ok", "not known"), disk]
     remedy = "close other programs, and shut down notebooks that you have finished (menu Kernel)"
-    return _check_room("free memory", available, 3, remedy)
+    return [_check_size("free memory", psutil.virtual_memory().available, 3, remedy), disk]
 
 
-def check_disk(folder: Path, free: int | None = None) -> Check:
-    """Whether the disk has room for a gigabyte of weights and results; ``free`` in bytes, by default asked."""
-    free = shutil.disk_usage(folder).free if free is None else free
-    return _check_room("free disk space", free, 1, "delete what you no longer need")
-
-
-def _check_room(name: str, size: int, gigabytes: int, remedy: str) -> Check:
-    found = f"{size / GIGABYTE:.1f} GB"
-    if size >= gigabytes * GIGABYTE:
+def _check_size(name: str, size: int, gigabytes: int, remedy: str) -> Check:
+    found = f"{size / 1024**3:.1f} GB"
+    if size >= gigabytes * 1024**3:
         return Check(name, "ok", found)
     return Check(name, "warning", f"{found}, {gigabytes} GB {'are' if gigabytes > 1 else 'is'} comfortable", remedy)
 

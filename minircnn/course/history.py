@@ -94,12 +94,6 @@ def load_all(alike: bool = False) -> dict[str, nn.Module]:
     ``alike``, all have :data:`THRESHOLDS` in place of those in their files but R-CNN: its scores are no probabilities,
     and with NMS at 0.5 it is worse on validation images.
     """
-    for one in GENERATIONS:
-        if not one.weights.is_file():
-            raise FileNotFoundError(
-                f"{one.weights}: not there; it comes with a clone of the project, and `minircnn train {one.key}` makes "
-                "it anew"
-            )
     models = {one.key: load(one.weights) for one in GENERATIONS}
     for model in models.values():
         if alike and not isinstance(model, RCNN):
@@ -173,11 +167,7 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
     The first two detectors need proposals of :func:`search`. All are on the CPU: other devices do not wait for the
     clock. ``unmoved``: detect once more with the boxes as proposed.
     """
-    own = hasattr(model, "rpn")
-    if own != (found is None):
-        wants = "makes its own proposals" if own else "needs proposals: give what search(image) returns"
-        raise ValueError(f"{type(model).__name__} {wants}")
-    inputs = [[image]] if own else [[image], [found.boxes]]
+    inputs = [[image], [found.boxes]] if found else [[image]]
     clock, passed, results = Stopwatch(), [], {}
 
     def watched(owner: object, method: str, stage: str) -> AbstractContextManager:
@@ -199,8 +189,8 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
         with clock("selection"):
             (detections,) = model.detect(*inputs)
     counter.remove()
-    proposals = model.propose([image])[0]["boxes"] if own else found.boxes
-    seconds = clock.totals() | ({} if own else {"proposals": found.seconds})
+    proposals = found.boxes if found else model.propose([image])[0]["boxes"]
+    seconds = clock.totals() | ({"proposals": found.seconds} if found else {})
     seconds = {stage: seconds[stage] for stage in STAGES if stage in seconds}
     still = None
     if unmoved:

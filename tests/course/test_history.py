@@ -24,7 +24,6 @@ from minircnn.course.history import (
 from minircnn.evaluation import evaluate, proposal_recall
 from minircnn.mask_rcnn import binary_masks
 from minircnn.selective_search import selective_search
-from minircnn.shipped import DETECTOR_WEIGHTS
 
 BY_KEY = {one.key: one for one in GENERATIONS}
 EXTERNAL = ["rcnn", "fast_rcnn"]
@@ -90,17 +89,9 @@ def test_every_call_is_timed_under_its_stage(key, models, samples, monkeypatch):
     assert "forward" not in vars(model) and "features" not in vars(model)
 
 
-def test_what_is_refused_and_what_nobody_needs(models, samples, monkeypatch, tmp_path):
-    image = samples[0][0]
-    with pytest.raises(ValueError, match=r"^RCNN needs proposals: give what search\(image\) returns$"):
-        by_stages(models["rcnn"], image)
-    with pytest.raises(ValueError, match=r"^MaskRCNN makes its own proposals$"):
-        by_stages(models["mask_rcnn"], image, Search(torch.zeros(0, 4), 0.0))
-    monkeypatch.setitem(DETECTOR_WEIGHTS, "fast_rcnn", tmp_path / "none.safetensors")
-    with pytest.raises(FileNotFoundError, match=r"none.safetensors: not there; .* `minircnn train fast_rcnn` makes"):
-        load_all()
+def test_nothing_is_searched_that_nobody_needs(models, samples, monkeypatch):
     monkeypatch.setattr(history, "search", None)
-    assert list(all_by_stages({"faster_rcnn": models["faster_rcnn"]}, image)) == ["faster_rcnn"]
+    assert list(all_by_stages({"faster_rcnn": models["faster_rcnn"]}, samples[0][0])) == ["faster_rcnn"]
 
 
 def test_detectors_that_tell_probabilities_may_have_the_same_thresholds(models):
