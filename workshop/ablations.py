@@ -314,10 +314,10 @@ def compare_starts(root: Path, iterations: int | None = None) -> dict[str, Any]:
         task = replace(task, training=replace(task.training, iterations=iterations or task.training.iterations))
         rows = []
         for start in starts:
-            tuned = learn(start, task)
-            rows.append(asdict(tuned.row))
-            print(described(rows[-1]), flush=True)
-        sizes = tuned.model.rpn.config.anchor_sizes[0]
+            model, _, row = learn(start, task)
+            rows.append(row)
+            print(described(row), flush=True)
+        sizes = model.rpn.config.anchor_sizes[0]
         record[name] = {"settings": asdict(task), "anchors": sizes, "rows": rows}
     record["nuclei"]["images"] = images
     return record

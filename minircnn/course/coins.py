@@ -3,15 +3,11 @@
 Greek coins from Pompeii, of the Brooklyn Museum; ``skimage.data.coins`` has them in 303 × 384 gray pixels. A classical
 segmentation makes the masks, and its result can be checked: there are 24 coins, and coins are nearly round. They lie in
 four rows; the part to train on and the part to measure with lie above and below a line that meets no coin.
-
-Shape comments: G objects of an image, H W its size, S side of a square.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -26,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minircnn.datasets.folders import boxes_around
-from minircnn.datasets.images import Target
+from minircnn.targets import Sample
 from minircnn.training.samples import cut_out
 from minircnn.transforms import hflip
 
@@ -39,21 +35,13 @@ SMOOTHING = 3  # pixels; what is thinner than twice this is no coin but a scratc
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The steps from a photograph to coins; all arrays are (H, W).
+    """The steps from a photograph to coins; all arrays are (H, W)."""
 
-    Attributes:
-        gradient: How steep the gray is; high on outlines. Floats.
-        markers: 1 where there is surely no coin, 2 where there is surely one, 0 where the next step decides.
-        flooded: bool: the watershed of ``gradient`` that rises from the markers.
-        filled: bool: without holes inside of coins, scratches and fringes.
-        labels: The coins: 1 … G in reading order, 0 elsewhere.
-    """
-
-    gradient: NDArray[np.float64]
-    markers: NDArray[np.int64]
-    flooded: NDArray[np.bool_]
-    filled: NDArray[np.bool_]
-    labels: NDArray[np.int64]
+    gradient: NDArray[np.float64]  # how steep the gray is; high on outlines
+    markers: NDArray[np.int64]  # 1 where there is surely no coin, 2 where there is surely one, 0 for the next step
+    flooded: NDArray[np.bool_]  # the watershed of `gradient` that rises from the markers
+    filled: NDArray[np.bool_]  # without holes inside of coins, scratches and fringes
+    labels: NDArray[np.int64]  # the coins: 1 … G in reading order, 0 elsewhere
 
 
 def segment_coins(image: NDArray[np.uint8]) -> Segmentation:
@@ -87,57 +75,17 @@ def _in_reading_order(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return numbers[labels]
 
 
-@lru_cache(maxsize=1)
-def _masks() -> Tensor:
-    """All coins of the photograph: (24, 303, 384) bool."""
-    labels = segment_coins(skimage.data.coins()).labels
-    return torch.from_numpy(labels == np.arange(1, labels.max() + 1)[:, None, None])
+def coins_of(part: str = "all") -> Sample:
+    """A part of the photograph, one of :data:`PARTS`, with its coins in reading order."""
+    pixels, rows = skimage.data.coins(), slice(*PARTS[part])
+    labels = segment_coins(pixels).labels[rows]
+    masks = torch.from_numpy(labels == np.unique(labels)[1:, None, None])
+    target = {"boxes": boxes_around(masks), "labels": torch.ones(len(masks), dtype=torch.int64), "masks": masks}
+    return torch.from_numpy(pixels[rows]).float().div(255).repeat(3, 1, 1), target
 
 
-class Coins(Dataset[tuple[Tensor, Target]]):
-    """A part of the photograph: one ``(image, target)`` pair as of :class:`~minircnn.datasets.CocoDataset`.
-
-    Attributes:
-        part: Its name, one of :data:`PARTS`.
-        classes: "background" and "coin".
-    """
-
-    classes = ("background", "coin")
-
-    def __init__(self, part: str = "all") -> None:
-        """Choose a part of :data:`PARTS`; nothing is read.
-
-        Raises:
-            ValueError: There is no such part.
-        """
-        if part not in PARTS:
-            raise ValueError(f"part: there is no {part!r}; choose from {list(PARTS)}")
-        self.part = part
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return 1
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """The image, (3, H, W) in [0, 1] with three equal channels, and its coins in reading order."""
-        if index != 0:
-            raise IndexError(f"image {index}: there is one, number 0")
-        rows = slice(*PARTS[self.part])
-        gray = torch.from_numpy(skimage.data.coins()[rows].copy()).float() / 255  # (H, W)
-        masks = _masks()[:, rows]
-        masks = masks[masks.any(dim=2).any(dim=1)]  # (G, H, W)
-        return gray.expand(3, -1, -1).contiguous(), {
-            "boxes": boxes_around(masks),
-            "labels": torch.ones(len(masks), dtype=torch.int64),
-            "image_id": 1,
-            "iscrowd": torch.zeros(len(masks), dtype=torch.bool),
-            "area": masks.sum(dim=(1, 2)).float(),
-            "masks": masks,
-        }
-
-
-class RandomSquares(Dataset[tuple[Tensor, Target]]):
-    """Random squares of some images, turned and flipped; an index always gives the same square.
+class RandomSquares(Dataset[Sample]):
+    """Random squares of some images with masks, turned and flipped; an index always gives the same square.
 
     Good for images without up and down, such as photographs from straight above or through a microscope.
     ``squares[i]`` is an ``(image, target)`` pair; ``image_id`` is i + 1. The images take turns. An object that the edge
@@ -145,33 +93,15 @@ class RandomSquares(Dataset[tuple[Tensor, Target]]):
     crowd: training takes it neither for an object nor for background.
     """
 
-    def __init__(
-        self, samples: Sequence[tuple[Tensor, Target]], side: int, count: int, *, seed: int = 0, least: float = 0.3
-    ) -> None:
-        """Draw nothing yet.
-
-        Args:
-            samples: Pairs with masks; they are kept as they are.
-            side: S, in pixels; from an image with a shorter side the square is as large as that.
-            count: How many squares there are.
-            seed: Of all that is drawn.
-            least: Share of an object's pixels that has to be left, in [0, 1].
-
-        Raises:
-            ValueError: There is no image, or a number means nothing.
-        """
-        if not len(samples) or side < 1 or count < 0 or not 0 <= least <= 1:
-            raise ValueError(
-                "there must be samples, side must be at least 1, count at least 0 and least in [0, 1], "
-                f"not {len(samples)} samples, {side}, {count} and {least}"
-            )
-        self.samples, self.side, self.count, self.seed, self.least = samples, side, count, seed, least
+    def __init__(self, samples: Sequence[Sample], side: int, count: int, *, seed: int = 0) -> None:
+        """Draw nothing yet. From an image with a side shorter than that the square is as large as this."""
+        self.samples, self.side, self.count, self.seed = samples, side, count, seed
 
     def __len__(self) -> int:
         """Number of squares."""
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+    def __getitem__(self, index: int) -> Sample:
         """A square and the objects in it."""
         if not 0 <= index < self.count:
             raise IndexError(f"square {index}: there are {self.count}, counted from 0")
@@ -179,14 +109,14 @@ class RandomSquares(Dataset[tuple[Tensor, Target]]):
         image, target = self.samples[index % len(self.samples)]
         side = min(self.side, *image.shape[1:])
         top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in image.shape[1:])
-        image, target = cut_out(image, target, (top, left, top + side, left + side), self.least)
+        image, target = cut_out(image, target, (top, left, top + side, left + side))
         image, target = turn(image, target, int(torch.randint(4, (), generator=generator)))
         if torch.rand((), generator=generator) < 0.5:
             image, target = hflip(image, target)
         return image, {**target, "image_id": index + 1}
 
 
-def turn(image: Tensor, target: Target, quarters: int) -> tuple[Tensor, Target]:
+def turn(image: Tensor, target: dict[str, Any], quarters: int) -> Sample:
     """Turn an image (3, H, W) and its objects counterclockwise by so many times 90°; the target has masks."""
     masks = torch.rot90(target["masks"], quarters, dims=(1, 2))
     return torch.rot90(image, quarters, dims=(1, 2)), {**target, "masks": masks, "boxes": boxes_around(masks)}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from minircnn.alexnet import load_alexnet
 from minircnn.course import fine_tuning
-from minircnn.course.coins import Coins, RandomSquares
+from minircnn.course.coins import RandomSquares, coins_of
 from minircnn.course.fine_tuning import COINS, NUCLEI, STARTS, anchor_sizes, coins, fine_tune, measure, nuclei
 from minircnn.datasets import NucleiDataset
 from minircnn.evaluation import evaluate
@@ -45,20 +45,20 @@ def test_coins_are_learned_as_said():
     """From squares of the upper half, with its anchors; measured once on the lower half, equally enlarged."""
     task = short(COINS, iterations=2, side=80, enlarged=1.1)
     task = replace(task, training=replace(task.training, scale_jitter=0.0))  # all squares become 88 pixels, 11 · 8
-    tuned = coins(task=task, quiet=True)
-    upper, lower = Coins("train")[0], Coins("test")[0]
+    tuned, steps, row = coins(task=task, quiet=True)
+    upper, lower = coins_of("train"), coins_of("test")
     sizes = anchor_sizes([upper[1]["boxes"]], task.anchor_sizes, 1.1)
     squares, settings = RandomSquares([upper], 80, 20, seed=0), replace(task.training, min_size=88)
     rpn = replace(task.rpn, anchor_sizes=(sizes,))
     model, history = train_mask_rcnn(load_alexnet(), squares, ["background", "coin"], settings, rpn=rpn, quiet=True)
-    assert [step["loss_mask"] for step in tuned.history] == pytest.approx([step["loss_mask"] for step in history])
-    torch.testing.assert_close(tuned.model.state_dict(), model.state_dict(), rtol=1e-5, atol=1e-6)
-    assert tuned.model.transform.min_size == round(1.1 * 153) and not tuned.model.training
+    assert [step["loss_mask"] for step in steps] == pytest.approx([step["loss_mask"] for step in history])
+    torch.testing.assert_close(tuned.state_dict(), model.state_dict(), rtol=1e-5, atol=1e-6)
+    assert tuned.transform.min_size == round(1.1 * 153) and not tuned.training
     model.transform = replace(model.transform, min_size=round(1.1 * 153))
     found = [binary_masks(model.detect([lower[0]])[0])]
     results = [evaluate(found, [lower[1]], kind=kind) for kind in ("boxes", "masks")]
     expected = [value for result in results for value in (result.ap, result.ap50, result.ap75)]
-    start, iterations, multiplier, *figures, objects, _, _, seconds = vars(tuned.row).values()
+    start, iterations, multiplier, *figures, objects, _, _, seconds = row.values()
     assert (start, iterations, multiplier, objects) == ("pretrained", 2, task.training.backbone_lr_mult, 12)
     assert figures == pytest.approx(expected, abs=1e-3) and seconds > 0
 
@@ -67,7 +67,7 @@ def test_nuclei_are_split_by_image_and_learned(cells, monkeypatch):
     noted = Mock(side_effect=fine_tune)
     monkeypatch.setattr(fine_tuning, "fine_tune", noted)
     task = short(NUCLEI, iterations=1, side=40, enlarged=2.0)
-    tuned = nuclei(cells, "random", task, quiet=True)
+    tuned, _, row = nuclei(cells, "random", task, quiet=True)
     start, train, test, *others = noted.call_args.args
     assert (start, others) == ("random", [["background", "nucleus"], task])
     whole = NucleiDataset(cells)
@@ -75,8 +75,8 @@ def test_nuclei_are_split_by_image_and_learned(cells, monkeypatch):
         for (image, target), index in zip(part, indices, strict=True):
             assert torch.equal(image, whole[index][0])
             assert torch.equal(target["masks"], whole[index][1]["masks"])
-    assert tuned.model.transform.min_size == 128 and tuned.row.objects == 4
-    sizes = tuned.model.rpn.config.anchor_sizes[0]
+    assert tuned.transform.min_size == 128 and row["objects"] == 4
+    sizes = tuned.rpn.config.anchor_sizes[0]
     # All nuclei are 11 or 15 pixels wide and high.
     assert (sizes[0], sizes[-1], len(sizes)) == (22, 30, NUCLEI.anchor_sizes)
 
@@ -97,8 +97,6 @@ def test_starts_differ_in_what_they_have_learned():
         assert layer.weight.std().item() == pytest.approx((2 / layer.weight[0].numel()) ** 0.5, rel=0.05)
         assert not layer.bias.any()
     assert torch.equal(fresh.backbone.conv3.weight, again.backbone.conv3.weight)
-    with pytest.raises(ValueError, match="start must be one of pretrained, toy town, random, but is 'imagenet'"):
-        fine_tune("imagenet", [], [], ["background", "coin"], COINS)
 
 
 def test_anchor_sizes_by_hand():
@@ -109,9 +107,6 @@ def test_anchor_sizes_by_hand():
     assert anchor_sizes([boxes[:1], boxes[:0], boxes[1:]], 4, 4.0) == tuple(np.round(expected))
     empty = torch.tensor([[5.0, 5.0, 5.0, 9.0]])
     assert anchor_sizes([torch.tensor([[0.0, 0.0, 4.0, 25.0]]), empty], 1) == (10,)
-    for nothing in (empty[:0], empty):
-        with pytest.raises(ValueError, match="boxes hold no object"):
-            anchor_sizes([nothing], 3)
 
 
 def objects(*boxes, scores=None):
