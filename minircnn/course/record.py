@@ -13,36 +13,28 @@ RESULTS = RESULTS_FOLDER / "history.json"
 """The record that comes with the project."""
 NONE = "–"
 Record = Mapping[str, Any]
-_KEYS = (
-    *("images", "images_of_split", "thresholds", "scenes", "alignment", "transfer", "detectors", "training"),
-    "paper_scale",
-)
 
 
-class RecordError(ValueError):
-    """A file that holds no record of the history; the message names it, and a remedy."""
+def read_results(path: Path, command: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """A file of results that a command of the workshop wrote.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says what makes it.
+        ValueError: it is damaged.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; make it with `{command}`")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); make it anew with `{command}`") from error
 
 
 def read_record(path: Path = RESULTS) -> dict[str, Any]:
-    """The record that ``python -m workshop.history`` wrote.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        RecordError: it is damaged, or something else.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; make it with `python -m workshop.history`")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecordError(f"{path}: damaged ({error}); measure again with `python -m workshop.history`") from error
-    missing = [key for key in _KEYS if not isinstance(record, dict) or key not in record]
-    missing = missing or [one.key for one in GENERATIONS if one.key not in record["detectors"]]
-    if missing:
-        raise RecordError(
-            f"{path}: no record of the history ({missing[0]!r} is missing); name a file that "
-            "`python -m workshop.history` wrote"
-        )
+    """The record that ``python -m workshop.history`` wrote; errors are those of :func:`read_results`."""
+    record = read_results(path, "python -m workshop.history")
+    if not isinstance(record, dict) or not {"detectors", "paper_scale", "training"} <= {*record}:
+        raise ValueError(f"{path}: no record of the history; name a file that `python -m workshop.history` wrote")
     return record
 
 
@@ -52,9 +44,7 @@ def read_record(path: Path = RESULTS) -> dict[str, Any]:
 def table(record: Record, stages: bool = True) -> list[list[str]]:
     """All figures, a row each with a cell for each detector, behind a row with the detectors' names.
 
-    Args:
-        record: see :func:`read_record`.
-        stages: whether times come stage by stage, too.
+    Times come stage by stage, too, unless that is not wanted.
     """
     own = [record["detectors"][one.key] for one in GENERATIONS]
     rows = [["", *(f"{one['name']} ({one['year']})" for one in own)]]
@@ -113,10 +103,9 @@ def notes(record: Record) -> list[str]:
     """What has to be known to read the table, a sentence or two each."""
     count, every = record["images"], record["images_of_split"]
     limits, found = record["thresholds"], " / ".join(f"{d['detections']:.0f}" for d in record["detectors"].values())
-    load = record["machine"].get("load") or 0
-    busy = (
-        f" Other programs kept it busy meanwhile (a load of {load:.1f}), so that all are longer." if load >= 0.5 else ""
-    )
+    load, busy = record["machine"].get("load") or 0, ""
+    if load >= 0.5:
+        busy = f" Other programs kept it busy meanwhile (a load of {load:.1f}), so that all are longer."
     part = f"all {every}" if count == every else f"only the first {count} of the {every}"
     lines = [
         f"Measured on {part} test images of Toy Town, the same for all four, with the same evaluator. Times are "
@@ -142,17 +131,14 @@ def notes(record: Record) -> list[str]:
         )
     if scale := record["paper_scale"]:
         height, width = scale["size"]
-        crops, every = scale["crops"], scale["proposals"]
-        given = (
-            f"Selective search finds {scale['found']} proposals there, and random boxes make them {every:,}"
-            if scale["found"] < every
-            else f"Selective search gives {every:,} proposals"
-        )
+        every, given = scale["proposals"], f"Selective search gives {scale['proposals']:,} proposals"
+        if scale["found"] < every:
+            given = f"Selective search finds {scale['found']} proposals there, and random boxes make them {every:,}"
         lines.append(
             f"At {height} × {width} pixels the network is the AlexNet of 2012 with random weights, and only times "
-            f"count. {given}; R-CNN is timed on {crops} of them, and the time behind the search is multiplied by "
-            f"{every / crops:g}. The region proposal network makes {scale['own']}; {scale['outlined']} detections get "
-            "a mask."
+            f"count. {given}; R-CNN is timed on {scale['crops']} of them, and the time behind the search is multiplied "
+            f"by {every / scale['crops']:g}. The region proposal network makes {scale['own']}; {scale['outlined']} "
+            "detections get a mask."
         )
     return lines
 
@@ -165,11 +151,8 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
     AP, %  1.0  12.0
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    form = "  ".join([f"{{:<{widths[0]}}}", *(f"{{:>{width}}}" for width in widths[1:])])
+    return "\n".join(form.format(*row).rstrip() for row in rows)
 
 
 # ---------------------------------------------------------------------------------------------------- figure
@@ -198,6 +181,5 @@ def titles_of(record: Record) -> list[str]:
     """Titles of the panels of times."""
     titles = [f"Toy Town, 128 × 128, up to {record['max_proposals']} proposals"]
     if scale := record["paper_scale"]:
-        height, width = scale["size"]
-        titles.append(f"{height} × {width}, up to {scale['proposals']:,} proposals")
+        titles.append("{} × {}, up to {:,} proposals".format(*scale["size"], scale["proposals"]))
     return titles
