@@ -5,14 +5,15 @@ differ in one thing. Averages and shares are in percent. Where a time was measur
 Toy Town's, the second that of the papers' size.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 from typing import Any
 
 from minircnn.course.history import GENERATIONS
+from minircnn.course.record import read_results
 from minircnn.shipped import RESULTS_FOLDER
 
 Results = Mapping[str, Mapping[str, Any]]
@@ -20,57 +21,40 @@ Results = Mapping[str, Mapping[str, Any]]
 
 SAME = 0.02  # APs that differ by less are the same: of two trainings that differ in nothing but their seed some do
 ABLATIONS = ("rcnn_ablation", "fast_rcnn_ablation", "faster_rcnn_ablation", "mask_rcnn_ablation")
-NAMES = {one.key: one.name for one in GENERATIONS}
 
 
 def gather(record: Mapping[str, Any], folder: Path = RESULTS_FOLDER) -> dict[str, Any]:
-    """A record of the history, and the ablations' results beside it.
-
-    Raises:
-        FileNotFoundError: the results of an ablation are missing; the message says what makes them.
-        ValueError: they are damaged.
-    """
-    results: dict[str, Any] = {"history": record}
-    for name in ABLATIONS:
-        path, remedy = folder / f"{name}.json", f"`python -m workshop.ablations {name.removesuffix('_ablation')}`"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: not there; make it with {remedy}")
-        try:
-            results[name] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: damaged ({error}); make it anew with {remedy}") from error
-    return results
+    """A record of the history, and the ablations' results beside it; for errors see :func:`read_results`."""
+    commands = {name: f"python -m workshop.ablations {name.removesuffix('_ablation')}" for name in ABLATIONS}
+    files = {name: read_results(folder / f"{name}.json", command) for name, command in commands.items()}
+    return {"history": record, **files}
 
 
-@dataclass(frozen=True)
 class Measured:
-    """The results, with what the claims ask of them."""
+    """The results, with what the claims ask of them; times are Toy Town's, or with ``paper`` those of that size."""
 
-    results: Results  # of `gather`
-    paper: bool = False  # whether times are those of the papers' size, or Toy Town's
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """The record of the history."""
-        return self.results["history"]
+    def __init__(self, results: Results, paper: bool = False) -> None:
+        self.results, self.paper, self.record = results, paper, results["history"]
+        self.detectors = {one.key: SimpleNamespace(**self.record["detectors"][one.key]) for one in GENERATIONS}
+        self.rcnn, self.fast, self.faster, self.mask = self.detectors.values()
+        self.scenes, self.transfer, self.alignment = (
+            SimpleNamespace(**self.record[name]) for name in ("scenes", "transfer", "alignment")
+        )
 
     @property
     def both(self) -> list["Measured"]:
         """With Toy Town's times and, where they were measured, with those of the papers' size."""
-        return [Measured(self.results), *([Measured(self.results, True)] if self.record["paper_scale"] else [])]
+        return [Measured(self.results, paper) for paper in (False, True)[: 2 if self.record["paper_scale"] else 1]]
 
     @property
     def where(self) -> str:
         """Which sizes the numbers of :meth:`slower` and :meth:`share` belong to."""
-        return "on Toy Town and at the papers' size" if len(self.both) == 2 else "on Toy Town"
-
-    def of(self, key: str) -> Mapping[str, Any]:
-        """What was measured of a detector."""
-        return self.record["detectors"][key]
+        return "on Toy Town and at the papers' size" if self.record["paper_scale"] else "on Toy Town"
 
     def ms(self, key: str, stage: str = "all") -> float:
         """A detector's milliseconds for an image, in all or of a stage."""
-        return (self.record["paper_scale"]["milliseconds"][key] if self.paper else self.of(key)["milliseconds"])[stage]
+        at_scale = self.paper and self.record["paper_scale"]["milliseconds"][key]
+        return (at_scale or self.detectors[key].milliseconds)[stage]
 
     def slower(self, key: str, stage: str = "all", other: str = "rcnn") -> str:
         """How many times as long the other takes."""
@@ -87,19 +71,18 @@ class Measured:
         values = [row[figure] for row in rows if all(row[key] == value for key, value in wanted.items())]
         return mean(values) if values else float("nan")
 
-    def rcnn(self, moved: bool) -> float:
+    def regressed(self, moved: bool) -> float:
         """AP75 of R-CNN in its ablation, with box regression or without."""
         return self.mean("rcnn", "ap75", layer="fc7", fine_tuned=True, box_regression=moved)
 
-    def fast(self, training: str, classifier: str = "softmax") -> float:
+    def trained(self, training: str, classifier: str = "softmax") -> float:
         """AP of Fast R-CNN with box regression, trained "joint" or in "stages", with "softmax" or "SVM"."""
         return self.mean("fast_rcnn", "ap", training=training, classifier=classifier, box_regression=True)
 
-    def faster(self, training: str, times: int = 1) -> float:
+    def learned(self, training: str, times: int = 1) -> float:
         """AP of Faster R-CNN trained "joint", or in "turns" with so many times as many batches."""
         iterations = times * self.results["faster_rcnn_ablation"]["settings"]["iterations"]
-        full = {"scales": 3, "ratios": 3, "iterations": iterations}
-        return self.mean("faster_rcnn", "ap", training=training, **full)
+        return self.mean("faster_rcnn", "ap", training=training, scales=3, ratios=3, iterations=iterations)
 
     def anchors(self, figure: str, scales: int, ratios: int) -> float:
         """Faster R-CNN's AP, or the recall of its proposals, with so many sizes and shapes of anchors."""
@@ -134,41 +117,42 @@ class Claim:
         """Whether that bears the claim out on Toy Town."""
         return self.rule(Measured(results))
 
-    def at_scale(self, results: Results) -> bool | None:
-        """Whether it does at the papers' size; None where that says nothing about it, or was not measured."""
-        if not self.timed or not results["history"]["paper_scale"]:
-            return None
-        return (self.timed if callable(self.timed) else self.rule)(Measured(results, paper=True))
-
-    def all_of_it(self, results: Results) -> bool | None:
-        """Whether it bears out what the claim says beyond that; None where it says no more."""
-        return self.also(Measured(results)) if self.also else None
-
     def verdict(self, results: Results) -> str:
         """Either "yes", or "no", or "in part": at one size and not at the other, or a part of what is claimed."""
-        answers = {self.holds(results), self.at_scale(results), self.all_of_it(results)} - {None}
+        answers = {self.holds(results)}
+        if self.timed and results["history"]["paper_scale"]:
+            answers.add((self.timed if callable(self.timed) else self.rule)(Measured(results, paper=True)))
+        if self.also:
+            answers.add(self.also(Measured(results)))
         return "in part" if len(answers) == 2 else "yes" if answers == {True} else "no"
 
 
-def percent(value: float) -> str:
-    """A share as a number in percent, without the sign.
+def percent(*values: float) -> str:
+    """Shares as numbers in percent, without the sign.
 
-    >>> percent(0.4637)
-    '46.4'
+    >>> percent(0.4637, 1)
+    '46.4, 100.0'
     """
-    return f"{100 * value:.1f}"
+    return ", ".join(f"{100 * value:.1f}" for value in values)
 
 
 def _trainings(m: Measured) -> str:
-    counts = ", ".join(f"{NAMES[key]} {m.of(key)['trainings']}" for key in NAMES)
-    minutes = ", ".join(f"{m.record['training'][key]['all']:.0f}" for key in NAMES) if m.record["training"] else ""
-    return f"trainings, one behind the other: {counts}" + (minutes and f"; estimated minutes of a core: ≥ {minutes}")
+    counts = ", ".join(f"{one.name} {one.trainings}" for one in m.detectors.values())
+    if not m.record["training"]:
+        return f"trainings, one behind the other: {counts}"
+    minutes = ", ".join(f"{m.record['training'][key]['all']:.0f}" for key in m.detectors)
+    return f"trainings, one behind the other: {counts}; estimated minutes of a core: ≥ {minutes}"
 
 
 def _rcnn_is_slow(m: Measured) -> bool:
-    passes = m.record["paper_scale"]["proposals"] if m.paper else m.of("rcnn")["passes"]
-    slowest = max(NAMES, key=m.ms)
+    passes = m.record["paper_scale"]["proposals"] if m.paper else m.rcnn.passes
+    slowest = max(m.detectors, key=m.ms)
     return slowest == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
+
+
+def _few_passes(m: Measured) -> bool:
+    faster = m.ms("rcnn", "features") > 5 * m.ms("fast_rcnn", "features")
+    return faster and m.fast.passes == 1 < m.rcnn.passes
 
 
 def _proposals_are_nearly_free(m: Measured) -> bool:
@@ -177,9 +161,8 @@ def _proposals_are_nearly_free(m: Measured) -> bool:
 
 
 def _few_proposals_cover_more(m: Measured) -> bool:
-    faster, fast = m.of("faster_rcnn"), m.of("fast_rcnn")
-    at_once = m.faster("joint") > max(m.faster("turns"), m.faster("turns", 2))
-    return faster["proposals"] < fast["proposals"] and faster["recall"] > 0.9 and at_once
+    at_once = m.learned("joint") > max(m.learned("turns"), m.learned("turns", 2))
+    return m.faster.proposals < m.fast.proposals and m.faster.recall > 0.9 and at_once
 
 
 def _search_is_most(m: Measured) -> bool:
@@ -197,18 +180,39 @@ def _search_at_each_size(m: Measured) -> str:
     return f"selective search's share of Fast R-CNN's time: {'; '.join(parts)}"
 
 
+def _kinds_of_anchors(m: Measured) -> str:
+    kinds = ((1, 1), (1, 3), (3, 1), (3, 3))  # sizes and shapes
+    recall, ap = (percent(*(m.anchors(figure, *kind) for kind in kinds)) for figure in ("recall", "ap"))
+    return (
+        f"with anchors of sizes × shapes {', '.join(f'{s} × {r}' for s, r in kinds)}: objects covered, in percent, "
+        f"{recall}; AP of the detector {ap}, {percent(_gain_by_anchors(m))} points from one kind to nine"
+    )
+
+
+def _gain_by_anchors(m: Measured) -> float:
+    return m.anchors("ap", 3, 3) - m.anchors("ap", 1, 1)
+
+
+def _losses(m: Measured) -> str:
+    lost = (
+        f"boxes {percent(m.rounding(stride, 'box_ap', share=False))} points "
+        f"({percent(m.rounding(stride, 'box_ap'))} %), masks "
+        f"{percent(m.rounding(stride, 'mask_ap', share=False))} ({percent(m.rounding(stride, 'mask_ap'))} %) "
+        f"at stride {stride}"
+        for stride in (16, 8)
+    )
+    return f"AP that RoIPool loses against RoIAlign: {'; '.join(lost)}"
+
+
 def _masks_lose_more(m: Measured, share: bool) -> bool:
     losses = ([m.rounding(stride, figure, share) for figure in ("mask_ap", "box_ap")] for stride in (16, 8))
     return all(masks > boxes > 0 for masks, boxes in losses)
 
 
-_ANCHORS = ((1, 1), (1, 3), (3, 1), (3, 3))  # sizes and shapes
-
-
 def _align_does_not_round(m: Measured) -> bool:
-    a = m.record["alignment"]
-    exact = abs(a["aligned"] - a["exact"]) < 1e-3 and a["exact"] == 15 * 25 / 128
-    return exact and a["rounded_down"] == 2 and a["pooled"] == round(a["pooled"])
+    a = m.alignment
+    exact = abs(a.aligned - a.exact) < 1e-3 and a.exact == 15 * 25 / 128
+    return exact and a.rounded_down == 2 and a.pooled == round(a.pooled)
 
 
 CLAIMS = (
@@ -217,61 +221,54 @@ CLAIMS = (
         "Naming an image is for one object in good view; scenes hold several that overlap, and each has to be found.",
         ("00",),
         lambda m: (
-            f"{m.record['scenes']['objects']:.1f} objects a scene; {percent(m.record['scenes']['several'])} % of the "
-            f"scenes hold several, {percent(m.record['scenes']['kinds'])} % several kinds, "
-            f"{percent(m.record['scenes']['crowded'])} % some that overlap"
+            f"{m.scenes.objects:.1f} objects a scene; {percent(m.scenes.several)} % of the scenes hold several, "
+            f"{percent(m.scenes.kinds)} % several kinds, {percent(m.scenes.crowded)} % some that overlap"
         ),
-        lambda m: min(m.record["scenes"][key] for key in ("several", "kinds", "crowded")) > 0.5,
+        lambda m: min(m.scenes.several, m.scenes.kinds, m.scenes.crowded) > 0.5,
     ),
     Claim(
         "S2",
         "Features learned for naming images serve detection as well, better than hand-made or random ones.",
         ("03",),
         lambda m: (
-            f"true boxes of {m.record['transfer']['images']} scenes named rightly by a linear classifier: "
-            f"{percent(m.record['transfer']['learned'])} % on features of a network that never saw a scene, "
-            f"{percent(m.record['transfer']['hand_made'])} on hand-made, "
-            f"{percent(m.record['transfer']['random'])} on random ones"
+            f"true boxes of {m.transfer.images} scenes named rightly by a linear classifier: "
+            f"{percent(m.transfer.learned)} % on features of a network that never saw a scene, "
+            f"{percent(m.transfer.hand_made)} on hand-made, {percent(m.transfer.random)} on random ones"
         ),
-        lambda m: m.record["transfer"]["learned"] > max(m.record["transfer"][key] for key in ("hand_made", "random")),
+        lambda m: m.transfer.learned > max(m.transfer.hand_made, m.transfer.random),
     ),
     Claim(
         "S3",
         "Selective search groups pixels by color, texture, size and fill, at all scales: few boxes, most objects.",
         ("02",),
         lambda m: (
-            f"{m.of('rcnn')['proposals']:.0f} proposals an image cover {percent(m.of('rcnn')['recall'])} % of the "
-            "objects at IoU 0.5"
+            f"{m.rcnn.proposals:.0f} proposals an image cover {percent(m.rcnn.recall)} % of the objects at IoU 0.5"
         ),
-        lambda m: m.of("rcnn")["recall"] > 0.9 and m.of("rcnn")["proposals"] <= 2000,
+        lambda m: m.rcnn.recall > 0.9 and m.rcnn.proposals <= 2000,
     ),
     Claim(
         "S4",
         "R-CNN warps every proposal to one square, passes it through AlexNet, and SVMs say what it is.",
         ("03", "04"),
-        lambda m: (
-            f"{m.of('rcnn')['passes']:.0f} squares an image, one for each proposal; "
-            f"AP50 {percent(m.of('rcnn')['box']['ap50'])}"
-        ),
-        lambda m: m.of("rcnn")["passes"] == m.of("rcnn")["proposals"] and m.of("rcnn")["box"]["ap50"] > 0.5,
+        lambda m: f"{m.rcnn.passes:.0f} squares an image, one for each proposal; AP50 {percent(m.rcnn.box['ap50'])}",
+        lambda m: m.rcnn.passes == m.rcnn.proposals and m.rcnn.box["ap50"] > 0.5,
     ),
     Claim(
         "S5",
         "A linear regression moves each box closer to its object.",
         ("04",),
         lambda m: (
-            f"AP75 {percent(m.of('rcnn')['unmoved']['ap75'])} with the proposals' boxes, "
-            f"{percent(m.of('rcnn')['box']['ap75'])} with moved ones "
-            f"(ablation: {percent(m.rcnn(False))} and {percent(m.rcnn(True))})"
+            f"AP75 {percent(m.rcnn.unmoved['ap75'])} with the proposals' boxes, {percent(m.rcnn.box['ap75'])} with "
+            f"moved ones (ablation: {percent(m.regressed(False))} and {percent(m.regressed(True))})"
         ),
-        lambda m: m.of("rcnn")["box"]["ap75"] > m.of("rcnn")["unmoved"]["ap75"] and m.rcnn(True) > m.rcnn(False),
+        lambda m: m.rcnn.box["ap75"] > m.rcnn.unmoved["ap75"] and m.regressed(True) > m.regressed(False),
     ),
     Claim(
         "S6",
         "R-CNN is slow: a pass of the network for every proposal.",
         ("04", "05"),
         lambda m: (
-            f"{m.of('rcnn')['passes']:.0f} passes an image; it takes {m.slower('faster_rcnn')} times as long as "
+            f"{m.rcnn.passes:.0f} passes an image; it takes {m.slower('faster_rcnn')} times as long as "
             f"Faster R-CNN {m.where}"
             + "".join(f", {one.ms('rcnn') / 1000:.0f} s an image there" for one in m.both[1:])
             + f"; warping and convolutions are {m.share('rcnn', 'features')} of it"
@@ -284,20 +281,17 @@ CLAIMS = (
         "R-CNN is laborious to train: network, SVMs and regressions are three models.",
         ("04", "06", "11"),
         _trainings,
-        lambda m: [m.of(key)["trainings"] for key in NAMES] == [3, 1, 1, 1],
+        lambda m: [one.trainings for one in m.detectors.values()] == [3, 1, 1, 1],
     ),
     Claim(
         "S8",
         "RoIPool cuts regions out of one feature map: one pass for the image, in place of one for each proposal.",
         ("05",),
         lambda m: (
-            f"{m.of('rcnn')['passes']:.0f} passes become {m.of('fast_rcnn')['passes']:.0f}; features take "
+            f"{m.rcnn.passes:.0f} passes become {m.fast.passes:.0f}; features take "
             f"{m.slower('fast_rcnn', 'features')} times less {m.where}"
         ),
-        lambda m: (
-            m.ms("rcnn", "features") > 5 * m.ms("fast_rcnn", "features")
-            and m.of("fast_rcnn")["passes"] == 1 < m.of("rcnn")["passes"]
-        ),
+        _few_passes,
         timed=True,
     ),
     Claim(
@@ -305,10 +299,12 @@ CLAIMS = (
         "Fast R-CNN is one model: a softmax in place of SVMs, a linear layer for boxes beside it, learned together.",
         ("06",),
         lambda m: (
-            f"AP {percent(m.fast('joint'))} together, {percent(m.fast('stages'))} one after the other; "
-            f"{percent(m.fast('joint', 'SVM'))} with SVMs in place of the softmax"
+            f"AP {percent(m.trained('joint'))} together, {percent(m.trained('stages'))} one after the other; "
+            f"{percent(m.trained('joint', 'SVM'))} with SVMs in place of the softmax"
         ),
-        lambda m: m.fast("joint") > m.fast("stages") and abs(m.fast("joint") - m.fast("joint", "SVM")) < SAME,
+        lambda m: (
+            m.trained("joint") > m.trained("stages") and abs(m.trained("joint") - m.trained("joint", "SVM")) < SAME
+        ),
     ),
     Claim(
         "S10",
@@ -324,10 +320,10 @@ CLAIMS = (
         ("07", "08"),
         lambda m: (
             f"proposals take {m.slower('faster_rcnn', 'proposals', 'fast_rcnn')} times less than selective search "
-            f"{m.where}; {m.of('faster_rcnn')['proposals']:.0f} of them cover "
-            f"{percent(m.of('faster_rcnn')['recall'])} % of the objects; AP {percent(m.faster('joint'))} trained at "
-            f"once, {percent(m.faster('turns'))} in turns with as many batches, {percent(m.faster('turns', 2))} "
-            "with twice as many, of which each half of the detector learns from as many as at once"
+            f"{m.where}; {m.faster.proposals:.0f} of them cover {percent(m.faster.recall)} % of the objects; AP "
+            f"{percent(m.learned('joint'))} trained at once, {percent(m.learned('turns'))} in turns with as many "
+            f"batches, {percent(m.learned('turns', 2))} with twice as many, of which each half of the detector learns "
+            "from as many as at once"
         ),
         lambda m: _proposals_are_nearly_free(m) and _few_proposals_cover_more(m),
         timed=_proposals_are_nearly_free,
@@ -336,57 +332,35 @@ CLAIMS = (
         "S12",
         "At each place a few anchors of common sizes and shapes are scored and moved; one kind would not do.",
         ("07",),
-        lambda m: (
-            "with anchors of sizes × shapes "
-            + ", ".join(f"{s} × {r}" for s, r in _ANCHORS)
-            + "; ".join(
-                f"{what} {', '.join(percent(m.anchors(figure, s, r)) for s, r in _ANCHORS)}"
-                for what, figure in ((": objects covered, in percent,", "recall"), ("AP of the detector", "ap"))
-            )
-            + f", {percent(m.anchors('ap', 3, 3) - m.anchors('ap', 1, 1))} points from one kind to nine"
-        ),
+        _kinds_of_anchors,
         lambda m: m.anchors("recall", 3, 3) > m.anchors("recall", 1, 1),
-        also=lambda m: m.anchors("ap", 3, 3) - m.anchors("ap", 1, 1) >= SAME,
+        also=lambda m: _gain_by_anchors(m) >= SAME,
     ),
     Claim(
         "S13",
         "The best proposals go through Fast R-CNN, for a class and a tighter box.",
         ("08",),
         lambda m: (
-            f"from {m.of('faster_rcnn')['proposals']:.0f} boxes AP {percent(m.of('faster_rcnn')['unmoved']['ap'])} "
-            f"where they are, {percent(m.of('faster_rcnn')['box']['ap'])} after the second move; "
-            f"AP50 {percent(m.of('faster_rcnn')['box']['ap50'])}"
+            f"from {m.faster.proposals:.0f} boxes AP {percent(m.faster.unmoved['ap'])} where they are, "
+            f"{percent(m.faster.box['ap'])} after the second move; AP50 {percent(m.faster.box['ap50'])}"
         ),
-        lambda m: m.of("faster_rcnn")["box"]["ap"] > m.of("faster_rcnn")["unmoved"]["ap"],
+        lambda m: m.faster.box["ap"] > m.faster.unmoved["ap"],
     ),
     Claim(
         "S14",
         "Mask R-CNN adds a small branch of convolutions, which says beside class and box which pixels are the object.",
         ("10",),
         lambda m: (
-            f"{m.of('mask_rcnn')['parameters'] - m.of('faster_rcnn')['parameters']:,} more numbers, "
-            f"{m.share('mask_rcnn', 'masks')} of the time {m.where}; "
-            f"mask AP50 {percent(m.of('mask_rcnn')['mask']['ap50'])}"
+            f"{m.mask.parameters - m.faster.parameters:,} more numbers, {m.share('mask_rcnn', 'masks')} of the time "
+            f"{m.where}; mask AP50 {percent(m.mask.mask['ap50'])}"
         ),
-        lambda m: (
-            1 < m.of("mask_rcnn")["parameters"] / m.of("faster_rcnn")["parameters"] < 1.5
-            and m.of("mask_rcnn")["mask"]["ap50"] > 0.5
-        ),
+        lambda m: 1 < m.mask.parameters / m.faster.parameters < 1.5 and m.mask.mask["ap50"] > 0.5,
     ),
     Claim(
         "S15",
         "RoIPool's regions are a little off. That costs boxes accuracy, and masks more.",
         ("09", "10"),
-        lambda m: (
-            "AP that RoIPool loses against RoIAlign: "
-            + "; ".join(
-                f"boxes {percent(m.rounding(stride, 'box_ap', share=False))} points "
-                f"({percent(m.rounding(stride, 'box_ap'))} %), masks "
-                f"{percent(m.rounding(stride, 'mask_ap', share=False))} ({percent(m.rounding(stride, 'mask_ap'))} %) "
-                f"at stride {stride}"
-                for stride in (16, 8)
-            )
-        ),
+        _losses,
         lambda m: _masks_lose_more(m, share=True),
         also=lambda m: _masks_lose_more(m, share=False),
     ),
@@ -395,13 +369,13 @@ CLAIMS = (
         "15 pixels of 128 are 2.93 of 25 cells. Rounding makes 2 of them; RoIAlign interpolates, and rounds nothing.",
         ("09",),
         lambda m: (
-            f"15 · 25 / 128 = {m.record['alignment']['exact']:.2f} cells; rounded down, as the story has it, "
-            f"{m.record['alignment']['rounded_down']:.0f}; to the nearest, as the paper, "
-            f"{m.record['alignment']['exact']:.0f}; by RoIPool's published code, which counts the last cell in, "
-            f"{m.record['alignment']['pooled']:.0f}; RoIAlign ends at {m.record['alignment']['aligned']:.2f}"
+            f"15 · 25 / 128 = {m.alignment.exact:.2f} cells; rounded down, as the story has it, "
+            f"{m.alignment.rounded_down:.0f}; to the nearest, as the paper, {m.alignment.exact:.0f}; by RoIPool's "
+            f"published code, which counts the last cell in, {m.alignment.pooled:.0f}; RoIAlign ends at "
+            f"{m.alignment.aligned:.2f}"
         ),
         _align_does_not_round,
-        also=lambda m: m.record["alignment"]["pooled"] == m.record["alignment"]["rounded_down"],
+        also=lambda m: m.alignment.pooled == m.alignment.rounded_down,
     ),
     Claim(
         "S17",
@@ -409,8 +383,8 @@ CLAIMS = (
         ("10", "12"),
         lambda m: (
             "masks with class and score: "
-            + ", ".join(f"{name} {percent(m.of('mask_rcnn')['mask'][name.lower()])}" for name in ("AP", "AP50", "AP75"))
+            + ", ".join(f"{name} {percent(m.mask.mask[name.lower()])}" for name in ("AP", "AP50", "AP75"))
         ),
-        lambda m: m.of("mask_rcnn")["mask"]["ap"] > 0.3 and m.of("mask_rcnn")["mask"]["ap50"] > 0.6,
+        lambda m: m.mask.mask["ap"] > 0.3 and m.mask.mask["ap50"] > 0.6,
     ),
 )
