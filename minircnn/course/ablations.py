@@ -39,13 +39,8 @@ def anchors(scales: int, ratios: int) -> RPNConfig:
 
 
 def read(name: str) -> dict[str, Any]:
-    """The stored results of an ablation, ``data/results/NAME.json``; the rows' entries are attributes.
-
-    Raises:
-        FileNotFoundError: there are none; they come with a clone of the project.
-    """
-    path = RESULTS_FOLDER / f"{name}.json"
-    record = json.loads(path.read_text(encoding="utf-8"))
+    """The stored results of an ablation, ``data/results/NAME.json``; the rows' entries are attributes."""
+    record = json.loads((RESULTS_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return {**record, **({"rows": [SimpleNamespace(**row) for row in record["rows"]]} if "rows" in record else {})}
 
 

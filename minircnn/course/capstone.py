@@ -9,31 +9,30 @@ Shape comments: B images, N anchors, P proposals, G objects, R RoIs of a batch, 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from math import cos, pi
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from minircnn.alexnet import AlexNet, load_alexnet
 from minircnn.boxes import (
     POSITIVE,
     box_iou,
-    clip_boxes,
     decode_boxes,
     encode_boxes,
     match,
-    nms,
     select_detections,
     subsample,
 )
 from minircnn.course import compare
+from minircnn.course.check import region_proposals
+from minircnn.course.passes import operations
 from minircnn.fast_rcnn import RoIHeads, fast_rcnn_loss
 from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, FasterRCNN, RPNHead, faster_rcnn_alexnet, grid_anchors
 from minircnn.pooling import roi_pool, to_rois
+from minircnn.training import LoopSettings
 from minircnn.transforms import resize, resize_target
 
 BOX_WEIGHTS = TOY_TOWN_HEADS.box_weights  # of the regression targets, see notebook 06
@@ -77,11 +76,8 @@ def filter_proposals(
 
     They are constants: no gradient flows through them.
     """
-    best = logits.topk(min(len(logits), 1000)).indices
-    boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), tuple(size))
-    wide = ((boxes[:, 2:] - boxes[:, :2]) >= TOY_TOWN_RPN.min_size).all(dim=1)
-    boxes, scores = boxes[wide], logits[best][wide].sigmoid()
-    return boxes[nms(boxes, scores, nms_threshold)[:post_nms_top_n]]
+    solution = region_proposals.filter_proposals.reference
+    return solution(logits, deltas, anchors, tuple(size), nms_threshold, post_nms_top_n=post_nms_top_n)[0]
 
 
 @torch.no_grad()
@@ -110,10 +106,7 @@ def draw_batch(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], c
 
 def schedule(iteration: int, iterations: int) -> float:
     """The factor of the learning rates: it rises over the first tenth of the batches, then falls as a cosine."""
-    rising = 0.1 * iterations
-    if iteration < rising:
-        return (iteration + 1) / (rising + 1)
-    return 0.5 * (1 + cos(pi * (iteration - rising) / (iterations - rising)))
+    return LoopSettings(iterations, learning_rate=1.0, warmup=0.1).rate(iteration)
 
 
 def parts_of(model: FasterRCNN) -> nn.ModuleDict:
@@ -186,13 +179,8 @@ def costs(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str, 
         "RPN": ([detector.rpn_head], lambda: detector.rpn_head(features)),
         "heads": (heads, lambda: predict(detector, features, boxes)),
     }
-    found = {}
-    for name, (parts, call) in calls.items():
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            call()
-        numbers = sum(parameter.numel() for part in parts for parameter in part.parameters())
-        found[name] = numbers, counter.get_total_flops() // 2  # it counts an addition with each
-    return found
+    numbers = {name: sum(p.numel() for part in parts for p in part.parameters()) for name, (parts, _) in calls.items()}
+    return {name: (numbers[name], operations(call) // 2) for name, (_, call) in calls.items()}  # an addition with each
 
 
 @torch.no_grad()

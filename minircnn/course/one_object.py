@@ -28,42 +28,23 @@ class Accuracy:
 
 
 def one_object_images(split: str, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Read images of one object each, centered and well framed.
+    """The first images, or all (2000 and 500), of one object each, centered and well framed.
 
-    Args:
-        split: "train" or "val"; half of the photographs behind those of "val" are never seen in "train".
-        count: how many, the first ones; None for all (2000 and 500).
-
-    Returns:
-        (N, 3, 64, 64) uint8 images and (N,) int64 sub-types, indices into
-        :data:`minircnn.datasets.toytown.SUBTYPES`.
-
-    Raises:
-        ValueError: another split, or more images than there are.
+    Half of the photographs behind those of "val" are never seen in "train". Returns (N, 3, 64, 64) uint8 images and
+    (N,) int64 sub-types, indices into :data:`minircnn.datasets.toytown.SUBTYPES`.
     """
-    about = json.loads((ONE_OBJECT_FOLDER / "about.json").read_text(encoding="utf-8"))
-    if split not in about:
-        raise ValueError(f"split: there is no {split!r}; choose 'train' or 'val'")
-    subtypes = torch.tensor(about[split]["subtypes"])
-    count = len(subtypes) if count is None else count
-    if not 1 <= count <= len(subtypes):
-        raise ValueError(f"count: {split} has {len(subtypes)} images; {count} were asked for")
-    sheet = (read_image(ONE_OBJECT_FOLDER / about[split]["file"]) * 255).round().to(torch.uint8)
+    about = json.loads((ONE_OBJECT_FOLDER / "about.json").read_text(encoding="utf-8"))[split]
+    subtypes = torch.tensor(about["subtypes"])
+    sheet = (read_image(ONE_OBJECT_FOLDER / about["file"]) * 255).round().to(torch.uint8)
     tiles = sheet.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE)  # (3, rows, columns, 64, 64)
     return tiles.flatten(1, 2).transpose(0, 1)[:count].contiguous(), subtypes[:count]
 
 
 def reframe(images: Tensor, amount: float = 0.2) -> Tensor:
-    """Flip each image or not, shift it, and stretch or shrink it in each direction on its own.
+    """Flip each image (B, 3, S, S) or not, shift it, and stretch or shrink it in each direction on its own.
 
-    A proposal never frames its object as the painter did, and R-CNN warps every proposal to a square.
-
-    Args:
-        images: (B, 3, S, S) floats.
-        amount: the largest change of a side, and twice the largest shift, as a share of the image.
-
-    Returns:
-        A new tensor of the same shape. What lies outside of an image takes the color of its edge.
+    A proposal never frames its object as the painter did, and R-CNN warps every proposal to a square. ``amount`` is the
+    largest change of a side, and twice the largest shift, as a share of the image. Outside is the color of the edge.
     """
     random = torch.rand(4, len(images), device=images.device) * 2 - 1
     flip = torch.where(torch.rand(len(images), device=images.device) < 0.5, -1.0, 1.0)

@@ -3,8 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import dist
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,9 @@ from skimage.morphology import disk
 from skimage.transform import hough_circle, hough_circle_peaks
 from torch import Tensor, nn
 
+from minircnn.course import history
 from minircnn.course.compare import equal, peak_memory
+from minircnn.course.stopwatch import Stopwatch
 from minircnn.faster_rcnn import FasterRCNN
 from minircnn.mask_rcnn import MASK_RCNN_WEIGHTS, MaskRCNN, binary_masks
 
@@ -45,11 +45,7 @@ def sure(detector: MaskRCNN, image: Tensor, score: float = 0.5) -> dict[str, Ten
 def with_torchvision(ours: FasterRCNN, theirs: Any, image: Tensor, features: Mapping[str, Tensor]) -> None:  # noqa: ANN401
     """Compare two detectors of :func:`~minircnn.course.compare.pair` part by part, each part given the same input.
 
-    Args:
-        ours: in double precision, as the others.
-        theirs: torchvision's.
-        image: ``(3, H, W)``.
-        features: the pyramid of this image, by whatever computed it.
+    All is in double precision. The features are the pyramid of the image ``(3, H, W)``, by whatever computed it.
     """
     heads, others = ours.roi_heads, theirs.roi_heads
     with torch.no_grad():
@@ -75,8 +71,7 @@ def with_torchvision(ours: FasterRCNN, theirs: Any, image: Tensor, features: Map
         pooled = others.mask_roi_pool(their_features, some, sizes)
         equal("mask head", heads.predict_masks(features, some), others.mask_predictor(others.mask_head(pooled)), 1e-9)
         (found,), (wanted,) = ours.detect([image]), theirs([image])
-    for name in ("labels", "scores", "boxes", "masks"):
-        within = {"labels": 0.0, "masks": 1e-4}.get(name, 1e-6)
+    for name, within in {"labels": 0.0, "scores": 1e-6, "boxes": 1e-6, "masks": 1e-4}.items():
         equal(f"{len(found['labels'])} detections, {name}", found[name], wanted[name], within)
 
 
@@ -98,7 +93,7 @@ def losses_with_torchvision(ours: FasterRCNN, theirs: Any, image: Tensor) -> Non
 
 def count_parameters(module: nn.Module) -> float:
     """In millions."""
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+    return history.count_parameters(module) / 1e6
 
 
 def small_and_published(small: MaskRCNN, published: MaskRCNN) -> None:
@@ -129,15 +124,14 @@ def small_and_published(small: MaskRCNN, published: MaskRCNN) -> None:
 
 def costs(models: Mapping[str, MaskRCNN], images: Sequence[Tensor]) -> None:
     """Print seconds, medians of three, and the memory that a detection takes on top of the weights."""
+    clock = Stopwatch()
     for (name, model), image in zip(models.items(), images, strict=True):
         model.detect([image])
-        times = []
         for _ in range(3):
-            start = perf_counter()
-            model.detect([image])
-            times.append(perf_counter() - start)
+            with clock(name):
+                model.detect([image])
         memory = peak_memory(lambda model=model, image=image: model.detect([image])) / 1e6
-        print(f"{name:<10}{1000 * median(times):7.0f} ms   {memory:6.0f} MB")
+        print(f"{name:<10}{1000 * clock.medians()[name]:7.0f} ms   {memory:6.0f} MB")
 
 
 def circles_of_edges(photograph: np.ndarray, count: int) -> list[tuple[float, float, float]]:
@@ -153,7 +147,7 @@ def overlap_with_circles(target: Mapping[str, Tensor], circles: Sequence[tuple])
     overlaps = []
     for box, mask in zip(target["boxes"].tolist(), target["masks"], strict=True):
         center = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        x, y, radius = min(circles, key=lambda circle: dist(center, circle[:2]))
+        x, y, radius = min(circles, key=lambda circle, center=center: dist(center, circle[:2]))
         rows, columns = torch.meshgrid(*(torch.arange(n) + 0.5 for n in mask.shape), indexing="ij")
         circle = (columns - x) ** 2 + (rows - y) ** 2 <= radius**2
         overlaps.append(((circle & mask).sum() / (circle | mask).sum()).item())

@@ -47,16 +47,13 @@ def feature_maps(network: AlexNet, scenes: Sequence[Scene]) -> Tensor:
 # ------------------------------------------------------------------------------ what the feature map knows
 
 
-def cell_centers() -> Tensor:
-    """``(h · w, 2)``: x and y of the middle of each cell."""
+def cells_in_objects(scenes: Sequence[Scene]) -> np.ndarray:
+    """Which cells of the images have their center in a box: ``(B · h · w,)``."""
     y, x = (torch.arange(side // STRIDE) * STRIDE + STRIDE / 2 for side in SIZE)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
-
-
-def cells_in_objects(boxes: Tensor) -> Tensor:
-    """Which cells have their center in a box: ``(h · w,)``."""
-    centers = cell_centers()[:, None]
-    return ((centers >= boxes[:, :2]) & (centers < boxes[:, 2:])).all(dim=2).any(dim=1)
+    centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 1, 2)
+    boxes = [target["boxes"] for _, target in scenes]
+    inside = [((centers >= one[:, :2]) & (centers < one[:, 2:])).all(dim=2).any(dim=1) for one in boxes]
+    return torch.cat(inside).numpy()
 
 
 def _rows(maps: Tensor) -> np.ndarray:
@@ -65,8 +62,8 @@ def _rows(maps: Tensor) -> np.ndarray:
 
 def learn_objectness(maps: Tensor, scenes: Sequence[Scene]) -> Pipeline:
     """A linear classifier that reads from a cell's channels whether its center is in an object."""
-    inside = torch.cat([cells_in_objects(target["boxes"]) for _, target in scenes])
-    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=400)).fit(_rows(maps), inside.numpy())
+    line = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=400))
+    return line.fit(_rows(maps), cells_in_objects(scenes))
 
 
 def color_maps(scenes: Sequence[Scene]) -> Tensor:
@@ -81,9 +78,8 @@ def objectness_map(classifier: Pipeline, features: Tensor) -> Tensor:
 
 def auc(scores: Tensor | Pipeline, scenes: Sequence[Scene], maps: Tensor | None = None) -> float:
     """The share of pairs, one cell in an object and one outside, of which the first has the larger score."""
-    inside = torch.cat([cells_in_objects(target["boxes"]) for _, target in scenes]).numpy()
     values = scores.decision_function(_rows(maps)) if isinstance(scores, Pipeline) else _rows(scores)
-    return float(roc_auc_score(inside, values))
+    return float(roc_auc_score(cells_in_objects(scenes), values))
 
 
 # ------------------------------------------------------------------------------ anchors

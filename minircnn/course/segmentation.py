@@ -75,10 +75,9 @@ def matches(found: Sequence[Detections], targets: Sequence[dict[str, Any]]) -> l
     found_pairs = []
     for i, (one, target) in enumerate(zip(found, targets, strict=True)):
         for row, k in matched(one, target):
-            pair = SimpleNamespace(image=i, row=row, object=k, label=int(target["labels"][k]))
-            pair.probabilities, pair.mask = one["masks"][row], target["masks"][k]
-            pair.box = target["boxes"][k]
-            pair.box_iou = box_iou(one["boxes"][row][None], pair.box[None]).item()
+            box, mask = target["boxes"][k], target["masks"][k]
+            pair = SimpleNamespace(image=i, row=row, object=k, label=int(target["labels"][k]), box=box, mask=mask)
+            pair.probabilities, pair.box_iou = one["masks"][row], box_iou(one["boxes"][row][None], box[None]).item()
             found_pairs.append(pair)
     return found_pairs
 
@@ -248,8 +247,7 @@ def stage_times(model: MaskRCNN, data: ImageDataset, count: int = 16) -> dict[st
     """Median milliseconds of the stages of a detection, on one thread."""
     clock = Stopwatch()
     with limit_threads(1):
-        for i in range(count):
-            image = data.load_image(i)
+        for image in map(data.load_image, range(count)):
             with clock("backbone"):
                 features, sizes = model.features([image])
             with clock("RPN"):

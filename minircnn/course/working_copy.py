@@ -19,13 +19,9 @@ def make_working_copy(
 ) -> tuple[list[Path], Path | None]:
     """Copy the notebooks without their outputs, and the pages beside them; what is there already stays as it is.
 
-    Args:
-        folder: where to; made if it is missing. It stands beside ``notebooks``, so that links in them lead to files.
-        renew: the number of a notebook, such as "05", to begin anew. The old one gets another name beside it.
-        notebooks: the folder of the project's own.
-
-    Returns:
-        The files that were made, and where the old one went, if there was one.
+    The folder stands beside ``notebooks``, so that links in them lead to files. ``renew`` is the number of a notebook,
+    such as "05", to begin anew; the old one gets another name beside it. Returns the files that were made, and where
+    the old one went, if there was one.
 
     Raises:
         ValueError: there are no notebooks to copy, or none has this number.

@@ -21,9 +21,6 @@ def test_one_object_images():
         assert set(subtypes.tolist()) == set(range(len(SUBTYPES)))
         some, their_subtypes = one_object_images(split, 12)
         assert torch.equal(some, images[:12]) and torch.equal(their_subtypes, subtypes[:12])
-    for arguments, message in ((("test", 5), "no 'test'"), (("train", 0), "0 were"), (("val", 501), "val has 500")):
-        with pytest.raises(ValueError, match=message):
-            one_object_images(*arguments)
 
 
 def reframe_by_hand(image, amount, width, height, right, down, mirror):
