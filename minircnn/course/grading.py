@@ -5,7 +5,11 @@ from its outputs. An answer that takes too long, or ends the process, is a row o
 It is no sandbox: answers can do on this machine whatever its user can.
 """
 
+import contextlib
+import faulthandler
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,10 +42,7 @@ class Row:
 def grade(folder: Path, seconds: float = SECONDS, notebooks: Path = NOTEBOOKS) -> Iterator[Row]:
     """The rows of a folder of notebooks, or of a folder that holds one for each learner.
 
-    Args:
-        folder: one learner's ``my_course``, or a folder of such folders.
-        seconds: that an answer may take.
-        notebooks: of the project, with the exercises that there are.
+    An answer may take so many seconds. ``notebooks`` are the project's, with the exercises that there are.
 
     Raises:
         ValueError: there is no notebook of the course in the folder, nor in a folder in it.
@@ -49,8 +50,8 @@ def grade(folder: Path, seconds: float = SECONDS, notebooks: Path = NOTEBOOKS) -
     originals = {path.name: path for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))}
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
-    learners = [folder] if _has_any(folder, originals) else sorted(path for path in folder.iterdir() if path.is_dir())
-    learners = [path for path in learners if _has_any(path, originals)]
+    there = [path for path in (folder, *sorted(folder.iterdir())) if any((path / name).is_file() for name in originals)]
+    learners = there[:1] if folder in there else there
     if not learners:
         raise ValueError(
             f"{folder}: neither this folder nor one in it holds a notebook of the course, such as 01_….ipynb"
@@ -61,10 +62,6 @@ def grade(folder: Path, seconds: float = SECONDS, notebooks: Path = NOTEBOOKS) -
                 yield from _grade_notebook(learner.resolve().name, learner / name, original, seconds)
 
 
-def _has_any(folder: Path, originals: dict[str, Path]) -> bool:
-    return any((folder / name).is_file() for name in originals)
-
-
 def _grade_notebook(learner: str, copy: Path, original: Path, seconds: float) -> Iterator[Row]:
     wanted = [name for source in _code(original) for name in CHECK.findall(source)]
     if not wanted:
@@ -72,9 +69,8 @@ def _grade_notebook(learner: str, copy: Path, original: Path, seconds: float) ->
     try:
         cells = cells_to_run(copy, original)
     except (ValueError, KeyError, TypeError) as error:
-        yield from (
-            Row(learner, copy.name[:2], name, MISSING, f"no notebook: {type(error).__name__}") for name in wanted
-        )
+        said = f"no notebook: {type(error).__name__}"
+        yield from (Row(learner, copy.name[:2], name, MISSING, said) for name in wanted)
         return
     found: dict[str, dict[str, str]] = {}
     there = {name for _, name in cells if name}
@@ -121,52 +117,44 @@ def _run(
     """Run cells in a process of their own, and note what it reports; in which exercise it stopped and why, or None."""
     with tempfile.TemporaryDirectory() as folder:
         told, report = Path(folder) / "cells.json", Path(folder) / "report.txt"
-        told.write_text(json.dumps(cells), encoding="utf-8")
-        report.touch()
+        told.write_text(json.dumps([seconds, cells]), encoding="utf-8")
         command = [sys.executable, "-m", "minircnn.course.grading", str(told), str(report)]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(command, **quiet)
-        size, since, limit, late = 0, time.monotonic(), STARTING, False
-        while process.poll() is None and not late:
-            time.sleep(0.05)
-            if report.stat().st_size != size:
-                size, since = report.stat().st_size, time.monotonic()
-                begun = report.read_text(encoding="utf-8").rpartition('{"begin": ')
-                limit = seconds if begun[1] and "\n{" not in begun[2] else STARTING
-            late = time.monotonic() - since > limit
-        process.kill()
-        process.wait()
+        process = subprocess.run(command, **quiet, check=False)
+        ended = time.time()
         events = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    begun = None
-    for event in events:
-        begun = event.get("begin")
-        if "result" in event:
-            found[event["exercise"]] = {"result": event["result"], "said": event["said"]}
-    if events and "end" in events[-1]:
+    found |= {event["exercise"]: event for event in events if "result" in event}
+    last = events[-1]
+    if "end" in last:
         return None
-    return begun, f"took more than {limit:g} s" if late else f"ended the process (status {process.returncode})"
+    late = ended >= last["until"]
+    why = f"took more than {last['limit']:g} s" if late else f"ended the process (status {process.returncode})"
+    return last.get("begin"), why
 
 
-def _report(cells: Sequence[tuple[str, str | None]], report: Path) -> None:
-    """In the process of the answers: run the cells, and write a line before and after each exercise."""
-    import contextlib
-    import io
+def _report(told: Path, report: Path) -> None:
+    """In the process of the answers: run the cells, and write a line before and after each exercise.
 
+    What then takes too long ends the process, whatever it is busy with.
+    """
+    seconds, cells = json.loads(told.read_text(encoding="utf-8"))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+
+    def write(limit: float = STARTING, **event: Any) -> None:  # noqa: ANN401
+        with report.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**event, "limit": limit, "until": time.time() + limit}) + "\n")
+        faulthandler.dump_traceback_later(limit, exit=True, file=nowhere)
+
+    write(start=True)
     import matplotlib as mpl
 
     from minircnn.course.check.judge import results
 
     mpl.use("Agg")
-
-    def write(**event: Any) -> None:  # noqa: ANN401
-        with report.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
-
     names: dict[str, Any] = {"__name__": "__main__"}
-    write(start=True)
     for source, exercise in cells:
         if exercise:
-            write(begin=exercise)
+            write(seconds, begin=exercise)
             results.pop(exercise, None)
         printed, problem = io.StringIO(), ""
         with contextlib.redirect_stdout(printed):
@@ -184,4 +172,4 @@ def _report(cells: Sequence[tuple[str, str | None]], report: Path) -> None:
 
 
 if __name__ == "__main__":
-    _report(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
+    _report(*map(Path, sys.argv[1:]))
