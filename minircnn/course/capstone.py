@@ -28,6 +28,7 @@ from minircnn.boxes import (
 )
 from minircnn.course import compare
 from minircnn.course.check import region_proposals
+from minircnn.course.history import count_parameters
 from minircnn.course.passes import operations
 from minircnn.fast_rcnn import RoIHeads, fast_rcnn_loss
 from minircnn.faster_rcnn import TOY_TOWN_HEADS, TOY_TOWN_RPN, FasterRCNN, RPNHead, faster_rcnn_alexnet, grid_anchors
@@ -111,10 +112,9 @@ def schedule(iteration: int, iterations: int) -> float:
 
 def parts_of(model: FasterRCNN) -> nn.ModuleDict:
     """The layers of one of the package's detectors, shared, as this module names them."""
-    heads = model.roi_heads
-    parts = {"backbone": model.backbone, "rpn_head": model.rpn.head}
-    parts |= {"box_head": nn.Sequential(nn.Flatten(), *heads.box_head), **heads.box_predictor}
-    return nn.ModuleDict(parts)
+    box_head = nn.Sequential(nn.Flatten(), *model.roi_heads.box_head)
+    parts = {"backbone": model.backbone, "rpn_head": model.rpn.head, "box_head": box_head}
+    return nn.ModuleDict({**parts, **model.roi_heads.box_predictor})
 
 
 # ------------------------------------------------------------------------------ comparisons
@@ -173,14 +173,14 @@ def costs(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str, 
     """Parameters of backbone, RPN and heads, and multiplications for a prepared image and so many proposals."""
     features = detector.backbone(image[None])
     boxes = [torch.tensor([[0.0, 0.0, 50.0, 50.0]]).expand(count, 4)]
-    heads = [detector[name] for name in ("box_head", "cls_score", "bbox_pred")]
+    heads = nn.ModuleList(detector[name] for name in ("box_head", "cls_score", "bbox_pred"))
     calls = {
-        "backbone": ([detector.backbone], lambda: detector.backbone(image[None])),
-        "RPN": ([detector.rpn_head], lambda: detector.rpn_head(features)),
+        "backbone": (detector.backbone, lambda: detector.backbone(image[None])),
+        "RPN": (detector.rpn_head, lambda: detector.rpn_head(features)),
         "heads": (heads, lambda: predict(detector, features, boxes)),
     }
-    numbers = {name: sum(p.numel() for part in parts for p in part.parameters()) for name, (parts, _) in calls.items()}
-    return {name: (numbers[name], operations(call) // 2) for name, (_, call) in calls.items()}  # an addition with each
+    # An addition goes with each multiplication.
+    return {name: (count_parameters(part), operations(call) // 2) for name, (part, call) in calls.items()}
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.linear_model import Ridge, RidgeClassifierCV
 from sklearn.metrics import average_precision_score
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from minircnn.alexnet import LAYERS, AlexNet
 from minircnn.boxes import box_area, box_iou
+from minircnn.course.history import count_parameters
 from minircnn.datasets import ToyTown
 
 # ------------------------------------------------------------------------------ features
@@ -59,17 +61,15 @@ def initialize_as_he(network: nn.Module) -> nn.Module:
 
 def layer_costs(network: AlexNet) -> tuple[dict[str, int], dict[str, int]]:
     """Parameters, and multiply-adds for one image, of each layer by its name."""
-    parameters, work, hooks = {}, {}, []
+    layers = [(name, m) for name, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    names, parameters, work = {module: name.split(".")[-1] for name, module in layers}, {}, {}
 
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
-        parameters[name] = sum(p.numel() for p in module.parameters())
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        parameters[names[module]] = count_parameters(module)
         # Each output is a sum over one filter: all its weights but not the bias.
-        work[name] = output.numel() * module.weight[0].numel()
+        work[names[module]] = output.numel() * module.weight[0].numel()
 
-    for name, module in network.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            hook = module.register_forward_hook(lambda m, _, out, name=name: note(name.split(".")[-1], m, out))
-            hooks.append(hook)
+    hooks = [module.register_forward_hook(note) for module in names]
     side, device = network.config.input_size, next(network.parameters()).device
     with torch.no_grad():
         network(torch.zeros(1, 3, side, side, device=device))
@@ -127,10 +127,7 @@ def activations(network: AlexNet, image: Tensor) -> dict[str, Tensor]:
 
 def roc_areas(values: Tensor, wanted: Tensor) -> Tensor:
     """Area under the ROC curve of each column: ``(N, C)``, ``(N,)`` truth values to ``(C,)``."""
-    columns = values.T.contiguous()  # (C, N)
-    ordered = columns.sort(dim=1).values
-    below, upto = (torch.searchsorted(ordered, columns, right=right) for right in (False, True))
-    ranks = ((below + upto + 1) / 2).T  # (N, C) from 1; equal values share the mean of their places
+    ranks = torch.from_numpy(rankdata(values.numpy(), axis=0))  # equal values share the mean of their places
     positive = wanted.sum()
     return (ranks[wanted].sum(dim=0) - positive * (positive + 1) / 2) / (positive * (len(values) - positive))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 from types import SimpleNamespace
@@ -220,23 +220,29 @@ def print_shares(groups: Mapping[str, Sequence[Any]]) -> None:
             print(f"stride {n:<2} {KEYS[key]:<8} {100 * (align - pool) / align:.0f}%")
 
 
+def _print(lines: Mapping[str, Iterable[str]], *widths: int) -> None:
+    """Lines of cells under a head; widths of the first column and of the others."""
+    for name, cells in lines.items():
+        print(f"{name:<{widths[0]}}" + "".join(f"{cell:<{widths[1]}}" for cell in cells).rstrip())
+
+
 def print_table(groups: Mapping[str, Sequence[Any]]) -> None:
     """Mean, lowest and highest value over the seeds, of each AP of each group."""
-    print(f"{'mean (lowest–highest)':<23}" + "".join(f"{title:<17}" for title in KEYS.values()).rstrip())
+    lines = {"mean (lowest–highest)": KEYS.values()}
     for name, rows in groups.items():
         each = [[100 * getattr(row, key) for row in rows] for key in KEYS]
-        cells = [f"{mean(values):.1f} ({min(values):.1f}–{max(values):.1f})" for values in each]
-        print(f"{name:<23}" + "".join(f"{cell:<17}" for cell in cells).rstrip())
+        lines[name] = [f"{mean(values):.1f} ({min(values):.1f}–{max(values):.1f})" for values in each]
+    _print(lines, 23, 17)
 
 
 def print_gains(pairs: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]) -> None:
     """What one group has over another: the mean over the seeds, and in brackets in how many seeds it is ahead."""
-    print(f"{'gain (seeds ahead)':<33}" + "".join(f"{title:<12}" for title in KEYS.values()).rstrip())
+    lines = {"gain (seeds ahead)": KEYS.values()}
     for name, (better, worse) in pairs.items():
         rows = list(zip(better, worse, strict=True))
         each = [[100 * (getattr(a, key) - getattr(b, key)) for a, b in rows] for key in KEYS]
-        cells = [f"{mean(values):+.1f} ({sum(value > 0 for value in values)})" for values in each]
-        print(f"{name:<33}" + "".join(f"{cell:<12}" for cell in cells).rstrip())
+        lines[name] = [f"{mean(values):+.1f} ({sum(value > 0 for value in values)})" for values in each]
+    _print(lines, 33, 12)
 
 
 # ------------------------------------------------------------------------------ time
