@@ -4,18 +4,12 @@ They take longer than a notebook may: ``python -m workshop.ablations NAME`` runs
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from torch import Tensor
-
-from minircnn.evaluation import Result, evaluate
 from minircnn.faster_rcnn import TOY_TOWN_RPN, RPNConfig
-from minircnn.mask_rcnn import MaskRCNN, binary_masks
 from minircnn.shipped import RESULTS_FOLDER
-from minircnn.targets import Sample
 from minircnn.training import FasterRCNNTrainingSettings, MaskRCNNTrainingSettings
 
 # For images of 128 pixels as they are; as in the paper each size is twice the one before.
@@ -42,12 +36,3 @@ def read(name: str) -> dict[str, Any]:
     """The stored results of an ablation, ``data/results/NAME.json``; the rows' entries are attributes."""
     record = json.loads((RESULTS_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return {**record, **({"rows": [SimpleNamespace(**row) for row in record["rows"]]} if "rows" in record else {})}
-
-
-def judged(
-    model: MaskRCNN, test: Sequence[Sample]
-) -> tuple[list[dict[str, Tensor]], list[dict[str, Any]], list[Result]]:
-    """What a detector finds in images, with binary masks; their targets; and the results of boxes and of masks."""
-    found = [binary_masks(model.detect([image])[0]) for image, _ in test]
-    targets = [target for _, target in test]
-    return found, targets, [evaluate(found, targets, classes=model.classes, kind=kind) for kind in ("boxes", "masks")]

@@ -173,7 +173,11 @@ def pair(
     Both are in evaluation mode. ``blocks`` are those of each stage of the residual network, by default ResNet-50's;
     ``most``, the detections of an image. Half as many regions are learned from as there are ``proposals``.
     """
-    theirs = {"mask": TorchvisionMaskRCNN, "faster": TorchvisionFasterRCNN}[kind](
+    detector, build, heads = {
+        "mask": (TorchvisionMaskRCNN, mask_rcnn_fpn, PYRAMID_MASK_HEADS),
+        "faster": (TorchvisionFasterRCNN, faster_rcnn_fpn, PYRAMID_HEADS),
+    }[kind]
+    theirs = detector(
         _resnet_fpn(blocks),
         len(classes),
         min_size=transform.min_size,
@@ -184,10 +188,6 @@ def pair(
         box_batch_size_per_image=proposals // 2,
     )
     _spread_outputs(theirs)
-    build, heads = {
-        "mask": (mask_rcnn_fpn, PYRAMID_MASK_HEADS),
-        "faster": (faster_rcnn_fpn, PYRAMID_HEADS),
-    }[kind]
     heads = replace(heads, max_detections=most, batch_size_per_image=proposals // 2)
     rpn = replace(PYRAMID_RPN, post_nms_top_n=(proposals, proposals))
     ours = build(ResNetFPNConfig(blocks=blocks), classes, rpn, heads, transform)

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
-from minircnn.course.ablations import judged
 from minircnn.course.coins import RandomSquares, coins_of
+from minircnn.course.history import above
 from minircnn.course.probes import initialize_as_he
 from minircnn.datasets import open_data
 from minircnn.evaluation import evaluate
 from minircnn.faster_rcnn import RPNConfig
-from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, load_mask_rcnn
+from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, binary_masks, load_mask_rcnn
 from minircnn.targets import Sample
 from minircnn.training import MaskRCNNTrainingSettings, train_mask_rcnn
 
@@ -162,8 +162,10 @@ def measure(model: MaskRCNN, test: Sequence[Sample]) -> tuple[float, ...]:
     Objects are found that a detection of a score above 0.5 covers, by masks at IoU 0.5. Wrong are detections of such a
     score that cover none, or one that another covers better.
     """
-    found, targets, results = judged(model, test)
-    sure = [{key: value[one["scores"] > 0.5] for key, value in one.items()} for one in found]
+    found = [binary_masks(model.detect([image])[0]) for image, _ in test]
+    targets = [target for _, target in test]
+    results = [evaluate(found, targets, classes=model.classes, kind=kind) for kind in ("boxes", "masks")]
+    sure = [above(one, 0.5) for one in found]
     counts = evaluate(sure, targets, classes=model.classes, kind="masks", iou_thresholds=[0.5]).rankings.values()
     return (
         *(value for result in results for value in (result.ap, result.ap50, result.ap75)),

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -235,46 +236,28 @@ def trace_all(
 # ---------------------------------------------------------------------------------------------------- figures
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What was measured of one detector. Averages and shares are in [0, 1]."""
-
-    name: str  # in prose
-    year: int  # of its publication
-    box: dict[str, float]  # `ap`, `ap50` and `ap75` of boxes
-    unmoved: dict[str, float]  # the same, if boxes stay where the proposals are
-    mask: dict[str, float] | None  # the same of masks; None if it makes none
-    proposals: float  # of an image, on average
-    recall: float  # the share of the objects that a proposal overlaps by at least 0.5
-    passes: float  # of the convolutions for an image, on average
-    milliseconds: dict[str, float]  # of an image, medians: by stage, and of `"all"` stages together
-    parameters: int  # see `count_parameters`
-    file_bytes: int  # size of the file of weights
-    sha256: str  # of that file
-    trainings: int  # see `Generation`
-    learned_from: dict[str, int]  # see there
-    detections: float  # of an image, on average
-
-
 def figures_of(
     generation: Generation,
     model: nn.Module,
     traces: Sequence[Trace],
     targets: Sequence[dict[str, Any]],
     classes: Sequence[str],
-) -> Figures:
-    """Everything about one detector, from the traces of :func:`trace_all` and the targets of the same images."""
+) -> SimpleNamespace:
+    """What was measured of one detector, from traces of :func:`trace_all` and the targets of the same images.
+
+    Averages and shares are in [0, 1]; counts are those of an image, on average.
+    """
     found, proposals = [trace.detections for trace in traces], [trace.proposals for trace in traces]
 
     def measured(detections: Sequence[dict[str, Any]], kind: str = "boxes") -> dict[str, float]:
         result = evaluate(detections, targets, classes=classes, kind=kind)
         return {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
 
-    return Figures(
+    return SimpleNamespace(
         name=generation.name,
         year=generation.year,
         box=measured(found),
-        unmoved=measured([trace.unmoved for trace in traces]),
+        unmoved=measured([trace.unmoved for trace in traces]),  # if boxes stay where the proposals are
         mask=measured(found, "masks") if "masks" in found[0] else None,
         proposals=fmean(map(len, proposals)),
         recall=float(proposal_recall(proposals, targets, RECALL_IOU, [max(1, *map(len, proposals))])[0]),
@@ -299,13 +282,18 @@ def medians(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {**stages, "all": 1000 * median(sum(row.values()) for row in rows)}
 
 
+def above(detections: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
+    """The detections whose score exceeds a threshold."""
+    rows = detections["scores"] > threshold
+    return {key: value[rows] for key, value in detections.items()}
+
+
 def views_of(image: Tensor, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """An image as each detector sees it: ``name``, ``proposals``, and ``found``, what it is sure enough of to show."""
     views, traces = [], all_by_stages(models, image)
     for one in GENERATIONS:
         trace = traces[one.key]
-        sure = trace.detections["scores"] > one.surest
-        shown = {key: value[sure] for key, value in trace.detections.items()}
+        shown = above(trace.detections, one.surest)
         shown = binary_masks(shown) if "masks" in shown else shown
         views.append({"name": f"{one.name}, {one.year}", "proposals": trace.proposals, "found": shown})
     return views

@@ -38,8 +38,7 @@ def photographs() -> dict[str, Tensor]:
 
 def sure(detector: MaskRCNN, image: Tensor, score: float = 0.5) -> dict[str, Tensor]:
     """Detections of a score above ``score``, with binary masks."""
-    found = binary_masks(detector.detect([image])[0])
-    return {name: value[found["scores"] > score] for name, value in found.items()}
+    return history.above(binary_masks(detector.detect([image])[0]), score)
 
 
 def with_torchvision(ours: FasterRCNN, theirs: Any, image: Tensor, features: Mapping[str, Tensor]) -> None:  # noqa: ANN401

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from minircnn.boxes import box_iou
 from minircnn.course import compare
 from minircnn.course.compare import limit_threads, torchvision_mask_rcnn
-from minircnn.course.history import count_parameters  # noqa: F401 - for the notebook
+from minircnn.course.history import above, count_parameters  # noqa: F401 - for the notebook
 from minircnn.course.stopwatch import Stopwatch
 from minircnn.datasets.images import ImageDataset
 from minircnn.evaluation import Result
@@ -43,12 +43,6 @@ def training_command() -> str:
     """How the shipped Mask R-CNN was trained."""
     record = json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
     return record["command"].split(" --out")[0]
-
-
-def above(detections: Detections, threshold: float) -> Detections:
-    """The detections whose score exceeds a threshold."""
-    rows = detections["scores"] > threshold
-    return {key: value[rows] for key, value in detections.items()}
 
 
 @torch.no_grad()

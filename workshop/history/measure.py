@@ -4,7 +4,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from time import process_time
 from typing import Any
@@ -90,7 +90,7 @@ def make_record(
     show = partial(progress, what="four detectors")
     traces = trace_all(models, samples, max_proposals=MAX_PROPOSALS, progress=show)
     figures = {
-        one.key: asdict(figures_of(one, models[one.key], traces[one.key], targets, test.classes))
+        one.key: vars(figures_of(one, models[one.key], traces[one.key], targets, test.classes))
         for one in progress(GENERATIONS, "accuracy")
     }
     learn = max(LEAST_TRANSFER_IMAGES, count)
@@ -238,7 +238,7 @@ def training_costs(
     iterations, with the settings that stand beside the weights.
 
     Args:
-        figures: of each detector's detection, see :class:`minircnn.course.history.Figures`.
+        figures: of each detector's detection, see :func:`minircnn.course.history.figures_of`.
         progress: shows how far it is.
         iterations: that are timed.
 
