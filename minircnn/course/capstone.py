@@ -153,14 +153,12 @@ def equal_to_torchvision(
     generator = theirs.rpn.anchor_generator
     generator.cell_anchors = [anchors + 8 * TOY_TOWN_RPN.anchor_offset for anchors in generator.cell_anchors]
     theirs.train().transform.eval()
-    parameters = list(detector.parameters())
     with without_chance():
         ours, other = losses(detector, images, targets), theirs(list(images), targets)
     names = {"objectness": "objectness", "rpn_box": "rpn_box_reg", "classifier": "classifier", "box": "box_reg"}
     pairs = [(ours[name], other[f"loss_{theirs}"]) for name, theirs in names.items()]
     compare.equal("four losses, torchvision's", *map(list, zip(*pairs, strict=True)))
-    mine, reference = (torch.autograd.grad(sum(found.values()), parameters) for found in (ours, other))
-    compare.equal(f"gradients of {len(parameters)} tensors, torchvision's", list(mine), list(reference), within=1e-3)
+    compare.equal_gradients(ours, other, list(detector.parameters()))
     theirs.eval().rpn.nms_thresh = TOY_TOWN_RPN.nms_threshold[1]
     with torch.no_grad():
         found = [(detect(detector, image), theirs([image])[0]) for image in images]

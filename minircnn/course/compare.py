@@ -57,6 +57,12 @@ def equal(what: str, ours: Any, theirs: Any, within: float = 1e-5) -> None:  # n
         print(f"{what}: equal" + (f" within {within:g}" if within else ""))
 
 
+def equal_gradients(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None:
+    """Print whether the losses of two models have, in sum, the same gradients in the layers that they share."""
+    mine, reference = (list(torch.autograd.grad(sum(losses.values()), parameters)) for losses in (ours, theirs))
+    equal(f"gradients of {len(parameters)} tensors, torchvision's", mine, reference, within=1e-3)
+
+
 def _numbers(values: Any) -> np.ndarray:  # noqa: ANN401
     if isinstance(values, (list, tuple)):
         return np.concatenate([_numbers(value).ravel() for value in values]) if len(values) else np.zeros(0)

@@ -152,15 +152,15 @@ def with_torchvision(samples: Sequence[Sample], images: Sequence[Tensor]) -> Non
     ours = load_mask_rcnn()
     ours.rpn.config = replace(ours.rpn.config, anchor_offset=0.0)
     ours.roi_heads.config = replace(ours.roi_heads.config, smooth_l1_beta=1 / 9, aligned=False)
-    theirs, results = torchvision_mask_rcnn(ours), []
+    theirs, losses = torchvision_mask_rcnn(ours), []
     for model in (ours.train(), theirs.train()):
         theirs.transform.eval()
-        losses = step(model, ours, samples)
-        results.append((losses, [parameter.grad.clone() for parameter in ours.parameters()]))
-    for name in results[0][0]:
-        compare.equal(f"{name}, torchvision's", *(losses[name] for losses, _ in results), within=1e-4)
-    gradients = [grads for _, grads in results]
-    compare.equal(f"gradients of {len(gradients[0])} tensors, torchvision's", *gradients, within=1e-3)
+        torch.manual_seed(0)
+        targets = [{key: target[key] for key in ("boxes", "labels", "masks")} for _, target in samples]
+        losses.append(model([image for image, _ in samples], targets))
+    for name, loss in losses[0].items():
+        compare.equal(f"{name}, torchvision's", loss, losses[1][name], within=1e-4)
+    compare.equal_gradients(*losses, list(ours.parameters()))
     ours.eval(), theirs.eval()
     with torch.no_grad():
         pairs = [(ours.detect([image])[0], theirs([image])[0]) for image in images]
@@ -169,16 +169,6 @@ def with_torchvision(samples: Sequence[Sample], images: Sequence[Tensor]) -> Non
         compare.equal(what, [a[key] for a, _ in pairs], [b[key] for _, b in pairs], within=1e-3)
     apart = torch.cat([(a["masks"] - b["masks"]).abs().flatten(1).amax(dim=1) for a, b in pairs])
     print(f"masks equal in every pixel: {100 * (apart < 1e-3).float().mean():.0f}%")
-
-
-def step(model: nn.Module, layers: nn.Module, samples: Sequence[Sample]) -> dict[str, Tensor]:
-    """The losses of a batch, and their gradients in the layers."""
-    torch.manual_seed(0)
-    layers.zero_grad()
-    targets = [{key: target[key] for key in ("boxes", "labels", "masks")} for _, target in samples]
-    losses = model([image for image, _ in samples], targets)
-    sum(losses.values()).backward()
-    return losses
 
 
 # ------------------------------------------------------------------------------ ablations
