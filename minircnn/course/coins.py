@@ -61,17 +61,15 @@ def segment_coins(image: NDArray[np.uint8]) -> Segmentation:
 
 def _in_reading_order(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Regions numbered anew: row by row, and in each from left to right."""
-    regions = ndimage.find_objects(labels)
-    middles = [((rows.start + rows.stop) / 2, (columns.start + columns.stop) / 2) for rows, columns in regions]
-    waiting, order = sorted(range(len(regions)), key=lambda index: middles[index]), []
-    while waiting:
-        # The lowest edge of the topmost region that is left bounds its row.
-        floor = regions[waiting[0]][0].stop
-        row = [index for index in waiting if middles[index][0] < floor]
-        order += sorted(row, key=lambda index: middles[index][1])
-        waiting = [index for index in waiting if index not in row]
-    numbers = np.zeros(len(regions) + 1, dtype=np.int64)
-    numbers[np.array(order, dtype=np.int64) + 1] = np.arange(1, len(order) + 1)
+    regions, rows, floor = enumerate(ndimage.find_objects(labels), start=1), [], 0
+    for number, (down, across) in sorted(regions, key=lambda region: region[1][0].start + region[1][0].stop):
+        if (down.start + down.stop) / 2 >= floor:  # the lower edge of the row's topmost region
+            rows.append([])
+            floor = down.stop
+        rows[-1].append((across.start + across.stop, number))
+    order = [number for row in rows for _, number in sorted(row)]
+    numbers = np.zeros(len(order) + 1, dtype=np.int64)
+    numbers[order] = np.arange(1, len(order) + 1)
     return numbers[labels]
 
 

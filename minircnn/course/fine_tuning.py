@@ -49,15 +49,14 @@ class Task:
     training: MaskRCNNTrainingSettings  # the settings, `min_size` aside, which follows from `side` and `enlarged`
 
 
+TRAINING = MaskRCNNTrainingSettings(learning_rate=3e-3, color_jitter=0.3, scale_jitter=0.25)
 COINS = Task(
     side=150,  # the height of the upper half
     squares=400,
     enlarged=1.25,
     anchor_sizes=3,
     rpn=replace(TOY_TOWN_MASK_RPN, aspect_ratios=(1.0,), post_nms_top_n=(150, 300)),  # coins are round
-    training=MaskRCNNTrainingSettings(
-        iterations=200, learning_rate=3e-3, backbone_lr_mult=0.1, color_jitter=0.3, scale_jitter=0.25
-    ),
+    training=replace(TRAINING, iterations=200, backbone_lr_mult=0.1),
 )
 # Nuclei are small, a tenth of them less than 8 pixels, which is one cell of the feature map; and there are many in a
 # whole image: on validation images 300 proposals cover 77% of them, 1000 cover 88%.
@@ -67,9 +66,7 @@ NUCLEI = Task(
     enlarged=3.0,
     anchor_sizes=4,
     rpn=replace(TOY_TOWN_MASK_RPN, pre_nms_top_n=(1000, 4000), post_nms_top_n=(200, 1000)),
-    training=MaskRCNNTrainingSettings(
-        iterations=800, learning_rate=3e-3, backbone_lr_mult=0.5, color_jitter=0.3, scale_jitter=0.25
-    ),
+    training=replace(TRAINING, iterations=800, backbone_lr_mult=0.5),
 )
 
 

@@ -1,7 +1,7 @@
 """The four detectors side by side: what each finds in the same images, and how long each stage takes.
 
-A detector runs as it is, with its own ``detect``; a clock watches its parts from outside. The stages are the same for
-all four, so that their times may be laid side by side:
+A detector runs as it is, with its own ``detect``; a :class:`StageClock` watches its parts from outside. The stages are
+the same for all four, so that their times may be laid side by side:
 
 * **proposals**: selective search, or the region proposal network behind the features.
 * **features**: the convolutions, and what brings pixels to them: warping every proposal (R-CNN), or enlarging and
@@ -121,6 +121,25 @@ def count_parameters(model: nn.Module) -> int:
 # ---------------------------------------------------------------------------------------------------- time by stages
 
 
+class StageClock(Stopwatch):
+    """A stopwatch that watches a detector's methods, and keeps what each gave last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: dict[str, Any] = {}
+
+    def watching(self, owner: object, method: str, stage: str) -> AbstractContextManager:
+        """Meanwhile every call of this method of this object belongs to the stage."""
+        original = getattr(owner, method)
+
+        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
+            with self(stage):
+                self.results[method] = original(*arguments, **options)
+            return self.results[method]
+
+        return patch.object(owner, method, timed)
+
+
 def _calls(model: nn.Module) -> list[tuple[object, str, str]]:
     """What makes up a stage, methods and a function by their owner; what none of them does belongs to "selection"."""
     calls = [(model, "features", "features")]
@@ -169,24 +188,12 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
     clock. ``unmoved``: detect once more with the boxes as proposed.
     """
     inputs = [[image], [found.boxes]] if found else [[image]]
-    clock, passed, results = Stopwatch(), [], {}
-
-    def watched(owner: object, method: str, stage: str) -> AbstractContextManager:
-        """Meanwhile every call of this method of this object belongs to the stage, and its result is kept."""
-        original = getattr(owner, method)
-
-        def timed(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and returns
-            with clock(stage):
-                results[method] = original(*arguments, **options)
-            return results[method]
-
-        return patch.object(owner, method, timed)
-
+    clock, passed = StageClock(), []
     backbone = model.network.backbone if isinstance(model, RCNN) else model.backbone
     counter = backbone.register_forward_hook(lambda _, images, __: passed.append(len(images[0])))
-    with ExitStack() as watching:
+    with ExitStack() as watched:
         for call in _calls(model):
-            watching.enter_context(watched(*call))
+            watched.enter_context(clock.watching(*call))
         with clock("selection"):
             (detections,) = model.detect(*inputs)
     counter.remove()
@@ -195,7 +202,8 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
     seconds = {stage: seconds[stage] for stage in STAGES if stage in seconds}
     still = None
     if unmoved:
-        with patch.object(model, "features", lambda *_: results["features"]):  # that takes the time, and is the same
+        features = clock.results["features"]  # that takes the time, and is the same
+        with patch.object(model, "features", lambda *_: features):
             still = model.detect(*inputs, regress=False)[0]
         still = {name: value for name, value in still.items() if name != "masks"}
     return Trace(detections, proposals, sum(passed), seconds, still)
