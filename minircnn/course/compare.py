@@ -341,16 +341,14 @@ def in_turn(calls: Iterable[Callable[[], object]], rounds: int = 9) -> list[floa
     What else the machine does disturbs all of them alike, and waiting for it does not count. A first round does not
     count either.
     """
-    calls, rows = list(calls), []
+    calls = list(calls)
+    seconds = np.zeros((rounds + 1, len(calls)))
     with limit_threads(1):
-        for _ in range(rounds + 1):
-            row = []
-            for call in calls:
-                start = process_time()
-                call()
-                row.append(process_time() - start)
-            rows.append(row)
-    return np.median(rows[1:], axis=0).tolist()
+        for place in np.ndindex(seconds.shape):
+            start = process_time()
+            calls[place[1]]()
+            seconds[place] = process_time() - start
+    return np.median(seconds[1:], axis=0).tolist()
 
 
 def peak_memory(call: Callable[[], object]) -> int:
