@@ -37,7 +37,8 @@ class PoolingBench(Explorable):
     name, title = "pooling_bench", "Pooling bench"
     alt = (
         "A region of 15 by 15 pixels on an image and on its feature map of 25 by 25 cells. It ends at 2.93 cells; "
-        "rounded down at 2, to the nearest at 3, and the published RoIPool takes 4. RoIAlign's points lie inside of the region."
+        "rounded down at 2, to the nearest at 3, and the published RoIPool takes 4. RoIAlign's points lie inside of "
+        "the region."
     )
     _esm = module("pooling_bench")
     region = traitlets.List(traitlets.Float(), [0.0, 0.0, 15.0, 15.0], 4, 4).tag(sync=True)  # x1, y1, x2, y2 in pixels
