@@ -107,6 +107,23 @@ def test_python_sets_and_reads_the_same_state():
         PoolingBench(torch.rand(64, 64))
 
 
+def test_next_cell_compares_what_the_browser_found_with_the_package(shown, capsys):
+    bench, figure = PoolingBench.example(), shown("pooling_bench")
+    bench.compare()
+    assert "No browser shows the figure yet" in capsys.readouterr().out
+    bench.region, bench.output_size, bench.feature_size = (12.3, 4, 60, 50.5), 3, (16, 20)
+    for name in ("region", "output_size", "feature_size"):
+        figure.run(f"model.set('{name}', given)", getattr(bench, name))
+    bench.found = figure.state("found")
+    bench.compare()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith("equal within 1e-05") for line in lines), lines
+    bench.region = (12.3, 4, 64, 50.5)  # and the browser has not followed
+    bench.compare()
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
 def test_edges_follow_the_mouse_a_finger_and_keys(shown):
     figure = shown("pooling_bench", has_touch=True)
     edge = figure.page.get_by_role("slider", name="right edge")

@@ -14,6 +14,8 @@ import traitlets
 from PIL import Image as PILImage
 from torch import Tensor
 
+from minircnn.course.compare import equal
+
 FOLDER = Path(__file__).parent
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -74,6 +76,19 @@ class Explorable(anywidget.AnyWidget):
     def still(cls) -> Path:
         """The example as an image, for where nothing runs; ``python -m workshop.stills`` makes it."""
         return FOLDER / "stills" / f"{cls.name}.png"
+
+    @property
+    def by_package(self) -> dict[str, Any]:
+        """What the package computes from the same state, by the names of ``found``."""
+        raise NotImplementedError
+
+    def compare(self) -> None:
+        """Print whether the figure, in the browser, has computed what the package computes, a line for each result."""
+        if not self.found:
+            print("No browser shows the figure yet, so there is nothing to compare.")
+            return
+        for name, value in self.by_package.items():
+            equal(f"{name.replace('_', ' ')}, the figure's and the package's", np.asarray(self.found[name]), value)
 
     def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """The figure, and for viewers without a kernel the still and what it shows."""

@@ -163,13 +163,14 @@ function render({ model, el }) {
     );
     return node;
   });
-  const stride = () => get("image_size")[1] / get("feature_size")[1];
+  const strides = () => [1, 0].map((axis) => get("image_size")[axis] / get("feature_size")[axis]); // x, y
+  const onMap = (point) => point.map((value, axis) => value / scale() / strides()[axis]);
   const moveTo = (x, y) => {
     const [rows, columns] = get("feature_size");
     state.put({ point: [clamp(x, 0, columns), clamp(y, 0, rows)] });
   };
   const surface = make("rect", { width: SIDE, height: SIDE, fill: "transparent" }, right.svg);
-  const follow = (event) => moveTo(...place(right.svg, event).map((value) => value / scale() / stride()));
+  const follow = (event) => moveTo(...onMap(place(right.svg, event)));
   surface.addEventListener("pointermove", follow);
   surface.addEventListener("pointerdown", follow);
   const probe = make("circle", { r: 6, fill: "none", stroke: "var(--exact)", "stroke-width": 3 }, right.svg);
@@ -177,7 +178,7 @@ function render({ model, el }) {
   draggable(
     probe,
     right.svg,
-    (at) => moveTo(...at.map((value) => value / scale() / stride())),
+    (at) => moveTo(...onMap(at)),
     (x, y) => moveTo(get("point")[0] + x / 4, get("point")[1] + y / 4),
   );
 
@@ -214,21 +215,21 @@ function render({ model, el }) {
   function drawStill(pixel) {
     const [height, width] = get("image_size");
     const [rowCount, columns] = get("feature_size");
-    const cell = stride() * pixel;
+    const [wide, high] = strides().map((value) => value * pixel);
     set(left.picture, { href: get("image"), width: width * pixel, height: height * pixel });
     set(right.picture, { width: width * pixel, height: height * pixel });
-    const lines = range(Math.floor(SIDE / cell) + 1).flatMap((k) => [
-      { x1: k * cell, x2: k * cell, y1: 0, y2: SIDE },
-      { x1: 0, x2: SIDE, y1: k * cell, y2: k * cell },
-    ]);
+    const lines = [
+      ...range(Math.floor(SIDE / wide) + 1).map((k) => ({ x1: k * wide, x2: k * wide, y1: 0, y2: SIDE })),
+      ...range(Math.floor(SIDE / high) + 1).map((k) => ({ x1: 0, x2: SIDE, y1: k * high, y2: k * high })),
+    ];
     for (const side of [left, right]) {
       repeat(side.lines, "line", lines.map((line) => ({ ...line, stroke: "#ffffff", "stroke-width": 0.7, opacity: 0.5 })));
     }
-    const few = cell > 24 ? Math.ceil(SIDE / cell) : 0;
-    const numbers = range(Math.min(few, rowCount)).flatMap((i) =>
-      range(Math.min(few, columns)).map((j) => ({
-        x: (j + 0.5) * cell,
-        y: (i + 0.92) * cell,
+    const inSight = (count, cell) => (Math.min(wide, high) > 24 ? range(Math.min(Math.ceil(SIDE / cell), count)) : []);
+    const numbers = inSight(rowCount, high).flatMap((i) =>
+      inSight(columns, wide).map((j) => ({
+        x: (j + 0.5) * wide,
+        y: (i + 0.92) * high,
         "text-anchor": "middle",
         style: `fill: ${map[i][j] > 140 ? "#000" : "#fff"}`,
         text: map[i][j].toFixed(0),
@@ -238,9 +239,9 @@ function render({ model, el }) {
   }
 
   function drawRegions(found, pixel) {
-    const cell = stride() * pixel;
+    const cell = strides().map((value) => value * pixel);
     const boxes = WAYS.map(([key, , dashes]) => {
-      const [x1, y1, x2, y2] = found[key].map((value) => value * cell);
+      const [x1, y1, x2, y2] = found[key].map((value, axis) => value * cell[axis % 2]);
       const style = { stroke: `var(--${COLORS[key]})`, "stroke-dasharray": dashes, "stroke-width": key === "exact" ? 3 : 2 };
       return { x: x1, y: y1, width: x2 - x1, height: y2 - y1, ...style };
     });
@@ -256,15 +257,15 @@ function render({ model, el }) {
   }
 
   function drawBins(found, pixel) {
-    const cell = stride() * pixel;
+    const [wide, high] = strides().map((value) => value * pixel);
     const count = get("output_size");
     const [x1, y1, x2, y2] = found.pooled;
     const [rowsOf, columnsOf] = [binsOfPool(y1, y2, count, map.length), binsOfPool(x1, x2, count, map[0].length)];
     const whole = rowsOf.flatMap(([top, bottom], i) =>
       columnsOf.map(([start, end], j) => {
         const inset = 2 + 2 * ((i + j) % 2); // bins that share cells stay apart to the eye
-        const size = [end - start, bottom - top].map((value) => Math.max(value * cell - 2 * inset, 0));
-        return { x: start * cell + inset, y: top * cell + inset, width: size[0], height: size[1], stroke: "var(--pooled)" };
+        const [width, height] = [(end - start) * wide, (bottom - top) * high].map((side) => Math.max(side - 2 * inset, 0));
+        return { x: start * wide + inset, y: top * high + inset, width, height, stroke: "var(--pooled)" };
       }),
     );
     repeat(right.bins, "rect", whole.map((bin) => ({ ...bin, "stroke-dasharray": "2 2", "stroke-width": 1.2 })));
@@ -272,20 +273,20 @@ function render({ model, el }) {
     repeat(
       right.points,
       "circle",
-      points.map(([x, y]) => ({ cx: x * cell, cy: y * cell, r: 2.5, fill: "#fff", stroke: "#000", "stroke-width": 1 })),
+      points.map(([x, y]) => ({ cx: x * wide, cy: y * high, r: 2.5, fill: "#fff", stroke: "#000", "stroke-width": 1 })),
     );
   }
 
   function drawPoint(pixel) {
-    const cell = stride() * pixel;
+    const [wide, high] = strides().map((value) => value * pixel);
     const [x, y] = get("point");
     const four = neighbors(x, y, get("feature_size"), get("aligned"));
     const marks = four.map(([row, column, weight]) => {
-      const at = { x: column * cell, y: row * cell, width: cell, height: cell };
+      const at = { x: column * wide, y: row * high, width: wide, height: high };
       return { ...at, fill: "var(--exact)", "fill-opacity": 0.75 * weight };
     });
     repeat(right.cells, "rect", marks);
-    set(probe, { cx: clamp(x * cell, 0, SIDE), cy: clamp(y * cell, 0, SIDE), "aria-valuenow": x.toFixed(2) });
+    set(probe, { cx: clamp(x * wide, 0, SIDE), cy: clamp(y * high, 0, SIDE), "aria-valuenow": x.toFixed(2) });
     const value = interpolate(map, four);
     const terms = four.map(([row, column, weight]) => `${weight.toFixed(2)} · ${map[row][column].toFixed(0)}`);
     const text = `At x ${x.toFixed(2)}, y ${y.toFixed(2)}: ${terms.join(" + ") || "outside"} = ${value.toFixed(1)}`;
@@ -297,7 +298,7 @@ function render({ model, el }) {
   function drawTable(found, pooled, aligned) {
     const end = get("region")[2];
     WAYS.forEach(([key], number) => {
-      const right = found[key][2] * stride();
+      const right = found[key][2] * strides()[0];
       const cells = found[key].map((value) => (key === "exact" ? value.toFixed(2) : String(value)));
       [...cells, right.toFixed(2), signed(right - end)].forEach((text, k) => (rows[number][k].textContent = text));
     });

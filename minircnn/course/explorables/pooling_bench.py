@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 import traitlets
-from torch import Tensor, as_tensor
+from torch import Tensor
 
 from minircnn.course.explorables.base import Explorable, as_bytes, as_png, as_text, module
 from minircnn.datasets import ToyTown
-from minircnn.pooling import Misalignment, misalignment
+from minircnn.pooling import Misalignment, misalignment, roi_align, roi_pool
 
 Numbers = traitlets.List(traitlets.Float())
 
@@ -27,7 +28,6 @@ class PoolingBench(Explorable):
         region: x1, y1, x2, y2 in pixels; the story's 15 pixels, if it is not given.
         traits: any of the others, by name.
 
-    >>> import torch
     >>> bench = PoolingBench(torch.rand(3, 128, 128), feature_size=(25, 25))
     >>> bench.region = (0, 0, 20, 15)
     >>> round(bench.misalignment.exact[2], 2)
@@ -74,7 +74,7 @@ class PoolingBench(Explorable):
     @property
     def features(self) -> Tensor:
         """The map ``(h, w)``."""
-        pixels = as_tensor(self._gray).double()
+        pixels = torch.from_numpy(self._gray).double()
         return F.adaptive_avg_pool2d(pixels[None, None], self.feature_size)[0, 0]
 
     @property
@@ -82,3 +82,17 @@ class PoolingBench(Explorable):
         """What the package says of this region: :func:`minircnn.pooling.misalignment`."""
         sizes = tuple(self.image_size), tuple(self.feature_size)
         return misalignment(self.region, *sizes, self.output_size, self.sampling_ratio)
+
+    @property
+    def by_package(self) -> dict[str, Any]:
+        """Edges in cells, and the values of the bins."""
+        found, features = self.misalignment, self.features[None, None]
+        rois = torch.tensor([[0.0, *found.exact]], dtype=features.dtype)  # in cells
+        aligned = roi_align(features, rois, self.output_size, 1.0, self.sampling_ratio, self.aligned)
+        return {
+            "exact": found.exact,
+            "rounded_down": found.rounded_down,
+            "pooled": found.pooled,
+            "roi_pool": roi_pool(features, rois, self.output_size, 1.0)[0, 0],
+            "roi_align": aligned[0, 0],
+        }
