@@ -9,7 +9,7 @@
 #   make notebooks-check   the notebooks alone
 #   make lint        ruff: lint and format
 #   make nightly     what takes longer: average precision on the whole test split, and random bugs (make mutants)
-#   make notebooks   run every notebook and store its outputs
+#   make notebooks   run every notebook and store its outputs   (make notebooks ARGS=05: one of them)
 #   make benchmark   our operations against their references (make benchmark ARGS="boxes pooling")
 #   make history     the four detectors side by side         (make history ARGS=--update)
 #
@@ -71,7 +71,7 @@ mutants: $(INSTALLED)
 	$(BIN)/python -m tests.mutation.random_operators $(value ARGS)
 
 notebooks: $(INSTALLED)
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
+	$(BIN)/python -m workshop.notebooks $(value ARGS)
 
 benchmark history: $(INSTALLED)
 	$(BIN)/python -m workshop.$@ $(value ARGS)
