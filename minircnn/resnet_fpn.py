@@ -1,7 +1,7 @@
 """ResNet-50 and the feature pyramid: the backbone of the detectors that people use.
 
 He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition", arXiv 1512.03385.
-Lin et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv 1612.03144.
+Lin et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv 1612.03144::
 
     image   → conv1 → layer1 ──→ layer2 ──→ layer3 ──→ layer4      C2 … C5: twice as coarse each, and twice as wide
                         │          │          │          │

@@ -22,6 +22,7 @@ def execute(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     options = {"timeout": 900, "record_timing": False, "store_widget_state": False}
     NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}, **options).execute()
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET, None)
