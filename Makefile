@@ -11,6 +11,7 @@
 #   make nightly     what takes longer: average precision on the whole test split, and random bugs (make mutants)
 #   make notebooks   run every notebook and store its outputs   (make notebooks ARGS=05: one of them)
 #   make benchmark   our operations against their references (make benchmark ARGS="boxes pooling")
+#   make site        the course as pages, to be read without Python: build/site/html/index.html
 #   make history     the four detectors side by side         (make history ARGS=--update)
 #
 #   CPU=1            install torch without the packages for NVIDIA GPUs, which take gigabytes on Linux
@@ -33,7 +34,7 @@ INSTALLED := $(VENV)/installed
 # In the recipes `value` keeps it from expanding names and arguments.
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 
-.PHONY: course demo test unit coverage notebooks-check lint nightly mutants notebooks benchmark history clean
+.PHONY: course demo test unit coverage notebooks-check lint nightly mutants notebooks benchmark history site clean
 
 # ARGS are JupyterLab's. Quotes keep the shell from reading anything in what is passed on.
 course: $(INSTALLED)
@@ -75,6 +76,10 @@ notebooks: $(INSTALLED)
 
 benchmark history: $(INSTALLED)
 	$(BIN)/python -m workshop.$@ $(value ARGS)
+
+site: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e ".[site]"
+	$(BIN)/python -m workshop.site
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage*

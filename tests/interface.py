@@ -18,14 +18,16 @@ FILE = Path(__file__).with_name("interface.json")
 
 
 def imported_names():
-    """``module.name`` for every name of the package that a notebook or the README imports."""
+    """``module.name`` for every name of the package that a notebook or the page on own data imports."""
     sources = [
         cell.source
         for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
         for cell in nbformat.read(path, as_version=4).cells
         if cell.cell_type == "code"
     ]
-    sources += re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    sources += re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     names = set()
     for source in sources:
         lines = [line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))]

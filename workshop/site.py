@@ -34,6 +34,8 @@ def gather() -> None:
     """All pages in one folder, as Sphinx wants them."""
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.copytree(PROJECT_FOLDER / "docs", SOURCE)
+    for path in SOURCE.glob("*.md"):
+        _write(path, with_links(path.read_text(encoding="utf-8")))
     figures = {kind.alt: kind.example() for kind in map(explorables.__dict__.get, explorables.__all__)}
     for path in sorted((PROJECT_FOLDER / "notebooks").iterdir()):
         if path.suffix == ".md":
@@ -59,8 +61,9 @@ def modules() -> list[str]:
 
 
 def with_links(text: str) -> str:
-    """Links to files of the package lead to their pages."""
-    return LINK.sub(lambda found: f"](../api/{found[2].replace('/', '.')}.md)", text)
+    """Links to files of the package lead to their pages; other files of the project are only named."""
+    text = LINK.sub(lambda found: f"](../api/{found[2].replace('/', '.')}.md)", text)
+    return re.sub(r"\[([^]]*)\]\(\.\./(?!api/)[^)]*\)", r"\1", text)
 
 
 def write_notebook(path: Path, folder: Path, figures: dict[str, Explorable]) -> None:

@@ -37,8 +37,8 @@ from workshop.history.scale import PaperScale
 
 WIDTH = 110  # letters in a line of prose: about as many as the table has
 START, END = "<!-- history -->", "<!-- /history -->"
-"""What the part of the README that is written by the program stands between."""
-README = PROJECT_FOLDER / "README.md"
+"""What the parts of pages that are written by the program stand between."""
+README, PAGE = PROJECT_FOLDER / "README.md", PROJECT_FOLDER / "docs" / "history.md"
 _CHUNK = "minircnn"  # the name of the text in a PNG that says what it was drawn from
 Record = Mapping[str, Any]
 
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--out {options.out}: name a new folder, in a folder that exists")
     try:
         if options.update:
-            with_section(README.read_text(encoding="utf-8"), "")  # refuses a README without markers before any work
+            for page in (README, PAGE):
+                with_section(page, "")  # refuses a page without markers before any work
         record = read_record(options.read) if options.read else _measured(options)
         results = gather(record)
         print(as_text(table(record)), *(fill(note, WIDTH) for note in notes(record)), sep="\n\n")
@@ -99,9 +100,9 @@ def _write(record: Record, results: Results, out: Path | None, update: bool) -> 
             write_atomically(folder / name, png)
         print(f"written to {json_file} and {folder}")
     if update:
-        text = with_section(README.read_text(encoding="utf-8"), section(results))
-        write_atomically(README, text.encode())
-        print(f"written to {README}")
+        for page, new in ((README, summary(results)), (PAGE, section(results))):
+            write_atomically(page, with_section(page, new).encode())
+            print(f"written to {page}")
 
 
 # ------------------------------------------------------------------------- words
@@ -135,38 +136,49 @@ def as_markdown(rows: Sequence[Sequence[str]], right: bool = True) -> str:
     )
 
 
-def section(results: Results) -> str:
+_FIGURE = "![Bars for the four detectors: average precision of boxes and masks, and the time for an image by stages]"
+
+
+def summary(results: Results) -> str:
     """What the README says, from one marker to the other, markers included."""
+    return "\n\n".join(
+        [START, f"{_FIGURE}(docs/history.png)", as_markdown(table(results["history"], stages=False)), END]
+    )
+
+
+def section(results: Results) -> str:
+    """What the page says, from one marker to the other, markers included."""
     record = results["history"]
     claims = [
         [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)] for one in CLAIMS
     ]
     parts = [
         START,
-        "![Bars for the four detectors: average precision of boxes and masks, and the time for an image by stages]"
-        "(docs/history.png)",
+        f"{_FIGURE}(history.png)",
         as_markdown(table(record, stages=False)),
         "\n".join(f"- {note}" for note in notes(record)),
         "![One scene as the four detectors see it: above their proposals, below what they find in it]"
-        "(docs/history_images.png)",
+        "(history_images.png)",
         "One scene, chosen because much overlaps in it. How good the detectors are, the table says, not this image. "
         "Shown is what an SVM says yes to, or what has a probability above one half.",
-        f"<details>\n<summary>The story's {len(claims)} claims, and what was measured about each</summary>",
+        f"## The story's {len(claims)} claims, and what was measured about each",
         as_markdown([["", "claim", "measured", "notebooks", "holds"], *claims], right=False),
-        "</details>",
         END,
     ]
     return "\n\n".join(parts)
 
 
-def with_section(text: str, new: str) -> str:
-    """The text of a README with another section between its markers.
+def with_section(page: Path, new: str) -> str:
+    """The text of a page with another section between its markers.
 
     Raises:
         ValueError: the markers are not there, each once and in order.
     """
+    text = page.read_text(encoding="utf-8")
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"README.md: one line {START} and below it one line {END} are needed, between which tables go")
+        raise ValueError(
+            f"{page.name}: one line {START} and below it one line {END} are needed, between which tables go"
+        )
     before, _, rest = text.partition(START)
     return before + new + rest.partition(END)[2]
 

@@ -1,4 +1,4 @@
-"""The README's program does what it says, on a small folder in COCO's format."""
+"""The programs for one's own data do what their page says, on a small folder in COCO's format."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from minircnn.datasets.toytown import DATA_FOLDER
 from minircnn.mask_rcnn import load_mask_rcnn
 from minircnn.training import FineTuningSettings
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "own_data.md"
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def own_data(tmp_path):
 
 
 def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
-    program, fine_tuning = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    program, fine_tuning = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     words = "chosen.training(MaskRCNNTrainingSettings)"
     assert program.count(words) == 1
     monkeypatch.chdir(own_data)
     names = {}
-    exec(compile(program.replace(words, f"{words[:-1]}, iterations=2)"), "README.md", "exec"), names)
+    exec(compile(program.replace(words, f"{words[:-1]}, iterations=2)"), "own_data.md", "exec"), names)
     classes = ToyTown("val").classes[:3]
     assert (len(names["train"]), len(names["held_out"]), len(names["losses"])) == (8, 2, 2)
     assert list(load_mask_rcnn("my/detector.safetensors").classes) == list(classes)
@@ -53,14 +53,14 @@ def test_the_program_for_your_own_data(own_data, monkeypatch, capsys):
         assert fine_tuning.count(words) == 1
         fine_tuning = fine_tuning.replace(words, small)
     names["FineTuningSettings"] = FineTuningSettings
-    exec(compile(fine_tuning, "README.md", "exec"), names)
+    exec(compile(fine_tuning, "own_data.md", "exec"), names)
     tuned = load_mask_rcnn("my/fine_tuned.safetensors")
     assert list(tuned.classes) == list(classes) and list(tuned.backbone.config.blocks) == [3, 4, 6, 3]
 
 
 def test_the_commands_for_your_own_data(own_data, monkeypatch):
     commands = re.findall(
-        r"^    minircnn (\w+ \w+ .*my/annotations.json.*)$", README.read_text(encoding="utf-8"), re.MULTILINE
+        r"^    minircnn (\w+ \w+ .*my/annotations.json.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )
     assert [command.split()[0] for command in commands] == ["data", "train", "evaluate"]
     monkeypatch.chdir(own_data)
