@@ -41,60 +41,40 @@ def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
 @exercise(_label_rois)
 def label_rois(ask: Ask) -> str:
     """Classes and regression targets of regions."""
-    ask = _of_foreground(ask)
-    for seed in range(10):
-        boxes, target = _scene(seed)
-        wanted = _by_torchvision(boxes, target)
-        slips = _wrong_labels(boxes, target, *wanted)
-        ask.compare(boxes, target, wanted=wanted, slips=slips, case="for 60 regions and 4 objects")
+    slips = """
+        overlap >= 0.5 => overlap >= 0 !! every region gets a class; an IoU below 0.5 means background, 0
+        target["labels"][nearest] => nearest
+            !! the labels are numbers of objects; look up their classes in target['labels']
+        target["labels"][nearest] => nearest + 1
+            !! the labels are numbers of objects, plus 1; look up their classes in target['labels']
+        overlap, nearest => nearest = (box_iou(boxes, objects) >= 0.5).int().argmax(dim=1)\\n    overlap, _
+            !! a region belongs to the object that it overlaps most, not to the first above 0.5
+        encode_boxes(boxes, objects[nearest]) => encode_boxes(objects[nearest], boxes)
+            !! the deltas lead from the object to the region; exchange them
+        objects[nearest]) => objects[nearest], WEIGHTS)
+            !! the deltas are multiplied by weights already; that comes in the next exercise
+        objects[nearest]) => objects[:1].expand_as(boxes))
+            !! all deltas lead to the first object; take the one that each region overlaps most
+    """
+    ask.cases(
+        map(_scene, range(10)), slips, "for 60 regions and 4 objects", change=_of_foreground, right=_by_torchvision
+    )
     box = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
     one = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([3])}
-    slips = {"a region with an IoU of exactly 0.5 is foreground": lambda v: int(v[0]) == 0}
-    ask.compare(box, one, wanted=_label_rois(box, one), slips=slips)
+    ask.cases(
+        [(box, one)],
+        "overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground",
+        change=_of_foreground,
+    )
     none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    ask.compare(box, none, wanted=_label_rois(box, none), case="in an image without objects")
+    ask.cases([(box, none)], what="in an image without objects", change=_of_foreground)
     return "equal to torchvision's for 10 images of 60 regions"
 
 
-def _wrong_labels(boxes: Tensor, target: dict[str, Any], labels: Tensor, deltas: Tensor) -> dict[str, Any]:
-    objects, positive = target["boxes"], labels > 0
-    overlap = box_iou(boxes, objects)
-    nearest, first = overlap.argmax(dim=1), (overlap >= 0.5).int().argmax(dim=1)
-
-    def only_foreground(labels: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.where(positive, labels, 0), torch.where(positive[:, None], deltas, 0.0)
-
-    return {
-        "every region gets a class; an IoU below 0.5 means background, 0": lambda v: bool((v[0] > 0).all()),
-        "the labels are numbers of objects; look up their classes in target['labels']": lambda v: any(
-            torch.equal(v[0][positive], nearest[positive] + k) for k in (0, 1)
-        ),
-        "a region belongs to the object that it overlaps most, not to the first above 0.5": only_foreground(
-            target["labels"][first], encode_boxes(boxes, objects[first])
-        ),
-        "the deltas lead from the object to the region; exchange them": only_foreground(
-            labels, encode_boxes(objects[nearest], boxes)
-        ),
-        "the deltas are multiplied by weights already; that comes in the next exercise": only_foreground(
-            labels, deltas * torch.tensor(WEIGHTS)
-        ),
-        "all deltas lead to the first object; take the one that each region overlaps most": only_foreground(
-            labels, encode_boxes(boxes, objects[:1].expand_as(boxes))
-        ),
-    }
-
-
-def _of_foreground(ask: Ask) -> Ask:
-    """The same answer with deltas of 0 for background, which nobody looks at."""
-
-    def call(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        value, wanted = ask(boxes, target), _label_rois(boxes, target)
-        refuse_type(value, wanted)
-        refuse_shape(value, wanted)
-        labels, deltas = value
-        return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
-
-    return Ask(call, ask.name)
+def _of_foreground(value: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The same with deltas of 0 for background, which nobody looks at."""
+    labels, deltas = value
+    return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
 
 
 def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, Tensor]]:
@@ -199,30 +179,32 @@ def _refuse_counts(rows: Tensor, found: Sequence[int], most: Sequence[int], prop
 
 
 def _smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
-    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
+    size = error.abs()
+    return torch.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
 
 
 @exercise(_smooth_l1)
 def smooth_l1(ask: Ask) -> str:
     """A parabola near 0, a line from beta on."""
-    x = torch.tensor([-5.0, -1.0, -0.3, -0.05, 0.0, 0.05, 0.3, 1.0, 1.5, 5.0])
-    for beta in (1.0, 3.0, 1 / 9):
-        small, square, line = x.abs() < beta, 0.5 * x**2 / beta, x.abs() - 0.5 * beta
-        slips = {
-            "it returns one number; the loss of each error is wanted": lambda v: v.dim() == 0,
-            "it is the parabola everywhere; from beta on the loss is linear": square,
-            "it is the line everywhere; below beta the loss is a parabola": line,
-            "parabola and line are exchanged": torch.where(small, line, square),
-            "the two pieces do not meet at beta: the line is |x| - beta / 2": torch.where(small, square, x.abs()),
-            "negative errors count as small ones; compare |x| with beta": torch.where(x < beta, square, line),
-            "the parabola lacks its factor: 0.5 · x² / beta": torch.where(small, 2 * square, line),
-            "it is right for beta 1 only, and ignores beta": _smooth_l1(x),
-            "with beta 1 it is right, but the parabola has to be divided by beta": torch.where(
-                small, square * beta, line
-            ),
-        }
-        ask.compare(x, beta, wanted=_smooth_l1(x, beta), slips=slips, case=f"with beta {beta:.2f}")
+    errors = torch.tensor([-5.0, -1.0, -0.3, -0.05, 0.0, 0.05, 0.3, 1.0, 1.5, 5.0])
+    slips = """
+        size - 0.5 * beta) => size - 0.5 * beta).sum() !! it returns one number; the loss of each error is wanted
+        size < beta => size < math.inf !! it is the parabola everywhere; from beta on the loss is linear
+        size < beta => size < 0 !! it is the line everywhere; below beta the loss is a parabola
+        size < beta => size >= beta !! parabola and line are exchanged
+        size - 0.5 * beta => size !! the two pieces do not meet at beta: the line is |x| - beta / 2
+        size < beta => error < beta !! negative errors count as small ones; compare |x| with beta
+        0.5 * size**2 => size**2 !! the parabola lacks its factor: 0.5 · x² / beta
+        error.abs() => error.abs(); beta = 1.0 !! it is right for beta 1 only, and ignores beta
+        / beta => * beta !! with beta 1 it is right, but the parabola has to be divided by beta
+        / beta => !! with beta 1 it is right, but the parabola is not divided by beta
+    """
+    ask.cases([(errors, beta) for beta in (1.0, 3.0, 1 / 9)], slips, "with beta {1:.2f}", right=_by_torch)
     return "equal to torch's for three values of beta"
+
+
+def _by_torch(error: Tensor, beta: float) -> Tensor:
+    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
 
 
 @exercise(ours.fast_rcnn_loss)
@@ -231,51 +213,45 @@ def fast_rcnn_loss(ask: Ask) -> str:
     generator = torch.Generator().manual_seed(0)
     logits, deltas = torch.randn(64, 7, generator=generator), torch.randn(64, 7, 4, generator=generator)
     labels = torch.randint(0, 7, (64,), generator=generator) * (torch.rand(64, generator=generator) < 0.4)
-    targets = 2 * torch.randn(64, 4, generator=generator)
-    right = ours.fast_rcnn_loss(logits, deltas, labels, targets)
-    slips = _wrong_losses(logits, deltas, labels, targets, right)
-    ask.compare(logits, deltas, labels, targets, wanted=right, slips=slips, case="for 64 regions")
-    wanted = fastrcnn_loss(logits, deltas.flatten(1), [labels], [targets])
-    slips = {"it ignores beta; give it to smooth_l1": right}
-    ask.compare(logits, deltas, labels, targets, 1 / 9, wanted=wanted, slips=slips, case="with beta 1/9")
-    none = torch.zeros_like(labels)
-    right = ours.fast_rcnn_loss(logits, deltas, none, targets)
-    ask.compare(logits, deltas, none, targets, wanted=right, case="for background alone")
+    case = (logits, deltas, labels, 2 * torch.randn(64, 4, generator=generator))
+    slips = """
+        labels[positive]] => labels[positive] - 1]
+            !! it takes the row before the true class; labels count from 1 and row 0 is the background's
+        labels[positive]] => logits[positive].argmax(dim=1)]
+            !! it takes the row of the most probable class; take that of the true one
+        torch.where(labels > 0)[0] => torch.arange(len(labels))
+            !! background has a box loss; only foreground has (labels > 0)
+        / len(labels) => / len(positive) !! the box loss divides by the number of foreground regions; divide by all
+        / len(labels) => / len(labels) / 4 !! the box loss is a mean over the four numbers; it is their sum
+        / len(labels) => !! the box loss is a sum over the regions; divide by their number
+        own, wanted[positive] => deltas[positive], wanted[positive, None].expand(-1, 7, 4)
+            !! the box losses of all classes are added up; only the true class counts
+        F.cross_entropy(logits, => F.cross_entropy(logits.softmax(dim=1),
+            !! cross_entropy takes logits; it is given probabilities
+        F.cross_entropy(logits, labels), => F.cross_entropy(logits, labels, reduction="sum"),
+            !! the class loss is a sum; divide by the number of regions
+        F.cross_entropy(logits, labels), => -F.cross_entropy(logits, labels), !! the class loss lacks its minus sign
+        F.cross_entropy(logits, labels) => F.cross_entropy(logits[positive], labels[positive])
+            !! the class loss leaves out background, which is a class, too
+        F.cross_entropy(logits, labels), box => box, F.cross_entropy(logits, labels)
+            !! they are exchanged; the class loss comes first
+    """
+    ask.cases([case], slips, "for 64 regions")
+    ignored = "beta=beta => beta=1.0 !! it ignores beta; give it to smooth_l1"
+    ask.cases([(*case, 1 / 9)], ignored, "with beta 1/9", right=_by_torchvision_loss)
+    ask.cases([(logits, deltas, torch.zeros_like(labels), case[3])], what="for background alone")
     learned = [part.clone().requires_grad_() for part in (logits, deltas)]
-    both = ask(*learned, labels, targets, may_change=True)
+    both = ask(*learned, *case[2:], may_change=True)
     if not all(isinstance(loss, Tensor) and loss.requires_grad for loss in both):
         raise NotYet("no gradient flows back from a loss; leave out detach(), item() and torch.tensor()")
     return "equal to torchvision's (beta 1/9) and to the package's (beta 1)"
 
 
-def _wrong_losses(
-    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, right: tuple[Tensor, Tensor]
-) -> dict[str, Any]:
-    positive, count, (of_class, of_box) = torch.where(labels > 0)[0], len(labels), right
-    own, log = labels[positive], logits.log_softmax(dim=1)
-
-    def box(rows: Tensor, chosen: Tensor = positive) -> Tensor:
-        return _smooth_l1(deltas[chosen, rows] - targets[chosen]).sum() / count
-
-    every = _smooth_l1(deltas[positive] - targets[positive, None]).sum() / count
-    boxes = {
-        "it takes the row before the true class; labels count from 1 and row 0 is the background's": box(own - 1),
-        "it takes the row of the most probable class; take that of the true one": box(logits[positive].argmax(dim=1)),
-        "background has a box loss; only foreground has (labels > 0)": box(labels, torch.arange(count)),
-        "the box loss divides by the number of foreground regions; divide by all": of_box * count / len(own),
-        "the box loss is a mean over the four numbers; it is their sum": of_box / 4,
-        "the box loss is a sum over the regions; divide by their number": of_box * count,
-        "the box losses of all classes are added up; only the true class counts": every,
-    }
-    names = {
-        "cross_entropy takes logits; it is given probabilities": F.cross_entropy(logits.softmax(dim=1), labels),
-        "the class loss is a sum; divide by the number of regions": of_class * count,
-        "the class loss lacks its minus sign": -of_class,
-        "the class loss leaves out background, which is a class, too": -log[positive, own].mean(),
-    }
-    slips = {text: (of_class, wrong) for text, wrong in boxes.items()}
-    slips |= {text: (wrong, of_box) for text, wrong in names.items()}
-    return slips | {"they are exchanged; the class loss comes first": (of_box, of_class)}
+def _by_torchvision_loss(
+    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    assert beta == 1 / 9  # which torchvision has and does not ask for
+    return fastrcnn_loss(logits, deltas.flatten(1), [labels], [targets])
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -327,34 +303,28 @@ def _lr_factor(iteration: int, iterations: int, warmup: int) -> float:
     """A linear warm-up, then half a period of the cosine."""
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
-    return _half_cosine((iteration - warmup) / (iterations - warmup))
-
-
-def _half_cosine(done: float) -> float:
+    done = (iteration - warmup) / (iterations - warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
 @exercise(_lr_factor)
 def lr_factor(ask: Ask) -> str:
     """The learning rate's course."""
-    for iterations, warmup in ((100, 9), (600, 60), (50, 0)):
-        for i in range(iterations):
-            done = (i - warmup) / (iterations - warmup)
-            rising = {
-                "it begins with 0, so that the first batch is wasted": i / (warmup + 1) if i == 0 else math.nan,
-                "there is no warm-up": _half_cosine(i / iterations),
-                "the warm-up reaches 1 one batch too early": (i + 1) / max(warmup, 1),
-            }
-            falling = {
-                "the cosine falls from 1 to -1; bring it to 1 … 0": math.cos(math.pi * done),
-                "the cosine has to begin where the warm-up ends": _half_cosine(i / iterations),
-                "the cosine falls over the iterations that are left, not over all": _half_cosine(
-                    (i - warmup) / iterations
-                ),
-                "math.cos takes radians: half a period is math.pi": _half_cosine(done * 180 / math.pi),
-            }
-            slips, case = rising if i < warmup else falling, f"iteration {i} of {iterations}"
-            ask.compare(i, iterations, warmup, wanted=_lr_factor(i, iterations, warmup), slips=slips, case=case)
+    slips = """
+        (iteration + 1) / (warmup => iteration / (warmup !! it begins with 0, so that the first batch is wasted
+        iteration < warmup => False !! there is no warm-up
+        / (warmup + 1) => / max(warmup, 1) !! the warm-up reaches 1 one batch too early
+        0.5 * (1 + math.cos(math.pi * done)) => math.cos(math.pi * done)
+            !! the cosine falls from 1 to -1; bring it to 1 … 0
+        (iteration - warmup) / (iterations - warmup) => iteration / iterations
+            !! the cosine has to begin where the warm-up ends
+        / (iterations - warmup) => / iterations !! the cosine falls over the iterations that are left, not over all
+        math.pi * => 180 * !! math.cos takes radians: half a period is math.pi
+    """
+    cases = [
+        (i, iterations, warmup) for iterations, warmup in ((100, 9), (600, 60), (50, 0)) for i in range(iterations)
+    ]
+    ask.cases(cases, slips, "iteration {0} of {1}")
     return "three schedules, iteration by iteration"
 
 

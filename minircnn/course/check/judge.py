@@ -8,8 +8,12 @@ import contextlib
 import copy
 import dis
 import functools
+import inspect
 import io
-from collections.abc import Callable, Mapping, Sequence
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,8 +38,8 @@ class Ask:
     Whatever goes wrong in it becomes :class:`NotYet`, with a line that names the argument or the exception.
     """
 
-    def __init__(self, answer: Callable[..., Any], name: str) -> None:
-        self.answer, self.name, self.calls = answer, name, 0
+    def __init__(self, answer: Callable[..., Any], name: str, reference: Callable[..., Any]) -> None:
+        self.answer, self.name, self.reference, self.calls = answer, name, reference, 0
 
     def __call__(self, *args: Any, may_change: bool = False, **options: Any) -> Any:  # noqa: ANN401
         """Call it; arguments that it changes are refused unless it ``may_change`` them."""
@@ -92,6 +96,76 @@ class Ask:
         refuse_shape(value, wanted)
         raise NotYet(f"{case}: {found}" if case else found)
 
+    def cases(
+        self,
+        cases: Iterable[tuple],
+        slips: str = "",
+        what: str = "",
+        *,
+        right: Callable[..., Any] | None = None,
+        also: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+        change: Callable[[Any], Any] | None = None,
+        rtol: float = 1e-4,
+        atol: float = 1e-5,
+    ) -> None:
+        """Call it for several inputs, and only then look for slips: a single input often fits more than one of them.
+
+        Args:
+            cases: its arguments, one tuple for each call.
+            slips: a line each, ``old => new !! what to say``: who replaces this piece of the reference's source by
+                that one has made the slip. A line that begins with ``!!`` continues the one before.
+            what: the arguments in words, to be formatted with them: "for columns {0} to {1}".
+            right: what is right for such arguments, if that is not the reference.
+            also: more slips, functions of the same arguments by what to say.
+            change: what to do with a value of the right shape before it is compared.
+            rtol: relative tolerance.
+            atol: absolute tolerance.
+        """
+        cases, right, wrong_ways = list(cases), right or self.reference, {**altered(self.reference, slips), **also}
+        answers, wanted = [self(*case) for case in cases], [right(*copy.deepcopy(case)) for case in cases]
+        for answer, value in zip(answers, wanted, strict=True):
+            refuse_type(answer, value)
+            if change:
+                refuse_shape(answer, value)
+        change = change or (lambda value: value)
+        answers, wanted = [change(answer) for answer in answers], [change(value) for value in wanted]
+        found = [difference(*pair, rtol, atol) for pair in zip(answers, wanted, strict=True)]
+        if not any(found):
+            return
+
+        def returns(slip: Callable[..., Any], case: tuple, answer: Any) -> bool:  # noqa: ANN401
+            with contextlib.suppress(NotYet, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+                value = change(slip(*copy.deepcopy(case)))
+                refuse_type(answer, value)
+                return difference(answer, value, rtol, atol) is None
+            return False
+
+        for text, slip in wrong_ways.items():
+            if all(returns(slip, *pair) for pair in zip(cases, answers, strict=True)):
+                raise NotYet(text)
+        first = next(number for number, text in enumerate(found) if text)
+        refuse_shape(answers[first], wanted[first])
+        where = what.format(*cases[first])
+        raise NotYet(f"{where}: {found[first]}" if where else found[first])
+
+
+def altered(reference: Callable[..., Any], slips: str) -> dict[str, Callable[..., Any]]:
+    """Functions with a piece of their source replaced by what to say about it, see :meth:`Ask.cases`.
+
+    Raises:
+        ValueError: a piece is not in the source, or two slips have the same text.
+    """
+    source, found = textwrap.dedent(inspect.getsource(reference)), {}
+    for line in re.sub(r"\s*\n\s*!!", " !!", slips).strip().splitlines():
+        change, text = line.strip().split(" !! ")
+        old, new = (piece.strip().replace("\\n", "\n") for piece in change.split("=>"))
+        if old not in source or text in found:
+            raise ValueError(f"{reference.__name__}: {old!r} is not in it, or there are two slips {text!r}")
+        names = dict(reference.__globals__)
+        exec(source.replace(old, new), names)
+        found[text] = names[reference.__name__]
+    return found
+
 
 def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
     """Make a check of a function that looks at answers and says in a few words what they were compared with.
@@ -112,7 +186,7 @@ def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], 
                     raise _NotWritten
                 state = np.random.get_state()  # noqa: NPY002 - the learner's, which stays as it is
                 with torch.random.fork_rng(devices=[]):
-                    said = look(Ask(answer, name))
+                    said = look(Ask(answer, name, reference))
                 np.random.set_state(state)  # noqa: NPY002
             except _NotWritten:
                 results[name] = "not written"
