@@ -1,16 +1,17 @@
 """The exercises of notebook 06: sampled regions and their targets, the multi-task loss, and the training."""
 
-import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
@@ -19,7 +20,7 @@ from minircnn import fast_rcnn as ours
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import box_iou, encode_boxes
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise, refuse_shape, refuse_type
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
@@ -113,66 +114,74 @@ def _sample_rois(
 def sample_rois(ask: Ask) -> str:
     """A batch of regions: a quarter of foreground, the rest background."""
     torch.manual_seed(0)
-    for near, far, what in ((4, 8, "of 12 proposals"), (40, 80, "with much foreground"), (0, 90, "with little")):
-        proposals, target = _scene(1, near, far)
-        boxes = torch.cat([proposals, target["boxes"]])
-        labels, deltas = _by_torchvision(boxes, target)
-        most = min(int((labels > 0).sum()), 16), int((labels == 0).sum())  # of foreground and of background
-        drawn = []
-        for _ in range(20):
-            value = ask(proposals, target)
-            refuse_type(value, (boxes, labels, deltas))
-            rows = _rows_of(value[0], boxes)
-            _refuse_targets(value, labels[rows], deltas[rows])
-            drawn.append([set(part.tolist()) for part in (rows[labels[rows] > 0], rows[labels[rows] == 0])])
-            _refuse_counts(rows, [len(part) for part in drawn[-1]], most, len(proposals), what)
-        for kind, batches in zip(("foreground", "background"), zip(*drawn, strict=True), strict=True):
-            if what == "with much foreground" and all(batch == batches[0] for batch in batches):
-                raise NotYet(f"the same regions of {kind} are drawn each time; draw with torch.randperm")
-    value = ask(random_boxes(100), {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)})
-    refuse_type(value, (boxes, labels, deltas))
-    if len(value[1]) != 64 or value[1].any():
+    slips = """
+        torch.cat([proposals, target["boxes"]]) => proposals
+            !! the objects themselves are missing: add target['boxes'] to the proposals
+        [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
+        : count - len(foreground) => : count - int(fraction * count)
+            !! in an image with little foreground, background fills up to count regions
+        deltas[chosen] * torch.tensor(weights) => deltas[chosen]
+            !! the targets lack the weights; multiply the deltas by them
+        deltas[chosen] * => deltas[chosen] / !! the targets are divided by the weights; multiply
+    """
+    much = _scene(1, 40, 80)
+    compare_runs(ask, _drawn, 20 * [_scene(1, 4, 8), much, _scene(1, 0, 90)], slips, "among {0.shape[0]} proposals")
+    draws = [ask(*much) for _ in range(20)]
+    for kind, is_foreground in (("foreground", True), ("background", False)):
+        if (
+            len({frozenset(map(tuple, boxes[(labels > 0) == is_foreground].tolist())) for boxes, labels, _ in draws})
+            == 1
+        ):
+            raise NotYet(f"the same regions of {kind} are drawn each time; draw with torch.randperm")
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    _, labels, _ = ask(random_boxes(100), none)
+    if len(labels) != 64 or labels.any():
         raise NotYet("in an image without objects it draws 64 regions of background")
     return "classes and targets equal to torchvision's, 60 batches of three images"
 
 
-def _rows_of(boxes: Tensor, known: Tensor) -> Tensor:
-    """Which of the known boxes these are."""
+def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tensor]) -> dict[str, Any]:
+    """What does not depend on chance in a sample; refused if something else than regions and what is theirs."""
+    known = torch.cat([proposals, target["boxes"]])
+    right, deltas = _by_torchvision(known, target)
+    value = sample(proposals, target)
+    refuse_type(value, (known, right, deltas))
+    boxes, labels, targets = value
     if boxes.dim() != 2 or boxes.shape[1:] != (4,):
         raise NotYet(f"the boxes have shape {tuple(boxes.shape)}; wanted is (S, 4)")
     equal = (boxes[:, None] == known).all(dim=2)  # (S, N)
+    rows = equal.int().argmax(dim=1)
     if not equal.any(dim=1).all():
         raise NotYet("some of the boxes are neither proposals nor objects; they stay as they are")
-    return equal.int().argmax(dim=1)
-
-
-def _refuse_targets(value: Sequence[Tensor], labels: Tensor, deltas: Tensor) -> None:
-    """Labels and, of the foreground, targets."""
-    refuse_shape(value[1:], (labels, deltas))
-    positive, weights = labels > 0, torch.tensor(WEIGHTS)
-    if not torch.equal(value[1], labels):
-        raise NotYet("the labels belong to other regions; index boxes, labels and deltas alike")
-    for wrong, text in (
-        (deltas, "the targets lack the weights; multiply the deltas by them"),
-        (deltas / weights, "the targets are divided by the weights; multiply"),
-        (None, "the targets belong to other regions; index boxes, labels and deltas alike"),
-    ):
-        if difference(value[2][positive], (deltas * weights)[positive], 1e-4, 1e-4) and (
-            wrong is None or not difference(value[2][positive], wrong[positive], 1e-4, 1e-4)
-        ):
-            raise NotYet(text)
-
-
-def _refuse_counts(rows: Tensor, found: Sequence[int], most: Sequence[int], proposals: int, what: str) -> None:
-    foreground, total = most[0], min(sum(most), 64)
     if len(rows.unique()) < len(rows):
         raise NotYet("a region is drawn twice; torch.randperm draws without repetition")
-    if total < 64 and len(rows) and rows.max() < proposals:
-        raise NotYet("the objects themselves are missing: add target['boxes'] to the proposals")
-    if found[0] != foreground:
-        raise NotYet(f"from an image {what} it draws {found[0]} regions of foreground; wanted are {foreground}")
-    if len(rows) != total:
-        raise NotYet(f"from an image {what} it draws {len(rows)} regions; background fills up to {total}")
+    refuse_shape(value, (boxes, rows, boxes))
+    positive = labels > 0
+    targets, deltas = targets[positive], deltas[rows][positive]
+    factor = targets.abs().sum(dim=0) / deltas.abs().sum(dim=0)  # nan where objects alone are foreground
+    for what, same in (
+        ("labels", torch.equal(labels, right[rows])),
+        ("targets", torch.allclose(targets, deltas * factor.nan_to_num(), 1e-3, 1e-3)),
+    ):
+        if not same:
+            raise NotYet(f"the {what} belong to other regions; index boxes, labels and deltas alike")
+    return {"foreground": int(positive.sum()), "all regions": len(rows), "what multiplies the deltas": factor}
+
+
+def compare_runs(
+    ask: Ask,
+    run: Callable[..., Any],
+    cases: Sequence[tuple],
+    slips: str,
+    what: str = "",
+    may_change: bool = False,
+    right: Callable[..., Any] | None = None,
+    **options: float,
+) -> None:
+    """Like :meth:`Ask.cases`, for what ``run(function, *case)`` returns and not for what the function itself does."""
+    also = {text: partial(run, slip) for text, slip in altered(ask.reference, slips).items()}
+    answer = Ask(partial(run, partial(ask, may_change=may_change)), ask.name, ask.reference)
+    answer.cases(cases, what=what, right=partial(run, right or ask.reference), also=also, **options)
 
 
 # ---------------------------------------------------------------------------------------------------- losses
@@ -279,10 +288,9 @@ def make_optimizer(ask: Ask) -> str:
         if not isinstance(optimizer, torch.optim.AdamW):
             raise NotYet(f"it returns a {type(optimizer).__name__}; torch.optim.AdamW is wanted")
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
-        layers = {name: getattr(model.backbone, name) for name in ("conv1", "conv2", "conv5")}
-        layers |= {name: getattr(model.roi_heads.box_head, name) for name in ("fc6", "fc7")}
-        layers |= dict(model.roi_heads.box_predictor.items())
-        found = {name: rates.get(id(layer.weight)) for name, layer in layers.items()}
+        layers = dict(model.backbone.named_children()) | dict(model.roi_heads.box_head.named_children())
+        layers |= dict(model.roi_heads.box_predictor.named_children())
+        found = {name: rates.get(id(layer.weight)) for name, layer in layers.items() if hasattr(layer, "weight")}
         if found.pop("conv1") is not None:
             raise NotYet("conv1 still learns; freeze it with requires_grad_(False)")
         if layers["conv1"].weight.requires_grad:
@@ -350,31 +358,19 @@ def _training_step(
 @exercise(_training_step)
 def training_step(ask: Ask) -> str:
     """Forward, backward, step."""
-    batch = _batch()
-    before = _tiny_model()
-    wanted = _stepped(before, _training_step, batch)
-    model, losses = _stepped(before, lambda *args: ask(*args, may_change=True), batch)
-    refuse_type(losses, wanted[1])
-    if any(isinstance(loss, Tensor) for loss in losses.values()):
-        raise NotYet("the losses are tensors, which keep the whole graph in memory; take .item()")
-    if (found := difference(losses, wanted[1], 1e-3, 1e-5)) is not None:
-        raise NotYet(f"the losses are those of other regions: {found}")
-    now, right, start = (dict(one.state_dict()) for one in (model, wanted[0], before))
-    if difference(now, start) is None:
-        raise NotYet("no parameter has changed: zero_grad, then backward, then step")
-    if difference(now, right, 1e-3, 1e-5) is None:
-        return "losses and parameters after a step equal to the package's"
-    for name, text in (
-        ("roi_heads.box_predictor.bbox_pred", "the box loss reaches no parameter; learn from the sum of both losses"),
-        ("roi_heads.box_predictor.cls_score", "the class loss reaches no parameter; learn from the sum of both losses"),
-        ("backbone.conv5", "the backbone does not learn; compute its features with gradients, once for the batch"),
-    ):
-        if difference(now[f"{name}.weight"], start[f"{name}.weight"]) is None:
-            raise NotYet(text)
-    stale = _stepped(before, _training_step, batch, clear=False)[0]
-    if difference(now, dict(stale.state_dict()), 1e-3, 1e-5) is None:
-        raise NotYet("gradients of the batch before are still in it: call optimizer.zero_grad() before backward()")
-    raise NotYet("the parameters after the step differ; it takes one step down the sum of both losses")
+    slips = """
+        optimizer.step() => pass !! no parameter has changed: zero_grad, then backward, then step
+        (of_class + of_box).backward() => of_class.backward()
+            !! the box loss reaches no parameter; learn from the sum of both losses
+        (of_class + of_box).backward() => of_box.backward()
+            !! the class loss reaches no parameter; learn from the sum of both losses
+        features, _ = model.features(images) => features = model.features(images)[0].detach()
+            !! the backbone does not learn; compute its features with gradients, once for the batch
+        optimizer.zero_grad() => pass
+            !! gradients of the batch before are still in it: call optimizer.zero_grad() before backward()
+    """
+    compare_runs(ask, _stepped, [_batch()], slips, may_change=True, rtol=1e-3)
+    return "losses and parameters after a step equal to the package's"
 
 
 def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
@@ -385,15 +381,18 @@ def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[dict[str, T
     return images, [boxes for boxes, _ in scenes], targets
 
 
-def _stepped(before: FastRCNN, step: Callable[..., Any], batch: Sequence[Any], clear: bool = True) -> tuple[Any, Any]:
-    """A copy of a model after a step from old gradients, which only ``clear`` removes; and what the step returned."""
-    model = copy.deepcopy(before)
+def _stepped(step: Callable[..., Any], *batch: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What a step from old gradients returns, and the parameters after it."""
+    model = _tiny_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 0.05)
-    if not clear:
-        optimizer.zero_grad = lambda *_, **__: None
-    return model, step(model, optimizer, *batch)
+    losses = step(model, optimizer, *batch)
+    refuse_type(losses, {"class": 0.0, "box": 0.0})
+    if any(isinstance(loss, Tensor) for loss in losses.values()):
+        raise NotYet("the losses are tensors, which keep the whole graph in memory; take .item()")
+    after = "it takes one step down the sum of both losses; the parameters after the step differ"
+    return {"the losses are those of other regions": losses, after: dict(model.state_dict())}
 
 
 def _train(
@@ -419,45 +418,59 @@ def _train(
 def train(ask: Ask) -> str:
     """A batch, a step, the next learning rate."""
     images, proposals, targets = _batch(6)
-    samples, iterations = list(zip(images, targets, strict=True)), 20
-    rates, optimizers, drawn = [], [], []
-
-    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
-        optimizers.append(optimizer)  # kept, so that none has the id of another
-        rates.append(optimizer.param_groups[-1]["lr"])
-
-    model = _tiny_model()
-    watched = model.backbone.register_forward_pre_hook(lambda _, inputs: drawn.append(inputs[0].sum(dim=(1, 2, 3))))
-    handle = register_optimizer_step_pre_hook(note)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a schedule that steps too early: the message below says it
-            history = ask(model, samples, proposals, iterations, 1e-3, 2, may_change=True)
-    finally:
-        handle.remove()
-        watched.remove()
+    samples, iterations, model = list(zip(images, targets, strict=True)), 20, _tiny_model()
+    with watching(model.backbone, lambda optimizer: (optimizer, optimizer.param_groups[-1]["lr"])) as (steps, batches):
+        history = ask(model, samples, proposals, iterations, 1e-3, 2, may_change=True)
     refuse_type(history, [{"class": 0.0, "box": 0.0}] * (len(history) if isinstance(history, list) else iterations))
-    _refuse_course(rates, len(set(map(id, optimizers))), iterations)
+    if len(steps) != iterations:
+        raise NotYet(f"it takes {len(steps)} steps in {iterations} iterations")
+    if len({id(optimizer) for optimizer, _ in steps}) > 1:
+        raise NotYet("it makes a new optimizer for each batch, which forgets its averages; make one before the loop")
+    refuse_rates([rate for _, rate in steps], lambda i: 1e-3 * _lr_factor(i, iterations, iterations // 10))
     if len(history) != iterations:
         raise NotYet(f"it returns the losses of {len(history)} iterations; there are {iterations}")
-    if len({len(batch) for batch in drawn} - {2}):
+    if {len(batch) for batch in batches} != {2}:
         raise NotYet("the batches do not have images_per_batch images")
-    if len({round(float(value), 1) for batch in drawn for value in batch}) < 6:
+    if len({round(float(image.sum()), 1) for batch in batches for image in batch}) < 6:
         raise NotYet("it learns from some of the images only; draw batch i in iteration i")
     return "a batch, a step and a new learning rate in each of 20 iterations"
 
 
-def _refuse_course(rates: Sequence[float], optimizers: int, iterations: int) -> None:
+@contextmanager
+def watching(
+    backbone: nn.Module, note: Callable[[torch.optim.Optimizer], Any]
+) -> Iterator[tuple[list[Any], list[Tensor]]]:
+    """Collect what there is to note of the optimizer before each step, and the images that a backbone gets."""
+    steps, batches = [], []
+    handles = [
+        register_optimizer_step_pre_hook(lambda optimizer, *_: steps.append(note(optimizer))),
+        backbone.register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0].detach())),
+    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a schedule that steps too early, which refuse_rates tells
+            yield steps, batches
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def refuse_rates(rates: Sequence[float], schedule: Callable[[int], float], of: str = "") -> None:
     """Whether the learning rates are those of the schedule."""
-    if len(rates) != iterations:
-        raise NotYet(f"it takes {len(rates)} steps in {iterations} iterations")
-    if optimizers > 1:
-        raise NotYet("it makes a new optimizer for each batch, which forgets its averages; make one before the loop")
-    wanted = [1e-3 * _lr_factor(i, iterations, iterations // 10) for i in range(iterations + 1)]
+    wanted = [schedule(i) for i in range(len(rates) + 1)]
     if len(set(rates)) == 1:
-        raise NotYet("the learning rate never changes; call schedule.step() after each batch")
-    if np.allclose(rates, wanted[1:], rtol=1e-3, atol=1e-9):
-        raise NotYet("the schedule is one batch ahead; call schedule.step() after the training step")
-    if not np.allclose(rates, wanted[:-1], rtol=1e-3, atol=1e-9):
-        first = next(i for i in range(iterations) if not math.isclose(rates[i], wanted[i], rel_tol=1e-3, abs_tol=1e-9))
-        raise NotYet(f"the learning rate of iteration {first} is {rates[first]:.3g} instead of {wanted[first]:.3g}")
+        raise NotYet("the learning rate never changes; call step() of the schedule after each optimizer.step()")
+    if np.allclose(rates, wanted[1:], rtol=0, atol=1e-3 * max(wanted)):
+        raise NotYet("the schedule is one batch ahead; call its step() after optimizer.step()")
+    for i, (rate, right) in enumerate(zip(rates, wanted[:-1], strict=True)):
+        if abs(rate - right) > 1e-3 * max(wanted):
+            raise NotYet(f"the learning rate{of} of iteration {i} is {rate:.3g} instead of {right:.3g}")
+
+
+@contextmanager
+def hint(text: str) -> Iterator[None]:
+    """Say something before whatever is wrong."""
+    try:
+        yield
+    except NotYet as slip:
+        raise NotYet(f"{text} {slip}") from None

@@ -1,9 +1,7 @@
 """The exercises of notebook 10: the mask branch, its targets and its loss, masks of detections and in the image."""
 
-import copy
-import functools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +14,8 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_type
+from minircnn.course.check.fast_rcnn import compare_runs, hint
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
 
@@ -34,44 +33,42 @@ def _mask_branch(channels: int, width: int, num_classes: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before in (channels, width, width, width):
         layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
-    layers += [nn.ConvTranspose2d(width, width, 2, stride=2), nn.ReLU(), nn.Conv2d(width, num_classes, 1)]
-    return nn.Sequential(*layers)
+    layers += [nn.ConvTranspose2d(width, width, 2, stride=2), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
 
 
 @exercise(_mask_branch)
 def mask_branch(ask: Ask) -> str:
     """Four convolutions, a deconvolution, and one mask for each class."""
-    branch = ask(8, 6, 3)
-    refuse_type(branch, nn.Identity())
-    if not isinstance(branch, nn.Sequential):
-        raise NotYet(f"it returns a {type(branch).__name__}; an nn.Sequential is wanted")
-    x = torch.rand(2, 8, 14, 14, generator=torch.Generator().manual_seed(0)) * 4
-    try:
-        masks = Ask(branch, "branch")(x)
-    except NotYet as error:
-        raise NotYet(f"its layers do not fit together: {error}") from None
-    refuse_type(masks, x, "the branch returns")
-    _refuse_layers(branch, masks)
-    weights = list(MaskRCNNHeads(8, (6,) * 4, 1).parameters()) + list(MaskRCNNPredictor(6, 6, 3).parameters())
-    for weight in weights:
-        weight.data.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.numel()))
-    if [p.shape for p in branch.parameters()] != [w.shape for w in weights]:
-        raise NotYet(
-            "its layers are other ones than four 3 × 3 convolutions, the deconvolution and a 1 × 1 convolution"
-        )
-    for mine, weight in zip(branch.parameters(), weights, strict=True):
-        mine.data.copy_(weight)
-    wanted = _run(x, weights)
-    slips = {
-        "the branch ends with a sigmoid; it returns logits, and the loss takes the sigmoid": wanted.sigmoid(),
-        "the branch ends with a ReLU, but logits may be negative": wanted.relu(),
-        "the deconvolution has no ReLU behind it": _run(x, weights, skip=(4,)),
-        "the convolutions have no ReLU behind them: four of them are a single linear one": _run(
-            x, weights, skip=range(4)
-        ),
-        "no layer has a ReLU behind it: together they are a single linear one": _run(x, weights, skip=range(5)),
-    }
-    Ask(branch.eval(), "branch").compare(x, wanted=wanted, slips=slips, case="with the same weights as torchvision's")
+    slips = """
+        num_classes, 1)) => num_classes, 1), nn.Sigmoid())
+            !! the branch ends with a sigmoid; it returns logits, and the loss takes the sigmoid
+        num_classes, 1)) => num_classes, 1), nn.ReLU()) !! the branch ends with a ReLU, but logits may be negative
+        stride=2), nn.ReLU()] => stride=2)] !! the deconvolution has no ReLU behind it
+        padding=1), nn.ReLU()] => padding=1)]
+            !! the convolutions have no ReLU behind them: four of them are a single linear one
+        nn.ReLU() => nn.Identity() !! no layer has a ReLU behind it: together they are a single linear one
+    """
+
+    def theirs(channels: int, width: int, num_classes: int) -> nn.Sequential:
+        heads = MaskRCNNHeads(channels, (width,) * 4, 1)
+        return nn.Sequential(heads, MaskRCNNPredictor(width, width, num_classes))
+
+    def run(build: Callable[..., nn.Sequential], *sizes: int) -> Tensor:
+        branch = build(*sizes)
+        refuse_type(branch, nn.Identity())
+        if not isinstance(branch, nn.Sequential):
+            raise NotYet(f"it returns a {type(branch).__name__}; an nn.Sequential is wanted")
+        x = torch.rand(2, 8, 14, 14, generator=torch.Generator().manual_seed(0)) * 4
+        with hint("its layers do not fit together:"):
+            masks = Ask(branch, "branch", branch)(x)
+        refuse_type(masks, x, "the branch returns")
+        _refuse_layers(branch, masks)
+        for weight in branch.parameters():
+            weight.data.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.numel()))
+        return branch.eval()(x)
+
+    compare_runs(ask, run, [(8, 6, 3)], slips, "with the same weights as torchvision's", right=theirs)
     return "with the same weights its masks are those of torchvision's layers"
 
 
@@ -93,91 +90,72 @@ def _refuse_layers(branch: nn.Module, masks: Tensor) -> None:
         raise NotYet(f"the masks have a side of {masks.shape[2]}: convolutions without padding=1 cut off the border")
     if masks.shape[2:] != (28, 28):
         raise NotYet(f"14 × 14 cells become {tuple(masks.shape[2:])}; wanted are 28 × 28")
-
-
-def _run(x: Tensor, weights: list[Tensor], skip: Sequence[int] = ()) -> Tensor:
-    """The branch's logits, without the ReLU behind some of its layers."""
-    pairs = list(zip(weights[::2], weights[1::2], strict=True))
-    for n, (weight, bias) in enumerate(pairs[:5]):
-        x = F.conv_transpose2d(x, weight, bias, 2) if n == 4 else F.conv2d(x, weight, bias, padding=1)
-        x = x if n in skip else x.relu()
-    return F.conv2d(x, *pairs[5])
+    if [p.shape for p in branch.parameters()] != [p.shape for p in _mask_branch(8, 6, 3).parameters()]:
+        raise NotYet(
+            "its layers are other ones than four 3 × 3 convolutions, the deconvolution and a 1 × 1 convolution"
+        )
 
 
 @exercise(ours.project_masks_on_boxes)
 def project_masks_on_boxes(ask: Ask) -> str:
     """The mask target of each positive proposal."""
     masks, boxes = random_masks(3), random_boxes(3, seed=1, size=30) + torch.tensor([5.3, 2.6, 22.7, 9.4])
-    gt_index, own = torch.tensor([2, 0, 0]), torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
-    crop = functools.partial(_crop, masks, boxes, gt_index, 7)
-    wanted = crop()
-    slips = {
-        "it ignores gt_index: box n belongs to object gt_index[n]": _crop(masks, boxes, torch.arange(3), 7),
-        "it ignores gt_index: every box gets the first mask": _crop(masks, boxes, 0 * gt_index, 7),
-        "it crops the object's own box; the branch sees the proposal": _crop(masks, own[gt_index], gt_index, 7),
-        "it rounds the boxes to whole pixels before it crops": _crop(masks, boxes.round(), gt_index, 7),
-        "it is half a pixel off: the first pixel's center is at 0.5, so pass aligned=True": crop(aligned=False),
-        "spatial_scale is not 1: masks and boxes are both in pixels of the image": crop(scale=1 / 8),
-        "one point a cell is not enough; sampling_ratio=-1 takes as many as pixels": crop(ratio=1),
-        "two points along a cell are not enough; sampling_ratio=-1 takes as many as pixels": crop(ratio=2),
-        "it decides between 0 and 1; a cell on the outline holds the share that is covered": (wanted > 0.5).float(),
-        "it holds a dimension of channels; a target is (m, m)": lambda v: v.dim() == 4,
-    }
-    ask.compare(masks, boxes, gt_index, 7, wanted=wanted, slips=slips, case="for three ellipses", atol=1e-4)
-    masks, gt_index = random_masks(8, seed=2), torch.arange(100) % 8
-    boxes = random_boxes(100, seed=3, size=40)
-    wanted = _crop(masks, boxes, gt_index, 28)
-    ask.compare(masks, boxes, gt_index, 28, wanted=wanted, case="for 100 boxes and 28 × 28 cells", atol=1e-4)
-    none = (masks, boxes[:0], gt_index[:0], 28)
-    ask.compare(*none, wanted=torch.zeros(0, 28, 28), case="without boxes")
+    slips = """
+        gt_index[:, None] => torch.arange(len(boxes))[:, None]
+            !! it ignores gt_index: box n belongs to object gt_index[n]
+        gt_index[:, None] => 0 * gt_index[:, None] !! it ignores gt_index: every box gets the first mask
+        boxes], dim=1) => boxes.round()], dim=1) !! it rounds the boxes to whole pixels before it crops
+        aligned=aligned) => aligned=False)
+            !! it is half a pixel off: the first pixel's center is at 0.5, so pass aligned=True
+        1.0, aligned => 1 / 8, aligned !! spatial_scale is not 1: masks and boxes are both in pixels of the image
+        1.0, aligned => 1.0, 1, aligned
+            !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
+        1.0, aligned => 1.0, 2, aligned
+            !! two points along a cell are not enough; sampling_ratio=-1 takes as many as pixels
+        )[:, 0] => )[:, 0].round()
+            !! it decides between 0 and 1; a cell on the outline holds the share that is covered
+        )[:, 0] => ) !! it holds a dimension of channels; a target is (m, m)
+    """
+    own = torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
+    text = "it crops the object's own box; the branch sees the proposal"
+    also = {text: lambda masks, _, index, size: _crop(masks, own[index], index, size)}
+    case = (masks, boxes, torch.tensor([2, 0, 0]), 7)
+    ask.cases([case], slips, "for three ellipses", right=_crop, also=also)
+    masks, boxes, gt_index = random_masks(8, seed=2), random_boxes(100, seed=3, size=40), torch.arange(100) % 8
+    ask.cases([(masks, boxes, gt_index, 28)], what="for 100 boxes and 28 × 28 cells", right=_crop, atol=1e-4)
+    ask.cases([(masks, boxes[:0], gt_index[:0], 28)], what="without boxes")
     return "equal to RoIAlign of torchvision for 100 boxes"
 
 
-def _crop(
-    masks: Tensor, boxes: Tensor, gt_index: Tensor, size: int, scale: float = 1.0, ratio: int = -1, aligned: bool = True
-) -> Tensor:
+def _crop(masks: Tensor, boxes: Tensor, gt_index: Tensor, size: int, aligned: bool = True) -> Tensor:
     rois = torch.cat([gt_index[:, None].float(), boxes], dim=1)
-    return torchvision.ops.roi_align(masks[:, None].float(), rois, size, scale, ratio, aligned)[:, 0]
+    return torchvision.ops.roi_align(masks[:, None].float(), rois, size, 1.0, -1, aligned)[:, 0]
 
 
 @exercise(ours.mask_loss)
 def mask_loss(ask: Ask) -> str:
     """Binary cross-entropy of the true class's mask."""
-    random = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 5, 28, 28, generator=random)
-    masks, gt_index = random_masks(3), torch.tensor([0, 1, 2, 0, 1, 2])
+    logits = torch.randn(6, 5, 28, 28, generator=torch.Generator().manual_seed(0))
+    masks, gt_index, gt_labels = random_masks(3), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([3, 1, 2])
     boxes = torch.tensor([8.3, 4.6, 40.2, 30.7]) + torch.arange(6)[:, None]  # each holds its ellipse
-    gt_labels = torch.tensor([3, 1, 2])
-    labels, rows, wanted = gt_labels[gt_index], torch.arange(6), _crop(masks, boxes, gt_index, 28, aligned=False)
-    own, bce = logits[rows, labels], F.binary_cross_entropy_with_logits
-    one_hot, every = torch.zeros_like(logits), wanted[:, None].expand_as(logits)
-    one_hot[rows, labels] = wanted
-    summed, of_cells = bce(own, wanted, reduction="sum"), torch.where(wanted >= 0.5, labels[:, None, None], 0)
-    slips = {
-        "it compares the masks of all classes with the target; only the true class's counts": bce(logits, every),
-        "it pulls the masks of other classes toward 0; they are left alone": bce(logits, one_hot),
-        "it is a softmax over the classes; each cell has its own sigmoid": F.cross_entropy(logits, of_cells),
-        "the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too": bce(own.sigmoid(), wanted),
-        "labels count from 1, and channel 0 is the background: no - 1": bce(logits[rows, labels - 1], wanted),
-        "it sums over regions and cells; take the mean": summed,
-        "it sums over the cells; take the mean over them": summed / 6,
-        "it sums over the regions; take the mean over them": summed / 28**2,
-        "it is the squared error; wanted is binary cross-entropy": (own.sigmoid() - wanted).square().mean(),
-    }
-    right = bce(own, wanted)
-    ask.compare(logits, labels, wanted, wanted=right, slips=slips, case="for six regions and five classes")
-    _compare_gradients(ask, logits, labels, wanted, (masks, boxes, gt_index, gt_labels))
-    empty = ask(logits[:0].requires_grad_(), labels[:0], wanted[:0])
-    refuse_type(empty, 0.0, "without regions it returns")
-    value = float(torch.as_tensor(empty).detach())
-    if value != 0:
-        raise NotYet(f"without regions it is {value:.3g}; return logits.sum() * 0, which has a gradient")
-    return "loss and gradients equal to torchvision's maskrcnn_loss"
-
-
-def _compare_gradients(ask: Ask, logits: Tensor, labels: Tensor, wanted: Tensor, given: tuple[Tensor, ...]) -> None:
-    masks, boxes, gt_index, gt_labels = given
-    logits = logits.clone().requires_grad_()
+    labels, wanted = gt_labels[gt_index], _crop(masks, boxes, gt_index, 28, aligned=False)
+    slips = """
+        (own, wanted) => (logits, wanted[:, None].expand_as(logits))
+            !! it compares the masks of all classes with the target; only the true class's counts
+        (own, wanted) => (logits, wanted[:, None] * F.one_hot(labels, logits.shape[1])[..., None, None])
+            !! it pulls the masks of other classes toward 0; they are left alone
+        if kind == "softmax" => if True !! it is a softmax over the classes; each cell has its own sigmoid
+        (own, wanted) => (own.sigmoid(), wanted)
+            !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
+        , labels] => , labels - 1] !! labels count from 1, and channel 0 is the background: no - 1
+        (own, wanted) => (own, wanted, reduction="sum") !! it sums over regions and cells; take the mean
+        (own, wanted) => (own, wanted, reduction="sum") / len(own) !! it sums over the cells; take the mean over them
+        (own, wanted) => (own, wanted) * len(own) !! it sums over the regions; take the mean over them
+        F.binary_cross_entropy_with_logits(own, wanted) => (own.sigmoid() - wanted).square().mean()
+            !! it is the squared error; wanted is binary cross-entropy
+    """
+    ask.cases([(logits, labels, wanted)], slips, "for six regions and five classes")
+    logits.requires_grad_()
     loss = ask(logits, labels, wanted, may_change=True)
     if not isinstance(loss, Tensor) or not loss.requires_grad:
         raise NotYet("no gradient flows through it to the logits; do without detach(), item() and float()")
@@ -185,12 +163,19 @@ def _compare_gradients(ask: Ask, logits: Tensor, labels: Tensor, wanted: Tensor,
     mine, reference = (torch.autograd.grad(value, logits)[0] for value in (loss, theirs))
     if not torch.allclose(mine, reference, atol=1e-6):
         raise NotYet("the value is right, but its gradient is not that of torchvision's maskrcnn_loss")
+    with hint("without regions return logits.sum() * 0, which has a gradient; here"):
+        empty = ask(logits.detach()[:0].requires_grad_(), labels[:0], wanted[:0])
+        refuse_type(empty, logits.sum())
+        if empty != 0:
+            raise NotYet(f"without regions it is {empty.item():.3g}")
+    return "loss and gradients equal to torchvision's maskrcnn_loss"
 
 
 def _predict_masks(branch: nn.Module, features: Tensor, boxes: Tensor, labels: Tensor, stride: float) -> Tensor:
     """The mask of each detection's class, as probabilities."""
     pooled = roi_align(features, to_rois([boxes]), 14, 1 / stride, sampling_ratio=2, aligned=True)
-    return branch(pooled).sigmoid()[torch.arange(len(labels)), labels]
+    every = branch(pooled).sigmoid()
+    return every[torch.arange(len(labels)), labels]
 
 
 @exercise(_predict_masks)
@@ -199,40 +184,42 @@ def predict_masks(ask: Ask) -> str:
     torch.manual_seed(0)
     branch = nn.Sequential(OrderedDict(deconvolution=nn.ConvTranspose2d(4, 5, 2, stride=2))).requires_grad_(False)
     branch.deconvolution.weight.data.mul_(6)
-    features, boxes = torch.rand(1, 4, 9, 12), random_boxes(6, seed=2, size=60) + torch.tensor([0, 0, 9.3, 7.7])
-    labels, rows = torch.tensor([1, 4, 2, 2, 3, 1]), torch.arange(6)
-    logits, chosen = branch(_pooled(features, boxes)), functools.partial(_chosen, branch, features, boxes, labels)
-    every = logits.sigmoid()
-    wanted = every[rows, labels]
-    slips: dict[str, Any] = {
-        "it returns logits; take the sigmoid": logits[rows, labels],
-        "it is a softmax over the classes; each mask has its own sigmoid": logits.softmax(1)[rows, labels],
-        "channel 0 is the background, so the label is the channel: no - 1": every[rows, labels - 1],
-        "it takes the largest of all masks at each cell; take the mask of the class": every.amax(dim=1),
-        "[:, labels] takes every label for every box; index with [torch.arange(N), labels]": every[:, labels],
-        "it returns the masks of all classes; keep the one of each detection's class": every,
-        "it decides already; return probabilities": lambda v: ((v == 0) | (v == 1)).all(),
-        "RoIAlign works in cells: spatial_scale is 1 / stride": chosen(scale=1.0),
-        "it is half a cell off: pass aligned=True": chosen(aligned=False),
-        "the branch gets another grid than 14 × 14 cells": lambda v: v.shape[-1] != 28,
-        "RoIAlign has other sampling points; sampling_ratio is 2": chosen(ratio=-1),
-    }
-    ask.compare(branch, features, boxes, labels, 8, wanted=wanted, slips=slips, case="for six detections", atol=1e-4)
-    features = torch.rand(1, 4, 6, 6)
-    ask.compare(branch, features, boxes, labels, 16, wanted=_chosen(branch, features, boxes, labels, scale=1 / 16))
-    none = ask(branch, features, boxes[:0], labels[:0], 8)
-    refuse_type(none, torch.zeros(0, 28, 28), "without detections it returns")
-    if none.shape != (0, 28, 28):
-        raise NotYet(f"without detections it returns shape {tuple(none.shape)}, wanted is (0, 28, 28)")
+    features, boxes, labels, _ = _regions()
+    slips = """
+        .sigmoid() => !! it returns logits; take the sigmoid
+        .sigmoid() => .softmax(dim=1) !! it is a softmax over the classes; each mask has its own sigmoid
+        , labels] => , labels - 1] !! channel 0 is the background, so the label is the channel: no - 1
+        [torch.arange(len(labels)), labels] => .amax(dim=1)
+            !! it takes the largest of all masks at each cell; take the mask of the class
+        torch.arange(len(labels)), labels => :, labels
+            !! [:, labels] takes every label for every box; index with [torch.arange(N), labels]
+        [torch.arange(len(labels)), labels] =>
+            !! it returns the masks of all classes; keep the one of each detection's class
+        , labels] => , labels].round() !! it decides already; return probabilities
+        1 / stride => 1.0 !! RoIAlign works in cells: spatial_scale is 1 / stride
+        1 / stride => stride !! RoIAlign multiplies pixels by it: spatial_scale is 1 / stride and not stride
+        aligned=True => aligned=False !! it is half a cell off: pass aligned=True
+        14 => 7 !! the branch gets another grid than 14 × 14 cells
+        sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign has other sampling points; sampling_ratio is 2
+    """
+
+    def right(branch: nn.Module, features: Tensor, boxes: Tensor, labels: Tensor, stride: float) -> Tensor:
+        pooled = torchvision.ops.roi_align(features, [boxes], 14, 1 / stride, 2, True)
+        return branch(pooled).sigmoid()[torch.arange(len(labels)), labels]
+
+    cases = [(branch, features, boxes, labels, 8), (branch, features[..., :6, :6], boxes, labels, 16)]
+    ask.cases(cases, slips, "for six detections at stride {4}", right=right, atol=1e-4)
+    with hint("without detections"):
+        ask.cases([(branch, features, boxes[:0], labels[:0], 8)])
     return "checked with torchvision's RoIAlign, at strides 8 and 16, and without detections"
 
 
-def _pooled(features: Tensor, boxes: Tensor, scale: float = 1 / 8, ratio: int = 2, aligned: bool = True) -> Tensor:
-    return torchvision.ops.roi_align(features, [boxes], 14, scale, ratio, aligned)
-
-
-def _chosen(branch: nn.Module, features: Tensor, boxes: Tensor, labels: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
-    return branch(_pooled(features, boxes, **options)).sigmoid()[torch.arange(len(labels)), labels]
+def _regions() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A feature map of stride 8, six boxes with their labels, and targets of their masks."""
+    random = torch.Generator().manual_seed(0)
+    features, wanted = 4 * torch.rand(1, 4, 9, 12, generator=random), torch.rand(6, 28, 28, generator=random).round()
+    boxes = random_boxes(6, seed=2, size=60) + torch.tensor([0, 0, 9.3, 7.7])
+    return features, boxes, torch.tensor([1, 4, 2, 2, 3, 1]), wanted
 
 
 def _train_step(
@@ -250,150 +237,147 @@ def _train_step(
 @exercise(_train_step)
 def train_step(ask: Ask) -> str:
     """One step of the optimizer on the mask loss."""
-    torch.manual_seed(0)
-    start = nn.Sequential(nn.ConvTranspose2d(4, 5, 2, stride=2))
-    features, labels = 4 * torch.rand(1, 4, 9, 12), torch.tensor([1, 4, 2, 2, 3, 1])
-    boxes, wanted = random_boxes(6, seed=2, size=60) + torch.tensor([0, 0, 9.3, 7.7]), torch.rand(6, 28, 28).round()
-    given, ends, losses = (features, boxes, labels, wanted), [], []
-    for step in (_train_step, functools.partial(ask, may_change=True)):
-        branch = copy.deepcopy(start)
+    slips = """
+        aligned=True => aligned=False !! RoIAlign gets aligned=True, as in detection
+        1 / 8 => 1.0 !! RoIAlign's spatial_scale is 1 / 8
+        sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign's sampling_ratio is 2
+        branch(pooled) => branch(pooled).sigmoid() !! the loss wants logits, without a sigmoid
+        optimizer.step() => pass
+            !! the branch's weights stay as they were: backward() makes gradients, optimizer.step() uses them
+        optimizer.zero_grad() => pass !! the gradients of both steps add up; does zero_grad() come before backward()?
+    """
+
+    def run(step: Callable[..., Any], *given: Tensor) -> dict[str, Any]:
+        torch.manual_seed(0)
+        branch = nn.Sequential(nn.ConvTranspose2d(4, 5, 2, stride=2))
         optimizer = torch.optim.SGD(branch.parameters(), lr=0.5)
-        losses.append([step(branch, optimizer, *given) for _ in range(2)])
-        ends.append(branch[0].weight.detach() - start[0].weight.detach())
-    for mine, right in zip(losses[1], losses[0], strict=True):
-        refuse_type(mine, right)
-    if isinstance(losses[1][0], Tensor) and losses[1][0].requires_grad:
-        raise NotYet("it returns the loss with its graph; return loss.item()")
-    first, right = float(losses[1][0]), losses[0][0]
-    if abs(first - right) > 1e-5:
-        raise NotYet(f"the loss of the first step is {first:.4f} and not {right:.4f}: {_cause(first, start, given)}")
-    if not ends[1].any():
-        raise NotYet("the branch's weights stay as they were: backward() makes gradients, optimizer.step() uses them")
-    if difference(ends[1], ends[0], 1e-3, 1e-5):
-        raise NotYet("after two steps the weights are other ones; does zero_grad() come before backward()?")
+        losses = [step(branch, optimizer, *given) for _ in range(2)]
+        refuse_type(losses[0], 0.0)
+        if isinstance(losses[0], Tensor) and losses[0].requires_grad:
+            raise NotYet("it returns the loss with its graph; return loss.item()")
+        return {"it is mask_loss of the branch's logits": losses, "the weights": branch[0].weight}
+
+    compare_runs(ask, run, [_regions()], slips, "after two steps", may_change=True, rtol=1e-3)
     return "losses and weights after two steps as they should be"
 
 
-@torch.no_grad()
-def _cause(value: float, start: nn.Module, given: tuple[Tensor, ...]) -> str:
-    """Why the first loss may be another one."""
-    features, boxes, labels, wanted = given
-    slips = {
-        "RoIAlign gets aligned=True, as in detection": _pooled(features, boxes, aligned=False),
-        "RoIAlign's spatial_scale is 1 / 8": _pooled(features, boxes, scale=1.0),
-        "RoIAlign's sampling_ratio is 2": _pooled(features, boxes, ratio=-1),
-    }
-    losses = {text: ours.mask_loss(start(pooled), labels, wanted) for text, pooled in slips.items()}
-    sigmoid = start(_pooled(features, boxes)).sigmoid()
-    losses["the loss wants logits, without a sigmoid"] = ours.mask_loss(sigmoid, labels, wanted)
-    unknown = "it is mask_loss of the branch's logits for the pooled boxes"
-    return next((text for text, loss in losses.items() if abs(value - float(loss)) < 1e-5), unknown)
-
-
 def _paste_mask(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    return ours.paste_masks(mask[None], box[None], tuple(size))[0, 0]
+    """A mask stretched over its box: one matrix says which of its rows count in each row of pixels, one for columns."""
+    m, weights = len(mask), []
+    for low, high, pixels in ((box[1], box[3], size[0]), (box[0], box[2], size[1])):
+        place = (torch.arange(pixels) + 0.5 - low) / (high - low) * m - 0.5
+        weights.append((1 - (place[:, None] - torch.arange(m)).abs()).clamp(min=0))
+    return weights[0] @ mask @ weights[1].T
 
 
 @exercise(_paste_mask)
 def paste_mask(ask: Ask) -> str:
     """A mask stretched over its box."""
     mask = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.3
-    box, size = torch.tensor([4.3, 2.6, 24.8, 14.1]), (20, 30)
-    wanted, stretched = _stretched(mask, box, size), functools.partial(_stretched, mask, box, size)
-    half_cell, whole = (box[2:] - box[:2]).repeat(2) / 12, paste_masks_in_image(mask[None, None], box[None], size)
-    slips = {
-        "it stretches the mask over whole pixels, as torchvision does": whole[0, 0],
-        "it asks for the pixel's corner; the center of row i is at i + 0.5": _stretched(mask, box + 0.5, size),
-        "cell k has its value at k + 0.5 of the mask: subtract 0.5": _stretched(mask, box - half_cell, size),
-        "rows and columns of the mask are exchanged": _stretched(mask.T, box, size),
-        "x and y of the box are exchanged": _stretched(mask, box[[1, 0, 3, 2]], size),
-        "it takes the nearest cell; interpolate between four": stretched(mode="nearest"),
-        "outside of its box it repeats the mask's edge; there is nothing, 0": stretched(padding_mode="border"),
-        "the outer cells lie half a cell inside of the box, not on its edges": stretched(align_corners=True),
-        "it decides already; return probabilities": (wanted > 0.5).float(),
-        "it returns the box alone; wanted is the whole image": lambda v: v.shape != wanted.shape and v.numel() < 400,
-    }
-    ask.compare(mask, box, size, wanted=wanted, slips=slips, case="for 6 × 6 cells in 20 × 30 pixels", atol=1e-4)
+    case = (mask, torch.tensor([4.3, 2.6, 24.8, 14.1]), (20, 30))
+    slips = """
+        + 0.5 - low => - low !! it asks for the pixel's corner; the center of row i is at i + 0.5
+        * m - 0.5 => * m !! cell k has its value at k + 0.5 of the mask: subtract 0.5
+        @ mask @ => @ mask.T @ !! rows and columns of the mask are exchanged
+        (box[1], box[3], size[0]), (box[0], box[2], size[1]) => (box[0], box[2], size[0]), (box[1], box[3], size[1])
+            !! x and y of the box are exchanged
+        * m - 0.5 => * m - 0.5; place = place.round() !! it takes the nearest cell; interpolate between four
+        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1)
+            !! outside of its box it repeats the mask's edge; there is nothing, 0
+        * m - 0.5 => * (m - 1) !! the outer cells lie half a cell inside of the box, not on its edges
+        weights[0] @ mask @ weights[1].T => (weights[0] @ mask @ weights[1].T).round()
+            !! it decides already; return probabilities
+    """
+    text = "it stretches the mask over whole pixels, as torchvision does"
+    also = {text: lambda mask, box, size: paste_masks_in_image(mask[None, None], box[None], size)[0, 0]}
+    value = ask(*case)
+    if isinstance(value, Tensor) and value.dim() == 2 and value.shape != (20, 30):
+        raise NotYet(f"it returns shape {tuple(value.shape)}; wanted is the whole image, (20, 30)")
+    ask.cases([case], slips, "for 6 × 6 cells in 20 × 30 pixels", right=_stretched, also=also, atol=1e-4)
+    cases = []
     for seed in range(20):
         mask = torch.rand(28, 28, generator=torch.Generator().manual_seed(seed))
-        box = random_boxes(1, seed=seed, size=70)[0] + torch.tensor([-12.0, -12.0, 0.0, 0.0])
-        wanted = _stretched(mask, box, (40, 50))
-        ask.compare(mask, box, (40, 50), wanted=wanted, case=f"for the box {box.round().tolist()}", atol=1e-3)
+        cases.append((mask, random_boxes(1, seed=seed, size=70)[0] - torch.tensor([12.0, 12.0, 0.0, 0.0]), (40, 50)))
+    ask.cases(cases, what="for the box {1}", right=_stretched, atol=1e-3)
     return "equal to torch's grid_sample for 20 boxes, some of which reach outside"
 
 
-def _stretched(mask: Tensor, box: Tensor, size: tuple[int, int], **options: Any) -> Tensor:  # noqa: ANN401
+def _stretched(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     """The same by torch's grid_sample, where the box reaches from -1 to 1."""
     x1, y1, x2, y2 = box.tolist()
     y = (torch.arange(size[0]) + 0.5 - y1) / (y2 - y1) * 2 - 1
     x = (torch.arange(size[1]) + 0.5 - x1) / (x2 - x1) * 2 - 1
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    return F.grid_sample(mask[None, None], grid[None], **{"align_corners": False, **options})[0, 0]
+    return F.grid_sample(mask[None, None], grid[None], align_corners=False)[0, 0]
 
 
 def _mask_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of every mask of a with every mask of b."""
     a, b = a.flatten(1).float(), b.flatten(1).float()
     shared = a @ b.T
-    return shared / (a.sum(dim=1)[:, None] + b.sum(dim=1) - shared).clamp(min=1)
+    union = a.sum(dim=1)[:, None] + b.sum(dim=1) - shared
+    return shared / union.clamp(min=1)
 
 
 @exercise(_mask_iou)
 def mask_iou(ask: Ask) -> str:
     """IoU of pixels."""
-    a, b = random_masks(4), random_masks(5, seed=1)
-    shared = (a[:, None] & b).flatten(2).sum(dim=2)
-    of_a, of_b = (masks.flatten(1).sum(dim=1) for masks in (a, b))
-    wanted = torch.from_numpy(rle.iou(encode_masks(a), encode_masks(b), [0] * 5)).float()
-    total = of_a[:, None] + of_b
-    slips = {
-        "that is the IoU of the boxes; count pixels": torchvision.ops.box_iou(_masks_to_boxes(a), _masks_to_boxes(b)),
-        "it counts the intersection twice in the union: subtract it once": shared / total,
-        "it divides by the pixels of a; the union is those of a or b": shared / of_a[:, None],
-        "it is the intersection; divide it by the union": shared.float(),
-        "rows and columns are exchanged: a row for each mask of a": wanted.T,
-        "that is the Dice coefficient, twice the intersection over the sum; divide by the union": 2 * shared / total,
-        "it is the union": (total - shared).float(),
-    }
-    ask.compare(a, b, wanted=wanted, slips=slips, case="for four and five ellipses")
-    empty = torch.zeros(1, 40, 60, dtype=torch.bool)
-    value = ask(empty, empty)
-    if isinstance(value, Tensor) and value.isnan().any():
-        raise NotYet("two empty masks give 0 / 0; their IoU is 0: a union of at least 1 pixel")
-    ask.compare(empty, torch.cat([empty, a]), wanted=torch.zeros(1, 5), case="for an empty mask")
+    slips = """
+        - shared => !! it counts the intersection twice in the union: subtract it once
+        + b.sum(dim=1) - shared => !! it divides by the pixels of a; the union is those of a or b
+        / union.clamp(min=1) => !! it is the intersection; divide it by the union
+        shared / union.clamp(min=1) => (shared / union.clamp(min=1)).T
+            !! rows and columns are exchanged: a row for each mask of a
+        shared / union => 2 * shared / (union + shared)
+            !! that is the Dice coefficient, twice the intersection over the sum; divide by the union
+        shared / union => union !! it is the union
+    """
+
+    def of_boxes(a: Tensor, b: Tensor) -> Tensor:
+        return torchvision.ops.box_iou(_masks_to_boxes(a), _masks_to_boxes(b))
+
+    def right(a: Tensor, b: Tensor) -> Tensor:
+        return torch.from_numpy(rle.iou(encode_masks(a), encode_masks(b), [0] * len(b))).float()
+
+    a, b, empty = random_masks(4), random_masks(5, seed=1), torch.zeros(1, 40, 60, dtype=torch.bool)
+    also = {"that is the IoU of the boxes; count pixels": of_boxes}
+    ask.cases([(a, b)], slips, "for four and five ellipses", right=right, also=also)
+    with hint("an empty mask has an IoU of 0, even with another one: a union of at least 1 pixel; here"):
+        ask.cases([(empty, torch.cat([empty, a]))])
     return "equal to pycocotools' for 20 pairs, empty masks included"
 
 
 def _masks_to_boxes(masks: Tensor) -> Tensor:
     """The smallest box around each mask, zeros for an empty one."""
     boxes = torch.zeros(len(masks), 4)
-    some = masks.flatten(1).any(dim=1)
-    boxes[some] = torchvision.ops.masks_to_boxes(masks[some]) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+    for n, mask in enumerate(masks):
+        columns, rows = mask.any(dim=0).nonzero(), mask.any(dim=1).nonzero()
+        if len(rows):
+            x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            boxes[n] = torch.tensor([x1, y1, x2, y2])
     return boxes
 
 
 @exercise(_masks_to_boxes)
 def masks_to_boxes(ask: Ask) -> str:
     """The smallest box around each mask."""
+    slips = """
+        + 1 => !! x2 and y2 are those of the last pixel, as in torchvision; its far side is one further
+        [x1, y1, x2, y2] => [y1, x1, y2, x2] !! these are y1, x1, y2, x2; a box is x1, y1, x2, y2
+        [x1, y1, x2, y2] => [x1, y1, x2 - x1, y2 - y1] !! these are x1, y1, width, height; a box is x1, y1, x2, y2
+        [x1, y1, x2, y2] => [x1 + 1, y1 + 1, x2, y2] !! x1 and y1 are one too large: pixel 0 begins at 0
+    """
+
+    def right(masks: Tensor) -> Tensor:
+        return torchvision.ops.masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+
     masks = random_masks(30)
-    inclusive, wanted = torchvision.ops.masks_to_boxes(masks), _masks_to_boxes(masks)
-    width_height = torch.cat([wanted[:, :2], wanted[:, 2:] - wanted[:, :2]], dim=1)
-    slips = {
-        "x2 and y2 are those of the last pixel, as in torchvision; its far side is one further": inclusive,
-        "these are y1, x1, y2, x2; a box is x1, y1, x2, y2": wanted[:, [1, 0, 3, 2]],
-        "these are x1, y1, width, height; a box is x1, y1, x2, y2": width_height,
-        "x1 and y1 are one too large: pixel 0 begins at 0": inclusive + 1,
-    }
-    value = ask.compare(masks, wanted=wanted, slips=slips, case="for 30 ellipses", rtol=0)
+    ask.cases([(masks,)], slips, "for 30 ellipses", right=right, rtol=0)
+    value = ask(masks)
     if not value.is_floating_point():
         raise NotYet(f"it returns {value.dtype}; boxes are floats")
     masks[3] = False
-    try:
-        value = ask(masks)
-    except NotYet as error:
-        raise NotYet(f"for a mask without a pixel {error}; give it a box of zeros") from None
-    if isinstance(value, Tensor) and value.shape == wanted.shape and value[3].any():
-        raise NotYet("a mask without a pixel gets a box of zeros; detections have such masks")
-    ask.compare(masks, wanted=_masks_to_boxes(masks), case="with a mask without a pixel", rtol=0)
-    ask.compare(masks[:0], wanted=torch.zeros(0, 4), case="without masks")
+    with hint("a mask without a pixel gets a box of zeros, for detections have such masks; here"):
+        ask.cases([(masks,)], rtol=0)
+    ask.cases([(masks[:0],)], what="without masks")
     return "equal to torchvision's, plus one pixel at the right and at the bottom"
