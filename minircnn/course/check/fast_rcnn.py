@@ -25,9 +25,8 @@ from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 TINY = replace(SMALL, channels=(4, 4, 4, 4, 4), hidden=8, pool5_size=2)
-
-# ---------------------------------------------------------------------------------------------------- regions
 
 
 def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -43,6 +42,7 @@ def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
 def label_rois(ask: Ask) -> str:
     """Classes and regression targets of regions."""
     slips = """
+        overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground
         overlap >= 0.5 => overlap >= 0 !! every region gets a class; an IoU below 0.5 means background, 0
         target["labels"][nearest] => nearest
             !! the labels are numbers of objects; look up their classes in target['labels']
@@ -57,18 +57,11 @@ def label_rois(ask: Ask) -> str:
         objects[nearest]) => objects[:1].expand_as(boxes))
             !! all deltas lead to the first object; take the one that each region overlaps most
     """
-    ask.cases(
-        map(_scene, range(10)), slips, "for 60 regions and 4 objects", change=_of_foreground, right=_by_torchvision
-    )
-    box = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+    half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
     one = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([3])}
-    ask.cases(
-        [(box, one)],
-        "overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground",
-        change=_of_foreground,
-    )
-    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    ask.cases([(box, none)], what="in an image without objects", change=_of_foreground)
+    cases = [*map(_scene, range(10)), (half, one), (half, NONE)]
+    what = "for {0.shape[0]} regions and {1[boxes].shape[0]} objects"
+    ask.cases(cases, slips, what, change=_of_foreground, right=_by_torchvision)
     return "equal to torchvision's for 10 images of 60 regions"
 
 
@@ -89,7 +82,7 @@ def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, 
 def _by_torchvision(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     heads = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, (1.0,) * 4, 0.05, 0.5, 100)
     (nearest,), (labels,) = heads.assign_targets_to_proposals([boxes], [target["boxes"]], [target["labels"]])
-    deltas = heads.box_coder.encode_single(target["boxes"][nearest], boxes)
+    deltas = heads.box_coder.encode_single(target["boxes"][nearest] if len(target["boxes"]) else boxes, boxes)
     return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
 
 
@@ -125,7 +118,8 @@ def sample_rois(ask: Ask) -> str:
         deltas[chosen] * => deltas[chosen] / !! the targets are divided by the weights; multiply
     """
     much = _scene(1, 40, 80)
-    compare_runs(ask, _drawn, 20 * [_scene(1, 4, 8), much, _scene(1, 0, 90)], slips, "among {0.shape[0]} proposals")
+    cases = [*(20 * [_scene(1, 4, 8), much, _scene(1, 0, 90)]), (random_boxes(100), NONE)]
+    compare_runs(ask, _drawn, cases, slips, "among {0.shape[0]} proposals and {1[boxes].shape[0]} objects")
     draws = [ask(*much) for _ in range(20)]
     for kind, is_foreground in (("foreground", True), ("background", False)):
         if (
@@ -133,10 +127,6 @@ def sample_rois(ask: Ask) -> str:
             == 1
         ):
             raise NotYet(f"the same regions of {kind} are drawn each time; draw with torch.randperm")
-    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    _, labels, _ = ask(random_boxes(100), none)
-    if len(labels) != 64 or labels.any():
-        raise NotYet("in an image without objects it draws 64 regions of background")
     return "classes and targets equal to torchvision's, 60 batches of three images"
 
 
@@ -184,9 +174,6 @@ def compare_runs(
     answer.cases(cases, what=what, right=partial(run, right or ask.reference), also=also, **options)
 
 
-# ---------------------------------------------------------------------------------------------------- losses
-
-
 def _smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
     size = error.abs()
     return torch.where(size < beta, 0.5 * size**2 / beta, size - 0.5 * beta)
@@ -208,12 +195,12 @@ def smooth_l1(ask: Ask) -> str:
         / beta => * beta !! with beta 1 it is right, but the parabola has to be divided by beta
         / beta => !! with beta 1 it is right, but the parabola is not divided by beta
     """
-    ask.cases([(errors, beta) for beta in (1.0, 3.0, 1 / 9)], slips, "with beta {1:.2f}", right=_by_torch)
+
+    def right(error: Tensor, beta: float) -> Tensor:
+        return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
+
+    ask.cases([(errors, beta) for beta in (1.0, 3.0, 1 / 9)], slips, "with beta {1:.2f}", right=right)
     return "equal to torch's for three values of beta"
-
-
-def _by_torch(error: Tensor, beta: float) -> Tensor:
-    return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
 
 
 @exercise(ours.fast_rcnn_loss)
@@ -244,26 +231,21 @@ def fast_rcnn_loss(ask: Ask) -> str:
             !! the class loss leaves out background, which is a class, too
         F.cross_entropy(logits, labels), box => box, F.cross_entropy(logits, labels)
             !! they are exchanged; the class loss comes first
+        beta=beta => beta=1.0 !! it ignores beta; give it to smooth_l1
     """
-    ask.cases([case], slips, "for 64 regions")
-    ignored = "beta=beta => beta=1.0 !! it ignores beta; give it to smooth_l1"
-    ask.cases([(*case, 1 / 9)], ignored, "with beta 1/9", right=_by_torchvision_loss)
+
+    def right(logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+        if beta == 1 / 9:
+            return fastrcnn_loss(logits, deltas.flatten(1), [labels], [targets])
+        return ours.fast_rcnn_loss(logits, deltas, labels, targets, beta)
+
+    ask.cases([(*case, 1.0), (*case, 1 / 9)], slips, "for 64 regions with beta {4:.2f}", right=right)
     ask.cases([(logits, deltas, torch.zeros_like(labels), case[3])], what="for background alone")
     learned = [part.clone().requires_grad_() for part in (logits, deltas)]
     both = ask(*learned, *case[2:], may_change=True)
     if not all(isinstance(loss, Tensor) and loss.requires_grad for loss in both):
         raise NotYet("no gradient flows back from a loss; leave out detach(), item() and torch.tensor()")
     return "equal to torchvision's (beta 1/9) and to the package's (beta 1)"
-
-
-def _by_torchvision_loss(
-    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, beta: float
-) -> tuple[Tensor, Tensor]:
-    assert beta == 1 / 9  # which torchvision has and does not ask for
-    return fastrcnn_loss(logits, deltas.flatten(1), [labels], [targets])
-
-
-# ---------------------------------------------------------------------------------------------------- training
 
 
 def _tiny_model() -> FastRCNN:
