@@ -5,32 +5,27 @@ may draw in any order.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from operator import itemgetter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from minircnn.alexnet import load_alexnet
 from minircnn.course import capstone
-from minircnn.course.check.fast_rcnn import hint, refuse_rates, watching
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.fast_rcnn import compare_runs, hint, refuse_rates, watching
+from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_type
+from minircnn.course.check.region_proposals import compare_losses
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNHead, load_faster_rcnn
 
 CLASSES = ("background", "person", "car", "cat", "tree", "house", "balloon")
-LOSSES = {
-    "objectness": "loss_objectness",
-    "rpn_box": "loss_rpn_box_reg",
-    "classifier": "loss_classifier",
-    "box": "loss_box_reg",
-}
+LOSSES = ("objectness", "rpn_box", "classifier", "box")
 
 
 @lru_cache(maxsize=1)
@@ -46,142 +41,71 @@ def _trained() -> nn.ModuleDict:
     return capstone.parts_of(load_faster_rcnn())
 
 
-# ------------------------------------------------------------------------------ 1: the layers
-
-
 @exercise(capstone.build_detector)
 def build_detector(ask: Ask) -> str:
     """Backbone, RPN head, box head and two siblings."""
-    for num_classes in (7, 3):
-        network = load_alexnet()
-        detector = ask(network, num_classes, may_change=True)
-        refuse_type(detector, nn.ModuleDict())
-        if not isinstance(detector, nn.ModuleDict):
-            raise NotYet(f"it returns a {type(detector).__name__}; an nn.ModuleDict is wanted")
-        for name in ("backbone", "rpn_head", "box_head", "cls_score", "bbox_pred"):
-            if name not in detector:
-                raise NotYet(f"there is no part {name!r}; it has {', '.join(detector)}")
-        own, given = (part.state_dict() for part in (detector.backbone, network.backbone))
-        if set(own) != set(given) or not all(torch.equal(own[name], given[name]) for name in own):
-            raise NotYet("the backbone is not the one that is given: take network.backbone, with what it has learned")
-        _look_at_heads(detector, network)
-        _look_at_siblings(detector, num_classes)
+    slips = """
+        fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, fc7, nn.ReLU()) !! box_head has no ReLU behind fc6
+        fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, nn.ReLU(), fc7) !! box_head has no ReLU behind fc7
+        fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, nn.ReLU()) !! box_head has no fc7
+        fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, fc7) !! box_head has no ReLU
+    """
+    compare_runs(ask, _built, [(7,), (3,)], slips, "for {0} classes", may_change=True)
     return "layers, shapes and first weights, for 7 and for 3 classes"
 
 
-def _look_at_heads(detector: nn.ModuleDict, network: nn.Module) -> None:
+def _built(build: Callable[..., nn.ModuleDict], num_classes: int) -> dict[str, Any]:
+    """What a detector is made of, in numbers."""
+    network = load_alexnet()
+    detector = build(network, num_classes)
+    refuse_type(detector, nn.ModuleDict())
+    if not isinstance(detector, nn.ModuleDict):
+        raise NotYet(f"it returns a {type(detector).__name__}; an nn.ModuleDict is wanted")
+    for name in ("backbone", "rpn_head", "box_head", "cls_score", "bbox_pred"):
+        if name not in detector:
+            raise NotYet(f"there is no part {name!r}; it has {', '.join(detector)}")
     head, box_head = detector.rpn_head, detector.box_head.train()
+    if difference(detector.backbone, network.backbone):
+        raise NotYet("the backbone is not the one that is given: take network.backbone, with what it has learned")
     if not isinstance(head, RPNHead):
         raise NotYet(f"rpn_head is a {type(head).__name__}; take RPNHead(channels, anchors_per_cell)")
-    channels, k = head.cls_logits.in_channels, head.cls_logits.out_channels
-    if channels != 128:
-        raise NotYet(f"rpn_head expects {channels} channels; the feature map has 128")
-    if k != 12:
-        raise NotYet(f"rpn_head has {k} anchors in a cell; there are 4 sizes in 3 aspect ratios")
-    ask = Ask(lambda pooled, _: box_head(pooled), "box_head", _box_head)
-    case = torch.linspace(0, 1, 3 * 128 * 36).sin().abs().view(3, 128, 6, 6), network.classifier
+    pooled = torch.linspace(0, 1, 3 * 128 * 36).sin().abs().view(3, 128, 6, 6)
     with hint("box_head fails on RoIs of shape (3, 128, 6, 6):"):
-        first, second = ask(*case), ask(*case)
+        first, second = (Ask(box_head, "box_head", box_head)(pooled) for _ in range(2))
     if not torch.equal(first, second):
         raise NotYet("box_head says something else each time: leave the dropout of network.classifier out")
-    slips = """
-        fc6(pooled.flatten(1)).relu() => fc6(pooled.flatten(1)) !! box_head has no ReLU behind fc6
-        .relu()).relu() => .relu()) !! box_head has no ReLU behind fc7
-        layers.fc7( => ( !! box_head has no fc7
-        .relu() => !! box_head has no ReLU
-    """
-    ask.cases([case], slips, "box_head is not fc6 and fc7 of network.classifier, each with a ReLU behind it")
-
-
-def _box_head(pooled: Tensor, layers: nn.Module) -> Tensor:
-    return layers.fc7(layers.fc6(pooled.flatten(1)).relu()).relu()
-
-
-def _look_at_siblings(detector: nn.ModuleDict, num_classes: int) -> None:
-    wants = {"cls_score": (num_classes, 0.01, "one score"), "bbox_pred": (4 * num_classes, 0.001, "four deltas")}
-    for name, (outputs, spread, what) in wants.items():
+    found = {
+        "rpn_head expects other channels than the feature map has": head.cls_logits.in_channels,
+        "rpn_head has other anchors in a cell than 4 sizes in 3 aspect ratios": head.cls_logits.out_channels,
+        "box_head is not fc6 and fc7 of network.classifier, each with a ReLU behind it": first,
+    }
+    for name, spread, each in (("cls_score", 0.01, "one score"), ("bbox_pred", 0.001, "four deltas")):
         layer = detector[name]
         if not isinstance(layer, nn.Linear) or layer.in_features != 256:
             raise NotYet(f"{name} is {layer}; it is linear, and fc7 has 256 outputs")
-        if layer.out_features != outputs:
-            raise NotYet(
-                f"{name} has {layer.out_features} outputs for {num_classes} classes, background counted; with {what} "
-                f"for each class there are {outputs}"
-            )
-        found = layer.weight.std().item()
-        if not 0.8 * spread < found < 1.25 * spread:
-            raise NotYet(f"the weights of {name} have a standard deviation of {found:.2g}; {spread:g} is wanted")
-        if layer.bias is None or layer.bias.abs().max() > 0:
-            raise NotYet(f"the biases of {name} start at 0 (nn.init.zeros_)")
-
-
-# ------------------------------------------------------------------------------ 2: the losses of the RPN
-
-
-def _by_torchvision(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Mapping[str, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """The losses of torchvision's RPN for the same outputs."""
-    counts = {"training": 1, "testing": 1}
-    generator = AnchorGenerator(((8,),), ((1.0,),))
-    rpn = RegionProposalNetwork(generator, nn.Identity(), 0.7, 0.3, 128, 0.5, counts, counts, 0.7)
-    labels, matched = rpn.assign_targets_to_anchors([anchors] * len(targets), list(targets))
-    goals = rpn.box_coder.encode(matched, [anchors] * len(targets))
-    return rpn.compute_loss(logits.reshape(-1, 1), deltas.reshape(-1, 4), labels, goals)
+        largest = math.inf if layer.bias is None else layer.bias.abs().max().item()
+        found |= {
+            f"{name} has other outputs than {each} for each class, background counted": layer.out_features,
+            f"the standard deviation of {name}'s weights": spread * round(layer.weight.std().item() / spread),
+            f"the biases of {name} start at 0 (nn.init.zeros_); the largest": largest,
+        }
+    return found
 
 
 @exercise(capstone.rpn_losses)
 def rpn_losses(ask: Ask) -> str:
     """Objectness and box loss on the anchors that were drawn."""
-    slips = """
-        return F. => return sum(errors) / len(scores), F. !! they are exchanged: the objectness loss comes first
-        return F. => return 2 * F.
-            !! each image's losses are summed; take the mean over the anchors of the batch
-        scores, wanted) => scores, wanted, reduction="sum")
-            !! the objectness loss is a sum; divide it by the number of anchors drawn
-        with_logits(scores => with_logits(scores.sigmoid()
-            !! sigmoid comes twice: binary_cross_entropy_with_logits takes logits
-        torch.cat([positive, negative]) => torch.arange(len(label))
-            !! anchors that are ignored enter the objectness loss; draw 128 of each image with subsample
-        torch.cat([positive, negative]) => torch.where(label >= 0)[0]
-            !! all anchors enter the objectness loss; draw 128 of each image with subsample
-    """
-    box_slips = """
-        / len(scores) => / wanted.sum()
-            !! the box loss is divided by the positive anchors; divide by all that were drawn
-        / len(scores) => / (4 * wanted.sum())
-            !! the box loss is a mean over coordinates; sum them, and divide by the anchors drawn
-        , reduction="sum" => !! smooth L1 takes a mean before you divide; give it reduction="sum"
-        / len(scores) => !! the box loss is a sum; divide it by the number of anchors drawn
-        beta=BETA => beta=1.0 !! smooth L1 has a beta of 1; take BETA
-        = encode_boxes( => = (lambda a, b: encode_boxes(b, a))(
-            !! encode_boxes leads from the object to the anchor; the anchor comes first
-        gt_index[positive] => 0 * gt_index[positive]
-            !! all positive anchors have the first object as their target; use gt_index
-        goals = => positive = chosen; goals =
-            !! negative anchors have no box to learn; only positive ones enter the box loss
-    """
     anchors, (_, targets) = capstone.anchors_of(torch.zeros(1, 128, 16, 16)), _scenes()
     torch.manual_seed(0)
-    logits = torch.randn(2, len(anchors)).requires_grad_()
-    deltas = (0.3 * torch.randn(2, len(anchors), 4)).requires_grad_()
+    logits, deltas = torch.randn(2, len(anchors)), 0.3 * torch.randn(2, len(anchors), 4)
+    # The two losses are means over the drawn anchors of the whole batch, also where an image has few of them.
+    few, alone = (
+        (logits[:, ::40], deltas[:, ::40], anchors[::40], targets),
+        (logits[:1], deltas[:1], anchors, targets[:1]),
+    )
     with capstone.without_chance():
-        for n, (name, wrong) in enumerate((("objectness", slips), ("box", box_slips))):
-            case, what = (logits, deltas, anchors, targets), f"the {name} loss for two images of Toy Town"
-            ask.cases([case], wrong, what, right=_by_torchvision, change=itemgetter(n))
-            if not ask(*case)[n].requires_grad:
-                raise NotYet(f"the {name} loss carries no gradient, so nothing could learn from it")
-        # The two losses are means over the drawn anchors of the whole batch, also where an image has few of them.
-        logits, deltas = logits.detach(), deltas.detach()
-        few, alone = (
-            (logits[:, ::40], deltas[:, ::40], anchors[::40], targets),
-            (logits[:1], deltas[:1], anchors, targets[:1]),
-        )
-        ask.cases([few, alone], what="for {2.shape[0]:,} anchors in {0.shape[0]} images", right=_by_torchvision)
+        compare_losses(ask, [(logits, deltas, anchors, targets), few, alone])
     return "equal to torchvision's RegionProposalNetwork for three batches"
-
-
-# ------------------------------------------------------------------------------ 3: the heads
 
 
 @exercise(capstone.predict)
@@ -213,9 +137,6 @@ def predict(ask: Ask) -> str:
     return "equal to torchvision's roi_pool and the same layers, also without RoIs"
 
 
-# ------------------------------------------------------------------------------ 4: four losses at once
-
-
 @exercise(capstone.joint_losses)
 def joint_losses(ask: Ask) -> str:
     """The losses of the RPN and of the heads."""
@@ -230,7 +151,8 @@ def joint_losses(ask: Ask) -> str:
 
     def right(detector: nn.ModuleDict, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         found = capstone.package_detector(detector, CLASSES).train().losses(list(images), targets)
-        return {name: found[key] for name, key in LOSSES.items()}
+        keys = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+        return {name: found[key] for name, key in zip(LOSSES, keys, strict=True)}
 
     case, passes = (copy.deepcopy(_trained()), *_scenes()), []
     handle = case[0].backbone.register_forward_hook(lambda *_: passes.append(1))
@@ -250,9 +172,6 @@ def joint_losses(ask: Ask) -> str:
         if learned is None or not learned.abs().max() > 0:
             raise NotYet(f"the loss {name!r} does not reach the backbone; do not detach the feature map")
     return "equal to the package's FasterRCNN, with one pass of the backbone"
-
-
-# ------------------------------------------------------------------------------ 5: detections
 
 
 @exercise(capstone.detect)
@@ -282,9 +201,6 @@ def detect(ask: Ask) -> str:
     if value["boxes"].requires_grad or value["scores"].requires_grad:
         raise NotYet("its results carry gradients, which costs memory: put @torch.no_grad() above it")
     return "equal to the package's FasterRCNN for three cases"
-
-
-# ------------------------------------------------------------------------------ 6: the training loop
 
 
 @exercise(capstone.train)

@@ -20,22 +20,22 @@ from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
 from minircnn.mask_rcnn import MaskRCNN, load_mask_rcnn
 
-# ------------------------------------------------------------------------------ the backbone
+
+def _apart(module: nn.Module, text: str) -> nn.Module:
+    """A module to take apart; who calls it is told so."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise NotYet(text)
+
+    module.register_forward_pre_hook(refuse)
+    return module.requires_grad_(False)
 
 
-class _Weights(nn.Conv2d):
-    """A convolution that is asked for its weights and not called."""
-
-    def forward(self, _: Tensor) -> NoReturn:
-        raise NotYet("it runs the convolution by itself; use F.conv2d, once, with weights that hold the factor")
-
-
-def _norm(channels: int, kind: type[nn.Module] = FrozenBatchNorm2d, eps: float = 0.1) -> nn.Module:
-    """A frozen batch norm with statistics that matter."""
-    norm = kind(channels, eps)
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(norm, name).copy_(torch.rand(channels) + 0.2)
-    return norm
+def _with_statistics(module: nn.Module) -> nn.Module:
+    """Frozen batch norms with numbers that matter."""
+    for buffer in module.buffers():
+        buffer.copy_(torch.rand(len(buffer)) + 0.2)
+    return module
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -67,28 +67,20 @@ def convolve(ask: Ask) -> str:
         return norm(F.conv2d(x, conv.weight, None, conv.stride, conv.padding))
 
     torch.manual_seed(0)
-    conv = _Weights(4, 4, 3, 2, padding=1, bias=False).requires_grad_(False)
-    ask.cases([(torch.randn(2, 4, 9, 9), conv, _norm(4))], slips, "for 4 channels, stride 2", right=right)
-    conv = _Weights(3, 7, 1, bias=False).requires_grad_(False)
-    ask.cases([(torch.randn(1, 3, 12, 8), conv, _norm(7, eps=1e-5))], what="from 3 channels to 7", right=right)
+    text = "it runs the convolution by itself; use F.conv2d, once, with weights that hold the factor"
+    conv, norm = _apart(nn.Conv2d(4, 4, 3, 2, padding=1, bias=False), text), _with_statistics(FrozenBatchNorm2d(4, 0.1))
+    ask.cases([(torch.randn(2, 4, 9, 9), conv, norm)], slips, "for 4 channels, stride 2", right=right)
+    conv, norm = _apart(nn.Conv2d(3, 7, 1, bias=False), text), _with_statistics(FrozenBatchNorm2d(7))
+    ask.cases([(torch.randn(1, 3, 12, 8), conv, norm)], what="from 3 channels to 7", right=right)
     return "equal to torchvision's two layers, one after the other"
-
-
-class _Parts(resnet_fpn.Bottleneck):
-    """A block that is taken apart and not called."""
-
-    def forward(self, _: Tensor) -> NoReturn:
-        raise NotYet("it calls the block itself; build it out of its three convolutions")
 
 
 def _block(before: int, stride: int = 1, projected: bool = False) -> nn.Module:
     """A block to take apart, with 16 channels behind it."""
-    block = _Parts(before, 4, stride, 1e-5)
+    block = resnet_fpn.Bottleneck(before, 4, stride, 1e-5)
     if projected:
-        block.downsample = nn.Sequential(nn.Conv2d(before, 16, 1, stride, bias=False), _norm(16, type(block.bn1), 1e-5))
-    for n in (1, 2, 3):
-        setattr(block, f"bn{n}", _norm(16 if n == 3 else 4, type(block.bn1), 1e-5))
-    return block.requires_grad_(False)
+        block.downsample = nn.Sequential(nn.Conv2d(before, 16, 1, bias=False), resnet_fpn.FrozenBatchNorm2d(16))
+    return _apart(_with_statistics(block), "it calls the block itself; build it out of its three convolutions")
 
 
 def _by_torchvision(x: Tensor, block: nn.Module) -> Tensor:
@@ -132,16 +124,6 @@ def bottleneck(ask: Ask) -> str:
     return "equal to torchvision's Bottleneck, with downsample and without"
 
 
-# ------------------------------------------------------------------------------ the pyramid
-
-
-class _Layers(resnet_fpn.FeaturePyramid):
-    """A pyramid that is taken apart and not called."""
-
-    def forward(self, _: object) -> NoReturn:
-        raise NotYet("it calls the pyramid itself; build it out of inner_blocks and layer_blocks")
-
-
 def _pyramid(maps: list[Tensor], fpn: nn.Module) -> list[Tensor]:
     """C2 … C5 to P2 … P6."""
     top, levels = None, []
@@ -171,7 +153,8 @@ def pyramid(ask: Ask) -> str:
     """
     torch.manual_seed(2)
     widths, cases = (4, 6, 8, 10), []
-    fpn = _Layers(widths, 5).requires_grad_(False)
+    fpn = resnet_fpn.FeaturePyramid(widths, 5)
+    fpn = _apart(fpn, "it calls the pyramid itself; build it out of inner_blocks and layer_blocks")
     for sizes in ((32, 16, 8, 4), (25, 13, 7, 4)):
         cases.append(([torch.randn(1, width, n, n + 3) for width, n in zip(widths, sizes, strict=True)], fpn))
 
@@ -215,9 +198,6 @@ def pyramid_level(ask: Ask) -> str:
 
     ask.cases([(few,), (random_boxes(500, seed=3, size=900),)], slips, "for {0.shape[0]} boxes", right=right)
     return "equal to torchvision's LevelMapper for 500 boxes"
-
-
-# ------------------------------------------------------------------------------ one's own images
 
 
 def _target_from_labels(label_map: Tensor) -> dict[str, Tensor]:

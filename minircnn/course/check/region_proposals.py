@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.models.detection.rpn import RPNHead as TorchvisionRPNHead
 
-from minircnn.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, nms, subsample
+from minircnn.boxes import box_iou, clip_boxes, decode_boxes, nms
+from minircnn.course import capstone
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.fast_rcnn import hint
 from minircnn.course.check.judge import Ask, NotYet, exercise
@@ -280,71 +281,79 @@ def _whole_image() -> Tensor:
 
 
 def _rpn_loss(objectness: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of objectness and smooth L1 of the deltas, on 128 sampled anchors of one image."""
-    gt_index, label = _label_anchors(anchors, boxes)
-    positive, negative = subsample(label, 128, 0.5)
-    sampled = torch.cat([positive, negative])
-    objectness_loss = F.binary_cross_entropy_with_logits(objectness[sampled], label[sampled].float())
-    own = boxes[gt_index[positive]]
-    targets = encode_boxes(anchors[positive], own)
-    box_loss = F.smooth_l1_loss(deltas[positive], targets, beta=1 / 9, reduction="sum") / len(sampled)
-    return objectness_loss, box_loss
+    """Both losses of one image, as those of a batch."""
+    return capstone.rpn_losses(objectness[None], deltas[None], anchors, [{"boxes": boxes}])
+
+
+OBJECTNESS_SLIPS = """
+    return F. => return sum(errors) / len(scores), F. !! they are exchanged: the objectness loss comes first
+    return F. => return 2 * F. !! each image's losses are summed; take the mean over the anchors of the batch
+    scores, wanted) => scores, wanted, reduction="sum") !! the objectness loss is a sum; divide by the anchors drawn
+    with_logits(scores => with_logits(scores.sigmoid() !! sigmoid comes twice: …_with_logits takes logits
+    torch.cat([positive, negative]) => torch.arange(len(label))
+        !! anchors that are ignored enter the objectness loss; draw 128 of each image with subsample
+    torch.cat([positive, negative]) => torch.where(label >= 0)[0]
+        !! all anchors enter the objectness loss; draw 128 of each image with subsample
+    [positive, negative] => [positive] !! the objectness loss lacks the negative anchors
+    [positive, negative] => [positive, negative[: len(positive)]]
+        !! a sample has as many negative as positive anchors; negative ones fill it up
+"""
+BOX_SLIPS = """
+    / len(scores) => / wanted.sum() !! the box loss is divided by the positive anchors; divide by all that were drawn
+    / len(scores) => / (4 * wanted.sum())
+        !! the box loss is a mean over all values; divide their sum by the number of anchors drawn
+    , reduction="sum" => !! smooth L1 takes a mean before you divide; give it reduction="sum"
+    / len(scores) => !! the box loss is a sum; divide it by the number of anchors drawn
+    beta=BETA => beta=1.0 !! smooth L1 has beta 1; take 1 / 9, which notebook 08 calls BETA
+    = encode_boxes( => = (lambda a, b: encode_boxes(b, a))(
+        !! encode_boxes leads from the object to the anchor; exchange them: the anchor comes first
+    gt_index[positive] => 0 * gt_index[positive]
+        !! all positive anchors have the first object as their target; use gt_index
+    goals = => positive = chosen; goals =
+        !! negative anchors have no box to learn; only positive ones enter the box loss
+    own_deltas[positive], goals => own_deltas[positive], 0 * goals
+        !! the deltas are compared with 0 and not with the targets
+"""
+
+
+def compare_losses(ask: Ask, cases: Sequence[tuple]) -> None:
+    """Compare both losses of an RPN for batches: the first one for all, the other for the first case."""
+    what = "loss for {2.shape[0]:,} anchors"
+    ask.cases(cases, OBJECTNESS_SLIPS, f"the objectness {what}", right=_by_torchvision, change=itemgetter(0))
+    ask.cases(cases[:1], BOX_SLIPS, f"the box {what}", right=_by_torchvision, change=itemgetter(1))
+    logits, deltas, *rest = cases[0]
+    for loss, name in zip(
+        ask(logits.requires_grad_(), deltas.requires_grad_(), *rest), ("objectness", "box"), strict=True
+    ):
+        if not loss.requires_grad:
+            raise NotYet(f"the {name} loss carries no gradient, so nothing could learn from it; do not detach it")
+
+
+def _by_torchvision(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[dict]) -> tuple[Tensor, Tensor]:
+    rpn = _torchvision_rpn()
+    labels, matched = rpn.assign_targets_to_anchors([anchors] * len(targets), targets)
+    goals = rpn.box_coder.encode(matched, [anchors] * len(targets))
+    return rpn.compute_loss(logits.reshape(-1, 1), deltas.reshape(-1, 4), labels, goals)
 
 
 @exercise(_rpn_loss)
 def rpn_loss(ask: Ask) -> str:
     """The two losses of the RPN."""
-    slips = """
-        return objectness_loss, box_loss => return box_loss, objectness_loss
-            !! the two losses are exchanged; the objectness loss comes first
-        sampled = torch.cat([positive, negative]) => sampled = label < 2; label = label.clamp(0)
-            !! ignored anchors take part in the objectness loss; only sampled ones do
-        sampled = torch.cat([positive, negative]) => sampled = label >= 0
-            !! it takes all anchors that are not ignored; draw 128 of them with subsample
-        label[sampled].float() => label[sampled].float(), reduction="sum"
-            !! the objectness loss is a sum; the mean is wanted
-        [positive, negative] => [positive] !! the objectness loss lacks the negative anchors
-        objectness[sampled] => objectness[sampled].sigmoid() !! objectness went through a sigmoid before …_with_logits
-        [positive, negative] => [positive, negative[: len(positive)]]
-            !! a sample has as many negative as positive anchors; negative ones fill it up
-    """
-    box_slips = """
-        deltas[positive], targets => deltas[sampled], encode_boxes(anchors[sampled], boxes[gt_index[sampled]])
-            !! the box loss includes negative anchors; only positive ones have an object
-        / len(sampled) => / len(positive)
-            !! the box loss is divided by the number of positive anchors; divide it by that of all sampled ones
-        / len(sampled) => / targets.numel()
-            !! the box loss is the mean of all values; divide their sum by the number of sampled anchors
-        / len(sampled) => !! the box loss is a sum; divide it by the number of sampled anchors
-        , beta=1 / 9 => !! smooth L1 has beta 1; 1 / 9 is wanted
-        deltas[positive], targets => deltas[positive], 0 * targets
-            !! the deltas are compared with 0 and not with the targets
-        encode_boxes(anchors[positive], own) => encode_boxes(own, anchors[positive])
-            !! the targets lead from the object to the anchor: exchange them in encode_boxes
-    """
     # 60 anchors, of which all that count are sampled; and a whole image whose logits are the same for all positive and
     # for all negative anchors: chance decides nothing.
     boxes, generator = _boxes([20, 20, 60, 70], [80, 10, 120, 40]), torch.Generator().manual_seed(1)
     near = boxes.repeat(15, 1) + 5 * torch.randn(30, 4, generator=generator)
     anchors = torch.cat([near, random_boxes(30, seed=4) + torch.tensor([0.0, 0.0, 4.0, 4.0])])
-    objectness, deltas = torch.randn(60, generator=generator), 0.4 * torch.randn(60, 4, generator=generator)
-    few, image, objects = (
-        (objectness, deltas, anchors, boxes),
-        _whole_image(),
-        _boxes([20, 30, 75, 85], [100, 90, 140, 170]),
-    )
+    logits, deltas = torch.randn(1, 60, generator=generator), 0.4 * torch.randn(1, 60, 4, generator=generator)
+    image, objects = _whole_image(), _boxes([20, 30, 75, 85], [100, 90, 140, 170])
     of_label = torch.tensor([-2.0, 1.0, 9.0])[_label_anchors(image, objects)[1]]  # the last one for -1
 
-    def right(objectness: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        rpn = _torchvision_rpn()
-        labels, matched = rpn.assign_targets_to_anchors([anchors], [{"boxes": boxes}])
-        return rpn.compute_loss(objectness[:, None], deltas, labels, rpn.box_coder.encode(matched, [anchors]))
+    def answer(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[dict[str, Tensor]]) -> Any:  # noqa: ANN401
+        return ask(logits[0], deltas[0], anchors, targets[0]["boxes"], may_change=True)
 
-    cases = [few, (of_label, torch.zeros(len(image), 4), image, objects)]
-    ask.cases(cases, slips, "the objectness loss for {2.shape[0]:,} anchors", right=right, change=itemgetter(0))
-    ask.cases([few], box_slips, "the box loss for 60 anchors", right=right, change=itemgetter(1))
+    as_batch = Ask(answer, ask.name, capstone.rpn_losses)
+    few, many = (logits, deltas, anchors), (of_label[None], torch.zeros(1, len(image), 4), image)
+    compare_losses(as_batch, [(*few, [{"boxes": boxes}]), (*many, [{"boxes": objects}])])
     with hint("for an image without objects:"):
-        ask.cases([(*few[:3], boxes[:0])])
-    if not all(loss.requires_grad for loss in ask(objectness.requires_grad_(), deltas.requires_grad_(), *few[2:])):
-        raise NotYet("its losses have no gradient; return tensors that were not detached")
+        as_batch.cases([(logits.detach(), deltas.detach(), anchors, [{"boxes": boxes[:0]}])])
     return "equal to torchvision's compute_loss"
