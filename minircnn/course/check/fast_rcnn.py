@@ -30,7 +30,6 @@ TINY = replace(SMALL, channels=(4, 4, 4, 4, 4), hidden=8, pool5_size=2)
 
 
 def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The class of each box, 0 for background, and the deltas to the object that it overlaps most."""
     objects, labels = target["boxes"], torch.zeros(len(boxes), dtype=torch.int64)
     if len(objects) == 0:
         return labels, torch.zeros_like(boxes)
@@ -93,7 +92,6 @@ def _sample_rois(
     fraction: float = 0.25,
     weights: Sequence[float] = WEIGHTS,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw regions of an image: boxes, labels, and targets times weights."""
     boxes = torch.cat([proposals, target["boxes"]])
     labels, deltas = _label_rois(boxes, target)
     foreground, background = torch.where(labels > 0)[0], torch.where(labels == 0)[0]
@@ -254,7 +252,6 @@ def _tiny_model() -> FastRCNN:
 
 
 def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> torch.optim.Optimizer:
-    """AdamW with two learning rates; conv1 is frozen."""
     model.backbone.conv1.requires_grad_(False)
     convolutions = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [{"params": convolutions, "lr": backbone_factor * learning_rate}, {"params": model.roi_heads.parameters()}]
@@ -290,7 +287,6 @@ def make_optimizer(ask: Ask) -> str:
 
 
 def _lr_factor(iteration: int, iterations: int, warmup: int) -> float:
-    """A linear warm-up, then half a period of the cosine."""
     if iteration < warmup:
         return (iteration + 1) / (warmup + 1)
     done = (iteration - warmup) / (iterations - warmup)
@@ -325,7 +321,6 @@ def _training_step(
     proposals: Sequence[Tensor],
     targets: Sequence[dict[str, Any]],
 ) -> dict[str, float]:
-    """Learn from one batch."""
     sampled = [_sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
     boxes, labels, wanted = zip(*sampled, strict=True)
     features, _ = model.features(images)
@@ -385,7 +380,6 @@ def _train(
     learning_rate: float = 3e-3,
     images_per_batch: int = 4,
 ) -> list[dict[str, float]]:
-    """Learn from many batches."""
     optimizer = _make_optimizer(model, learning_rate)
     schedule = LambdaLR(optimizer, lambda i: _lr_factor(i, iterations, iterations // 10))
     history = []

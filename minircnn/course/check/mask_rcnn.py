@@ -29,7 +29,6 @@ def random_masks(count: int, size: tuple[int, int] = (40, 60), seed: int = 0) ->
 
 
 def _mask_branch(channels: int, width: int, num_classes: int) -> nn.Sequential:
-    """The layers of figure 4, with torch's initial weights."""
     layers: list[nn.Module] = []
     for before in (channels, width, width, width):
         layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
@@ -207,7 +206,6 @@ def _regions() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _train_step(
     branch: nn.Module, optimizer: torch.optim.Optimizer, features: Tensor, boxes: Tensor, labels: Tensor, wanted: Tensor
 ) -> float:
-    """One step on the mask loss of an image."""
     pooled = roi_align(features, to_rois([boxes]), 14, 1 / 8, sampling_ratio=2, aligned=True)
     loss = ours.mask_loss(branch(pooled), labels, wanted)
     optimizer.zero_grad()
@@ -294,7 +292,6 @@ def _stretched(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _mask_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every mask of a with every mask of b."""
     a, b = a.flatten(1).float(), b.flatten(1).float()
     shared = a @ b.T
     union = a.sum(dim=1)[:, None] + b.sum(dim=1) - shared

@@ -94,7 +94,6 @@ def _by_torchvision(x: Tensor, block: nn.Module) -> Tensor:
 
 
 def _bottleneck(x: Tensor, block: nn.Module) -> Tensor:
-    """The residual block, out of the package's parts."""
     y = resnet_fpn.convolve(x, block.conv1, block.bn1).relu()
     y = resnet_fpn.convolve(y, block.conv2, block.bn2).relu()
     y = resnet_fpn.convolve(y, block.conv3, block.bn3)
@@ -125,7 +124,6 @@ def bottleneck(ask: Ask) -> str:
 
 
 def _pyramid(maps: list[Tensor], fpn: nn.Module) -> list[Tensor]:
-    """C2 … C5 to P2 … P6."""
     top, levels = None, []
     for one, inner, layer in reversed(list(zip(maps, fpn.inner_blocks, fpn.layer_blocks, strict=True))):
         lateral = inner(one)
@@ -201,7 +199,6 @@ def pyramid_level(ask: Ask) -> str:
 
 
 def _target_from_labels(label_map: Tensor) -> dict[str, Tensor]:
-    """The target of an image whose pixels are numbered by object."""
     numbers, boxes = label_map.unique()[1:], []
     masks = label_map == numbers[:, None, None]
     for mask in masks:
@@ -241,7 +238,6 @@ def target_from_labels(ask: Ask) -> str:
 
 
 def _for_new_classes(detector: MaskRCNN, classes: list[str]) -> MaskRCNN:
-    """A copy of a detector with last layers for other classes."""
     new, count = copy.deepcopy(detector), len(classes)
     boxes, masks = new.roi_heads.box_predictor, new.roi_heads.mask_predictor
     hidden = boxes.cls_score.in_features

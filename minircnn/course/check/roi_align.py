@@ -9,8 +9,6 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
 from minircnn.course.check.roi_pool import random_map, random_regions
 
-# ------------------------------------------------------------------------------ the value at a point
-
 
 def _bilinear(features: Tensor, y: float, x: float) -> Tensor:
     """The value of a map ``(C, h, w)`` at a point in cells."""
@@ -102,9 +100,6 @@ def value_at_pixel(ask: Ask) -> str:
     return "equal to torchvision's at 55 places"
 
 
-# ------------------------------------------------------------------------------ points, and the whole region
-
-
 def _sampling_points(start: float, end: float, n: int, samples: int, aligned: bool = True) -> Tensor:
     length = end - start
     if aligned:
@@ -185,9 +180,6 @@ def align_region(ask: Ask) -> str:
         cases.append((features, box, 4, 8, 1 + number % 3, number % 2 == 0))
     ask.cases(cases, slips, "for the region {1}, aligned={5}", right=_aligned)
     return "equal to torchvision's roi_align for 22 regions, aligned and not"
-
-
-# ------------------------------------------------------------------------------ weights of an axis
 
 
 def _axis_weights(points: Tensor, size: int) -> Tensor:
