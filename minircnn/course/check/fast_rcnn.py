@@ -43,8 +43,7 @@ def label_rois(ask: Ask) -> str:
     slips = """
         overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground
         overlap >= 0.5 => overlap >= 0 !! every region gets a class; an IoU below 0.5 means background, 0
-        target["labels"][nearest] => nearest
-            !! the labels are numbers of objects; look up their classes in target['labels']
+        target["labels"][nearest] => nearest !! labels are numbers of objects; look up their classes in target['labels']
         target["labels"][nearest] => nearest + 1
             !! the labels are numbers of objects, plus 1; look up their classes in target['labels']
         overlap, nearest => nearest = (box_iou(boxes, objects) >= 0.5).int().argmax(dim=1)\\n    overlap, _
@@ -111,19 +110,16 @@ def sample_rois(ask: Ask) -> str:
         [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
         : count - len(foreground) => : count - int(fraction * count)
             !! in an image with little foreground, background fills up to count regions
-        deltas[chosen] * torch.tensor(weights) => deltas[chosen]
-            !! the targets lack the weights; multiply the deltas by them
-        deltas[chosen] * => deltas[chosen] / !! the targets are divided by the weights; multiply
+        * torch.tensor(weights) => !! the targets lack the weights; multiply the deltas by them
+        * torch.tensor(weights) => / torch.tensor(weights) !! the targets are divided by the weights; multiply
     """
     much = _scene(1, 40, 80)
     cases = [*(20 * [_scene(1, 4, 8), much, _scene(1, 0, 90)]), (random_boxes(100), NONE)]
     compare_runs(ask, _drawn, cases, slips, "among {0.shape[0]} proposals and {1[boxes].shape[0]} objects")
     draws = [ask(*much) for _ in range(20)]
     for kind, is_foreground in (("foreground", True), ("background", False)):
-        if (
-            len({frozenset(map(tuple, boxes[(labels > 0) == is_foreground].tolist())) for boxes, labels, _ in draws})
-            == 1
-        ):
+        drawn = {frozenset(map(tuple, boxes[(labels > 0) == is_foreground].tolist())) for boxes, labels, _ in draws}
+        if len(drawn) == 1:
             raise NotYet(f"the same regions of {kind} are drawn each time; draw with torch.randperm")
     return "classes and targets equal to torchvision's, 60 batches of three images"
 
@@ -213,16 +209,14 @@ def fast_rcnn_loss(ask: Ask) -> str:
             !! it takes the row before the true class; labels count from 1 and row 0 is the background's
         labels[positive]] => logits[positive].argmax(dim=1)]
             !! it takes the row of the most probable class; take that of the true one
-        torch.where(labels > 0)[0] => torch.arange(len(labels))
-            !! background has a box loss; only foreground has (labels > 0)
+        labels > 0 => labels >= 0 !! background has a box loss; only foreground has (labels > 0)
         / len(labels) => / len(positive) !! the box loss divides by the number of foreground regions; divide by all
         / len(labels) => / len(labels) / 4 !! the box loss is a mean over the four numbers; it is their sum
         / len(labels) => !! the box loss is a sum over the regions; divide by their number
         own, wanted[positive] => deltas[positive], wanted[positive, None].expand(-1, 7, 4)
             !! the box losses of all classes are added up; only the true class counts
-        F.cross_entropy(logits, => F.cross_entropy(logits.softmax(dim=1),
-            !! cross_entropy takes logits; it is given probabilities
-        F.cross_entropy(logits, labels), => F.cross_entropy(logits, labels, reduction="sum"),
+        (logits, labels) => (logits.softmax(dim=1), labels) !! cross_entropy takes logits; it is given probabilities
+        (logits, labels) => (logits, labels, reduction="sum")
             !! the class loss is a sum; divide by the number of regions
         F.cross_entropy(logits, labels), => -F.cross_entropy(logits, labels), !! the class loss lacks its minus sign
         F.cross_entropy(logits, labels) => F.cross_entropy(logits[positive], labels[positive])
@@ -300,8 +294,7 @@ def lr_factor(ask: Ask) -> str:
         (iteration + 1) / (warmup => iteration / (warmup !! it begins with 0, so that the first batch is wasted
         iteration < warmup => False !! there is no warm-up
         / (warmup + 1) => / max(warmup, 1) !! the warm-up reaches 1 one batch too early
-        0.5 * (1 + math.cos(math.pi * done)) => math.cos(math.pi * done)
-            !! the cosine falls from 1 to -1; bring it to 1 … 0
+        0.5 * (1 + math.cos(math.pi * done)) => math.cos(math.pi * done) !! it falls from 1 to -1; bring it to 1 … 0
         (iteration - warmup) / (iterations - warmup) => iteration / iterations
             !! the cosine has to begin where the warm-up ends
         / (iterations - warmup) => / iterations !! the cosine falls over the iterations that are left, not over all
@@ -337,10 +330,8 @@ def training_step(ask: Ask) -> str:
     """Forward, backward, step."""
     slips = """
         optimizer.step() => pass !! no parameter has changed: zero_grad, then backward, then step
-        (of_class + of_box).backward() => of_class.backward()
-            !! the box loss reaches no parameter; learn from the sum of both losses
-        (of_class + of_box).backward() => of_box.backward()
-            !! the class loss reaches no parameter; learn from the sum of both losses
+        (of_class + of_box) => of_class !! the box loss reaches no parameter; learn from the sum of both losses
+        (of_class + of_box) => of_box !! the class loss reaches no parameter; learn from the sum of both losses
         features, _ = model.features(images) => features = model.features(images)[0].detach()
             !! the backbone does not learn; compute its features with gradients, once for the batch
         optimizer.zero_grad() => pass

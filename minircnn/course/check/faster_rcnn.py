@@ -142,8 +142,7 @@ def joint_losses(ask: Ask) -> str:
     """The losses of the RPN and of the heads."""
     slips = """
         , BETA) => ) !! the heads' box loss has a beta of 1; give BETA to fast_rcnn_loss
-        *own, size) => *own, size, 0.6, 60)
-            !! there are as few proposals as in detection; leave filter_proposals its defaults
+        , size) => , size, 0.6, 60) !! there are as few proposals as in detection; leave filter_proposals its defaults
         "classifier": classifier, "box": box => "classifier": box, "box": classifier !! classifier and box are exchanged
         "objectness": objectness, "rpn_box": rpn_box => "objectness": rpn_box, "rpn_box": objectness
             !! objectness and rpn_box are exchanged

@@ -43,8 +43,7 @@ def mask_branch(ask: Ask) -> str:
         nn.ConvTranspose2d(width, width, 2, stride=2) => nn.Upsample(scale_factor=2)
             !! it has no deconvolution (nn.ConvTranspose2d)
         2, stride=2) => 4, stride=2, padding=1) !! the deconvolution's kernel is larger than 2; each cell becomes 2 × 2
-        (channels, width, width, width) => (channels, width, width)
-            !! it has 3 convolutions of 3 × 3; four are wanted
+        (channels, width, width, width) => (channels, width, width) !! it has 3 convolutions of 3 × 3; four are wanted
         num_classes, 1)) => num_classes - 1, 1)) !! wanted is one mask a class, background included
         , stride=2 => !! the deconvolution does not double the side; its stride is 2
         , padding=1 => !! convolutions without padding=1 cut off the border
@@ -82,19 +81,16 @@ def project_masks_on_boxes(ask: Ask) -> str:
     """The mask target of each positive proposal."""
     masks, boxes = random_masks(3), random_boxes(3, seed=1, size=30) + torch.tensor([5.3, 2.6, 22.7, 9.4])
     slips = """
-        gt_index[:, None] => torch.arange(len(boxes))[:, None]
-            !! it ignores gt_index: box n belongs to object gt_index[n]
+        gt_index[:, => torch.arange(len(boxes))[:, !! it ignores gt_index: box n belongs to object gt_index[n]
         gt_index[:, None] => 0 * gt_index[:, None] !! it ignores gt_index: every box gets the first mask
         boxes], dim=1) => boxes.round()], dim=1) !! it rounds the boxes to whole pixels before it crops
         aligned=aligned) => aligned=False)
-            !! it is half a pixel off: the first pixel's center is at 0.5, so pass aligned=True
+            !! it is half a pixel off: pixel 0 has its center at 0.5, so pass aligned=True
         1.0, aligned => 1 / 8, aligned !! spatial_scale is not 1: masks and boxes are both in pixels of the image
-        1.0, aligned => 1.0, 1, aligned
-            !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
+        1.0, aligned => 1.0, 1, aligned !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
         1.0, aligned => 1.0, 2, aligned
-            !! two points along a cell are not enough; sampling_ratio=-1 takes as many as pixels
-        )[:, 0] => )[:, 0].round()
-            !! it decides between 0 and 1; a cell on the outline holds the share that is covered
+            !! two points along a cell are too few; sampling_ratio=-1 takes as many as pixels
+        )[:, 0] => )[:, 0].round() !! it decides between 0 and 1; a cell on the outline holds the share that is covered
         )[:, 0] => ) !! it holds a dimension of channels; a target is (m, m)
     """
     own = torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
@@ -126,8 +122,7 @@ def mask_loss(ask: Ask) -> str:
         (own, wanted) => (logits, wanted[:, None] * F.one_hot(labels, logits.shape[1])[..., None, None])
             !! it pulls the masks of other classes toward 0; they are left alone
         if kind == "softmax" => if True !! it is a softmax over the classes; each cell has its own sigmoid
-        (own, wanted) => (own.sigmoid(), wanted)
-            !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
+        (own, => (own.sigmoid(), !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
         , labels] => , labels - 1] !! labels count from 1, and channel 0 is the background: no - 1
         (own, wanted) => (own, wanted, reduction="sum") !! it sums over regions and cells; take the mean
         (own, wanted) => (own, wanted, reduction="sum") / len(own) !! it sums over the cells; take the mean over them
@@ -174,8 +169,7 @@ def predict_masks(ask: Ask) -> str:
             !! it takes the largest of all masks at each cell; take the mask of the class
         torch.arange(len(labels)), labels => :, labels
             !! [:, labels] takes every label for every box; index with [torch.arange(N), labels]
-        [torch.arange(len(labels)), labels] =>
-            !! it returns the masks of all classes; keep the one of each detection's class
+        [torch.arange(len(labels)), labels] => !! it returns the masks of all classes; keep that of a detection's class
         , labels] => , labels].round() !! it decides already; return probabilities
         1 / stride => 1.0 !! RoIAlign works in cells: spatial_scale is 1 / stride
         1 / stride => stride !! RoIAlign multiplies pixels by it: spatial_scale is 1 / stride and not stride
@@ -305,8 +299,7 @@ def mask_iou(ask: Ask) -> str:
         - shared => !! it counts the intersection twice in the union: subtract it once
         + b.sum(dim=1) - shared => !! it divides by the pixels of a; the union is those of a or b
         / union.clamp(min=1) => !! it is the intersection; divide it by the union
-        shared / union.clamp(min=1) => (shared / union.clamp(min=1)).T
-            !! rows and columns are exchanged: a row for each mask of a
+        a, b = => b, a = !! rows and columns are exchanged: a row for each mask of a
         shared / union => 2 * shared / (union + shared)
             !! that is the Dice coefficient, twice the intersection over the sum; divide by the union
         shared / union => union !! it is the union

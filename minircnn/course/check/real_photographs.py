@@ -59,8 +59,7 @@ def convolve(ask: Ask) -> str:
         - norm.running_mean * f => !! the mean is forgotten: s = b - mean · f
         - norm.running_mean => + norm.running_mean !! the mean is added; subtract it: s = b - mean · f
         conv.weight * f[:, None, None, None] => conv.weight !! the weights lack the factor
-        f[:, None, => f[None, :,
-            !! the factor is on the input channels; the output channels are the first axis of conv.weight
+        f[:, None, => f[None, :, !! the factor is on the input channels; output channels come first in conv.weight
     """
 
     def right(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
@@ -110,8 +109,7 @@ def bottleneck(ask: Ask) -> str:
         (y + shortcut).relu() => y.relu() + shortcut !! the last ReLU comes before the addition; it follows it
         (y + shortcut).relu() => y + shortcut !! the ReLU after the addition is missing
         ).relu()\\n    y => )\\n    y !! between the convolutions there is no ReLU
-        resnet_fpn.convolve(x, *block.downsample) => x
-            !! the block has a downsample: the shortcut is x sent through it
+        resnet_fpn.convolve(x, *block.downsample) => x !! the block has a downsample: the shortcut is x sent through it
         resnet_fpn.convolve(x, *block.downsample) => block.downsample[0](x)
             !! downsample is a convolution and a norm; the norm is missing
     """
@@ -141,11 +139,9 @@ def pyramid(ask: Ask) -> str:
         levels.insert(0, layer(lateral)) => levels.append(layer(lateral))
             !! the order is from coarse to fine; P2, the finest, comes first
         ::2, ::2]] => ::2, ::2]][::-1] !! the order is from coarse to fine; P2, the finest, comes first, and P6 last
-        if top is not None => if False
-            !! nothing is handed down: add the coarser sum, enlarged, to each lateral map
+        if top is not None => if False !! nothing is handed down: add the coarser sum, enlarged, to each lateral map
         layer(lateral) => lateral !! the 3 × 3 convolutions (layer_blocks) are missing
-        top = lateral => top = levels[0]
-            !! it hands down the smoothed level; hand down the sum, and smooth it aside
+        top = lateral => top = levels[0] !! it hands down the smoothed level; hand down the sum, and smooth it aside
         nearest => bilinear !! it enlarges bilinearly; mode='nearest' repeats cells
         [:, :, ::2, ::2] => !! P6 is P5 itself; take every second row and column
     """

@@ -196,8 +196,7 @@ def filter_proposals(ask: Ask) -> str:
         nms(boxes, scores, nms_threshold) => torch.arange(len(boxes)) !! NMS is missing
         .sigmoid() => !! scores are logits; the sigmoid makes probabilities of them
         objectness.topk => (-objectness).topk !! it takes the anchors with the lowest scores
-        min(pre_nms_top_n, len(objectness)) => len(objectness)
-            !! it takes all anchors into NMS and not the best pre_nms_top_n
+        min(pre_nms_top_n, => max(0, !! it takes all anchors into NMS and not the best pre_nms_top_n
     """
 
     def right(objectness: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int], *limits: float) -> list:
@@ -232,8 +231,7 @@ def label_anchors(ask: Ask) -> str:
     slips = """
         label[is_best.any(dim=0)] = 1 => pass
             !! an object without an anchor of IoU `high` gets no positive one: its best anchors are positive
-        label[is_best.any(dim=0)] => label[iou.argmax(dim=1)]
-            !! two anchors tie for the second object: both are positive
+        is_best.any(dim=0)] => iou.argmax(dim=1)] !! two anchors tie for the second object: both are positive
         amax(dim=1 => amax(dim=0
             !! every anchor is the best of some object in your rule; for each *object* take its best anchor
         >= high => > high !! an IoU of exactly `high` is positive
@@ -241,8 +239,7 @@ def label_anchors(ask: Ask) -> str:
         -1) => 0) !! between `low` and `high` an anchor is ignored (-1)
         -1)\\n    label[best < low] = 0 => 0)\\n    label[best < low] = -1
             !! it says -1 for negative and 0 for ignored; they are exchanged
-        gt_index, label\\n => label, gt_index\\n
-            !! it returns the labels first; the index of the object comes first
+        gt_index, label\\n => label, gt_index\\n !! it returns the labels first; the index of the object comes first
         return gt_index, => return torch.where(is_best.any(dim=0), is_best.int().argmax(dim=0), gt_index),
             !! the index is the object that the *anchor* overlaps most, even if it is the best anchor of another object
     """
@@ -254,8 +251,7 @@ def label_anchors(ask: Ask) -> str:
     ask.cases([(anchors, objects)], slips, "for anchors of IoU 1, 0.7, 0.69, 0.5, 0.3, 0.29 …")
     slips = """
         highest > 0 => highest >= 0 !! an object that no anchor touches makes anchors positive; ask for an IoU above 0
-        highest > 0 => highest >= low
-            !! a best anchor of IoU below `low` stays negative; the rule for best anchors comes last
+        highest > 0 => highest >= low !! the best anchor of an object may have an IoU below `low`; its rule comes last
     """
     anchors = torch.cat([anchors, _boxes([100, 0, 110, 2])])
     objects = torch.cat([objects, _boxes([100, 0, 110, 10], [200, 200, 210, 210])])
@@ -307,12 +303,9 @@ BOX_SLIPS = """
     beta=BETA => beta=1.0 !! smooth L1 has beta 1; take 1 / 9, which notebook 08 calls BETA
     = encode_boxes( => = (lambda a, b: encode_boxes(b, a))(
         !! encode_boxes leads from the object to the anchor; exchange them: the anchor comes first
-    gt_index[positive] => 0 * gt_index[positive]
-        !! all positive anchors have the first object as their target; use gt_index
-    goals = => positive = chosen; goals =
-        !! negative anchors have no box to learn; only positive ones enter the box loss
-    own_deltas[positive], goals => own_deltas[positive], 0 * goals
-        !! the deltas are compared with 0 and not with the targets
+    gt_index[positive] => 0 * gt_index[positive] !! all positive anchors have the first object as target; use gt_index
+    goals = => positive = chosen; goals = !! negative anchors have no box to learn; only positive ones have a box loss
+    , goals, beta => , 0 * goals, beta !! the deltas are compared with 0 and not with the targets
 """
 
 

@@ -34,12 +34,10 @@ def _by_torchvision(features: Tensor, y: float, x: float) -> Tensor:
 def bilinear(ask: Ask) -> str:
     """The value of a feature map at any point."""
     slips = """
-        y: float, x: float => x: float, y: float
-            !! x and y are exchanged: y chooses rows, the axis of features.shape[1]
+        y: float, x: float => x: float, y: float !! x and y are exchanged: y chooses rows, the axis of features.shape[1]
         y - top, x - left => 1 - (y - top), 1 - (x - left)
             !! the weights are exchanged: the nearer cell counts more, by 1 minus its distance
-        y - top, x - left => round(y - top), round(x - left)
-            !! it takes the nearest cell; weigh all four around the point
+        y - top, x - left => round(y - top), round(x - left) !! it takes the nearest cell; weigh all four around it
         y - top, x - left => 0, 0 !! it rounds down to one cell; weigh all four around the point
         y - top, x - left => 0.5, 0.5 !! it takes the mean of the four cells; the nearer one counts more
         top, left = => y, x = y - 0.5, x - 0.5; top, left =
@@ -80,10 +78,8 @@ def _value_at_pixel(features: Tensor, image_size: tuple[int, int], y: float, x: 
 def value_at_pixel(ask: Ask) -> str:
     """The value of a feature map at a place of the image."""
     slips = """
-        down - 0.5, across - 0.5 => down, across
-            !! the half is missing: place 2.93 is 2.43 cells behind the center of cell 0
-        down - 0.5, across - 0.5 => down + 0.5, across + 0.5
-            !! it adds the half; the center of cell 0 lies at 0.5, so subtract it
+        - 0.5 => !! the half is missing: place 2.93 is 2.43 cells behind the center of cell 0
+        - 0.5 => + 0.5 !! it adds the half; the center of cell 0 lies at 0.5, so subtract it
         down - 0.5, across - 0.5 => int(down), int(across) !! it rounds down, as in the story of RoIPool; interpolate
         down - 0.5, across - 0.5 => round(down), round(across) !! it rounds to the nearest whole number; interpolate
         down - 0.5, across - 0.5 => down - 0.5 * height / image_size[0], across - 0.5 * width / image_size[1]
@@ -129,8 +125,7 @@ def sampling_points(ask: Ask) -> str:
     cases = [(0.0, 2.93, 2, 2), (1.625, 6.25, 2, 3), (3.2, 11.4, 3, 2), (-1.5, 4.0, 4, 2), (2.0, 3.1, 2, 4)]
     ask.cases([*cases, (2.0, 2.25, 3, 2)], slips, "from {0} to {1}, {2} bins of {3} points")
     slips = """
-        length = max(length, 1.0) => start, length = start - 0.5, max(length, 1.0)
-            !! with aligned=False nothing is subtracted
+        length = max( => start, length = start - 0.5, max( !! with aligned=False nothing is subtracted
         max(length, 1.0) => length !! with aligned=False no region is shorter than one cell
         if aligned => if True !! it ignores aligned
     """
@@ -162,8 +157,7 @@ def _aligned(features: Tensor, box: Tensor, n: int, stride: float, samples: int 
 def align_region(ask: Ask) -> str:
     """RoIAlign of one region."""
     slips = """
-        pooled[:, i, j] => pooled[:, j, i]
-            !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
+        pooled[:, i, j] => pooled[:, j, i] !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
         x1, y1, x2, y2 = => y1, x1, y2, x2 = !! x and y are exchanged: x1 and x2 give the points of columns
         .mean(dim=0) => .amax(dim=0) !! it takes the largest of a bin's points; take their mean
         .mean(dim=0) => .sum(dim=0) !! it takes the sum of a bin's points; take their mean
@@ -207,8 +201,7 @@ def axis_weights(ask: Ask) -> str:
     inside = [(_sampling_points(*case), 8) for case in ((1.625, 6.25, 2, 2), (1.0, 7.3, 3, 3), (2.0, 3.1, 2, 1))]
     ask.cases(inside, slips, "for points inside of the map")
     slips = """
-        .clamp(0, size - 1) =>
-            !! a point up to a cell outside of the map has the value of the edge: limit it to 0 … size - 1
+        .clamp(0, size - 1) => !! a point up to a cell outside has the value of the edge: limit it to 0 … size - 1
         * counts[..., None] => !! a point more than a cell outside counts 0, though it is one of the S points
     """
     beyond = [(_sampling_points(*case), 8) for case in ((-1.6, 3.0, 3, 2), (4.0, 9.9, 4, 2), (-4.0, 12.0, 5, 3))]
