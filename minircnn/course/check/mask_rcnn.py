@@ -236,7 +236,11 @@ def train_step(ask: Ask) -> str:
 
 
 def _paste_mask(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
-    """A mask stretched over its box: one matrix says which of its rows count in each row of pixels, one for columns."""
+    return ours.paste_masks(mask[None], box[None], tuple(size))[0, 0]
+
+
+def _by_matrices(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same as a learner writes it: which rows of the mask count in each row of pixels, and so for columns."""
     m, weights = len(mask), []
     for low, high, pixels in ((box[1], box[3], size[0]), (box[0], box[2], size[1])):
         place = (torch.arange(pixels) + 0.5 - low) / (high - low) * m - 0.5
@@ -262,6 +266,7 @@ def paste_mask(ask: Ask) -> str:
         weights[0] @ mask @ weights[1].T => (weights[0] @ mask @ weights[1].T).round()
             !! it decides already; return probabilities
     """
+    ask.reference = _by_matrices
     text = "it stretches the mask over whole pixels, as torchvision does"
     also = {text: lambda mask, box, size: paste_masks_in_image(mask[None, None], box[None], size)[0, 0]}
     value = ask(*case)
