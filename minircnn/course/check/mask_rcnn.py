@@ -143,7 +143,7 @@ def mask_loss(ask: Ask) -> str:
         empty = ask(logits.detach()[:0].requires_grad_(), labels[:0], wanted[:0])
         refuse_type(empty, logits.sum())
         if empty != 0:
-            raise NotYet(f"without regions it is {empty.item():.3g}")
+            raise NotYet(f"it is {empty.item():.3g}")
     return "loss and gradients equal to torchvision's maskrcnn_loss"
 
 
