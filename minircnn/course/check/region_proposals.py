@@ -315,10 +315,8 @@ def compare_losses(ask: Ask, cases: Sequence[tuple]) -> None:
         what = f"the {name} loss for {{2.shape[0]:,}} anchors"
         with capstone.without_chance():
             ask.cases(cases, slips, what, right=_by_torchvision, change=itemgetter(n))
-        logits, deltas, *rest = cases[0]
-        if not ask(logits.clone().requires_grad_(), deltas.clone().requires_grad_(), *rest, may_change=True)[
-            n
-        ].requires_grad:
+        given = [part.clone().requires_grad_() for part in cases[0][:2]]
+        if not ask(*given, *cases[0][2:], may_change=True)[n].requires_grad:
             raise NotYet(f"the {name} loss carries no gradient, so nothing could learn from it; do not detach it")
 
 
