@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,27 @@ def real_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"MINIRCNN_DATA={folder} is not a folder")
     return path
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+MACS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)
+
+
+def installed_browser():
+    named = os.environ.get("MINIRCNN_BROWSER")
+    return named or next(filter(None, map(shutil.which, (*BROWSERS, *MACS))), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = installed_browser()
+    if path is None:
+        pytest.skip("no Chromium, Chrome or Edge found; MINIRCNN_BROWSER may name one")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    with api.sync_playwright() as tools:
+        running = tools.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield running
+        running.close()

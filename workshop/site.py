@@ -21,7 +21,6 @@ from minircnn.course.explorables.base import Explorable
 from minircnn.shipped import PROJECT_FOLDER
 
 SITE = PROJECT_FOLDER / "build" / "site"
-SOURCE = SITE / "source"
 CORE = (
     "boxes", "metrics", "selective_search", "alexnet", "pooling", "rcnn", "fast_rcnn", "faster_rcnn", "resnet_fpn",
     "mask_rcnn", "published", "evaluation", "transforms", "targets",
@@ -30,27 +29,27 @@ LINK = re.compile(r"\]\(\.\./(minircnn/([\w/]+)\.py)(?:#[^)]*)?\)")
 FORMATS = {"image/png": "png", "image/jpeg": "jpg"}
 
 
-def gather() -> None:
+def gather(source: Path) -> None:
     """All pages in one folder, as Sphinx wants them."""
-    shutil.rmtree(SITE, ignore_errors=True)
-    shutil.copytree(PROJECT_FOLDER / "docs", SOURCE)
-    for path in SOURCE.glob("*.md"):
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(PROJECT_FOLDER / "docs", source)
+    for path in source.glob("*.md"):
         _write(path, with_links(path.read_text(encoding="utf-8")))
     figures = {kind.alt: kind.example() for kind in map(explorables.__dict__.get, explorables.__all__)}
     for path in sorted((PROJECT_FOLDER / "notebooks").iterdir()):
         if path.suffix == ".md":
             text = path.read_text(encoding="utf-8")
-            _write(SOURCE / "notebooks" / path.name, with_links(text))
+            _write(source / "notebooks" / path.name, with_links(text))
         elif path.suffix == ".ipynb":
-            write_notebook(path, SOURCE / "notebooks", figures)
+            write_notebook(path, source / "notebooks", figures)
     for name in modules():
         module, title = f"minircnn.{name.replace('/', '.')}", f"# `minircnn/{name}.py`\n"
         _write(
-            SOURCE / "api" / f"{name.replace('/', '.')}.md",
+            source / "api" / f"{name.replace('/', '.')}.md",
             f"{title}\n```{{eval-rst}}\n.. automodule:: {module}\n```\n",
         )
     names = "\n".join(name.replace("/", ".") for name in modules())
-    _write(SOURCE / "api" / "index.md", f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n")
+    _write(source / "api" / "index.md", f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n")
 
 
 def modules() -> list[str]:
@@ -101,12 +100,13 @@ def _write(path: Path, text: str) -> None:
 def main() -> None:
     """Gather and build; a warning is an error."""
     parser = argparse.ArgumentParser(prog="python -m workshop.site", description=__doc__)
-    parser.parse_args()
-    gather()
+    parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help="(default: %(default)s)")
+    out = parser.parse_args().out
+    gather(out / "source")
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-j", "auto", "-b", "html"]
-    code = subprocess.run([*command, SOURCE, SITE / "html"], check=False).returncode
+    code = subprocess.run([*command, out / "source", out / "html"], check=False).returncode
     if code == 0:
-        print(SITE / "html" / "index.html")
+        print(out / "html" / "index.html")
     sys.exit(code)
 
 

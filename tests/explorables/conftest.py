@@ -1,7 +1,5 @@
-"""A real browser for the figures that one takes hold of: the Chromium of the system, or the user's Chrome or Edge."""
+"""The page of each explorable, opened in a browser."""
 
-import os
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -9,29 +7,6 @@ import pytest
 from minircnn.course import explorables
 
 FIGURES = {kind.name: kind for kind in map(explorables.__dict__.get, explorables.__all__)}
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-MACS = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
-)
-
-
-def installed_browser():
-    named = os.environ.get("MINIRCNN_BROWSER")
-    return named or next(filter(None, map(shutil.which, (*BROWSERS, *MACS))), None)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    path = installed_browser()
-    if path is None:
-        pytest.skip("no Chromium, Chrome or Edge found; MINIRCNN_BROWSER may name one")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    with api.sync_playwright() as tools:
-        running = tools.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="session")
