@@ -14,6 +14,7 @@ html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_copybutton"]
 exclude_patterns = ["conf.py"]
 
@@ -23,7 +24,7 @@ nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 4
 html_context = {"default_mode": "auto"}
-html_theme_options = {"show_toc_level": 2, "show_navbar_depth": 1}
+html_theme_options = {"use_download_button": False, "show_toc_level": 2, "show_navbar_depth": 1}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the signature has them

@@ -31,7 +31,6 @@ FORMATS = {"image/png": "png", "image/jpeg": "jpg"}
 
 def gather(source: Path) -> None:
     """All pages in one folder, as Sphinx wants them."""
-    shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(PROJECT_FOLDER / "docs", source)
     for path in source.glob("*.md"):
         _write(path, with_links(path.read_text(encoding="utf-8")))
@@ -102,6 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workshop.site", description=__doc__)
     parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help="(default: %(default)s)")
     out = parser.parse_args().out
+    for part in ("source", "html"):
+        shutil.rmtree(out / part, ignore_errors=True)
     gather(out / "source")
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-j", "auto", "-b", "html"]
     code = subprocess.run([*command, out / "source", out / "html"], check=False).returncode
