@@ -1,5 +1,6 @@
 """Figures that one takes hold of: the same module in a notebook, on a page, and as a still image."""
 
+from minircnn.course.explorables.overlaps import Overlaps
 from minircnn.course.explorables.pooling_bench import PoolingBench
 
-__all__ = ["PoolingBench"]
+__all__ = ["Overlaps", "PoolingBench"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,13 @@ def as_bytes(image: Tensor) -> np.ndarray:
 def as_text(data: bytes) -> str:
     """Bytes in base64."""
     return base64.b64encode(data).decode("ascii")
+
+
+def boxes_of(proposal: dict[str, Any], image_size: Sequence[int]) -> list[list[float]]:
+    """What a trait of boxes is about to be, refused if one has no area or leaves the image."""
+    (height, width), rows = image_size, [list(map(float, box)) for box in proposal["value"]]
+    for x1, y1, x2, y2 in rows:
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            name = proposal["trait"].name
+            raise traitlets.TraitError(f"{name}: {(x1, y1, x2, y2)} has no area within {width} × {height} pixels")
+    return rows
