@@ -135,3 +135,62 @@ function bytes(text, width) {
   const values = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   return range(values.length / width).map((row) => Array.from(values.subarray(row * width, (row + 1) * width)));
 }
+
+// Boxes, rows of x1, y1, x2, y2 in pixels: their overlap, and how one takes hold of them.
+
+const boxArea = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
+
+/** What two boxes share and what they cover together, in square pixels. */
+function boxOverlap(a, b) {
+  const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
+  const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
+  const intersection = width * height;
+  return { intersection, union: boxArea(a) + boxArea(b) - intersection };
+}
+
+/** Intersection over union: NaN where neither box has an area. */
+function boxIou(a, b) {
+  const { intersection, union } = boxOverlap(a, b);
+  return intersection / union;
+}
+
+/** Attributes of the rectangle of a box; a pixel is so many units of the view box. */
+function boxRectangle([x1, y1, x2, y2], pixel) {
+  return { x: x1 * pixel, y: y1 * pixel, width: Math.max(x2 - x1, 0) * pixel, height: Math.max(y2 - y1, 0) * pixel };
+}
+
+/** A box moved by x, y, but not out of an image of (height, width), in tenths of a pixel. */
+function boxMoved([x1, y1, x2, y2], x, y, [height, width]) {
+  const [dx, dy] = [clamp(x, -x1, width - x2), clamp(y, -y1, height - y2)];
+  return [x1 + dx, y1 + dy, x2 + dx, y2 + dy].map((value) => Math.round(10 * value) / 10);
+}
+
+/** Four handles at the corners of a box: read() gives it, write(box) gets it anew. Returns what puts them in their place. */
+function boxCorners(svg, parent, scale, size, read, write) {
+  const moved = (right, low, x, y) => {
+    const [[x1, y1, x2, y2], [height, width]] = [read(), size()];
+    const [u, v] = [x, y].map((value) => Math.round(10 * value) / 10);
+    const across = right ? [x1, clamp(u, x1 + 1, width)] : [clamp(u, 0, x2 - 1), x2];
+    const down = low ? [y1, clamp(v, y1 + 1, height)] : [clamp(v, 0, y2 - 1), y2];
+    write([across[0], down[0], across[1], down[1]]);
+  };
+  const corners = [[false, false], [true, false], [true, true], [false, true]].map(([right, low]) => {
+    const node = make("circle", { r: 7, stroke: "var(--paper)", "stroke-width": 2, role: "slider" }, parent);
+    set(node, { "aria-label": `${low ? "lower" : "upper"} ${right ? "right" : "left"} corner`, "aria-valuemin": 0 });
+    const at = () => [read()[right ? 2 : 0], read()[low ? 3 : 1]];
+    draggable(
+      node,
+      svg,
+      (point) => moved(right, low, ...point.map((value) => Math.round(value / scale()))),
+      (x, y) => moved(right, low, at()[0] + x, at()[1] + y),
+    );
+    return { node, at };
+  });
+  return (fill, name) => {
+    for (const { node, at } of corners) {
+      const [x, y] = at();
+      set(node, { cx: x * scale(), cy: y * scale(), fill, "aria-valuemax": size()[1] });
+      set(node, { "aria-valuenow": x, "aria-valuetext": `x ${x}, y ${y} of ${name}` });
+    }
+  };
+}

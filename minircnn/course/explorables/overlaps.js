@@ -6,23 +6,7 @@
 
 // ---------------------------------------------------------------------------------------------------- mathematics
 
-const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
-
-/** What two boxes share and what they cover together, in square pixels. */
-function overlap(a, b) {
-  const width = Math.max(Math.min(a[2], b[2]) - Math.max(a[0], b[0]), 0);
-  const height = Math.max(Math.min(a[3], b[3]) - Math.max(a[1], b[1]), 0);
-  const intersection = width * height;
-  return { intersection, union: area(a) + area(b) - intersection };
-}
-
-/** Intersection over union: NaN where neither box has an area. */
-function iou(a, b) {
-  const { intersection, union } = overlap(a, b);
-  return intersection / union;
-}
-
-const pairs = (rows, columns) => rows.map((a) => columns.map((b) => iou(a, b)));
+const pairs = (rows, columns) => rows.map((a) => columns.map((b) => boxIou(a, b)));
 
 /** Indices, best score first; of equal scores the first. */
 const ranked = (scores) => range(scores.length).sort((a, b) => scores[b] - scores[a]);
@@ -32,7 +16,7 @@ function nms(boxes, scores, threshold) {
   const kept = [];
   const by = boxes.map(() => -1);
   for (const box of ranked(scores)) {
-    const better = kept.find((other) => iou(boxes[other], boxes[box]) > threshold); // NaN suppresses nothing
+    const better = kept.find((other) => boxIou(boxes[other], boxes[box]) > threshold); // NaN suppresses nothing
     if (better === undefined) kept.push(box);
     else by[box] = better;
   }
@@ -89,7 +73,7 @@ function evaluate({ truths, boxes, scores, nms_threshold, iou_threshold, counted
   return { order, iou: overlaps, kept, suppressed_by, matched, true_positive, ...curve, average_precision };
 }
 
-export const math = { overlap, pairs, ranked, nms, match, precisionRecall, interpolated, averagePrecision, evaluate };
+export const math = { pairs, ranked, nms, match, precisionRecall, interpolated, averagePrecision, evaluate };
 
 // ---------------------------------------------------------------------------------------------------- the figure
 
@@ -101,7 +85,6 @@ const LOOKS = {
   suppressed: { color: "var(--down)", dash: "2 3", opacity: 1 },
   left_out: { color: "var(--soft)", dash: "2 3", opacity: 0.45 },
 };
-const CORNERS = [["left", "upper"], ["right", "upper"], ["right", "lower"], ["left", "lower"]];
 const SIDE = 320; // of a panel, in the units of its view box
 const PLOT = { left: 34, right: 308, top: 14, bottom: 284 };
 const TAG = 14;
@@ -109,11 +92,7 @@ const NUMBER = "fill: var(--paper); font-weight: 700; text-anchor: middle";
 const letter = (object) => String.fromCharCode(65 + object);
 const two = (value) => value.toFixed(2);
 const short = (value) => String(Number(value.toFixed(2))); // of an area
-const tenth = (value) => Math.round(10 * value) / 10;
 const largest = (row) => row.reduce((best, value, k) => (value > row[best] ? k : best), 0);
-const rectangle = ([x1, y1, x2, y2], pixel = 1) => {
-  return { x: x1 * pixel, y: y1 * pixel, width: Math.max(x2 - x1, 0) * pixel, height: Math.max(y2 - y1, 0) * pixel };
-};
 const layer = (svg) => make("g", { fill: "none", style: "pointer-events: none" }, svg);
 
 /** What has become of a detection: how it looks, and in a few words. */
@@ -123,7 +102,7 @@ function verdict(state, found, box) {
   const by = found.suppressed_by[box];
   const said = (look, text) => ({ look, text });
   if (found.order.indexOf(box) >= state.counted) return said("left_out", "not counted");
-  if (by >= 0) return said("suppressed", `suppressed by ${by}, IoU ${two(iou(state.boxes[by], state.boxes[box]))}`);
+  if (by >= 0) return said("suppressed", `suppressed by ${by}, IoU ${two(boxIou(state.boxes[by], state.boxes[box]))}`);
   if (object >= 0) return said("right", `true positive: ${letter(object)}`);
   const taken = found.iou[box][closest] >= state.iou_threshold;
   const why = taken ? `${letter(closest)} is already found` : `IoU < ${two(state.iou_threshold)}`;
@@ -142,30 +121,16 @@ function render({ model, el }) {
   const scale = () => SIDE / Math.max(...get("image_size"));
 
   // Handles: each detection by its area and by its tag, and the corners of the selected one.
-  const limit = (box) => box.map((value, axis) => clamp(tenth(value), 0, get("image_size")[1 - (axis % 2)]));
   const replaceBox = (index, box) => {
-    state.put({ selected: index, boxes: get("boxes").map((old, other) => (other === index ? limit(box) : old)) });
+    state.put({ selected: index, boxes: get("boxes").map((old, other) => (other === index ? box : old)) });
   };
-  const moveBy = (index, [x1, y1, x2, y2], x, y) => {
-    const [height, width] = get("image_size");
-    const [dx, dy] = [clamp(x, -x1, width - x2), clamp(y, -y1, height - y2)];
-    replaceBox(index, [x1 + dx, y1 + dy, x2 + dx, y2 + dy]);
-  };
-  const moveCorner = (corner, x, y) => {
-    const box = [...get("boxes")[get("selected")]];
-    const [right, low] = [CORNERS[corner][0] === "right", CORNERS[corner][1] === "lower"];
-    if (right) box[2] = Math.max(x, box[0] + 1);
-    else box[0] = Math.min(x, box[2] - 1);
-    if (low) box[3] = Math.max(y, box[1] + 1);
-    else box[1] = Math.min(y, box[3] - 1);
-    replaceBox(get("selected"), box);
-  };
+  const moveBy = (index, box, x, y) => replaceBox(index, boxMoved(box, x, y, get("image_size")));
   /** The detection that a pointer means: the selected one where it is hit, else the smallest. */
   const under = (event) => {
     const [x, y] = place(scene, event).map((value) => value / scale());
     const hit = ([x1, y1, x2, y2]) => x1 <= x && x <= x2 && y1 <= y && y <= y2;
     const boxes = get("boxes");
-    const rank = (index) => (!hit(boxes[index]) ? Infinity : index === get("selected") ? 0 : area(boxes[index]));
+    const rank = (index) => (!hit(boxes[index]) ? Infinity : index === get("selected") ? 0 : boxArea(boxes[index]));
     return range(boxes.length).reduce((best, index) => (rank(index) < rank(best) ? index : best));
   };
   let held = null; // which detection moves, and from where
@@ -204,22 +169,9 @@ function render({ model, el }) {
     bodies.push(body);
     labels.push(tag);
   };
-  const knobs = CORNERS.map(([side, level], corner) => {
-    const node = make("circle", { r: 7, stroke: "var(--paper)", "stroke-width": 2 }, corners);
-    set(node, { role: "slider", "aria-label": `${level} ${side} corner`, "aria-valuemin": 0 });
-    set(node, { "aria-valuemax": first.image_size[1] });
-    const at = () => {
-      const [x1, y1, x2, y2] = get("boxes")[get("selected")];
-      return [side === "right" ? x2 : x1, level === "lower" ? y2 : y1];
-    };
-    draggable(
-      node,
-      scene,
-      (point) => moveCorner(corner, ...point.map((value) => Math.round(value / scale()))),
-      (x, y) => moveCorner(corner, at()[0] + x, at()[1] + y),
-    );
-    return { node, at };
-  });
+  const selected = () => get("boxes")[get("selected")];
+  const resized = (box) => replaceBox(get("selected"), box);
+  const placeCorners = boxCorners(scene, corners, scale, () => get("image_size"), selected, resized);
   const letters = layer(scene);
 
   // Controls, and what they show.
@@ -274,11 +226,11 @@ function render({ model, el }) {
     const [height, width] = now.image_size;
     set(picture, { href: now.image, width: width * pixel, height: height * pixel });
     const plain = { stroke: "var(--nearest)", "stroke-dasharray": "14 4", "stroke-width": 2, opacity: 1 };
-    const truths = now.truths.map((box) => ({ ...rectangle(box, pixel), ...plain }));
+    const truths = now.truths.map((box) => ({ ...boxRectangle(box, pixel), ...plain }));
     const found = now.boxes.map((box, index) => {
       const { color, dash, opacity } = looks[index];
       const width = index === now.selected ? 3.5 : 2;
-      return { ...rectangle(box, pixel), stroke: color, "stroke-dasharray": dash, opacity, "stroke-width": width };
+      return { ...boxRectangle(box, pixel), stroke: color, "stroke-dasharray": dash, opacity, "stroke-width": width };
     });
     const lines = [...truths, ...found];
     const below = lines.map((line) => {
@@ -298,7 +250,7 @@ function render({ model, el }) {
     const [a, b] = [now.boxes[now.selected], now.truths[closest]];
     const both = [Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])];
     const fills = [[a, 0.18], [b, 0.18], [both, 0.3]];
-    const filled = ([box, opacity]) => ({ ...rectangle(box, pixel), fill: "var(--nearest)", "fill-opacity": opacity });
+    const filled = ([box, opacity]) => ({ ...boxRectangle(box, pixel), fill: "var(--nearest)", "fill-opacity": opacity });
     repeat(shared, "rect", fills.map(filled));
   }
 
@@ -310,18 +262,14 @@ function render({ model, el }) {
       const display = box ? "" : "display: none";
       for (const part of [node, labels[index]]) set(part, { style: display });
       if (!box) return;
-      set(node.firstElementChild, rectangle(box, pixel));
+      set(node.firstElementChild, boxRectangle(box, pixel));
       set(node, { "aria-pressed": index === now.selected });
       const text = `detection ${index}, score ${two(now.scores[index])}, at ${box.join(", ")}; ${verdicts[index].text}`;
       set(node, { "aria-label": text });
       set(labels[index], { transform: `translate(${box[0] * pixel + 6} ${box[1] * pixel + 6})` });
       set(labels[index].firstElementChild, { fill: looks[index].color, stroke: "var(--paper)", "stroke-width": 1 });
     });
-    for (const { node, at } of knobs) {
-      const [x, y] = at();
-      set(node, { cx: x * pixel, cy: y * pixel, fill: looks[now.selected].color });
-      set(node, { "aria-valuenow": x, "aria-valuetext": `x ${x}, y ${y} of detection ${now.selected}` });
-    }
+    placeCorners(looks[now.selected].color, `detection ${now.selected}`);
   }
 
   function drawCurve(found, looks) {
@@ -359,7 +307,7 @@ function render({ model, el }) {
   }
 
   function drawWords(now, closest, text) {
-    const { intersection, union } = overlap(now.boxes[now.selected], now.truths[closest]);
+    const { intersection, union } = boxOverlap(now.boxes[now.selected], now.truths[closest]);
     const fraction = `${short(intersection)} / ${short(union)} px² = IoU ${two(intersection / union)}`;
     const verb = /positive/.test(text) ? "is a" : "is";
     said.textContent =
