@@ -159,6 +159,8 @@ def test_what_is_drawn_and_how_many_objects_there_are(shown):
     figure.page.get_by_label("two objects").uncheck()
     assert (len(figure.state("objects")), figure.state("selected")) == (1, 0)
     assert figure.page.locator(".explorable tbody tr").count() == 1
+    figure.run("model.set('selected', 1)")  # which is not there
+    assert "object A" in figure.page.locator("figcaption").nth(1).inner_text()
     figure.page.get_by_label("two objects").check()
     assert figure.state("objects")[1] == [0, 26, 42, 101]
 
@@ -196,6 +198,9 @@ def test_python_sets_and_reads_the_same_state():
     assert figure.label.tolist() == [1, 0, 0, 0, 0, 0]
     assert figure.deltas.tolist() == [[0, 0, 0, 0]]
     assert figure.unreached == 0
+    figure.objects, figure.selected = [[0, 0, 20, 20], [20, 0, 60, 20]], 1
+    figure.objects = [[0, 0, 20, 20]]
+    assert figure.selected == 0
     figure.stride = 100  # larger than the image: one cell
     assert figure.anchors.shape == (1, 4)
     figure.stride = 20

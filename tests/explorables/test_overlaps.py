@@ -203,6 +203,17 @@ def test_curve_grows_detection_by_detection(shown):
     assert row(figure, 6)[3] == "not counted"
 
 
+def test_python_may_give_it_other_boxes(shown):
+    figure = shown("overlaps")
+    figure.run("model.set('boxes', [[0, 0, 10, 10], [20, 20, 50, 50]]); model.set('scores', [0.5, 0.6])")
+    assert figure.page.locator(".explorable tbody tr").count() == 2
+    assert "Detection 1 and object A" in figure.page.locator(".explorable [aria-live]").inner_text()
+    assert figure.page.get_by_role("button", name="detection").count() == 2
+    boxes = [[5 * k, 0, 5 * k + 9, 9] for k in range(9)]
+    figure.run("model.set('boxes', given); model.set('scores', given.map(() => 0.5))", boxes)
+    assert figure.page.get_by_role("button", name="detection").count() == 9
+
+
 def test_score_changes_the_order_and_the_winner(shown):
     figure = shown("overlaps")
     figure.page.get_by_label("score of box 3").fill("0.99")
@@ -249,8 +260,10 @@ def test_python_sets_and_reads_the_same_state():
     assert figure.state["image_size"] == [40, 60]
     assert figure.kept.tolist() == [0]  # of equal scores the first
     assert figure.result.ap == 1  # an IoU of the threshold is enough
+    figure.selected = 1
     with figure.hold_trait_notifications():
         figure.boxes, figure.scores = [[0, 0, 10, 10]], [1.0]
+    assert figure.selected == 0
     assert figure.iou.tolist() == [[0.25]]
     for name, wrong in (
         ("boxes", [[0, 0, 61, 10]]),

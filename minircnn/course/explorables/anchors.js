@@ -97,6 +97,7 @@ function arrow([x1, y1], [x2, y2]) {
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
+  const chosen = () => Math.min(get("selected"), get("objects").length - 1);
   const first = Object.fromEntries(NAMES.map((name) => [name, get(name)]));
   const { root, stage, controls, result } = frame(el, "Anchors");
   const scene = panel(stage, "Cells, anchors and objects A, B", SIDE, SIDE).svg;
@@ -138,8 +139,8 @@ function render({ model, el }) {
     });
     return body;
   });
-  const selected = () => get("objects")[get("selected")];
-  const resized = (box) => replace(get("selected"), box);
+  const selected = () => get("objects")[chosen()];
+  const resized = (box) => replace(chosen(), box);
   const placeCorners = boxCorners(scene, corners, scale, () => get("image_size"), selected, resized);
   const letters = layer(scene);
 
@@ -155,8 +156,8 @@ function render({ model, el }) {
   const choice = (name, text, values) =>
     known(values, first[name]).map((value) => {
       const show = control(controls, text(value), { kind: "checkbox" }, (on) => {
-        const chosen = known(get(name), on ? [value] : []).filter((other) => on || other !== value);
-        state.put({ [name]: chosen.length ? chosen : get(name) }); // the last one stays
+        const left = known(get(name), on ? [value] : []).filter((other) => on || other !== value);
+        state.put({ [name]: left.length ? left : get(name) }); // the last one stays
       });
       return () => show(get(name).includes(value));
     });
@@ -220,14 +221,14 @@ function render({ model, el }) {
       paths.forEach((path, k) => set(path, { d: dots[value], "stroke-width": size * (width + 2 - 2 * k) }));
     });
     const wanted = { positive: 1, ignored: -1 }[get("shown")];
-    const chosen = anchors.filter((_, n) => label[n] === wanted);
-    const lines = chosen.map((box) => outline(box.map((value) => value * pixel))).join("");
+    const asked = anchors.filter((_, n) => label[n] === wanted);
+    const lines = asked.map((box) => outline(box.map((value) => value * pixel))).join("");
     set(boxes, { d: lines, stroke: wanted === 1 ? BLUE : ORANGE });
     const looks = { stroke: BEST, "stroke-dasharray": "9 4", "stroke-width": 3 };
     const drawn = best.map((n, object) => ({
       ...boxRectangle(anchors[n], pixel),
       ...looks,
-      opacity: best_iou[object] === 0 ? 0 : object === get("selected") ? 1 : 0.6,
+      opacity: best_iou[object] === 0 ? 0 : object === chosen() ? 1 : 0.6,
     }));
     repeat(bests, "rect", drawn);
   }
@@ -236,7 +237,7 @@ function render({ model, el }) {
     const pixel = scale();
     const objects = get("objects");
     set(picture, { href: get("image"), width: get("image_size")[1] * pixel, height: get("image_size")[0] * pixel });
-    const line = (index) => ({ stroke: GREEN, "stroke-width": index === get("selected") ? 3.5 : 2 });
+    const line = (index) => ({ stroke: GREEN, "stroke-width": index === chosen() ? 3.5 : 2 });
     repeat(outlines, "rect", objects.map((box, index) => ({ ...boxRectangle(box, pixel), ...line(index) })));
     const style = `fill: ${GREEN}; font-size: 15px; font-weight: 800; text-anchor: middle; ${HALO}`;
     const name = (box, index) => ({ x: middle(box)[0] * pixel, y: box[3] * pixel - 6, style, text: letter(index) });
@@ -247,15 +248,15 @@ function render({ model, el }) {
       if (!box) return;
       const best = `its best anchor has an IoU of ${best_iou[index].toFixed(2)}`;
       const text = `object ${letter(index)}, at ${box.join(", ")}; ${best}`;
-      set(body, { ...boxRectangle(box, pixel), "aria-pressed": index === get("selected"), "aria-label": text });
+      set(body, { ...boxRectangle(box, pixel), "aria-pressed": index === chosen(), "aria-label": text });
     });
-    placeCorners(GREEN, `object ${letter(get("selected"))}`);
+    placeCorners(GREEN, `object ${letter(chosen())}`);
   }
 
   /** The way from the best anchor to the selected object: center across and down, then half of what the sides grow. */
   function drawDeltas(anchor, deltas) {
     const object = selected();
-    near.caption.textContent = `From the best anchor to object ${letter(get("selected"))}`;
+    near.caption.textContent = `From the best anchor to object ${letter(chosen())}`;
     const ends = (axis) => [Math.min(anchor[axis], object[axis]), Math.max(anchor[axis + 2], object[axis + 2])];
     const all = [0, 1].map(ends);
     const pixel = (0.68 * SIDE) / Math.max(...all.map(([low, high]) => high - low));
@@ -312,10 +313,10 @@ function render({ model, el }) {
       const values = reached ? deltas.map((value) => signed(value)) : ["–", "–", "–", "–"];
       const anchor = reached ? base[best[object] % perCell] : "none";
       const texts = [letter(object), anchor, best_iou[object].toFixed(2), mine, ...values];
-      const bold = object === get("selected") ? "font-weight: 700" : "";
+      const bold = object === chosen() ? "font-weight: 700" : "";
       repeat(rows.children[object], "td", texts.map((text, k) => ({ text, style: k ? bold : `${name}; ${bold}` })));
     });
-    const object = get("selected");
+    const object = chosen();
     const [anchor, box] = [anchors[best[object]], selected()];
     const [[xa, ya], [xo, yo]] = [anchor, box].map((one) => middle(one).map(short));
     const [wa, ha, wo, ho] = [anchor, box].flatMap(([x1, y1, x2, y2]) => [short(x2 - x1), short(y2 - y1)]);
@@ -343,7 +344,7 @@ function render({ model, el }) {
     };
     drawAnchors(now, labels);
     drawObjects(labels);
-    drawDeltas(now.anchors[best[get("selected")]], deltas[get("selected")]);
+    drawDeltas(now.anchors[best[chosen()]], deltas[chosen()]);
     drawWords(now, labels, found);
     for (const name of ["positive", "negative"]) shows[name](get(name), get(name).toFixed(2));
     for (const name of ["stride", "shown"]) shows[name](get(name));

@@ -66,6 +66,10 @@ class Anchors(Explorable):
     def _of_positive_size(self, proposal: dict[str, Any]) -> list[list[float]]:
         return boxes_of(proposal, self.image_size)
 
+    @traitlets.observe("objects")
+    def _select_one_that_is_there(self, _: object) -> None:
+        self.selected = min(self.selected, len(self.objects) - 1)
+
     @traitlets.validate("selected")
     def _of_an_object(self, proposal: dict[str, Any]) -> int:
         if proposal["value"] >= len(self.objects):

@@ -111,7 +111,8 @@ function verdict(state, found, box) {
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
-  const all = () => Object.fromEntries(NAMES.map((name) => [name, get(name)]));
+  const chosen = () => Math.min(get("selected"), get("boxes").length - 1);
+  const all = () => ({ ...Object.fromEntries(NAMES.map((name) => [name, get(name)])), selected: chosen() });
   const first = all();
   const { root, stage, controls, result } = frame(el, "Overlap, NMS and average precision");
   const scene = panel(stage, "Objects A, B … and detections 0, 1 …", SIDE, SIDE).svg;
@@ -130,7 +131,7 @@ function render({ model, el }) {
     const [x, y] = place(scene, event).map((value) => value / scale());
     const hit = ([x1, y1, x2, y2]) => x1 <= x && x <= x2 && y1 <= y && y <= y2;
     const boxes = get("boxes");
-    const rank = (index) => (!hit(boxes[index]) ? Infinity : index === get("selected") ? 0 : boxArea(boxes[index]));
+    const rank = (index) => (!hit(boxes[index]) ? Infinity : index === chosen() ? 0 : boxArea(boxes[index]));
     return range(boxes.length).reduce((best, index) => (rank(index) < rank(best) ? index : best));
   };
   let held = null; // which detection moves, and from where
@@ -169,8 +170,8 @@ function render({ model, el }) {
     bodies.push(body);
     labels.push(tag);
   };
-  const selected = () => get("boxes")[get("selected")];
-  const resized = (box) => replaceBox(get("selected"), box);
+  const selected = () => get("boxes")[chosen()];
+  const resized = (box) => replaceBox(chosen(), box);
   const placeCorners = boxCorners(scene, corners, scale, () => get("image_size"), selected, resized);
   const letters = layer(scene);
 
@@ -181,7 +182,7 @@ function render({ model, el }) {
     iou: control(controls, "IoU for a true positive", { ...share, min: 0.05 }, (v) => state.put({ iou_threshold: v })),
     counted: control(controls, "detections counted", { min: 0, step: 1 }, (counted) => state.put({ counted })),
     score: control(controls, "score", share, (value) =>
-      state.put({ scores: get("scores").map((old, index) => (index === get("selected") ? value : old)) }),
+      state.put({ scores: get("scores").map((old, index) => (index === chosen() ? value : old)) }),
     ),
   };
   const [counter, scorer] = [...controls.querySelectorAll("input")].slice(2);
@@ -286,8 +287,8 @@ function render({ model, el }) {
   }
 
   function drawTable(now, found, verdicts, looks) {
-    const chosen = "background: color-mix(in srgb, var(--focus) 16%, transparent)";
-    repeat(body, "tr", found.order.map((box) => ({ "data-box": box, style: box === now.selected ? chosen : "" })));
+    const marked = "background: color-mix(in srgb, var(--focus) 16%, transparent)";
+    repeat(body, "tr", found.order.map((box) => ({ "data-box": box, style: box === now.selected ? marked : "" })));
     found.order.forEach((box, line) => {
       const place = found.kept.indexOf(box);
       const at = (values) => (place < 0 ? "–" : two(values[place]));
@@ -317,6 +318,7 @@ function render({ model, el }) {
 
   function draw() {
     const now = all();
+    if (now.boxes.length !== now.scores.length) return undefined; // the other half is on its way
     const found = evaluate(now);
     const verdicts = now.boxes.map((_, box) => verdict(now, found, box));
     const looks = verdicts.map(({ look }) => LOOKS[look]);

@@ -87,6 +87,10 @@ class Overlaps(Explorable):
         self._agree(len(self.boxes), len(proposal["value"]))
         return proposal["value"]
 
+    @traitlets.observe("boxes")
+    def _select_one_that_is_there(self, _: object) -> None:
+        self.selected = min(self.selected, len(self.boxes) - 1)
+
     @traitlets.validate("selected")
     def _of_a_box(self, proposal: dict[str, Any]) -> int:
         if proposal["value"] >= len(self.boxes):
