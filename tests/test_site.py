@@ -116,7 +116,7 @@ def opened(browser, address):
         page, wrong = context.new_page(), []
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: message.type == "error" and wrong.append((message.text, message.location)))
-        page.on("requestfailed", lambda asked: wrong.append(asked.url))
+        page.on("requestfailed", lambda asked: asked.failure == "net::ERR_ABORTED" or wrong.append(asked.url))
         page.on("request", lambda asked: asked.url.startswith((address, "data:", "blob:")) or wrong.append(asked.url))
         page.goto(f"{address}{name}.html")
         page.wait_for_load_state("load")
