@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from minircnn.shipped import PROJECT_FOLDER
+from workshop.site import elsewhere
 
 pytest.importorskip("sphinx", reason="the site needs Python 3.11 and `pip install -e .[site]`")
 PAGES = (
@@ -27,7 +28,7 @@ PAGES = (
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "workshop.site", "--out", str(folder)]
+    command = [sys.executable, "-m", "workshop.site", "--out", str(folder), "--repository", "someone/minircnn"]
     run = subprocess.run(command, cwd=PROJECT_FOLDER, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return folder / "html"
@@ -86,6 +87,17 @@ def test_images_say_what_they_show_and_formulas_need_no_script(site, parsed):
     assert len(re.findall(r"<details><summary>(Hint|Solution)", text)) >= 20
     source = (site / "_modules" / "minircnn" / "pooling.html").read_text(encoding="utf-8")
     assert "def</span>" in source and "roi_align" in source
+
+
+def test_notebooks_can_be_opened_where_they_run(site, parsed):
+    links = parsed[site / "notebooks" / "09_roi_align.html"].links
+    for address in (
+        "https://colab.research.google.com/github/someone/minircnn/blob/main/notebooks/09_roi_align.ipynb",
+        "https://mybinder.org/v2/gh/someone/minircnn/main?labpath=notebooks/09_roi_align.ipynb",
+        "https://codespaces.new/someone/minircnn",
+    ):
+        assert address in links
+    assert elsewhere(PROJECT_FOLDER / "notebooks" / "09_roi_align.ipynb", None) == ""
 
 
 def test_pages_follow_each_other_in_the_order_of_the_history(site):

@@ -6,6 +6,7 @@ explorables are live; images have the texts that say what they show.
 
 import argparse
 import base64
+import os
 import re
 import shutil
 import subprocess
@@ -29,8 +30,8 @@ LINK = re.compile(r"\]\(\.\./(minircnn/([\w/]+)\.py)(?:#[^)]*)?\)")
 FORMATS = {"image/png": "png", "image/jpeg": "jpg"}
 
 
-def gather(source: Path) -> None:
-    """All pages in one folder, as Sphinx wants them."""
+def gather(source: Path, repository: str | None) -> None:
+    """All pages in one folder, as Sphinx wants them; notebooks say where else to open them, if it is known."""
     shutil.copytree(PROJECT_FOLDER / "docs", source)
     for path in source.glob("*.md"):
         _write(path, with_links(path.read_text(encoding="utf-8")))
@@ -40,7 +41,7 @@ def gather(source: Path) -> None:
             text = path.read_text(encoding="utf-8")
             _write(source / "notebooks" / path.name, with_links(text))
         elif path.suffix == ".ipynb":
-            write_notebook(path, source / "notebooks", figures)
+            write_notebook(path, source / "notebooks", figures, elsewhere(path, repository))
     for name in modules():
         module, title = f"minircnn.{name.replace('/', '.')}", f"# `minircnn/{name}.py`\n"
         _write(
@@ -64,9 +65,23 @@ def with_links(text: str) -> str:
     return re.sub(r"\[([^]]*)\]\(\.\./(?!api/)[^)]*\)", r"\1", text)
 
 
-def write_notebook(path: Path, folder: Path, figures: dict[str, Explorable]) -> None:
+def elsewhere(path: Path, repository: str | None) -> str:
+    """A line with links that open a notebook on machines that run it."""
+    if not repository:
+        return ""
+    places = {
+        "Colab": f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}",
+        "Binder": f"https://mybinder.org/v2/gh/{repository}/main?labpath=notebooks/{path.name}",
+        "Codespaces": f"https://codespaces.new/{repository}",
+    }
+    links = " · ".join(f"[{name}]({address})" for name, address in places.items())
+    return f"\n\nOpen this notebook in {links}."
+
+
+def write_notebook(path: Path, folder: Path, figures: dict[str, Explorable], links: str) -> None:
     """A notebook with live figures, and with its images as files that say what they show."""
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source += links
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = with_links(cell.source)
@@ -100,10 +115,15 @@ def main() -> None:
     """Gather and build; a warning is an error."""
     parser = argparse.ArgumentParser(prog="python -m workshop.site", description=__doc__)
     parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help="(default: %(default)s)")
-    out = parser.parse_args().out
+    repository = os.environ.get("GITHUB_REPOSITORY")
+    parser.add_argument(
+        "--repository", default=repository, metavar="OWNER/NAME", help="on GitHub (default: %(default)s)"
+    )
+    options = parser.parse_args()
+    out = options.out
     for part in ("source", "html"):
         shutil.rmtree(out / part, ignore_errors=True)
-    gather(out / "source")
+    gather(out / "source", options.repository)
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "-q", "-j", "auto", "-b", "html"]
     code = subprocess.run([*command, out / "source", out / "html"], check=False).returncode
     if code == 0:
