@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from torch import Tensor
 
+from minircnn.course.figures.panels import EXACT, POOLED
 from minircnn.course.figures.regions import plot_cells
 from minircnn.plotting import NOTEBOOK_WIDTH, TITLE_SIZE, Color, Image, as_pixels, draw_box, show_image
 from minircnn.pooling import Misalignment, misalignment
 
-EXACT: Color = (1.0, 0.6, 0.0)  # the region itself
-POOLED: Color = (0.0, 0.85, 1.0)  # the cells that RoIPool takes
 ROUNDED_DOWN: Color = (1.0, 0.35, 0.85)
 
 _HIGHEST = 4.8  # inches of a figure
@@ -34,51 +32,27 @@ def plot_misalignment(
     region: Sequence[float],
     feature_size: tuple[int, int],
     *,
-    output_size: int = 2,
-    sampling_ratio: int = 2,
-    features: Tensor | None = None,
     rounded_down: bool = False,
     window: Sequence[float] | None = None,
     axes: Sequence[Axes] | None = None,
     titles: tuple[str, str] | None = None,
 ) -> np.ndarray:
-    """A region, the whole cells that RoIPool takes for it, and the points where RoIAlign samples.
+    """A region, the whole cells that RoIPool takes for it, and the points where RoIAlign samples: ``(2,)`` axes.
 
-    Left, or first, the image with the edges of the map's cells; ticks count pixels. Right the map; ticks count cells.
-    The numbers are those of :func:`misalignment`.
-
-    Args:
-        image: The image, see :func:`show_image`.
-        region: x1, y1, x2, y2 in pixels.
-        feature_size: ``(height, width)`` of the map in cells.
-        output_size: Rows and columns of bins.
-        sampling_ratio: Points of a bin along an axis.
-        features: ``(h, w)`` one channel of the map; by default the mean brightness of the image in each cell.
-        rounded_down: Whether to draw also the cells that are left when fractions are dropped.
-        window: x1, y1, x2, y2 in pixels of the part that is shown, within the image; by default all of it.
-        axes: Two axes to draw on; by default a new figure, which gets a legend.
-        titles: Of the two; by default they say what to look at.
-
-    Returns:
-        ``(2,)`` array of the axes.
-
-    Raises:
-        ValueError: No image, an empty region or window, a map of another size, or another number of axes.
+    Left the image with the edges of the map's cells; ticks count pixels. Right its mean brightness in each cell of the
+    map, of size ``(height, width)``; ticks count cells. The numbers are those of :func:`misalignment`. ``window`` is
+    the part in pixels that is shown. Without axes there is a new figure with a legend.
     """
     height, width = as_pixels(image).shape[:2]
-    found = misalignment(region, (height, width), feature_size, output_size, sampling_ratio)
-    left, top, right, bottom = _checked_window(window, height, width)
-    cells = _brightness(image, feature_size) if features is None else features
-    if tuple(cells.shape) != tuple(feature_size):
-        raise ValueError(f"features must be one channel of {tuple(feature_size)} cells, but are {tuple(cells.shape)}")
+    found = misalignment(region, (height, width), feature_size)
+    left, top, right, bottom = window or (0, 0, width, height)
+    gray = torch.from_numpy(as_pixels(image).mean(axis=2))
+    cells = F.adaptive_avg_pool2d(gray[None, None], feature_size)[0, 0]
     stride = (width / feature_size[1], height / feature_size[0])  # x, y
     own_figure = axes is None
     if own_figure:
         tall = min(_HIGHEST, (NOTEBOOK_WIDTH / 2 - 0.4) * (bottom - top) / (right - left) + 1.0)
         _, axes = plt.subplots(1, 2, figsize=(NOTEBOOK_WIDTH, tall), layout="constrained")
-    axes = np.asarray(axes, dtype=object)
-    if axes.shape != (2,):
-        raise ValueError(f"axes must be two, one for the image and one for the map, but have shape {axes.shape}")
     titles = titles or _titles(found)
     show_image(image, ax=axes[0], title=titles[0])
     plot_cells(cells, colors="gray", ax=axes[1], title=titles[1])
@@ -92,20 +66,6 @@ def plot_misalignment(
         handles, labels = axes[0].get_legend_handles_labels()
         axes[0].get_figure().legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return axes
-
-
-def _checked_window(window: Sequence[float] | None, height: int, width: int) -> tuple[float, float, float, float]:
-    """The part of the image that is shown, all of it by default."""
-    left, top, right, bottom = (0, 0, width, height) if window is None else (float(edge) for edge in window)
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"window must be x1 < x2 and y1 < y2 within {width} by {height} pixels, but is {window}")
-    return left, top, right, bottom
-
-
-def _brightness(image: Image, feature_size: tuple[int, int]) -> Tensor:
-    """The image's mean brightness over each cell: (h, w). Pixels on an edge count in both cells."""
-    gray = torch.from_numpy(as_pixels(image).mean(axis=2))
-    return F.adaptive_avg_pool2d(gray[None, None], feature_size)[0, 0]
 
 
 def _titles(found: Misalignment) -> tuple[str, str]:
@@ -136,9 +96,8 @@ def _draw_region(ax: Axes, found: Misalignment, cell: tuple[float, float], round
         draw_box(ax, np.multiply(box, (*cell, *cell)), color, dashed=dashed)
         ax.patches[-1].set(label=label, linewidth=_LINE)
     x, y = (found.points[..., axis].flatten().numpy() * cell[axis] for axis in (0, 1))
-    ax.scatter(
-        x, y, s=26, color="white", edgecolors="black", linewidths=0.9, zorder=6, label="RoIAlign: sampling points"
-    )
+    look = {"color": "white", "edgecolors": "black", "linewidths": 0.9, "zorder": 6}
+    ax.scatter(x, y, s=26, label="RoIAlign: sampling points", **look)
 
 
 def _count(ax: Axes, unit: str) -> None:

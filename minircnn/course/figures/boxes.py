@@ -10,32 +10,18 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.course.figures.display import show
+from minircnn.course.figures.panels import BLUE, LIME, ORANGE, PINK, YELLOW, listed, outline, zoom
 from minircnn.metrics import RECALLS_COCO, RECALLS_VOC2007, area_under_curve, average_at_points, interpolate
-from minircnn.plotting import draw_labels, show_image
+from minircnn.plotting import draw_labels, image_grid, show_image
 
 if TYPE_CHECKING:
     from minircnn.datasets.images import ImageDataset
 
-BLUE, ORANGE, YELLOW, GREEN, RED = "#1f6fb4", "#d9730d", "#ffd92f", "#5dff5d", "#ff5050"
 _MARGIN = 5  # pixels of the image around the boxes that matter
-
-
-def outline(
-    ax: Axes, box: Tensor, color: str, style: str = "-", width: float = 2.0, fill: float = 0.0, edge: bool = True
-) -> None:
-    """One box ``(4,)`` on axes, with a thin dark edge that keeps it visible on bright images."""
-    x1, y1, x2, y2 = box.tolist()
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*to_rgb(color), fill), edgecolor=color)
-    patch.set(linestyle=style, linewidth=width)
-    if edge:
-        patch.set_path_effects([withStroke(linewidth=width + 1.5, foreground="black", alpha=0.6)])
-    ax.add_patch(patch)
 
 
 def boxes_on_grid(a: Tensor, b: Tensor) -> None:
@@ -56,10 +42,9 @@ def moved_boxes(image: Tensor, box: Tensor, moved: Tensor) -> None:
     """A box, dashed, and copies of it ``(N, 4)`` that were moved, with the IoU of each."""
     overlaps = box_iou(box[None], moved)[0].tolist()
     figure, axes = plt.subplots(1, len(moved), figsize=(2.3 * len(moved), 2.6), layout="constrained")
-    limits = _around(torch.cat([box[None], moved]))
     for ax, copy, overlap in zip(axes, moved, overlaps, strict=True):
         show_image(image, ax=ax, title=f"IoU {overlap:.2f}")
-        ax.set(xlim=limits[::2], ylim=limits[:0:-2])
+        zoom(ax, torch.cat([box[None], moved]), _MARGIN)
         outline(ax, box, "white", style="--", width=1.5)
         outline(ax, copy, YELLOW)
     texts = ", ".join(f"{overlap:.2f}" for overlap in overlaps)
@@ -94,12 +79,12 @@ def suppression_rounds(image: Tensor, boxes: Tensor, scores: Tensor, kept: Tenso
     colors = [f"C{i}" for i in range(len(boxes))]
     _tagged(panels[0], image, boxes, range(len(boxes)), colors, tags, f"before: {len(boxes)} boxes")
     for ax, (best, losers, still) in zip(panels[1:], rounds, strict=False):
-        _tagged(ax, image, boxes, losers, [RED] * len(losers), tags, style=":")
+        _tagged(ax, image, boxes, losers, [PINK] * len(losers), tags, style=":")
         for i in still:
             outline(ax, boxes[i], "white", width=1)
-        _tagged(ax, None, boxes, [best], [GREEN], tags, f"keep {best}, drop {losers or 'none'}")
+        _tagged(ax, None, boxes, [best], [LIME], tags, f"keep {best}, drop {losers or 'none'}")
     kept = kept.tolist()
-    _tagged(panels[len(rounds) + 1], image, boxes, kept, [GREEN] * len(kept), tags, f"after: {len(kept)} boxes")
+    _tagged(panels[len(rounds) + 1], image, boxes, kept, [LIME] * len(kept), tags, f"after: {len(kept)} boxes")
     for unused in panels[len(rounds) + 2 :]:
         unused.remove()
     texts = "; ".join(f"{best} drops {losers or 'none'}" for best, losers, _ in rounds)
@@ -109,7 +94,7 @@ def suppression_rounds(image: Tensor, boxes: Tensor, scores: Tensor, kept: Tenso
 def judged_detections(image: Tensor, boxes: Tensor, scores: Tensor, tp: Tensor, objects: Tensor) -> None:
     """Detections of one class, true positives green, false ones red; ground truth dashed."""
     tags = [f"{score:.2f}" for score in scores.tolist()]
-    colors = [GREEN if right else RED for right in tp.tolist()]
+    colors = [LIME if right else PINK for right in tp.tolist()]
     _, ax = plt.subplots(figsize=(5.5, 4.6), layout="constrained")
     title = "true positives green, false positives red"
     _tagged(ax, image, torch.cat([boxes, objects]), range(len(boxes)), colors, tags, title)
@@ -139,20 +124,18 @@ def three_averages(precision: Tensor, recall: Tensor) -> None:
         ax.set(title=f"{name}\nAP = {averages[-1]:.3f}", xlim=(-0.03, 1.03), ylim=(0, 1.08), xlabel="recall")
     axes[0].set_ylabel("precision")
     axes[0].legend(loc="lower left", framealpha=1)
-    texts = ", ".join(f"{name} {average:.3f}" for name, average in zip(rules, averages, strict=True))
+    texts = listed(dict(zip(rules, averages, strict=True)), ".3f")
     show(figure, alt=f"The same curve averaged in three ways: {texts}.")
 
 
 def moved_mask(image: Tensor, box: Tensor, mask: Tensor, moved_box: Tensor, moved: Tensor, overlaps: Mapping) -> None:
     """A box and a mask ``(H, W)``, and both moved; ``overlaps`` are the IoU of each."""
-    figure, axes = plt.subplots(1, 2, figsize=(7, 3.7), layout="constrained")
-    show_image(image, ax=axes[0], title=f"boxes: IoU {overlaps['boxes']:.2f}")
+    colors = torch.stack([mask & ~moved, mask & moved, moved & ~mask]).float()  # (3, H, W): red, green, blue
+    titles = [f"boxes: IoU {overlaps['boxes']:.2f}", f"masks: IoU {overlaps['masks']:.2f} (green: shared)"]
+    axes = image_grid([image, 0.45 * image + 0.55 * colors], titles=titles, columns=2, width=7)
     outline(axes[0], box, "white", style="--")
     outline(axes[0], moved_box, YELLOW)
-    colors = torch.stack([mask & ~moved, mask & moved, moved & ~mask]).float()  # (3, H, W): red, green, blue
-    show_image(0.45 * image + 0.55 * colors, ax=axes[1], title=f"masks: IoU {overlaps['masks']:.2f} (green: shared)")
-    texts = " and ".join(f"{kind} {overlap:.2f}" for kind, overlap in overlaps.items())
-    show(figure, alt=f"A box and a mask, and both moved by some pixels; IoU of {texts}.")
+    show(axes, alt=f"A box and a mask, and both moved by some pixels; IoU of {listed(overlaps)}.")
 
 
 def neighbors(data: ImageDataset) -> int:
@@ -192,20 +175,12 @@ def _tagged(
 ) -> None:
     """The part of an image that holds all boxes, and some of them, each with its tag in its color."""
     if image is not None:
-        limits = _around(boxes)
-        show_image(image, ax=ax)
-        ax.set(xlim=limits[::2], ylim=limits[:0:-2])
+        zoom(show_image(image, ax=ax), boxes, _MARGIN)
     if title:
         ax.set_title(title)
     for i, color in zip(numbers, colors, strict=True):
         outline(ax, boxes[i], color, **options)
     draw_labels(ax, [tags[i] for i in numbers], boxes[list(numbers)].tolist(), [to_rgb(color) for color in colors])
-
-
-def _around(boxes: Tensor) -> tuple[float, float, float, float]:
-    """Left, upper, right and lower limit of a part of the image that holds all of them."""
-    low, high = boxes[:, :2].amin(dim=0) - _MARGIN, boxes[:, 2:].amax(dim=0) + _MARGIN
-    return (*low.tolist(), *high.tolist())
 
 
 def _corners(box: Tensor) -> str:

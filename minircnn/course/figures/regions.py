@@ -12,12 +12,13 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from minircnn.plotting import TITLE_SIZE, Color, class_color, text_color
+from minircnn.plotting import TITLE_SIZE, class_color, show_image, text_color
 
 Edges = Sequence[tuple[float, float]]
 
@@ -35,23 +36,10 @@ def plot_cells(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """One channel of a feature map, each cell a square of its color.
+    """One channel of a feature map, (h, w) finite numbers, each cell a square of its color.
 
-    Args:
-        values: (h, w), finite.
-        stride: Pixels of the image per cell.
-        numbers: How to write a cell's value into it, such as ``".0f"``; None writes nothing.
-        limits: The values of the first and of the last color; by default the least value, or 0 if that is less, and
-            the largest.
-        colors: Name of a matplotlib color map.
-        ax: Where to draw; by default a new figure.
-        title: Title.
-
-    Returns:
-        The axes: x from 0 to w · stride, y from 0 (top) to h · stride.
-
-    Raises:
-        ValueError: Another shape, no cell, or a value that is nan or infinite.
+    ``numbers`` is how to write a cell's value into it, such as ``".0f"``; ``limits`` are the values of the first and of
+    the last color, by default the least value, or 0 if that is less, and the largest. x runs from 0 to w · stride.
     """
     cells = values.detach().cpu().double().numpy()
     if cells.ndim != 2 or 0 in cells.shape or not np.isfinite(cells).all():
@@ -60,38 +48,42 @@ def plot_cells(
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5 * min(1, width / height), 4.5 * min(1, height / width)), layout="constrained")
     low, high = limits or (min(0.0, float(cells.min())), float(cells.max()))
-    image = ax.imshow(
-        cells,
-        extent=(0, width * stride, height * stride, 0),
-        cmap=colors,
-        vmin=low,
-        vmax=high,
-        interpolation="nearest",
-    )
-    ax.set(xlim=(0, width * stride), ylim=(height * stride, 0), xticks=[], yticks=[])
-    ax.set_anchor("S")  # as show_image does: an image and its map side by side stand on one line
-    ax.set_autoscale_on(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    show_image(np.zeros((height, width)), ax=ax, title=title)  # for its axes: side by side both stand on one line
+    ax.images[0].remove()
+    extent = (0, width * stride, height * stride, 0)
+    image = ax.imshow(cells, extent=extent, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+    ax.set(xlim=(0, width * stride), ylim=(height * stride, 0))
     if numbers is not None:
         for (row, column), value in np.ndenumerate(cells):
             shade = text_color(image.cmap(image.norm(value))[:3])
             x, y = (column + 0.5) * stride, (row + 0.5) * stride
             ax.text(x, y, format(value, numbers), ha="center", va="center", color=shade, clip_on=True, zorder=5)
-    if title:
-        ax.set_title(title, fontsize=TITLE_SIZE)
     return ax
 
 
-def draw_grid(ax: Axes, stride: float, color: str = "white", opacity: float = 0.4) -> None:
-    """The edges of a map's cells over whatever the axes show, a line every ``stride`` pixels.
+def plot_row(
+    *panels: tuple[str, Tensor], height: float, stride: float = 1, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Images ``(3, H, W)`` and maps ``(h, w)`` side by side, each with its title: their axes, of a new figure."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(9, height), layout="constrained")
+    for ax, (title, panel) in zip(axes, panels, strict=True):
+        if panel.ndim == 3:
+            show_image(panel, ax=ax, title=title)
+        else:
+            plot_cells(panel, stride=stride, limits=limits, ax=ax, title=title)
+    return axes
 
-    Args:
-        ax: Axes that show an image or a map.
-        stride: Pixels per cell.
-        color: Of the lines.
-        opacity: Of the lines, from 0 to 1.
-    """
+
+def strongest_channel(features: Tensor, box: Tensor, stride: float) -> int:
+    """The channel of ``(C, h, w)`` whose mean inside a box exceeds that outside by most."""
+    x1, y1, x2, y2 = (box / stride).round().int().tolist()
+    inside = torch.zeros(features.shape[1:], dtype=torch.bool)
+    inside[y1:y2, x1:x2] = True
+    return int((features[:, inside].mean(dim=1) - features[:, ~inside].mean(dim=1)).argmax())
+
+
+def draw_grid(ax: Axes, stride: float, color: str = "white", opacity: float = 0.4) -> None:
+    """The edges of a map's cells over whatever the axes show, a line every ``stride`` pixels."""
     right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
     down = [[(x, 0), (x, bottom)] for x in np.arange(0, right + 1e-6, stride)]
     across = [[(0, y), (right, y)] for y in np.arange(0, bottom + 1e-6, stride)]
@@ -103,44 +95,26 @@ def draw_bins(ax: Axes, rows: Edges, columns: Edges, *, stride: float = 1) -> No
     """The bins of a region, each with an outline a little inside of its edges.
 
     Bins may share cells. Neighbors have other colors and lie at other distances from their edges, so that in a shared
-    cell both outlines can be seen.
-
-    Args:
-        ax: Axes that show the map, see :func:`plot_cells`.
-        rows: For each of the n rows of bins the cell where it starts and the cell before which it ends.
-        columns: The same for the m columns.
-        stride: Pixels of the image per cell.
+    cell both outlines can be seen. ``rows`` has for each of the n rows of bins the cell where it starts and the cell
+    before which it ends, ``columns`` the same for the m columns.
     """
     for i, (top, bottom) in enumerate(rows):
         for j, (left, right) in enumerate(columns):
             if bottom <= top or right <= left:
                 continue  # an empty bin, outside of the map
-            inset = _INSETS[(i + j) % 2]
+            inset, color = _INSETS[(i + j) % 2], class_color(_BIN_COLORS[2 * (i % 2) + j % 2])
             corner = ((left + inset) * stride, (top + inset) * stride)
             size = ((right - left - 2 * inset) * stride, (bottom - top - 2 * inset) * stride)
-            color = bin_color(i, j)
+            look = {"facecolor": (*color, 0.12), "edgecolor": color, "linewidth": 2, "zorder": 4}
             style = f"round,pad=0,rounding_size={0.12 * stride}"
-            ax.add_patch(
-                FancyBboxPatch(
-                    corner, *size, boxstyle=style, facecolor=(*color, 0.12), edgecolor=color, linewidth=2, zorder=4
-                )
-            )
+            ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=style, **look))
 
 
-def bin_color(row: int, column: int) -> Color:
-    """The color of a bin in :func:`draw_bins`; it returns after two rows, and after two columns."""
-    return class_color(_BIN_COLORS[2 * (row % 2) + column % 2])
-
-
-def mark_cells(ax: Axes, cells: Sequence[tuple[int, int]], *, stride: float = 1, color: str = "black") -> None:
-    """A ring around the middle of some cells: those whose value was taken.
-
-    Args:
-        ax: Axes that show the map, see :func:`plot_cells`.
-        cells: (row, column) of each.
-        stride: Pixels of the image per cell.
-        color: Of the rings.
-    """
-    if cells:
-        y, x = (np.array(cells, dtype=float) + 0.5).T * stride
-        ax.scatter(x, y, s=380, facecolors="none", edgecolors=color, linewidths=2, zorder=6)
+def mark_maxima(ax: Axes, values: Tensor, rows: Edges, columns: Edges, *, stride: float = 1) -> None:
+    """A ring in the cell of the largest value of each bin of one channel ``(h, w)``."""
+    for top, bottom in rows:
+        for left, right in columns:
+            if top < bottom and left < right:
+                row, column = divmod(int(values[top:bottom, left:right].argmax()), right - left)
+                place = ((left + column + 0.5) * stride, (top + row + 0.5) * stride)
+                ax.scatter(*place, s=380, facecolors="none", edgecolors="black", linewidths=2, zorder=6)

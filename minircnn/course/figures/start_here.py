@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minircnn.course.figures.display import show
+from minircnn.course.figures.panels import outline
 from minircnn.plotting import class_color, draw_objects, image_grid, show_image
 
 
@@ -35,11 +35,9 @@ def four_tasks(image: Tensor, target: Mapping[str, Tensor], classes: Sequence[st
     axes = image_grid([image, image, semantic, instances], titles=titles, columns=2, width=7)
     for ax in axes[1::2]:
         draw_objects(ax, target, classes, masks=False)
-    show(
-        axes,
-        alt=f"The same scene four times: with a single class; with {len(labels)} boxes; with every pixel in the color "
-        f"of its class, where both people are one area; with {len(labels)} boxes and masks.",
-    )
+    names = ", ".join(classes[label] for label in labels)
+    alt = f"The same scene four times: with a single class; with {len(labels)} boxes ({names}); with every pixel in the"
+    show(axes, alt=f"{alt} color of its class; with the boxes and every object in a color of its own.")
 
 
 def _painted(image: Tensor, numbers: Tensor, colors: Sequence[Sequence[float]]) -> Tensor:
@@ -53,11 +51,11 @@ def _painted(image: Tensor, numbers: Tensor, colors: Sequence[Sequence[float]]) 
 
 def corner_of_box(image: Tensor, box: Tensor, mask: Tensor, label: int) -> None:
     """An object with its box, and the lower right corner of the box so large that pixels can be counted."""
-    x1, y1, x2, y2 = box.int().tolist()
+    x2, y2 = box[2:].int().tolist()
     figure, (whole, close) = plt.subplots(1, 2, figsize=(8, 4.4), layout="constrained")
     show_image(image, ax=whole, title="an object and its box …")
     draw_objects(whole, {"boxes": box[None], "labels": torch.tensor([label])}, names=False)
-    whole.add_patch(Rectangle((x2 - 11, y2 - 11), 14, 14, fill=False, color="white", linewidth=1.5))
+    outline(whole, [x2 - 11, y2 - 11, x2 + 3, y2 + 3], "white", width=1.5, edge=False)
     show_image(image, ax=close, title="… and the white square, enlarged")
     tint = torch.zeros(*mask.shape, 4)
     tint[mask] = torch.tensor([*class_color(label), 0.75])
@@ -65,15 +63,12 @@ def corner_of_box(image: Tensor, box: Tensor, mask: Tensor, label: int) -> None:
     close.imshow(tint.numpy(), extent=(0, width, height, 0), interpolation="nearest")
     close.hlines(range(height + 1), 0, width, color="white", linewidth=0.6)  # edges of the pixels
     close.vlines(range(width + 1), 0, height, color="white", linewidth=0.6)
-    close.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="black", linewidth=3, zorder=4))
+    outline(close, box, "black", width=3, edge=False)
     close.set(xlim=(x2 - 11, x2 + 3), ylim=(y2 + 3, y2 - 11))
-    close.set_xticks([x2 - 10, x2 - 1, x2])
-    close.set_yticks([y2 - 10, y2 - 1, y2])
-    show(
-        figure,
-        alt=f"The lower right corner of a box, enlarged: it ends at x = {x2} and y = {y2}, the right and lower edges "
-        f"of the last pixels of the mask, which have the numbers {x2 - 1} and {y2 - 1}.",
-    )
+    close.set(xticks=[x2 - 10, x2 - 1, x2], yticks=[y2 - 10, y2 - 1, y2])
+    last = mask.nonzero().amax(dim=0).tolist()
+    alt = f"The lower right corner of a box, enlarged: it ends at x = {x2} and y = {y2}; the last column and row of the"
+    show(figure, alt=f"{alt} mask have the numbers {last[1]} and {last[0]}.")
 
 
 def shapes_and_sizes(ratios: Mapping[str, Tensor], sizes: Mapping[str, Tensor], classes: Sequence[str]) -> None:
@@ -89,15 +84,11 @@ def shapes_and_sizes(ratios: Mapping[str, Tensor], sizes: Mapping[str, Tensor], 
     left.set_yticks([-2, -1, 0, 1, 2], ["1:4", "1:2", "1:1", "2:1", "4:1"])
     left.set(title="Aspect ratios", ylabel="height : width")
     left.axhline(0, color="0.7", linewidth=1)
-    names = list(sizes)
-    colors = [class_color(classes.index(name)) for name in names]
-    values = [sizes[name].numpy() for name in names]
-    right.hist(values, bins=range(0, 105, 8), stacked=True, color=colors, label=names)
+    colors = [class_color(classes.index(name)) for name in sizes]
+    values = [of_class.numpy() for of_class in sizes.values()]
+    right.hist(values, bins=range(0, 105, 8), stacked=True, color=colors, label=list(sizes))
     right.set(title="Sizes", xlabel="√(width · height) in pixels", ylabel="objects")
     right.legend(frameon=False)
     every = torch.cat(list(sizes.values()))
-    show(
-        figure,
-        alt=f"Left: aspect ratios by class, from the tallest, {order[0]}, to the widest, {order[-1]}. Right: the sizes "
-        f"of the objects, from {every.min():.0f} to {every.max():.0f} pixels.",
-    )
+    alt = f"Left: aspect ratios by class, from the tallest, {order[0]}, to the widest, {order[-1]}. Right: the sizes of"
+    show(figure, alt=f"{alt} the objects, from {every.min():.0f} to {every.max():.0f} pixels.")

@@ -1,0 +1,142 @@
+"""What the figures of several notebooks share: colors, boxes in lines, curves, bars, and dots with their mean.
+
+Nothing here is meant for a notebook itself, so `figures` does not hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patheffects import withStroke
+from torch import Tensor
+
+from minircnn.plotting import Color, class_color
+
+BLUE, ORANGE, GREEN, RED, PURPLE = "#1f6fb4", "#d9730d", "#2a7a64", "#c22f2f", "#7a4fa3"
+GRAY, SAND, LIGHT_BLUE = "#8a8a8a", "#d9c27a", "#7fb2dd"
+YELLOW, LIME, PINK = "#ffd92f", "#5dff5d", "#ff5050"  # bright enough for lines on photographs
+WHITE: Color = (0.97, 0.97, 0.97)
+EXACT: Color = (1.0, 0.6, 0.0)  # edges of a region as they are
+POOLED: Color = (0.0, 0.85, 1.0)  # edges of the whole cells that RoIPool takes
+PALE = {BLUE: "#cfe0f3", ORANGE: "#f6d9bd", GREEN: "#cfe6dc", GRAY: "#eeeeee", RED: "#f3cfcf"}  # insides of blocks
+
+
+def outline(
+    ax: Axes,
+    box: Tensor | Sequence[float],
+    color: str | Color,
+    style: str = "-",
+    width: float = 2.0,
+    fill: float = 0.0,
+    edge: bool = True,
+) -> None:
+    """One box ``(4,)`` on axes, with a thin dark edge that keeps it visible on bright images."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*to_rgb(color), fill), edgecolor=color)
+    patch.set(linestyle=style, linewidth=width)
+    if edge:
+        patch.set_path_effects([withStroke(linewidth=width + 1.5, foreground="black", alpha=0.6)])
+    ax.add_patch(patch)
+
+
+def outline_truth(ax: Axes, target: Mapping[str, Tensor]) -> None:
+    """The boxes of a target, dashed, in the colors of their classes."""
+    for box, label in zip(target["boxes"], target["labels"].tolist(), strict=True):
+        outline(ax, box, class_color(label), style="--", width=1.4)
+
+
+def zoom(ax: Axes, boxes: Tensor, margin: float, square: bool = False) -> None:
+    """Show only what lies around all of the boxes ``(N, 4)``: their hull, or a square around it."""
+    low, high = boxes[:, :2].amin(dim=0) - margin, boxes[:, 2:].amax(dim=0) + margin
+    if square:
+        half = torch.full((2,), float((high - low).max()) / 2)
+        low, high = (low + high) / 2 - half, (low + high) / 2 + half
+    ax.set(xlim=(low[0].item(), high[0].item()), ylim=(high[1].item(), low[1].item()))
+
+
+def plot_curves(
+    ax: Axes, x: Sequence[float], curves: Mapping[str, Sequence[float]], colors: Sequence[str], **options: object
+) -> None:
+    """A line with a dot at each x for every curve; an axis x with ``xscale="log"`` has its ticks at x."""
+    for (name, values), color in zip(curves.items(), colors, strict=False):
+        ax.plot(x, values, "o-", markersize=4.5, color=color, label=name)
+    ax.grid(color="0.9")
+    ax.set_axisbelow(True)
+    ax.set(**options)
+    if options.get("xscale") == "log":
+        ax.set_xticks(x, x)
+        ax.minorticks_off()
+
+
+def plot_bars(ax: Axes, values: Mapping[str, float], color: str | Sequence[Any], form: str = ".1f") -> None:
+    """A horizontal bar for each name, from the top, with its number at the end."""
+    drawn = ax.barh(range(len(values)), [*values.values()], color=color)
+    ax.bar_label(drawn, [format(value, form) for value in values.values()], padding=3, fontsize=9)
+    name_rows(ax, values)
+
+
+def plot_stacked(ax: Axes, rows: Mapping[str, Sequence[float]], parts: Mapping[str, Any]) -> None:
+    """A horizontal bar for each row, from the top, divided into parts, each in its color."""
+    left = np.zeros(len(rows))
+    for (part, color), values in zip(parts.items(), np.array([*rows.values()]).T, strict=True):
+        ax.barh(range(len(rows)), values, left=left, color=color, edgecolor="white", linewidth=0.5, label=part)
+        left += values
+    name_rows(ax, rows)
+
+
+def plot_shares(ax: Axes, values: Mapping[str, float], colors: Sequence[str], title: str, columns: int) -> None:
+    """One bar of full length, divided as the values are, with their shares in the legend below it."""
+    total = sum(values.values())
+    parts = {
+        f"{name} {100 * value / total:.0f}%": color for (name, value), color in zip(values.items(), colors, strict=True)
+    }
+    plot_stacked(ax, {"": [value / total for value in values.values()]}, parts)
+    ax.set(xlim=(0, 1), yticks=[], xticks=[], title=title)
+    ax.legend(ncols=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
+    ax.spines[:].set_visible(False)
+
+
+def plot_dots(ax: Axes, groups: Mapping[str, Sequence[float]], colors: str | Sequence[str], **options: object) -> None:
+    """A row for each group, from the top: a dot for each of its values, and a line at their mean."""
+    colors = [colors] * len(groups) if isinstance(colors, str) else colors
+    for y, (values, color) in enumerate(zip(groups.values(), colors, strict=True)):
+        ax.plot([np.mean(values)] * 2, [y - 0.28, y + 0.28], color="0.25", linewidth=2)
+        ax.scatter(values, [y] * len(values), s=42, color=color, alpha=0.75, edgecolors="white", zorder=3)
+    ax.grid(axis="x", color="0.92")
+    ax.set_axisbelow(True)
+    ax.set(**options)
+    name_rows(ax, groups)
+
+
+def name_rows(ax: Axes, names: Sequence[str] | Mapping[str, Any]) -> None:
+    """Names beside rows at the heights 0, 1, 2, … from the top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_block(ax: Axes, x: float, y: float, width: float, text: str, color: str) -> None:
+    """A part of a diagram, ``x`` its left edge and ``y`` its middle."""
+    style = {"boxstyle": "round,pad=0.02", "facecolor": PALE[color], "edgecolor": color}
+    ax.add_patch(FancyBboxPatch((x, y - 0.34), width, 0.68, **style))
+    ax.text(x + width / 2, y, text, ha="center", va="center", fontsize=9.5)
+
+
+def draw_arrow(ax: Axes, start: tuple, end: tuple, color: str = "0.35", shape: str = "arc3") -> None:
+    """An arrow of a diagram."""
+    style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4, "connectionstyle": shape}
+    ax.annotate("", xy=end, xytext=start, arrowprops=style)
+
+
+def listed(values: Mapping[str, float], form: str = ".2f") -> str:
+    """Names and numbers as a part of a sentence.
+
+    >>> listed({"pool5": 46.1, "fc6": 51.0}, ".0f")
+    'pool5 46, fc6 51'
+    """
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
