@@ -9,33 +9,38 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
-from minircnn.course.figures.boxes import BLUE, GREEN, ORANGE, RED, outline
 from minircnn.course.figures.charts import plot_proposals
 from minircnn.course.figures.display import show
-from minircnn.course.figures.regions import draw_grid, plot_cells
-from minircnn.plotting import class_color, draw_box, show_image
+from minircnn.course.figures.panels import (
+    BLUE,
+    LIME,
+    ORANGE,
+    RED,
+    WHITE,
+    listed,
+    outline,
+    plot_curves,
+    plot_dots,
+    plot_stacked,
+)
+from minircnn.course.figures.regions import draw_grid, plot_row, plot_score_maps
+from minircnn.plotting import class_color, draw_box, image_grid, show_image
 
 NAMES = ("wide", "square", "tall")
 COLORS = (class_color(2), class_color(3), class_color(1))
-_WHITE = (0.97, 0.97, 0.97)
 _PURPLE = "#7a3db8"
 
 
 def objectness_of_cells(image: Tensor, boxes: Tensor, mean: Tensor, read_out: Tensor, stride: int = 8) -> None:
     """An image, the mean of its feature map ``(h, w)``, and what a linear classifier reads from it."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
-    show_image(image, ax=axes[0], title="{} × {} cells".format(*mean.shape))
+    maps = [("mean of the channels", mean), ("linear classifier: object here?", read_out, {"limits": (0, 1)})]
+    axes = plot_row(("{} × {} cells".format(*mean.shape), image), *maps, height=3.3, stride=stride)
     draw_grid(axes[0], stride, opacity=0.25)
-    plot_cells(mean, stride=stride, ax=axes[1], title="mean of the channels")
-    plot_cells(read_out, stride=stride, limits=(0, 1), ax=axes[2], title="linear classifier: object here?")
     for ax in axes[1:]:
         for box in boxes:
-            draw_box(ax, box, _WHITE, dashed=True)
-    show(
-        figure,
-        alt=f"An image with {len(boxes)} objects; the mean of its feature map, a little larger in the objects; "
-        "and the probability that a linear classifier reads from it, large in the objects and small elsewhere.",
-    )
+            draw_box(ax, box, WHITE, dashed=True)
+    alt = f"An image with {len(boxes)} objects; the mean of its feature map; and the probability that a linear"
+    show(axes, alt=f"{alt} classifier reads from it, above one half in {int((read_out > 0.5).sum())} cells.")
 
 
 def object_shapes(shapes: Tensor, labels: Tensor, classes: Sequence[str], ours: Tensor, chosen: Tensor) -> None:
@@ -44,12 +49,13 @@ def object_shapes(shapes: Tensor, labels: Tensor, classes: Sequence[str], ours: 
     ax.hexbin(*shapes.T.numpy(), gridsize=28, xscale="log", yscale="log", cmap="Greys", mincnt=1, linewidths=0, vmax=25)
     look = {"edgecolors": "white", "linewidths": 1.2, "zorder": 4}
     for boxes, marker, color, name in ((ours, "D", "black", "our anchors"), (chosen, "X", _PURPLE, "k-means")):
-        ax.scatter(
-            *(boxes[:, 2:] - boxes[:, :2]).T, s=95, marker=marker, color=color, label=f"{len(boxes)}: {name}", **look
-        )
+        sides = (boxes[:, 2:] - boxes[:, :2]).T
+        ax.scatter(*sides, s=95, marker=marker, color=color, label=f"{len(boxes)}: {name}", **look)
+    medians = []
     for label, name in enumerate(classes[1:], start=1):
         x, y = shapes[labels == label].median(dim=0).values.tolist()
         ax.scatter(x, y, s=150, color=class_color(label), label=f"median {name}", **look)
+        medians.append(f"{name} {x:.0f} × {y:.0f}")
     for slope, x, text in ((0.5, 26, "1 : 2"), (1, 13, "1 : 1"), (2, 9.7, "2 : 1")):
         ax.axline((10, 10 * slope), (20, 20 * slope), color="0.6", linewidth=1, zorder=1)
         ax.text(x, x * slope * 1.05, text, color="0.3", rotation=45, rotation_mode="anchor")
@@ -59,19 +65,14 @@ def object_shapes(shapes: Tensor, labels: Tensor, classes: Sequence[str], ours: 
     ax.set_yticks(ticks, ticks)
     ax.minorticks_off()
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    show(
-        ax,
-        alt="Width against height of all training objects in gray. Our anchors lie on three straight lines, two of "
-        "them outside of the cloud; those of k-means lie in it. The median person is tall, the median car wide.",
-    )
+    alt = f"Width against height of {len(shapes)} objects in gray, of our {len(ours)} anchors and of {len(chosen)} by"
+    show(ax, alt=f"{alt} k-means, and the median of each class, in pixels: {', '.join(medians)}.")
 
 
 def anchors_on_image(image: Tensor, anchors: Tensor, cells: Sequence[tuple[int, int]], stride: int = 8) -> None:
     """The centers of all cells, and the anchors ``(h, w, A, 4)`` of some, in the colors of three aspect ratios."""
-    figure, axes = plt.subplots(1, 1 + len(cells), figsize=(3 + 3 * len(cells), 3.3), layout="constrained")
     titles = ["centers of all cells", *(f"anchors of cell {cell}" for cell in cells)]
-    for ax, title in zip(axes, titles, strict=True):
-        show_image(image, ax=ax, title=title)
+    axes = image_grid([image] * len(titles), titles=titles, columns=len(titles))
     centers = ((anchors[:, :, 0, :2] + anchors[:, :, 0, 2:]) / 2).reshape(-1, 2)
     axes[0].scatter(*centers.T, s=4, color="white")
     size = image.shape[-1]
@@ -81,44 +82,31 @@ def anchors_on_image(image: Tensor, anchors: Tensor, cells: Sequence[tuple[int, 
             outline(ax, box, COLORS[n * 3 // len(of_cell)], width=1.6, edge=False)
         low, high = min(0, of_cell.min().item() - 5), max(size, of_cell.max().item() + 5)
         ax.set(xlim=(low, high), ylim=(high, low))
-        outline(ax, torch.tensor([0.0, 0.0, size, size]), "0.3", width=0.8, edge=False)
+        outline(ax, [0, 0, size, size], "0.3", width=0.8, edge=False)
     texts = ", ".join(f"{name} {color}" for name, color in zip(NAMES, ("blue", "yellow", "red"), strict=True))
-    show(
-        figure,
-        alt=f"The centers of {len(centers)} cells, and {anchors.shape[2]} boxes around each of the cells "
-        f"{', '.join(map(str, cells))}: {texts}.",
-    )
+    alt = f"The centers of {len(centers)} cells, and {anchors.shape[2]} boxes around each of the cells"
+    show(axes, alt=f"{alt} {', '.join(map(str, cells))}: {texts}.")
 
 
 def objectness_by_anchor(image: Tensor, boxes: Tensor, probability: Tensor, sizes: Sequence[float]) -> None:
     """The objectness ``(A, h, w)`` of each of the anchors: a row for an aspect ratio, a column for a size."""
     figure, axes = plt.subplots(3, 1 + len(sizes), figsize=(9, 5.7), layout="constrained")
-    for n, name in enumerate(NAMES):
-        for column, size in enumerate(sizes):
-            ax = axes[n, column + 1]
-            values = probability[n * len(sizes) + column]
-            plot_cells(values, stride=8, limits=(0, 1), ax=ax, title=f"{name}, {size:.0f}")
-            for box in boxes:
-                outline(ax, box, "white", width=0.7, edge=False)
-        axes[n, 0].axis("off")
+    plot_score_maps(axes[:, 1:], boxes, probability, sizes, stride=8)
     show_image(image, ax=axes[1, 0])
+    for ax in axes[::2, 0]:
+        ax.axis("off")
     axes[2, 0].text(0.5, 1, "black: 0\nlight yellow: 1", ha="center", va="top", fontsize=9)
-    show(
-        figure,
-        alt=f"{len(probability)} maps of objectness, three aspect ratios by {len(sizes)} sizes. Each is dark but "
-        "for a few spots, most of them in objects of about that size and shape.",
-    )
+    likely = ", ".join(str(int(count)) for count in (probability > 0.5).sum(dim=(1, 2)))
+    alt = f"{len(probability)} maps of objectness, three aspect ratios by {len(sizes)} sizes, with the objects"
+    show(figure, alt=f"{alt}. Cells above one half: {likely}.")
 
 
 def preferred_ratios(shares: Tensor, classes: Sequence[str]) -> None:
     """For each class the shares ``(K, 3)``, in percent, of wide, square and tall anchors with the highest score."""
     _, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
-    left = torch.zeros(len(shares))
-    for name, color, values in zip(NAMES, COLORS, shares.T, strict=True):
-        bars = ax.barh(classes[1:], values, left=left, color=color, label=name)
+    plot_stacked(ax, dict(zip(classes[1:], shares.tolist(), strict=True)), dict(zip(NAMES, COLORS, strict=True)))
+    for bars, values in zip(ax.containers, shares.T, strict=True):
         ax.bar_label(bars, [f"{v:.0f}" if v >= 6 else "" for v in values], label_type="center")
-        left = left + values
-    ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="% of the objects", title="anchor with the highest score at the center of the object")
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     best = ", ".join(f"{name} {NAMES[int(row.argmax())]}" for name, row in zip(classes[1:], shares, strict=True))
@@ -129,116 +117,78 @@ def proposal_stages(
     image: Tensor, target: Mapping, classes: Sequence[str], stages: Mapping[str, Tensor], few: int = 15
 ) -> None:
     """After each step the best ``few`` boxes, and for each object the box that fits best among all that are left."""
-    figure, axes = plt.subplots(1, len(stages), figsize=(3.5 * len(stages), 3.9), layout="constrained")
-    for ax, (name, boxes) in zip(axes, stages.items(), strict=True):
+    titles = [f"{name}: {len(boxes)} boxes" for name, boxes in stages.items()]
+    axes = image_grid([0.7 * image] * len(stages), titles=titles, columns=len(stages), width=10.5)
+    for ax, boxes in zip(axes, stages.values(), strict=True):
         best = boxes[box_iou(target["boxes"], boxes).argmax(dim=1)]
-        plot_proposals(
-            image * 0.7, torch.cat([boxes[:few], best]), target, classes, ax=ax, title=f"{name}: {len(boxes)} boxes"
-        )
-    texts = ", ".join(f"{name} {len(boxes)}" for name, boxes in stages.items())
-    show(
-        figure,
-        alt=f"The best {few} boxes after each step; each object dashed, and in its color the box that fits it best of "
-        f"all that are left. Boxes: {texts}.",
-    )
+        plot_proposals(0.7 * image, torch.cat([boxes[:few], best]), target, classes, ax=ax)
+    alt = f"The best {few} boxes after each step; each object dashed, and in its color the box that fits it best of"
+    show(axes, alt=f"{alt} all that are left. Boxes: {', '.join(titles)}.")
 
 
 def nms_tradeoff(thresholds: Sequence[float], recalls: Mapping[float, Sequence[float]], count: int) -> None:
     """Recall of so many proposals against the threshold of NMS, a line for each IoU that counts."""
     _, ax = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-    for (iou, values), color in zip(recalls.items(), (BLUE, ORANGE), strict=True):
-        ax.plot(thresholds, values, marker="o", color=color, label=f"IoU {iou} or better")
-    ax.set(ylim=(0, 1.03), xlabel="threshold of NMS", ylabel=f"recall of {count} proposals")
-    ax.grid(color="0.9")
+    curves = {f"IoU {iou} or better": values for iou, values in recalls.items()}
+    labels = {"xlabel": "threshold of NMS", "ylabel": f"recall of {count} proposals"}
+    plot_curves(ax, thresholds, curves, (BLUE, ORANGE), ylim=(0, 1.03), **labels)
     ax.legend(frameon=False, loc="lower center")
-    show(
-        ax,
-        alt="Recall against the threshold of NMS: at IoU 0.5 it is highest in the middle and falls toward 0.9; at "
-        "IoU 0.7 it is low up to 0.5 and highest between 0.7 and 0.8.",
-    )
+    best = {name: thresholds[values.index(max(values))] for name, values in curves.items()}
+    show(ax, alt=f"Recall of {count} proposals against the threshold of NMS; highest at {listed(best, 'g')}.")
 
 
 def anchor_labels(
     image: Tensor, boxes: Tensor, anchors: Tensor, label: Tensor, low_quality: Tensor, few: int = 25
 ) -> None:
     """All positive anchors, those that are positive only as the best of an object dashed; some of the others."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
     generator = torch.Generator().manual_seed(0)
-    for ax, name, value, color in zip(
-        axes, ("positive", "ignored", "negative"), (1, -1, 0), (GREEN, ORANGE, "0.8"), strict=True
-    ):
-        of_kind = (label == value).nonzero().flatten()
-        shown = of_kind if value == 1 else of_kind[torch.randperm(len(of_kind), generator=generator)[:few]]
-        which = f"all {len(of_kind)}" if value == 1 else f"{few} of {len(of_kind):,}"
-        show_image(image * 0.6, ax=ax, title=f"{name}: {which}")
+    kinds = {"positive": (1, LIME), "ignored": (-1, ORANGE), "negative": (0, "0.8")}
+    of_kinds = {name: (label == value).nonzero().flatten() for name, (value, _) in kinds.items()}
+    counts = {name: f"all {len(k)}" if name == "positive" else f"{few} of {len(k):,}" for name, k in of_kinds.items()}
+    titles = [f"{name}: {count}" for name, count in counts.items()]
+    axes = image_grid([0.6 * image] * 3, titles=titles, columns=3)
+    for ax, (name, (value, color)) in zip(axes, kinds.items(), strict=True):
+        rows = of_kinds[name]
+        shown = rows if value == 1 else rows[torch.randperm(len(rows), generator=generator)[:few]]
         for n in shown.tolist():
             outline(ax, anchors[n], color, "--" if low_quality[n] else "-", 1.6 if value == 1 else 0.8, edge=False)
         for box in boxes:
             outline(ax, box, "white", width=1.8, edge=False)
-    show(
-        figure,
-        alt="Three times the image, ground truth white: all positive anchors lie closely around objects, ignored "
-        "ones roughly, negative ones anywhere.",
-    )
+    show(axes, alt=f"Three times the image, ground truth white, with anchors: {'; '.join(titles)}.")
 
 
 def recall_against_search(counts: Sequence[int], curves: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
     """Recall against the number of proposals, a panel for each IoU, a line for each way to propose."""
-    looks = [(RED, "o", "-"), (BLUE, "o", "-"), ("#123c66", "s", "--"), ("0.55", "o", "-")]
     figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.9), layout="constrained", sharey=True)
     for ax, (iou, lines) in zip(axes, curves.items(), strict=True):
-        for (name, values), (color, marker, style) in zip(lines.items(), looks, strict=True):
-            ax.plot(counts, values, color=color, marker=marker, linestyle=style, markersize=4.5, label=name)
-        ax.set(xscale="log", ylim=(0, 1.02), xlabel="proposals an image", title=f"IoU {iou} or better")
+        labels = {"xlabel": "proposals an image", "title": f"IoU {iou} or better"}
+        plot_curves(ax, counts, lines, (RED, BLUE, "#123c66", "0.55"), xscale="log", ylim=(0, 1.02), **labels)
+        ax.lines[2].set(marker="s", linestyle="--")
         ax.set_xticks(counts, ["" if count == 200 else count for count in counts])
-        ax.minorticks_off()
-        ax.grid(color="0.9")
     axes[0].set_ylabel("recall")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=4, frameon=False, loc="outside lower center")
-    show(
-        figure,
-        alt="Recall against the number of proposals. At IoU 0.5 the detector's RPN lies far above selective search "
-        "up to a hundred proposals. At IoU 0.7 it stays above with NMS at 0.7; with NMS at 0.5 it is overtaken. "
-        "The RPN on frozen feature maps is good at 0.5 and poor at 0.7.",
-    )
+    texts = [f"at IoU {iou} {listed({k: v[-1] for k, v in lines.items()})}" for iou, lines in curves.items()]
+    show(figure, alt=f"Recall against the number of proposals. With {counts[-1]}: {'; '.join(texts)}.")
 
 
 def time_bars(times: Mapping[str, float]) -> None:
     """Milliseconds of a detector with selective search, and of one with an RPN, stacked."""
-    colors = {"selective search": RED, "RPN": BLUE, "backbone": "0.8", "heads": "0.6"}
+    parts = {"backbone": "0.8", "selective search": RED, "RPN": BLUE, "heads": "0.6"}
+    rows = {"with selective search": "RPN", "with an RPN": "selective search"}  # each leaves the other one out
     figure, ax = plt.subplots(figsize=(9, 2.1), layout="constrained")
-    for y, proposer in enumerate(("selective search", "RPN")):
-        left = 0.0
-        for name in ("backbone", proposer, "heads"):
-            ax.barh(y, times[name], left=left, color=colors[name], edgecolor="white")
-            left += times[name]
-    for name, color in colors.items():
-        ax.barh(0, 0, color=color, label=name)
-    ax.set_yticks([0, 1], ["with selective search", "with an RPN"])
-    ax.invert_yaxis()
+    plot_stacked(ax, {row: [times[p] if p != other else 0.0 for p in parts] for row, other in rows.items()}, parts)
     ax.set_xlabel("ms an image")
     figure.legend(ncols=4, frameon=False, loc="outside upper center")
-    show(
-        ax,
-        alt="Two bars of time: selective search is most of the first; in the second, far shorter, the RPN is a part.",
-    )
+    show(ax, alt=f"Two bars of time, one {' and one '.join(rows)}, divided into {', '.join(parts)}.")
 
 
 def recall_by_anchors(learned: Mapping[str, Mapping[float, Sequence[float]]]) -> None:
-    """Recall with some sets of anchors: a bar for the mean, a dot for each seed, a panel for each IoU."""
+    """Recall with some sets of anchors: a line at the mean, a dot for each seed, a panel for each IoU."""
     ious = list(next(iter(learned.values())))
     figure, axes = plt.subplots(1, len(ious), figsize=(9, 2.6), sharey=True, layout="constrained")
+    texts = []
     for ax, iou in zip(axes, ious, strict=True):
-        for y, recalls in enumerate(learned.values()):
-            values = [100 * value for value in recalls[iou]]
-            ax.barh(y, sum(values) / len(values), color=BLUE, alpha=0.35)
-            ax.scatter(values, [y] * len(values), color=BLUE, s=28, zorder=3)
-        ax.set(xlim=(0, 100), xlabel="recall of 100 proposals, %", title=f"IoU {iou} or better")
-        ax.grid(axis="x", color="0.92")
-        ax.set_axisbelow(True)
-    axes[0].set_yticks(range(len(learned)), learned)
-    axes[0].invert_yaxis()
-    show(
-        figure,
-        alt=f"Bars of recall with a dot for each seed: {', '.join(learned)}. A single anchor is worst at both IoUs.",
-    )
+        values = {name: [100 * value for value in recalls[iou]] for name, recalls in learned.items()}
+        plot_dots(ax, values, BLUE, xlim=(0, 100), xlabel="recall of 100 proposals, %", title=f"IoU {iou} or better")
+        texts.append(f"at IoU {iou} {listed({name: sum(seeds) / len(seeds) for name, seeds in values.items()}, '.0f')}")
+    show(figure, alt=f"A dot of recall for each seed and a line at their mean: {'; '.join(texts)} percent.")

@@ -10,12 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 
 from minircnn.plotting import render_png
 
 DPI = 150
 SHOWN_DPI = 100  # by which the page makes it as wide as its text; the rest are finer dots on a dense screen
+SMOOTH = 3.0  # an image enlarged less, on a screen of SHOWN_DPI, has no visible squares as pixels, nor on a denser one
 HEAVY = 100_000  # bytes. A stored notebook has to stay below 2 MB
 
 
@@ -34,6 +36,10 @@ def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
     if len(owners) != 1:
         raise ValueError(f"the axes belong to {len(owners)} figures: show each figure by itself")
     (owner,) = owners
+    owner.draw_without_rendering()  # so that the layout is known
+    for image in owner.findobj(AxesImage):
+        if image.get_interpolation() == "auto" and image.get_window_extent().width < SMOOTH * image.get_size()[1]:
+            image.set_interpolation("hanning")
     kind, data = encode(render_png(owner, DPI))
     width = round(SHOWN_DPI * owner.get_figwidth())
     plt.close(owner)
@@ -48,9 +54,11 @@ def encode(png: bytes) -> tuple[str, bytes]:
     if len(png) <= HEAVY:
         return "image/png", png
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, format="jpeg", quality=88, subsampling=0, optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").save(
+        buffer, format="jpeg", quality=85, subsampling=0, optimize=True, progressive=True
+    )
     jpeg = buffer.getvalue()
-    return ("image/jpeg", jpeg) if len(jpeg) < 0.7 * len(png) else ("image/png", png)
+    return ("image/jpeg", jpeg) if len(jpeg) < 0.8 * len(png) else ("image/png", png)
 
 
 def publish(data: dict[str, Any], metadata: dict[str, Any]) -> None:

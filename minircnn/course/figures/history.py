@@ -13,17 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from minircnn.course.figures.charts import plot_proposals
+from minircnn.course.figures.panels import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, plot_bars
 from minircnn.plotting import NOTEBOOK_WIDTH, Image, Objects, draw_objects, image_grid
 
 # Stages have the colors that they have in the notebooks: red where one waits for selective search, green where the
 # network proposes itself.
 STAGE_COLORS = {
-    "selective search": "#c22f2f",
-    "convolutions": "#1f6fb4",
-    "region proposal network": "#2a7a64",
-    "heads": "#d9730d",
-    "selection": "#8a8a8a",
-    "masks": "#7a4fa3",
+    "selective search": RED,
+    "convolutions": BLUE,
+    "region proposal network": GREEN,
+    "heads": ORANGE,
+    "selection": GRAY,
+    "masks": PURPLE,
 }
 _BOX, _MASK = "#4d4d4d", STAGE_COLORS["masks"]
 _BAR = 0.68  # height of a detector's bars; the next detector is 1 away
@@ -43,20 +44,13 @@ class Row:
     totals: Sequence[float]  # panel by panel, milliseconds of all stages. They need not be the sums, as medians are not
 
 
-def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP50") -> Figure:
+def plot_history(rows: Sequence[Row], titles: Sequence[str]) -> Figure:
     """Average precision beside the time for an image, a row for each detector.
 
     Time has two bars in a row, both on a linear axis. The dark one is as long as the time itself, beside the longest of
     its panel: the fastest is hundreds of times as fast as the slowest, and so its bar is all but gone. The colored one
-    below has full length for every detector, and is divided as its stages divide its time.
-
-    Args:
-        rows: the detectors, the oldest first.
-        titles: of the panels with times.
-        accuracy: what ``box`` and ``mask`` are.
-
-    Returns:
-        A new figure.
+    below has full length for every detector, and is divided as its stages divide its time. ``titles`` are those of the
+    panels with times.
     """
     figure, axes = plt.subplots(
         1,
@@ -68,19 +62,18 @@ def plot_history(rows: Sequence[Row], titles: Sequence[str], accuracy: str = "AP
         squeeze=False,
     )
     first, *others = axes[0]
-    _draw_accuracy(first, rows, accuracy)
+    _draw_accuracy(first, rows)
     for panel, (ax, title) in enumerate(zip(others, titles, strict=True)):
         _draw_times(ax, [row.times[panel] for row in rows], [row.totals[panel] for row in rows], title)
     first.set_yticks(range(len(rows)), [row.name for row in rows])
     first.set_ylim(len(rows) - 0.5, -0.5)
     used = [stage for stage in STAGE_COLORS if any(stage in times for row in rows for times in row.times)]
     handles = [Patch(color=STAGE_COLORS[stage], label=stage) for stage in used]
-    if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8.5)
     return figure
 
 
-def _draw_accuracy(ax: Axes, rows: Sequence[Row], accuracy: str) -> None:
+def _draw_accuracy(ax: Axes, rows: Sequence[Row]) -> None:
     """A bar for boxes, and below it one for masks, if there are masks."""
     for y, row in enumerate(rows):
         bars = [("boxes", row.box, _BOX), *([("masks", row.mask, _MASK)] if row.mask is not None else [])]
@@ -91,7 +84,7 @@ def _draw_accuracy(ax: Axes, rows: Sequence[Row], accuracy: str) -> None:
             text = f"{100 * value:.0f}" + (f" {kind}" if len(bars) > 1 else "")
             ax.text(100 * value - 1.5, middle, text, ha="right", va="center", fontsize=8.5, color="white")
     ax.set(xlim=(0, 100), xticks=[0, 25, 50, 75], xlabel="percent")
-    ax.set_title(f"What they find: {accuracy}", fontsize=10)
+    ax.set_title("What they find: AP50", fontsize=10)
     _bare(ax)
 
 
@@ -123,13 +116,9 @@ def plot_cost_of_rounding(costs: Mapping[tuple[int, str], tuple[float, float]]) 
     colors = [_MASK if kind == "masks" else _BOX for _, kind in costs]
     for n, (ax, what) in enumerate(zip(axes, ("points of AP", "percent of RoIAlign's AP"), strict=True)):
         values = [cost[n] for cost in costs.values()]
-        ax.barh(range(len(names)), values, color=colors)
-        for y, value in enumerate(values):
-            ax.text(value, y, f" {value:.1f}", va="center", fontsize=9)
+        plot_bars(ax, dict(zip(names, values, strict=True)), colors)
         ax.set(xlabel=f"lost, {what}", xlim=(0, 1.15 * max(values)))
         _bare(ax)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
     return figure
 
 
@@ -154,41 +143,19 @@ def _bare(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
-def plot_generations(
-    image: Image,
-    views: Sequence[Mapping[str, Any]],
-    classes: Sequence[str],
-    *,
-    width: float = NOTEBOOK_WIDTH,
-) -> np.ndarray:
+def plot_generations(image: Image, views: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> np.ndarray:
     """One image as each of several detectors sees it: above its proposals, below what it makes of them.
 
-    Args:
-        image: the image, see :func:`minircnn.plotting.show_image`.
-        views: for each detector ``name``, ``proposals`` ``(P, 4)`` and ``found``, its detections, which may have
-            ``masks`` bool. Scores are not shown: those of support vector machines and probabilities look alike.
-        classes: names by label.
-        width: of the figure in inches.
-
-    Returns:
-        Axes, ``(2, detectors)``.
+    A view has ``name``, ``proposals`` ``(P, 4)`` and ``found``, its detections, which may have ``masks`` bool. Scores
+    are not shown: those of support vector machines and probabilities look alike. The axes are ``(2, detectors)``.
     """
-    titles = [f"{view['name']}\n{len(view['proposals'])} proposals" for view in views]
     found: list[Objects] = [{key: value for key, value in view["found"].items() if key != "scores"} for view in views]
-    axes = image_grid(
-        [image] * (2 * len(views)),
-        titles=[*titles, *map(_counted, found)],
-        columns=len(views),
-        width=width,
-    ).reshape(2, len(views))
+    titles = [f"{view['name']}\n{len(view['proposals'])} proposals" for view in views]
+    for objects in found:
+        count, kind = len(objects["labels"]), "outlined" if "masks" in objects else "found"
+        titles.append(f"{count} {kind}" if count else "nothing found")
+    axes = image_grid([image] * (2 * len(views)), titles=titles, columns=len(views)).reshape(2, len(views))
     for upper, lower, view, objects in zip(*axes, views, found, strict=True):
         plot_proposals(image, view["proposals"], ax=upper)
         draw_objects(lower, objects, classes)
     return axes
-
-
-def _counted(found: Objects) -> str:
-    """How many objects were found, and how they are drawn."""
-    count = len(found["labels"])
-    kind = "outlined" if "masks" in found else "found"
-    return f"{count} {kind}" if count else "nothing found"

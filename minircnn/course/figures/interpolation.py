@@ -9,15 +9,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 from torch import Tensor
 
-from minircnn.course.figures.alignment import EXACT, plot_misalignment
-from minircnn.course.figures.boxes import BLUE, ORANGE
+from minircnn.course.figures.alignment import plot_misalignment
 from minircnn.course.figures.display import show
-from minircnn.course.figures.regions import draw_bins, plot_cells
+from minircnn.course.figures.panels import BLUE, EXACT, GREEN, ORANGE, WHITE, listed
+from minircnn.course.figures.regions import draw_bins, plot_cells, plot_row
 from minircnn.plotting import draw_box
 from minircnn.pooling import misalignment
 
-GREEN, PURPLE = "#2a7a64", "#a2329a"
-COLORS = {"RoIPool": ORANGE, "RoIWarp": "#8a5fbf", "RoIAlign": BLUE}
+_PURPLE = "#a2329a"
+_COLORS = {"RoIPool": ORANGE, "RoIWarp": "#8a5fbf", "RoIAlign": BLUE}
 
 
 def roundings(image: Tensor, region: Sequence[float], map_size: tuple[int, int], window: Sequence[float]) -> None:
@@ -25,12 +25,9 @@ def roundings(image: Tensor, region: Sequence[float], map_size: tuple[int, int],
     axes = plot_misalignment(image, region, map_size, rounded_down=True, window=window)
     found = misalignment(region, tuple(image.shape[1:]), map_size)
     _draw_pooled_bins(axes[1], found.pooled)
-    show(
-        axes,
-        alt=f"The upper left corner of an image and its feature map. The region ends at cell {found.exact[2]:.2f}; "
-        f"rounded down at cell {found.rounded_down[2]}; RoIPool takes {found.pooled[2]} cells, in four bins. "
-        "Sixteen sampling points of RoIAlign lie evenly in the region.",
-    )
+    alt = f"The upper left corner of an image and its feature map. The region ends at cell {found.exact[2]:.2f};"
+    ends = f"rounded down at cell {found.rounded_down[2]}; RoIPool takes {found.pooled[2]} cells, in four bins."
+    show(axes, alt=f"{alt} {ends} Sixteen sampling points of RoIAlign lie evenly in the region.")
 
 
 def moved_region(
@@ -47,9 +44,8 @@ def moved_region(
         takes.append(f"{pooled[0]} to {pooled[2] - 1}")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    show(
-        figure, alt=f"A region at {len(regions)} positions: RoIPool takes columns {', '.join(takes)}; points follow it."
-    )
+    alt = f"A region at {len(regions)} positions with the points of RoIAlign, which move with it. RoIPool takes columns"
+    show(figure, alt=f"{alt} {', '.join(takes)}.")
 
 
 def _draw_pooled_bins(ax: plt.Axes, pooled: Sequence[int], n: int = 2) -> None:
@@ -63,29 +59,26 @@ def _draw_pooled_bins(ax: plt.Axes, pooled: Sequence[int], n: int = 2) -> None:
 def four_cells(values: Tensor, y: float, x: float) -> None:
     """A point on a map ``(h, w)``, cell k's value at k + ½, and the areas that are its neighbors' weights."""
     top, left = int(y - 0.5), int(x - 0.5)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.9), width_ratios=(1.25, 1), layout="constrained")
-    for ax in axes:
-        plot_cells(values, numbers=".0f" if ax is axes[0] else None, colors="Greys", limits=(0, 260), ax=ax)
-    axes[0].set_title("a point, and the four cells around it", fontsize=10)
-    axes[0].scatter([x], [y], s=45, color=BLUE, edgecolors="white", zorder=7)
-    draw_box(axes[0], (left, top, left + 2, top + 2), EXACT)
-    axes[1].set(xlim=(left, left + 2), ylim=(top + 2, top))
-    axes[1].set_title("each cell's weight is the area opposite to it", fontsize=10)
+    figure, (whole, close) = plt.subplots(1, 2, figsize=(9, 3.9), width_ratios=(1.25, 1), layout="constrained")
+    look = {"colors": "Greys", "limits": (0, 260)}
+    plot_cells(values, numbers=".0f", ax=whole, title="a point, and the four cells around it", **look)
+    plot_cells(values, ax=close, title="each cell's weight is the area opposite to it", **look)
+    whole.scatter([x], [y], s=45, color=BLUE, edgecolors="white", zorder=7)
+    draw_box(whole, (left, top, left + 2, top + 2), EXACT)
+    close.set(xlim=(left, left + 2), ylim=(top + 2, top))
     weights = []
-    for (row, column), color in zip(((0, 0), (0, 1), (1, 0), (1, 1)), (BLUE, ORANGE, GREEN, PURPLE), strict=True):
-        center = left + column + 0.5, top + row + 0.5
-        opposite = left + 1.5 - column, top + 1.5 - row
-        corner = min(x, opposite[0]), min(y, opposite[1])
-        size = abs(x - opposite[0]), abs(y - opposite[1])
-        axes[1].add_patch(plt.Rectangle(corner, *size, facecolor=color, alpha=0.45, zorder=3))
-        middle = corner[0] + size[0] / 2, corner[1] + size[1] / 2
-        weights.append(f"{size[0] * size[1]:.2f}")
-        axes[1].text(*middle, weights[-1], ha="center", va="center", zorder=8)
-        axes[1].scatter(*[[value] for value in center], s=60, color=color, zorder=6)
-        outwards = center[0] + 0.2 * (2 * column - 1), center[1] + 0.25 * (2 * row - 1)
-        text = f"{values[top + row, left + column]:.0f}"
-        axes[1].text(*outwards, text, ha="center", va="center", fontsize=12, color=color, zorder=8)
-    axes[1].scatter([x], [y], s=60, color="black", edgecolors="white", zorder=7)
+    for (row, column), color in zip(((0, 0), (0, 1), (1, 0), (1, 1)), (BLUE, ORANGE, GREEN, _PURPLE), strict=True):
+        center = np.array([left + column + 0.5, top + row + 0.5])
+        opposite, outwards = (left + 1.5 - column, top + 1.5 - row), (2 * column - 1, 2 * row - 1)
+        corner, size = np.minimum((x, y), opposite), np.abs(np.subtract((x, y), opposite))
+        weights.append(f"{size.prod():.2f}")
+        close.add_patch(plt.Rectangle(corner, *size, facecolor=color, alpha=0.45, zorder=3))
+        close.scatter(*center, s=60, color=color, zorder=6)
+        text = {"ha": "center", "va": "center", "zorder": 8}
+        close.text(*(corner + size / 2), weights[-1], **text)
+        value = f"{values[top + row, left + column]:.0f}"
+        close.text(*(center + np.multiply(outwards, (0.2, 0.25))), value, fontsize=12, color=color, **text)
+    close.scatter([x], [y], s=60, color="black", edgecolors="white", zorder=7)
     show(figure, alt=f"A point cuts the square between four centers into areas; the weights are {', '.join(weights)}.")
 
 
@@ -104,9 +97,8 @@ def value_between_cells(values: Tensor, place: float, found: float, cells: int =
     axes[1].axvline(place, color=ORANGE, linewidth=1, linestyle="--")
     axes[1].set(xlabel="x in cells", ylabel="brightness", xlim=(0, cells), ylim=(0, 255))
     axes[1].legend(frameon=False, loc="lower left")
-    show(
-        figure, alt=f"The corner of the map, and its brightness along x; interpolated at {place:.2f} it is {found:.0f}."
-    )
+    alt = "The corner of the map, and its brightness along x"
+    show(figure, alt=f"{alt}; interpolated at {place:.2f} it is {found:.0f}.")
 
 
 def three_matrices(of_rows: Tensor, values: Tensor, of_columns: Tensor, pooled: Tensor, points: tuple) -> None:
@@ -130,61 +122,61 @@ def three_matrices(of_rows: Tensor, values: Tensor, of_columns: Tensor, pooled: 
 
 def two_gradients(channel: Tensor, box: Tensor, pooled: Tensor, aligned: Tensor, stride: int) -> None:
     """A channel ``(h, w)`` with a box, and the gradients that RoIPool and RoIAlign send to it."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), layout="constrained")
-    titles = ("a channel, and the box", "gradient of RoIPool", "gradient of RoIAlign")
-    for ax, values, title in zip(axes, (channel, pooled, aligned), titles, strict=True):
-        plot_cells(values, stride=stride, ax=ax, title=title)
-        draw_box(ax, box, (0.97, 0.97, 0.97))
-        figure.colorbar(ax.images[0], ax=ax, shrink=0.7)
+    panels = [("a channel, and the box", channel), ("gradient of RoIPool", pooled)]
+    axes = plot_row(*panels, ("gradient of RoIAlign", aligned), height=2.9, stride=stride)
+    for ax in axes:
+        draw_box(ax, box, WHITE)
+        ax.get_figure().colorbar(ax.images[0], ax=ax, shrink=0.7)
     counts = [int((values > 0).sum()) for values in (pooled, aligned)]
-    show(figure, alt=f"The gradient of a region reaches {counts[0]} cells by RoIPool, {counts[1]} by RoIAlign.")
+    show(axes, alt=f"The gradient of a region reaches {counts[0]} cells by RoIPool, {counts[1]} by RoIAlign.")
 
 
 def errors_of_position(errors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """For each map the error in pixels, by kind of pooling, over a shift by 0, 1, … pixels."""
     figure, axes = plt.subplots(1, len(errors), figsize=(9, 3.3), sharey=True, layout="constrained")
+    texts = []
     for ax, (name, by_kind) in zip(axes, errors.items(), strict=True):
         ax.axhline(0, color="0.7", linewidth=0.8)
         for kind, error in by_kind.items():
-            ax.plot(error, ".-", color=COLORS[kind], markersize=4, linewidth=1.3, label=kind)
+            ax.plot(error, ".-", color=_COLORS[kind], markersize=4, linewidth=1.3, label=kind)
         ax.set_title(name, fontsize=10)
         ax.set(xlabel="shift of the square in pixels", xlim=(0, 32), xticks=range(0, 33, 8))
+        texts.append(f"{name}: {listed({kind: float(error.abs().max()) for kind, error in by_kind.items()}, '.1f')}")
     axes[0].set_ylabel("error in pixels")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=3, frameon=False, loc="outside lower center")
-    show(
-        figure,
-        alt="Error of a square's position over its shift. RoIPool and RoIWarp are sawtooth curves with the period of a "
-        "cell, mostly below zero, nearly twice as high at stride 16; RoIAlign is flat at zero, nearly flat on conv5.",
-    )
+    show(figure, alt=f"Error of a square's position over its shift. Largest errors in pixels: {'; '.join(texts)}.")
 
 
 def overlap_by_side(sides: Tensor, overlap: Mapping[int, Tensor], limits: Sequence[int]) -> None:
     """By stride: the IoU of a region with what RoIPool takes, over the region's side; medians between the limits."""
     figure, axes = plt.subplots(1, len(overlap), figsize=(9, 3.3), sharey=True, layout="constrained")
+    texts = []
     for ax, (stride, iou) in zip(axes, overlap.items(), strict=True):
         ax.scatter(sides, iou, s=5, color=ORANGE, alpha=0.35)
-        for low, high in pairwise(limits):
-            ax.plot([low, high], [iou[(sides >= low) & (sides < high)].median()] * 2, color="black", linewidth=2.2)
+        medians = [iou[(sides >= low) & (sides < high)].median().item() for low, high in pairwise(limits)]
+        for ends, median in zip(pairwise(limits), medians, strict=True):
+            ax.plot(ends, [median] * 2, color="black", linewidth=2.2)
         ax.set(xscale="log", xlabel="side of the region in pixels", ylim=(0, 1))
         ax.set_xticks(limits, map(str, limits))
         ax.minorticks_off()
         ax.set_title(f"stride {stride}; black: medians", fontsize=10)
+        texts.append(f"stride {stride} {', '.join(f'{median:.2f}' for median in medians)}")
     axes[0].set_ylabel("IoU of RoIPool's cells\nwith the region")
-    show(
-        figure,
-        alt="IoU of RoIPool's cells with the region: low for small regions, rising with size, lower at stride 16.",
-    )
+    sizes = ", ".join(map(str, limits))
+    show(figure, alt=f"IoU of RoIPool's cells with regions; medians between sides of {sizes}: {'; '.join(texts)}.")
 
 
 def moved_objects(shifts: Sequence[int], overlaps: Mapping[str, np.ndarray]) -> None:
     """IoU of objects ``(objects, shifts)`` with themselves after a shift, for boxes and masks."""
     _, ax = plt.subplots(figsize=(7, 3.0), layout="constrained")
-    for (name, iou), color in zip(overlaps.items(), (BLUE, PURPLE), strict=True):
+    last = {}
+    for (name, iou), color in zip(overlaps.items(), (BLUE, _PURPLE), strict=True):
         middle, low, high = np.median(iou, axis=0), *np.percentile(iou, (25, 75), axis=0)
         ax.fill_between(shifts, low, high, color=color, alpha=0.15, linewidth=0)
         ax.plot(shifts, middle, "o-", color=color, label=f"{name}: median, and the middle half")
+        last[name] = middle[-1]
     ax.axhline(0.75, color="0.5", linewidth=1, linestyle="--")
     ax.text(shifts[-1], 0.77, "correct for AP75", ha="right", fontsize=9, color="0.35")
     ax.set(xlabel="shift to the right and down, in pixels", ylabel="IoU with itself", xticks=shifts, ylim=(0, 1))
     ax.legend(frameon=False, loc="lower left")
-    show(ax, alt="IoU of objects with themselves after a shift falls for boxes, and faster for masks.")
+    show(ax, alt=f"IoU of objects with themselves after a shift; medians at {shifts[-1]} pixels: {listed(last)}.")

@@ -13,48 +13,57 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from minircnn.course.figures.boxes import BLUE, ORANGE, outline
 from minircnn.course.figures.charts import plot_losses
 from minircnn.course.figures.display import show
-from minircnn.course.figures.regions import plot_cells
-from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, show_image
+from minircnn.course.figures.panels import (
+    BLUE,
+    EXACT,
+    ORANGE,
+    PURPLE,
+    WHITE,
+    listed,
+    name_rows,
+    outline,
+    plot_curves,
+    plot_dots,
+)
+from minircnn.course.figures.regions import plot_cells, plot_row
+from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, image_grid, show_image
 from minircnn.pooling import roi_align, to_rois
 
-PURPLE = "#7a4fa3"
+_PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
+_WIDTH = 7  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
 def mask_targets(
     image: Tensor, mask: Tensor, proposals: Mapping[str, Tensor], overlaps: Tensor, targets: Tensor
 ) -> None:
     """Proposals for an object with its mask ``(H, W)``, and below each its target; pale where it is background."""
-    figure, axes = plt.subplots(2, len(proposals), figsize=(9, 4.9), layout="constrained")
+    figure, axes = plt.subplots(2, len(proposals), figsize=(7.5, 4.2), layout="constrained")
     for column, (name, box) in enumerate(proposals.items()):
         top, bottom = axes[:, column]
         show_image(image, ax=top, title=f"{name}: IoU {overlaps[column]:.2f}")
         draw_masks(top, mask[None].numpy(), [class_color(3)])
-        draw_box(top, box, (0.97, 0.97, 0.97))
+        draw_box(top, box, WHITE)
         positive = overlaps[column] >= 0.5
         title = "its target, 28 × 28" if positive else "no target: background"
-        plot_cells(targets[column], limits=(0, 1), colors="gray", ax=bottom, title=title)
+        plot_cells(targets[column], ax=bottom, title=title, **_PROBABILITIES)
         bottom.images[0].set_alpha(1.0 if positive else 0.25)
-    texts = ", ".join(f"{name} {overlap:.2f}" for name, overlap in zip(proposals, overlaps.tolist(), strict=True))
+    texts = listed(dict(zip(proposals, overlaps.tolist(), strict=True)))
     show(figure, alt=f"A cat and four boxes with their IoU, and the cat's mask as each box sees it: {texts}.")
 
 
 def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tensor], classes: Sequence[str]) -> None:
     """Proposals, all detections, and those with a score above 0.5, which get names."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
     sure = {key: value[found["scores"] > 0.5] for key, value in found.items() if key != "masks"}
     counts = len(proposals), len(found["labels"]), len(sure["labels"])
-    show_image(image, ax=axes[0], title=f"{counts[0]} proposals")
+    titles = [f"{counts[0]} proposals", f"{counts[1]} detections", f"{counts[2]} with a score above 0.5"]
+    axes = image_grid([image] * 3, titles=titles, columns=3, width=7.5)
     for box in proposals:
         outline(axes[0], box, "white", width=0.7, edge=False)
-    show_image(image, ax=axes[1], title=f"{counts[1]} detections")
-    for box, label in zip(found["boxes"], found["labels"].tolist(), strict=True):
-        draw_box(axes[1], box, class_color(label))
-    show_image(image, ax=axes[2], title=f"{counts[2]} with a score above 0.5")
+    draw_objects(axes[1], {key: found[key] for key in ("boxes", "labels")}, names=False)
     draw_objects(axes[2], sure, classes)
-    show(figure, alt=f"An image with {counts[0]} proposals, {counts[1]} detections, and the {counts[2]} best of them.")
+    show(axes, alt=f"An image with {counts[0]} proposals, {counts[1]} detections, and the {counts[2]} best of them.")
 
 
 def masks_of_classes(
@@ -63,31 +72,28 @@ def masks_of_classes(
     """A row for each detection: its pixels and its mask for each class ``(N, K, m, m)``, its own class framed."""
     crops = roi_align(image[None], to_rois([boxes]), 56, 1.0, aligned=True)
     rows = len(labels)
-    size = (9, 1.17 * rows + 0.25)
+    size = (8, 1.04 * rows + 0.25)
     figure, axes = plt.subplots(rows, len(classes) + 1, figsize=size, layout="constrained", squeeze=False)
     for row, label in enumerate(labels):
         show_image(crops[row].clamp(0, 1), ax=axes[row, 0], title=None if row else "the box")
         for k, name in enumerate(classes):
-            ax = axes[row, k + 1]
-            plot_cells(masks[row, k], limits=(0, 1), colors="gray", ax=ax, title=None if row else name)
-            if k == label:
-                for spine in ax.spines.values():
-                    spine.set(visible=True, edgecolor=class_color(label), linewidth=3.5)
+            plot_cells(masks[row, k], ax=axes[row, k + 1], title=None if row else name, **_PROBABILITIES)
+        spines = axes[row, label + 1].spines
+        spines[:].set(visible=True, edgecolor=class_color(label), linewidth=3.5)
     names = ", ".join(classes[label] for label in labels)
     show(figure, alt=f"Detections ({names}), each with its masks for all {len(classes)} classes; its own class framed.")
 
 
 def pasted_mask(image: Tensor, mask: Tensor, box: Tensor, pasted: Tensor, label: int, title: str) -> None:
     """From the branch's cells ``(m, m)`` to the image ``(H, W)``."""
-    figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained")
-    plot_cells(mask, limits=(0, 1), colors="gray", ax=axes[0], title="28 × 28 probabilities")
-    plot_cells(pasted, limits=(0, 1), colors="gray", ax=axes[1], title="pasted over the box")
-    plot_cells((pasted > 0.5).float(), limits=(0, 1), colors="gray", ax=axes[2], title="above 0.5")
-    show_image(image, ax=axes[3], title=title)
-    draw_masks(axes[3], (pasted > 0.5)[None].numpy(), [class_color(label)])
+    inside = pasted > 0.5
+    maps = {"28 × 28 probabilities": mask, "pasted over the box": pasted, "above 0.5": inside.float()}
+    axes = plot_row(*((name, values, _PROBABILITIES) for name, values in maps.items()), (title, image), height=2.6)
+    draw_masks(axes[3], inside[None].numpy(), [class_color(label)])
     for ax in axes[1:]:
         draw_box(ax, box, class_color(label))
-    show(figure, alt="A mask of 28 × 28 gray cells; pasted over its box; black and white at 0.5; and over the image.")
+    alt = "A mask of 28 × 28 gray cells; pasted over its box; black and white at 0.5, where it has"
+    show(axes, alt=f"{alt} {int(inside.sum())} pixels; and over the image.")
 
 
 def pasted_ones(box: Tensor, pasted: Mapping[str, Tensor]) -> None:
@@ -95,8 +101,9 @@ def pasted_ones(box: Tensor, pasted: Mapping[str, Tensor]) -> None:
     figure, axes = plt.subplots(1, len(pasted), figsize=(6.4, 3.5), layout="constrained")
     for ax, (name, values) in zip(axes, pasted.items(), strict=True):
         plot_cells(values, limits=(0, 1), colors="Blues", ax=ax, title=name)
-        draw_box(ax, box, (1.0, 0.55, 0.0))
-    show(figure, alt=f"A box, and a mask of ones pasted over it: {' and '.join(pasted)}. The second one is larger.")
+        draw_box(ax, box, EXACT)
+    sizes = listed({name: int((values > 0.5).sum()) for name, values in pasted.items()}, "d")
+    show(figure, alt=f"A box, and a mask of ones pasted over it in {len(pasted)} ways; pixels above 0.5: {sizes}.")
 
 
 def mask_losses(losses: Sequence[float]) -> None:
@@ -105,32 +112,27 @@ def mask_losses(losses: Sequence[float]) -> None:
     ax.axhline(log(2), color="0.4", linewidth=1, linestyle=":")
     ax.text(len(losses), log(2) + 0.015, "log 2: one half everywhere", ha="right", fontsize=9, color="0.3")
     ax.legend(frameon=False, loc="lower left")
-    show(ax, alt=f"The mask loss over {len(losses)} steps: it starts near log 2 and falls, fast first, then slowly.")
+    show(ax, alt=f"The mask loss over {len(losses)} steps with its running mean, beside log 2, one half everywhere.")
 
 
 def threshold_curve(means: Mapping[float, float]) -> None:
     """Mean IoU of masks against the threshold at which pixels are decided."""
     figure, ax = plt.subplots(figsize=(5.5, 2.7), layout="constrained")
-    ax.plot(list(means), list(means.values()), "o-", color=BLUE)
+    labels = {"xlabel": "threshold on the probability of a pixel", "ylabel": "mean IoU of masks"}
+    plot_curves(ax, [*means], {"": [*means.values()]}, [BLUE], **labels)
     best = max(means, key=means.get)
-    ax.plot(best, means[best], "o", color=ORANGE, markersize=9, label=f"best: {best:g}")
-    ax.set(xlabel="threshold on the probability of a pixel", ylabel="mean IoU of masks")
-    ax.grid(color="0.92")
-    ax.legend(frameon=False)
-    show(figure, alt=f"Mean IoU of masks against the threshold: a flat curve that is highest at {best:g}.")
+    dot = ax.plot(best, means[best], "o", color=ORANGE, markersize=9, label=f"best: {best:g}")
+    ax.legend(handles=dot, frameon=False)
+    show(figure, alt=f"Mean IoU of masks against the threshold: a curve that is highest at {best:g}.")
 
 
 def mask_gallery(
     images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]], classes: Sequence[str], titles: Sequence[str]
 ) -> None:
     """Images, three in a row, with their objects, masks and names."""
-    rows = -(-len(images) // 3)
-    figure, axes = plt.subplots(rows, 3, figsize=(9, 3.15 * rows), layout="constrained", squeeze=False)
-    for ax, image, one, title in zip(axes.flat, images, objects, titles, strict=True):
-        show_image(image, ax=ax, title=title)
-        draw_objects(ax, one, classes)
+    axes = image_grid(images, titles=titles, objects=objects, classes=classes, columns=3, width=_WIDTH)
     counts = ", ".join(f"{title} {len(one['labels'])}" for title, one in zip(titles, objects, strict=True))
-    show(figure, alt=f"Images with boxes, classes and masks of objects; objects in each: {counts}.")
+    show(axes, alt=f"Images with boxes, classes and masks of objects; objects in each: {counts}.")
 
 
 def worst_cases(
@@ -141,16 +143,17 @@ def worst_cases(
     classes: Sequence[str],
 ) -> None:
     """The two worst cases of each kind of mistake: what was found, and beside it what is there."""
-    figure, grid = plt.subplots(len(cases), 4, figsize=(9, 2.45 * len(cases)), layout="constrained")
-    for row, (kind, worst) in enumerate(cases.items()):
-        for n, (value, i, detection, k) in enumerate(worst[:2]):
-            left, right = grid[row, 2 * n : 2 * n + 2]
+    figure, grid = plt.subplots(len(cases), 4, figsize=(7.5, 2.1 * len(cases)), layout="constrained")
+    titles = []
+    for row, (kind, worst) in zip(grid, cases.items(), strict=True):
+        for (left, right), (value, i, detection, k) in zip((row[:2], row[2:]), worst, strict=False):
             title = kind if detection is None else f"{kind}, {'score' if 'class' in kind else 'IoU'} {value:.2f}"
+            titles.append(f"{title}: {classes[targets[i]['labels'][k]]}")
             show_image(images[i], ax=left, title=title)
             draw_objects(left, found[i] if detection is None else _only(found[i], detection), classes)
             show_image(images[i], ax=right, title=f"ground truth: {classes[targets[i]['labels'][k]]}")
             draw_objects(right, _only(targets[i], k), classes, names=False)
-    show(figure, alt=f"Pairs of images, detections left and ground truth right, of mistakes: {', '.join(cases)}.")
+    show(figure, alt=f"Pairs of images, detections left and ground truth right. {'; '.join(titles)}.")
 
 
 def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
@@ -160,50 +163,48 @@ def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
 def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Sequence[Any], quality: Tensor) -> None:
     """AP of boxes and of masks for each class; IoU of masks and boxes of found objects against their size."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), width_ratios=(1, 1.15), layout="constrained")
-    for k, (box_ap, mask_ap) in enumerate(per_class.values()):
-        axes[0].plot([box_ap, mask_ap], [k, k], color="0.75", linewidth=2, zorder=1)
-        axes[0].scatter(box_ap, k, s=55, marker="s", color=BLUE, label=None if k else "boxes", zorder=2)
-        axes[0].scatter(mask_ap, k, s=60, color=PURPLE, label=None if k else "masks", zorder=2)
-    axes[0].set_yticks(range(len(per_class)), per_class)
-    axes[0].invert_yaxis()
+    box_ap, mask_ap = zip(*per_class.values(), strict=True)
+    rows = range(len(per_class))
+    axes[0].hlines(rows, box_ap, mask_ap, color="0.75", linewidth=2, zorder=1)
+    axes[0].scatter(box_ap, rows, s=55, marker="s", color=BLUE, label="boxes", zorder=2)
+    axes[0].scatter(mask_ap, rows, s=60, color=PURPLE, label="masks", zorder=2)
+    name_rows(axes[0], per_class)
     axes[0].set(xlabel="AP in percent", title="by class")
     side = np.array([pair.mask.sum().sqrt().item() for pair in pairs])
-    colors = [class_color(pair.label) for pair in pairs]
-    axes[1].scatter(side, quality, s=14, c=colors, alpha=0.7, linewidths=0)
+    axes[1].scatter(side, quality, s=14, c=[class_color(pair.label) for pair in pairs], alpha=0.7, linewidths=0)
     edges = np.quantile(side, np.linspace(0, 1, 7))
     of_boxes = np.array([pair.box_iou for pair in pairs])
+    bins = [(side >= a) & (side <= b) for a, b in pairwise(edges)]
     for values, color, name in ((of_boxes, BLUE, "boxes, mean"), (quality.numpy(), PURPLE, "masks, mean")):
-        bins = [(side >= a) & (side <= b) for a, b in pairwise(edges)]
         axes[1].plot([side[b].mean() for b in bins], [values[b].mean() for b in bins], "o-", color=color, label=name)
     axes[1].set(xlabel="square root of the object's pixels", ylabel="IoU", title="objects found, each a dot")
     axes[1].set_ylim(0.2, 1)
     _finish(axes, ("lower left", "lower right"))
-    show(
-        figure, alt="Left: AP of boxes and of masks for each class. Right: IoU of found objects, which rises with size."
+    ends = " and ".join(
+        f"{quality.numpy()[b].mean():.2f} for the {n} sixth" for b, n in ((bins[0], "smallest"), (bins[-1], "largest"))
     )
+    texts = ", ".join(f"{name} {box:.0f} and {mask:.0f}" for name, (box, mask) in per_class.items())
+    show(figure, alt=f"Left: AP of boxes and of masks: {texts}. Right: IoU of found objects, of masks {ends}.")
 
 
 def ablation_dots(groups: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) -> None:
     """A dot for each seed and a line at the mean, for each group, a panel for each measure."""
-    figure, axes = plt.subplots(1, len(keys), figsize=(9, 0.35 * len(groups) + 1), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(keys), figsize=(9, 0.4 * len(groups) + 1), sharey=True, layout="constrained")
+    colors = [PURPLE if "Warp" in name else ORANGE if "Pool" in name else BLUE for name in groups]
     for ax, (key, title) in zip(axes, keys.items(), strict=True):
-        for y, (name, rows) in enumerate(groups.items()):
-            values = [100 * getattr(row, key) for row in rows]
-            color = next((c for part, c in (("Align", BLUE), ("Warp", PURPLE)) if part in name), ORANGE)
-            ax.plot([mean(values)] * 2, [y - 0.3, y + 0.3], color="0.25", linewidth=2)
-            ax.scatter(values, [y] * len(values), s=42, color=color, alpha=0.8, edgecolors="white", zorder=3)
-        ax.set(xlabel="percent", title=title)
-    axes[0].set_yticks(range(len(groups)), groups)
-    axes[0].set_ylim(len(groups) - 0.5, -0.5)
-    _finish(axes)
-    show(figure, alt=f"A dot for each seed and a line at the mean: {', '.join(groups)}; {', '.join(keys.values())}.")
+        values = {name: [100 * getattr(row, key) for row in rows] for name, rows in groups.items()}
+        plot_dots(ax, values, colors, xlabel="percent", title=title)
+    first, name = next(iter(keys.items()))
+    means = listed({group: 100 * mean(getattr(row, first) for row in rows) for group, rows in groups.items()}, ".1f")
+    show(
+        figure, alt=f"A dot for each seed and a line at the mean, for {', '.join(keys.values())}; mean {name}: {means}."
+    )
 
 
-def _finish(axes: Sequence[Axes], legends: Sequence[str] = ()) -> None:
-    for ax in axes:
+def _finish(axes: Sequence[Axes], legends: Sequence[str]) -> None:
+    for ax, place in zip(axes, legends, strict=True):
         ax.grid(axis="x" if ax.get_ylabel() == "" else "both", color="0.92")
         ax.set_axisbelow(True)
-    for ax, place in zip(axes, legends, strict=False):
         ax.legend(frameon=False, loc=place)
 
 

@@ -18,6 +18,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
+from minircnn.course.figures.panels import outline
 from minircnn.plotting import TITLE_SIZE, class_color, show_image, text_color
 
 Edges = Sequence[tuple[float, float]]
@@ -48,11 +49,14 @@ def plot_cells(
     if ax is None:
         _, ax = plt.subplots(figsize=(4.5 * min(1, width / height), 4.5 * min(1, height / width)), layout="constrained")
     low, high = limits or (min(0.0, float(cells.min())), float(cells.max()))
-    show_image(np.zeros((height, width)), ax=ax, title=title)  # for its axes: side by side both stand on one line
-    ax.images[0].remove()
     extent = (0, width * stride, height * stride, 0)
     image = ax.imshow(cells, extent=extent, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-    ax.set(xlim=(0, width * stride), ylim=(height * stride, 0))
+    ax.set(xlim=(0, width * stride), ylim=(height * stride, 0), xticks=[], yticks=[])
+    ax.set_anchor("S")  # as show_image does: an image and its map side by side stand on one line
+    ax.set_autoscale_on(False)
+    ax.spines[:].set_visible(False)
+    if title:
+        ax.set_title(title, fontsize=TITLE_SIZE)
     if numbers is not None:
         for (row, column), value in np.ndenumerate(cells):
             shade = text_color(image.cmap(image.norm(value))[:3])
@@ -61,16 +65,17 @@ def plot_cells(
     return ax
 
 
-def plot_row(
-    *panels: tuple[str, Tensor], height: float, stride: float = 1, limits: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Images ``(3, H, W)`` and maps ``(h, w)`` side by side, each with its title: their axes, of a new figure."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(9, height), layout="constrained")
-    for ax, (title, panel) in zip(axes, panels, strict=True):
+def plot_row(*panels: tuple, height: float, stride: float = 1) -> np.ndarray:
+    """Images ``(3, H, W)`` and maps ``(h, w)`` side by side: their axes, of a new figure.
+
+    A panel is a title, what is shown and, for a map that needs them, a dict of options of :func:`plot_cells`.
+    """
+    _, axes = plt.subplots(1, len(panels), figsize=(9, height), layout="constrained")
+    for ax, (title, panel, *options) in zip(axes, panels, strict=True):
         if panel.ndim == 3:
             show_image(panel, ax=ax, title=title)
         else:
-            plot_cells(panel, stride=stride, limits=limits, ax=ax, title=title)
+            plot_cells(panel, ax=ax, title=title, **{"stride": stride, **(options[0] if options else {})})
     return axes
 
 
@@ -118,3 +123,12 @@ def mark_maxima(ax: Axes, values: Tensor, rows: Edges, columns: Edges, *, stride
                 row, column = divmod(int(values[top:bottom, left:right].argmax()), right - left)
                 place = ((left + column + 0.5) * stride, (top + row + 0.5) * stride)
                 ax.scatter(*place, s=380, facecolors="none", edgecolors="black", linewidths=2, zorder=6)
+
+
+def plot_score_maps(axes: np.ndarray, boxes: Tensor, scores: Tensor, sizes: Sequence[float], stride: float) -> None:
+    """Scores ``(A, h, w)`` of anchors, on axes with a row for each of three aspect ratios, a column for each size."""
+    names = [f"{shape}, {size:.0f}" for shape in ("wide", "square", "tall") for size in sizes]
+    for ax, name, values in zip(axes.flat, names, scores, strict=True):
+        plot_cells(values, stride=stride, limits=(0, 1), ax=ax, title=name)
+        for box in boxes:
+            outline(ax, box, "white", width=0.8, edge=False)

@@ -10,27 +10,32 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
-from minircnn.course.figures.boxes import BLUE, ORANGE, YELLOW, outline
 from minircnn.course.figures.charts import plot_label_map
 from minircnn.course.figures.display import show
-from minircnn.plotting import class_color, draw_labels, show_image
+from minircnn.course.figures.panels import (
+    BLUE,
+    GRAY,
+    ORANGE,
+    RED,
+    SAND,
+    YELLOW,
+    listed,
+    outline,
+    plot_curves,
+    plot_shares,
+)
+from minircnn.plotting import class_color, draw_labels, image_grid, show_image
 from minircnn.selective_search import MergeTree
-
-GRAY, RED = "#8a8a8a", "#c22f2f"
 
 
 def segmentations(image: np.ndarray, maps: Mapping[str, np.ndarray], what: str) -> None:
     """An image ``(H, W, 3)`` and its regions, given as label maps by their title."""
-    columns = 2 if len(maps) < 4 else 3
-    rows = -(-(len(maps) + 1) // columns)
-    height, width = image.shape[:2]
-    size = (7.5, rows * (7.5 / columns * height / width + 0.3))
-    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
-    show_image(image, ax=axes.flat[0], title="the image")
     titles = [f"{name}: {labels.max() + 1} regions" for name, labels in maps.items()]
-    for ax, labels, title in zip(axes.flat[1:], maps.values(), titles, strict=True):
-        plot_label_map(labels, ax=ax, title=title).images[0].set_interpolation("nearest")
-    show(figure, alt=f"{what} {', '.join(titles)}.")
+    columns = 2 if len(maps) < 4 else 3
+    axes = image_grid([image] * (1 + len(maps)), titles=["the image", *titles], columns=columns, width=6.5)
+    for ax, labels in zip(axes[1:], maps.values(), strict=True):
+        plot_label_map(labels, ax=ax).images[-1].set_interpolation("nearest")
+    show(axes, alt=f"{what} {', '.join(titles)}.")
 
 
 def tiny_regions(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
@@ -50,22 +55,20 @@ def color_histograms(histograms: Mapping[str, Tensor]) -> None:
     """Histograms ``(75,)`` of regions below each other, the three channels in their colors."""
     figure, axes = plt.subplots(len(histograms), 1, figsize=(8, 3.6), layout="constrained", sharex=True, sharey=True)
     for ax, (name, values) in zip(axes, histograms.items(), strict=True):
-        ax.bar(np.arange(75) + 0.5, values, width=1, color=np.repeat(["#c22f2f", "#2f9e44", BLUE], 25))
+        ax.bar(np.arange(75) + 0.5, values, width=1, color=np.repeat([RED, "#2f9e44", BLUE], 25))
         ax.set(ylabel=name, xlim=(0, 75), ylim=(0, 0.4), yticks=[0, 0.3])
         for edge in (25, 50):
             ax.axvline(edge, color="0.6", linewidth=0.8)
     axes[-1].set_xticks([12.5, 37.5, 62.5], ["25 bins of red", "25 bins of green", "25 bins of blue"])
-    show(figure, alt=f"Histograms of {', '.join(histograms)}: each has a bar of 1/3 in each of the three channels.")
+    largest = listed({name: float(values.max()) for name, values in histograms.items()})
+    show(figure, alt=f"Histograms of three regions, each in the three channels, with the highest bar: {largest}.")
 
 
 def striped_patches(patches: Mapping[str, np.ndarray], shared: Mapping[str, float]) -> None:
     """Patches ``(H, W)`` of gray values, with the share of their texture histogram that the first one has, too."""
-    figure, axes = plt.subplots(1, len(patches), figsize=(7, 2.8), layout="constrained")
-    first = next(iter(patches))
-    for ax, (name, patch) in zip(axes, patches.items(), strict=True):
-        show_image(patch, ax=ax, title=f"{name}\n{shared[name]:.2f} with {first}")
-    texts = ", ".join(f"{name} {value:.2f}" for name, value in shared.items())
-    show(figure, alt=f"Patches of soft stripes. Texture similarity with the first: {texts}.")
+    titles = [f"{name}\n{shared[name]:.2f} with {next(iter(patches))}" for name in patches]
+    axes = image_grid([*patches.values()], titles=titles, columns=len(patches), width=7)
+    show(axes, alt=f"Patches of soft stripes. Texture similarity with the first: {listed(shared)}.")
 
 
 def compared_regions(image: np.ndarray, labels: np.ndarray, spots: Mapping[str, tuple], values: Mapping) -> None:
@@ -82,43 +85,42 @@ def compared_regions(image: np.ndarray, labels: np.ndarray, spots: Mapping[str, 
         style = {"color": "white", "ha": "center", "va": "center", "arrowprops": arrow}
         left.annotate(name, xy=(x, y), xytext=(word_x, word_y), **style)
     for n, ((pair, kinds), color) in enumerate(zip(values.items(), (ORANGE, GRAY), strict=True)):
-        total = sum(kinds.values())
-        places = np.arange(len(kinds)) + 0.4 * n - 0.2
-        bars = right.bar(places, kinds.values(), 0.4, label=f"{pair}: {total:.2f} in all", color=color)
+        places, total = np.arange(len(kinds)) + 0.4 * n - 0.2, f"{sum(kinds.values()):.2f}"
+        bars = right.bar(places, kinds.values(), 0.4, label=f"{pair}: {total} in all", color=color)
         right.bar_label(bars, fmt="%.2f", fontsize=8)
     right.set_xticks(np.arange(len(kinds)), kinds)
     right.set(ylim=(0, 1.35), yticks=[0, 0.5, 1])
     right.legend(frameon=False, loc="upper center", fontsize=9)
-    show(figure, alt=f"Outlined regions of a portrait: {', '.join(spots)}. Bars of the similarities of two pairs.")
+    sums = listed({pair: sum(kinds.values()) for pair, kinds in values.items()})
+    show(figure, alt=f"Outlined regions of a portrait: {', '.join(spots)}. Bars of similarities; their sums: {sums}.")
 
 
 def merging_stages(tree: MergeTree, image: np.ndarray, stages: Sequence[int]) -> None:
     """The regions when so many are left."""
-    figure, axes = plt.subplots(2, len(stages) // 2, figsize=(7.5, 5.5), layout="constrained")
-    for ax, left in zip(axes.ravel(), stages, strict=True):
-        labels = tree.labels_after(tree.num_first - left)
-        plot_label_map(labels, image, opacity=0.75, ax=ax, title=f"{left} regions left")
-    texts = ", ".join(map(str, stages))
-    show(figure, alt=f"The regions of an image while they merge; so many are left: {texts}.")
+    titles = [f"{left} regions left" for left in stages]
+    axes = image_grid([image] * len(stages), titles=titles, columns=len(stages) // 2, width=7)
+    for ax, left in zip(axes, stages, strict=True):
+        plot_label_map(tree.labels_after(tree.num_first - left), image, opacity=0.75, ax=ax)
+    show(axes, alt=f"The regions of an image while they merge; so many are left: {', '.join(map(str, stages))}.")
 
 
 def climbing(tree: MergeTree, image: np.ndarray, line: Sequence[int], steps: Sequence[int], truth: Tensor) -> None:
     """What a region has become after so many steps up the tree, with its box and that of the object ``(4,)``."""
     overlaps = box_iou(truth[None], tree.boxes[list(line)])[0].tolist()
-    figure, axes = plt.subplots(1, len(steps), figsize=(9, 2.6), layout="constrained")
     titles = [f"{step} merges: IoU {overlaps[step]:.2f}" for step in steps]
-    for ax, step, title in zip(axes, steps, titles, strict=True):
-        node = line[step]
-        shown = tree.labels_after(max(0, node - tree.num_first + 1)).numpy()[..., None] == node
-        show_image(np.where(shown, image, 0.3 * image), ax=ax, title=title)
+    nodes = [line[step] for step in steps]
+    regions = [tree.labels_after(max(0, node - tree.num_first + 1)).numpy()[..., None] == node for node in nodes]
+    images = [np.where(region, image, 0.3 * image) for region in regions]
+    axes = image_grid(images, titles=titles, columns=len(steps))
+    for ax, node in zip(axes, nodes, strict=True):
         outline(ax, truth, "white", style="--", width=1.2)
         outline(ax, tree.boxes[node], YELLOW, width=1.5)
-    show(figure, alt=f"A region grows, with its box, and the ground truth dashed: {'; '.join(titles)}.")
+    show(axes, alt=f"A region grows, with its box, and the ground truth dashed: {'; '.join(titles)}.")
 
 
 def best_proposals(images: Mapping[str, Tensor], proposals: Mapping[str, Tensor], objects: Mapping) -> None:
     """Four photographs with their objects, dashed, and the best proposal of each; ``objects`` are boxes by name."""
-    figure = plt.figure(figsize=(9, 7.1), layout="constrained")
+    figure = plt.figure(figsize=(7.6, 6.1), layout="constrained")
     shapes = [image.shape[2] / image.shape[1] for image in images.values()]  # width by height
     pairs = shapes[:2], shapes[2:]
     rows = figure.subfigures(2, 1, height_ratios=[1 / sum(pair) for pair in pairs])
@@ -141,31 +143,18 @@ def best_proposals(images: Mapping[str, Tensor], proposals: Mapping[str, Tensor]
 def recall_curves(counts: Sequence[int], recall: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
     """Recall against the number of proposals: a panel for each IoU threshold, a line for each kind of proposals."""
     figure, axes = plt.subplots(1, len(recall), figsize=(9, 3.6), layout="constrained", sharey=True)
-    colors = (RED, BLUE, GRAY)
     for ax, (threshold, curves) in zip(axes, recall.items(), strict=True):
-        for (name, curve), color in zip(curves.items(), colors, strict=True):
-            ax.plot(counts, curve, marker="o", markersize=4, color=color, label=name)
-        ax.set(xscale="log", ylim=(0, 1.02), xlabel="proposals per image", title=f"IoU threshold {threshold}")
-        ax.set_xticks(counts, counts)
-        ax.minorticks_off()
-        ax.grid(color="0.9")
+        labels = {"xlabel": "proposals per image", "title": f"IoU threshold {threshold}"}
+        plot_curves(ax, counts, curves, (RED, BLUE, GRAY), xscale="log", ylim=(0, 1.02), **labels)
     axes[0].set_ylabel("recall")
     axes[1].legend(frameon=False, loc="upper left")
-    texts = "; ".join(
-        f"at IoU {threshold} " + ", ".join(f"{name} {curve[-1]:.2f}" for name, curve in curves.items())
-        for threshold, curves in recall.items()
-    )
-    show(figure, alt=f"Recall against the number of proposals. With {counts[-1]} proposals: {texts}.")
+    texts = [f"at IoU {iou} {listed({k: v[-1] for k, v in curves.items()})}" for iou, curves in recall.items()]
+    show(figure, alt=f"Recall against the number of proposals. With {counts[-1]} proposals: {'; '.join(texts)}.")
 
 
 def shares_of_time(seconds: Mapping[str, float]) -> None:
     """One bar, divided by stages."""
-    total, left = sum(seconds.values()), 0.0
     figure, ax = plt.subplots(figsize=(9, 1.6), layout="constrained")
-    for (stage, value), color in zip(seconds.items(), ("#d9c27a", RED, ORANGE, BLUE, GRAY), strict=True):
-        ax.barh(0, value / total, left=left, color=color, label=f"{stage} {100 * value / total:.0f}%")
-        left += value / total
-    ax.set(xlim=(0, 1), yticks=[], xticks=[], title=f"one photograph: {total:.1f} s on this machine")
-    ax.legend(ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
-    ax.spines[:].set_visible(False)
-    show(figure, alt="One bar, divided into the shares of time of each stage; Felzenszwalb's segmentation takes most.")
+    title = f"one photograph: {sum(seconds.values()):.1f} s on this machine"
+    plot_shares(ax, seconds, (SAND, RED, ORANGE, BLUE, GRAY), title, 3)
+    show(figure, alt=f"One bar, divided into the shares of time of {', '.join(seconds)}.")
