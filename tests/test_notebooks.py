@@ -103,10 +103,11 @@ def test_nearly_all_outputs_are_compared(notebook):
 
 
 def test_every_image_has_alt_text(notebook):
-    images = [o for o in outputs_of(notebook) if "image/png" in o.get("data", {})]
+    kinds = "image/png", "image/jpeg"
+    images = [(o, kind) for o in outputs_of(notebook) for kind in kinds if kind in o.get("data", {})]
     assert images, "a notebook without an image"
-    for image in images:
-        alt = image.metadata.get("image/png", {}).get("alt", "")
+    for image, kind in images:
+        alt = image.metadata.get(kind, {}).get("alt", "")
         assert len(alt) > 20, f"an image with the alt text {alt!r}"
 
 

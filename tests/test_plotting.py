@@ -1,6 +1,7 @@
 """What is drawn against what was given: rectangles, texts, pixels, colors, alt texts."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.data import astronaut
 
 from minircnn.course import figures as plotting
 from minircnn.course.figures import display
@@ -17,6 +19,7 @@ from minircnn.evaluation import evaluate
 from tests.course.conftest import close_figures  # noqa: F401 - a fixture
 
 CLASSES = ["background", "person", "car"]
+TEMPLATES = ["lab", "classic"]  # of nbconvert; it takes the first by default
 
 
 def square(height=40, width=60):
@@ -171,15 +174,49 @@ def test_colors_of_toy_town_are_far_apart_for_every_reader():
         assert difference[~np.eye(6, dtype=bool)].min() > 15
 
 
-def test_show_gives_the_image_with_its_text_and_closes_the_figure(monkeypatch):
+@pytest.fixture
+def outputs(monkeypatch):
+    """What is shown: pairs of data and metadata."""
     outputs = []
     monkeypatch.setattr(display, "publish", lambda *given: outputs.append(given))
+    return outputs
+
+
+def test_show_gives_the_image_with_its_text_and_closes_the_figure(outputs):
     plotting.show(plotting.show_image(square()), alt="A red square on white.")
     ((data, metadata),) = outputs
     assert data["text/plain"] == "A red square on white."
-    assert metadata == {"image/png": {"alt": "A red square on white."}}
+    assert metadata == {"image/png": {"alt": "A red square on white.", "width": 600}}
     assert set(data) == {"image/png", "text/plain"}
-    assert Image.open(io.BytesIO(data["image/png"])).size == (600, 400)
+    assert Image.open(io.BytesIO(data["image/png"])).size == (900, 600), "150 dots an inch"
     assert plt.get_fignums() == []
     with pytest.raises(ValueError, match="alt is empty"):
         plotting.show(plotting.show_image(square()), alt="  \n")
+    with pytest.raises(ValueError, match="belong to 2 figures"):
+        plotting.show([plotting.show_image(square()), plotting.show_image(square())], alt="Two figures.")
+
+
+def test_photographs_become_jpeg_in_full_color_and_drawings_stay_png(outputs):
+    photograph = torch.from_numpy(astronaut()).permute(2, 0, 1) / 255
+    plotting.show(plotting.show_image(photograph), alt="An astronaut.")
+    _, ax = plt.subplots(figsize=(9, 9))
+    ax.scatter(*np.random.default_rng(0).uniform(size=(2, 5000)), s=100, c=np.arange(5000), alpha=0.5)
+    plotting.show(ax, alt="Many dots.")
+    (first, about), (second, _) = outputs
+    assert set(first) == {"image/jpeg", "text/plain"} and set(about) == {"image/jpeg"}
+    assert set(second) == {"image/png", "text/plain"} and len(second["image/png"]) > display.HEAVY
+    file = Image.open(io.BytesIO(first["image/jpeg"]))
+    assert file.size == (900, 900) and {layer[1:3] for layer in file.layer} == {(1, 1)}, "no subsampling"
+    assert len(np.unique(np.asarray(file).reshape(-1, 3), axis=0)) > 20_000, "colors"
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg"])
+def test_pages_of_the_classic_template_have_the_text_for_screen_readers(kind):
+    """The default template, lab, has no place for it; once it has, the docstring of show may say so."""
+    nbformat, nbconvert = pytest.importorskip("nbformat.v4"), pytest.importorskip("nbconvert")
+    output = nbformat.new_output("display_data", {kind: "AAAA"}, metadata={kind: {"alt": "A “red” square", "width": 9}})
+    notebook = nbformat.new_notebook(cells=[nbformat.new_code_cell("show()", outputs=[output])])
+    pages = {name: nbconvert.HTMLExporter(template_name=name).from_notebook_node(notebook)[0] for name in TEMPLATES}
+    images = {name: re.search(r"<img[^>]*base64,AAAA[^>]*>", page)[0] for name, page in pages.items()}
+    assert 'alt="A “red” square"' in images["classic"] and 'width="9"' in images["classic"]
+    assert 'alt="No description' in images["lab"] and 'width="9"' in images["lab"]

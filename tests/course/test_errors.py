@@ -74,7 +74,7 @@ def test_figures_say_what_they_show(capsys):
     values = {"cat": torch.tensor([0.5, 0.7, 0.9]), "car": torch.tensor([0.4, 0.6, 0.5])}
     figures.shapes_and_sizes(values, values, data.classes)
     printed = capsys.readouterr().out
-    for text in ("4 of 4 not used", "starts near 1.95", "balloon +1.5: background error", "x = 95"):
+    for text in ("4 of 4 not used", "equal probabilities, 1.95", "balloon +1.5: background error", "x = 95"):
         assert text in printed
 
 

@@ -1,7 +1,5 @@
 """What the course draws against what was given: regions, cells, bins, filters, maps, losses, bars."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import FancyBboxPatch
 
 from minircnn.course import figures as plotting
+from minircnn.course.figures import panels
 from minircnn.course.figures.history import STAGE_COLORS, Row, plot_history
 from minircnn.course.figures.networks import mosaic
 from tests.test_plotting import square, texts
@@ -45,26 +44,17 @@ def test_a_region_on_an_image_and_on_its_map():
     np.testing.assert_allclose(first.images[0].get_array(), image.permute(1, 2, 0), atol=1e-6)
 
 
-@pytest.mark.parametrize(("bins", "ratio"), [(2, 2), (3, 1)])
-def test_points_are_spread_evenly_over_the_region(bins, ratio):
-    first, second = plotting.plot_misalignment(square(*SIZE), REGION, CELLS, output_size=bins, sampling_ratio=ratio)
-    steps = (np.arange(bins * ratio) + 0.5) / (bins * ratio)
+def test_points_are_spread_evenly_over_the_region():
+    first, second = plotting.plot_misalignment(square(*SIZE), REGION, CELLS)
+    steps = (np.arange(4) + 0.5) / 4
     expected = {(round(11 + 27 * a, 6), round(9 + 20 * b, 6)) for a in steps for b in steps}
     assert {(round(x, 6), round(y, 6)) for x, y in points(first).tolist()} == expected
     np.testing.assert_allclose(points(second) * [5, 8], points(first))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"features": torch.zeros(12, 5)}, "features must be"),
-        *[({"window": w}, "window must be") for w in ((10, 0, 10, 20), (0, 0, 61, 40), (0, -1, 60, 40))],
-        ({"region": (5, 5, 5, 9)}, "region must be"),
-    ],
-)
-def test_a_region_that_cannot_be_drawn_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        plotting.plot_misalignment(square(*SIZE), **{"region": REGION, "feature_size": CELLS, **arguments})
+def test_a_region_that_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="region must be"):
+        plotting.plot_misalignment(square(*SIZE), (5, 5, 5, 9), CELLS)
     assert not plt.get_fignums(), "refused before a figure is opened"
 
 
@@ -151,12 +141,8 @@ def test_gray_is_no_weight_and_the_largest_has_full_color():
     ("draw", "given", "message"),
     [
         (plotting.plot_filters, torch.zeros(8, 1, 3, 3), r"\(F, 3, h, w\).*\(8, 1, 3, 3\)"),
-        (plotting.plot_filters, torch.full((2, 3, 2, 2), torch.nan), "nan or infinity"),
         (plotting.plot_maps, torch.zeros(1, 3, 4, 4), r"\(C, h, w\), those of one image, not \(1, 3, 4, 4\)"),
         (plotting.plot_maps, torch.tensor([[[-0.5, 1.0]]]), r"from -0\.5: show what comes out of a ReLU"),
-        (plotting.contact_sheet, [], "images is empty"),
-        (plotting.contact_sheet, [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)], r"sizes \(4, 4\) and \(4, 5\)"),
-        (partial(plotting.contact_sheet, row_titles=["a"] * 3), torch.zeros(2, 3, 4, 4), "3 row_titles for 1 rows"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, given, message):
@@ -168,19 +154,40 @@ def brightness(drawn):
     return drawn @ [0.2126, 0.7152, 0.0722]
 
 
-def test_maps_are_brighter_where_they_are_larger_on_scales_of_their_own_or_on_one():
+def test_maps_are_brighter_where_they_are_larger_each_on_a_scale_of_its_own():
     ramp = brightness(shown(plotting.plot_maps(torch.arange(16.0).view(1, 4, 4))))
     assert (np.diff(ramp.ravel()) > 0).all() and ramp[0, 0] < 0.01 and ramp[3, 3] > 0.9
     maps = torch.zeros(3, 4, 4)
     maps[0, 1, 1], maps[1, 2, 2] = 1.0, 4.0
-    own = shown(plotting.plot_maps(maps, columns=3))
-    one = shown(plotting.plot_maps(maps, columns=3, together=True))
-    quarter = shown(plotting.plot_maps(torch.tensor([[[1.0, 4.0]]])))[0, 0]
-    np.testing.assert_allclose(own[1, 1], own[2, 7])
-    np.testing.assert_allclose(one[2, 7], own[2, 7])
-    np.testing.assert_allclose(one[1, 1], quarter)
-    for drawn in (own, one):
-        assert (brightness(drawn[:, 10:]) < 0.01).all()  # nothing there: black, not nan
+    drawn = shown(plotting.plot_maps(maps, columns=3))
+    np.testing.assert_allclose(drawn[1, 1], drawn[2, 7])
+    assert (brightness(drawn[:, 10:]) < 0.01).all()  # nothing there: black, not nan
+
+
+def test_a_sheet_has_a_caption_below_each_image_and_a_frame_in_the_color_of_its_class():
+    ax = plotting.contact_sheet(torch.rand(3, 3, 20, 30), columns=2, labels=[1, None, 2], captions=["a", "b", "c"])
+    assert texts(ax) == ["a", "b", "c"]
+    edges = [patch.get_edgecolor()[:3] for patch in ax.patches]
+    np.testing.assert_allclose(edges, [plotting.class_color(1), plotting.class_color(2)])
+    frames = [patch.get_bbox().extents for patch in ax.patches]
+    assert frames[1][1] > frames[0][3] and frames[0][0] == frames[1][0], "the third image begins a row"
+
+
+def test_figures_offer_what_notebooks_draw_with_and_no_helper():
+    offered = set(dir(plotting))
+    assert offered == set(plotting.__all__) and all(callable(getattr(plotting, name)) for name in offered)
+    assert {"show", "show_image", "mask_gallery", "plot_losses"} <= offered
+    assert not offered & {"np", "Tensor", "outline", "zoom", "plot_bars", "misalignment"}
+
+
+def test_bars_and_dots_stand_in_rows_from_the_top_with_their_numbers():
+    _, (left, right) = plt.subplots(1, 2)
+    panels.plot_bars(left, {"a": 2.0, "b": 1.0}, "red")
+    panels.plot_dots(right, {"a": [1.0, 3.0], "b": [2.0]}, "red")
+    assert texts(left) == ["2.0", "1.0"] and left.get_ylim() == right.get_ylim() == (1.5, -0.5)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["a", "b"]
+    assert [line.get_xdata()[0] for line in right.lines] == [2.0, 2.0]
+    assert [dots.get_offsets().tolist() for dots in right.collections] == [[[1.0, 0.0], [3.0, 0.0]], [[2.0, 1.0]]]
 
 
 def test_losses_and_their_running_mean():

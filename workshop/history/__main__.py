@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from minircnn.cache import fingerprint
 from minircnn.course.claims import CLAIMS, Results, gather
-from minircnn.course.figures.display import compress_png
 from minircnn.course.figures.history import plot_generations, plot_history
 from minircnn.course.history import GENERATIONS, SCENE, load_all, views_of
 from minircnn.course.record import as_text, notes, read_record, rows_of, table, titles_of
@@ -216,7 +215,7 @@ def fingerprint_of_weights(record: Record | None = None) -> str:
 
 def _finish(figure: Figure, name: str) -> bytes:
     try:
-        png = compress_png(render_png(figure))
+        png = render_png(figure)
     finally:
         plt.close(figure)
     info, buffer = PngImagePlugin.PngInfo(), io.BytesIO()

@@ -18,7 +18,7 @@ from minircnn.plotting import render_png
 DPI = 150
 SHOWN_DPI = 100  # by which the page makes it as wide as its text; the rest are finer dots on a dense screen
 SMOOTH = 3.0  # an image enlarged less, on a screen of SHOWN_DPI, has no visible squares as pixels, nor on a denser one
-HEAVY = 100_000  # bytes. A stored notebook has to stay below 2 MB
+HEAVY = 100_000  # bytes of a PNG; a stored notebook has to stay below 2 MB
 
 
 def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
@@ -37,28 +37,32 @@ def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
         raise ValueError(f"the axes belong to {len(owners)} figures: show each figure by itself")
     (owner,) = owners
     owner.draw_without_rendering()  # so that the layout is known
-    for image in owner.findobj(AxesImage):
+    images = owner.findobj(AxesImage)
+    for image in images:
         if image.get_interpolation() == "auto" and image.get_window_extent().width < SMOOTH * image.get_size()[1]:
             image.set_interpolation("hanning")
-    kind, data = encode(render_png(owner, DPI))
+    kind, data = encode(render_png(owner, DPI), photographs=bool(images))
     width = round(SHOWN_DPI * owner.get_figwidth())
     plt.close(owner)
     publish({kind: data, "text/plain": alt}, {kind: {"alt": alt, "width": width}})
 
 
-def encode(png: bytes) -> tuple[str, bytes]:
-    """The kind of file that suits an image, and the file: JPEG where a PNG is heavy and far larger, as photographs are.
+def encode(png: bytes, photographs: bool) -> tuple[str, bytes]:
+    """The kind of file for a figure, and the file: JPEG where there are images in it, a PNG is heavy and JPEG is not.
 
-    A drawing stays PNG, whose edges are exact; in JPEG each pixel keeps a color of its own, so letters stay sharp.
+    Lines and letters on white stay PNG, whose edges are exact. In this JPEG each pixel keeps a color of its own, so
+    letters stay sharp in it, too.
     """
-    if len(png) <= HEAVY:
-        return "image/png", png
-    buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(
-        buffer, format="jpeg", quality=85, subsampling=0, optimize=True, progressive=True
-    )
-    jpeg = buffer.getvalue()
-    return ("image/jpeg", jpeg) if len(jpeg) < 0.8 * len(png) else ("image/png", png)
+    files = {}
+    with Image.open(io.BytesIO(png)) as file:
+        pixels = file.convert("RGB")
+    for kind, options in (("png", {}), ("jpeg", {"quality": 85, "subsampling": 0, "progressive": True})):
+        buffer = io.BytesIO()
+        pixels.save(buffer, format=kind, optimize=True, **options)
+        files[kind] = buffer.getvalue()
+    heavy = len(files["png"]) > max(HEAVY, 1.1 * len(files["jpeg"]))
+    best = "jpeg" if photographs and heavy else "png"
+    return f"image/{best}", files[best]
 
 
 def publish(data: dict[str, Any], metadata: dict[str, Any]) -> None:

@@ -32,14 +32,14 @@ from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, i
 from minircnn.pooling import roi_align, to_rois
 
 _PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
-_WIDTH = 7  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
+_WIDTH = 6.5  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
 def mask_targets(
     image: Tensor, mask: Tensor, proposals: Mapping[str, Tensor], overlaps: Tensor, targets: Tensor
 ) -> None:
     """Proposals for an object with its mask ``(H, W)``, and below each its target; pale where it is background."""
-    figure, axes = plt.subplots(2, len(proposals), figsize=(7.5, 4.2), layout="constrained")
+    figure, axes = plt.subplots(2, len(proposals), figsize=(7, 4.0), layout="constrained")
     for column, (name, box) in enumerate(proposals.items()):
         top, bottom = axes[:, column]
         show_image(image, ax=top, title=f"{name}: IoU {overlaps[column]:.2f}")
@@ -58,7 +58,7 @@ def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tenso
     sure = {key: value[found["scores"] > 0.5] for key, value in found.items() if key != "masks"}
     counts = len(proposals), len(found["labels"]), len(sure["labels"])
     titles = [f"{counts[0]} proposals", f"{counts[1]} detections", f"{counts[2]} with a score above 0.5"]
-    axes = image_grid([image] * 3, titles=titles, columns=3, width=7.5)
+    axes = image_grid([image] * 3, titles=titles, columns=3, width=7)
     for box in proposals:
         outline(axes[0], box, "white", width=0.7, edge=False)
     draw_objects(axes[1], {key: found[key] for key in ("boxes", "labels")}, names=False)
@@ -72,7 +72,7 @@ def masks_of_classes(
     """A row for each detection: its pixels and its mask for each class ``(N, K, m, m)``, its own class framed."""
     crops = roi_align(image[None], to_rois([boxes]), 56, 1.0, aligned=True)
     rows = len(labels)
-    size = (8, 1.04 * rows + 0.25)
+    size = (7.5, 0.98 * rows + 0.25)
     figure, axes = plt.subplots(rows, len(classes) + 1, figsize=size, layout="constrained", squeeze=False)
     for row, label in enumerate(labels):
         show_image(crops[row].clamp(0, 1), ax=axes[row, 0], title=None if row else "the box")
@@ -143,7 +143,7 @@ def worst_cases(
     classes: Sequence[str],
 ) -> None:
     """The two worst cases of each kind of mistake: what was found, and beside it what is there."""
-    figure, grid = plt.subplots(len(cases), 4, figsize=(7.5, 2.1 * len(cases)), layout="constrained")
+    figure, grid = plt.subplots(len(cases), 4, figsize=(7, 2.0 * len(cases)), layout="constrained")
     titles = []
     for row, (kind, worst) in zip(grid, cases.items(), strict=True):
         for (left, right), (value, i, detection, k) in zip((row[:2], row[2:]), worst, strict=False):
@@ -162,7 +162,7 @@ def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Sequence[Any], quality: Tensor) -> None:
     """AP of boxes and of masks for each class; IoU of masks and boxes of found objects against their size."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), width_ratios=(1, 1.15), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.15), layout="constrained")
     box_ap, mask_ap = zip(*per_class.values(), strict=True)
     rows = range(len(per_class))
     axes[0].hlines(rows, box_ap, mask_ap, color="0.75", linewidth=2, zorder=1)

@@ -32,7 +32,7 @@ def segmentations(image: np.ndarray, maps: Mapping[str, np.ndarray], what: str) 
     """An image ``(H, W, 3)`` and its regions, given as label maps by their title."""
     titles = [f"{name}: {labels.max() + 1} regions" for name, labels in maps.items()]
     columns = 2 if len(maps) < 4 else 3
-    axes = image_grid([image] * (1 + len(maps)), titles=["the image", *titles], columns=columns, width=6.5)
+    axes = image_grid([image] * (1 + len(maps)), titles=["the image", *titles], columns=columns, width=6.2)
     for ax, labels in zip(axes[1:], maps.values(), strict=True):
         plot_label_map(labels, ax=ax).images[-1].set_interpolation("nearest")
     show(axes, alt=f"{what} {', '.join(titles)}.")
@@ -98,7 +98,7 @@ def compared_regions(image: np.ndarray, labels: np.ndarray, spots: Mapping[str, 
 def merging_stages(tree: MergeTree, image: np.ndarray, stages: Sequence[int]) -> None:
     """The regions when so many are left."""
     titles = [f"{left} regions left" for left in stages]
-    axes = image_grid([image] * len(stages), titles=titles, columns=len(stages) // 2, width=7)
+    axes = image_grid([image] * len(stages), titles=titles, columns=len(stages) // 2, width=6.5)
     for ax, left in zip(axes, stages, strict=True):
         plot_label_map(tree.labels_after(tree.num_first - left), image, opacity=0.75, ax=ax)
     show(axes, alt=f"The regions of an image while they merge; so many are left: {', '.join(map(str, stages))}.")
@@ -120,7 +120,7 @@ def climbing(tree: MergeTree, image: np.ndarray, line: Sequence[int], steps: Seq
 
 def best_proposals(images: Mapping[str, Tensor], proposals: Mapping[str, Tensor], objects: Mapping) -> None:
     """Four photographs with their objects, dashed, and the best proposal of each; ``objects`` are boxes by name."""
-    figure = plt.figure(figsize=(7.6, 6.1), layout="constrained")
+    figure = plt.figure(figsize=(7.3, 5.9), layout="constrained")
     shapes = [image.shape[2] / image.shape[1] for image in images.values()]  # width by height
     pairs = shapes[:2], shapes[2:]
     rows = figure.subfigures(2, 1, height_ratios=[1 / sum(pair) for pair in pairs])
