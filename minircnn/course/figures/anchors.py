@@ -118,7 +118,7 @@ def proposal_stages(
 ) -> None:
     """After each step the best ``few`` boxes, and for each object the box that fits best among all that are left."""
     titles = [f"{name}: {len(boxes)} boxes" for name, boxes in stages.items()]
-    axes = image_grid([0.7 * image] * len(stages), titles=titles, columns=len(stages), width=10.5)
+    axes = image_grid([0.7 * image] * len(stages), titles=titles, columns=len(stages))
     for ax, boxes in zip(axes, stages.values(), strict=True):
         best = boxes[box_iou(target["boxes"], boxes).argmax(dim=1)]
         plot_proposals(0.7 * image, torch.cat([boxes[:few], best]), target, classes, ax=ax)
@@ -164,7 +164,6 @@ def recall_against_search(counts: Sequence[int], curves: Mapping[float, Mapping[
         labels = {"xlabel": "proposals an image", "title": f"IoU {iou} or better"}
         plot_curves(ax, counts, lines, (RED, BLUE, "#123c66", "0.55"), xscale="log", ylim=(0, 1.02), **labels)
         ax.lines[2].set(marker="s", linestyle="--")
-        ax.set_xticks(counts, ["" if count == 200 else count for count in counts])
     axes[0].set_ylabel("recall")
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=4, frameon=False, loc="outside lower center")
     texts = [f"at IoU {iou} {listed({k: v[-1] for k, v in lines.items()})}" for iou, lines in curves.items()]

@@ -71,7 +71,7 @@ def sampled_rois(
     kinds = (("all proposals", *every), ("sampled", *drawn))
     texts = [f"{name}: {int((labels > 0).sum())} of {len(labels)} foreground" for name, _, labels in kinds]
     pale = 0.5 + 0.5 * image
-    axes = image_grid([image, pale, pale], titles=[f"{len(target['labels'])} objects", *texts], columns=3, width=10)
+    axes = image_grid([image, pale, pale], titles=[f"{len(target['labels'])} objects", *texts], columns=3)
     draw_objects(axes[0], target, classes)
     for ax, (_, boxes, labels) in zip(axes[1:], kinds, strict=True):
         for box in boxes[labels == 0]:
@@ -83,7 +83,7 @@ def sampled_rois(
 
 def target_histograms(deltas: Tensor) -> None:
     """How the four regression targets ``(N, 4)`` are distributed."""
-    figure, axes = plt.subplots(1, 4, figsize=(10, 2.5), sharex=True, sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(9, 2.3), sharex=True, sharey=True, layout="constrained")
     spreads = dict(zip(("dx", "dy", "dw", "dh"), deltas.std(dim=0).tolist(), strict=True))
     for ax, (name, spread), values in zip(axes, spreads.items(), deltas.T, strict=True):
         ax.hist(values.clamp(-0.8, 0.8), bins=np.linspace(-0.8, 0.8, 41), color=BLUE)

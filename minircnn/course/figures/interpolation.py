@@ -34,7 +34,7 @@ def moved_region(
     image: Tensor, regions: Sequence[Sequence[float]], map_size: tuple[int, int], window: Sequence
 ) -> None:
     """A region at some positions, on the image and on the map, with RoIPool's cells and bins and RoIAlign's points."""
-    figure, grid = plt.subplots(2, len(regions), figsize=(9, 5.4), layout="constrained")
+    figure, grid = plt.subplots(2, len(regions), figsize=(9, 4.7), layout="constrained")
     per_cell, takes = image.shape[2] / map_size[1], []
     for region, pair in zip(regions, grid.T, strict=True):
         titles = (f"left edge at pixel {region[0]:g}", f"at cell {region[0] / per_cell:.2f}")

@@ -108,7 +108,8 @@ def pasted_ones(box: Tensor, pasted: Mapping[str, Tensor]) -> None:
 
 def mask_losses(losses: Sequence[float]) -> None:
     """The mask loss of each step, and log 2, the loss of a branch that says one half everywhere."""
-    ax = plot_losses([{"mask loss": loss} for loss in losses])
+    _, ax = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
+    plot_losses([{"mask loss": loss} for loss in losses], ax=ax)
     ax.axhline(log(2), color="0.4", linewidth=1, linestyle=":")
     ax.text(len(losses), log(2) + 0.015, "log 2: one half everywhere", ha="right", fontsize=9, color="0.3")
     ax.legend(frameon=False, loc="lower left")
@@ -143,7 +144,7 @@ def worst_cases(
     classes: Sequence[str],
 ) -> None:
     """The two worst cases of each kind of mistake: what was found, and beside it what is there."""
-    figure, grid = plt.subplots(len(cases), 4, figsize=(7, 2.0 * len(cases)), layout="constrained")
+    figure, grid = plt.subplots(len(cases), 4, figsize=(6.8, 1.95 * len(cases)), layout="constrained")
     titles = []
     for row, (kind, worst) in zip(grid, cases.items(), strict=True):
         for (left, right), (value, i, detection, k) in zip((row[:2], row[2:]), worst, strict=False):
@@ -162,7 +163,7 @@ def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
 
 def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Sequence[Any], quality: Tensor) -> None:
     """AP of boxes and of masks for each class; IoU of masks and boxes of found objects against their size."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), width_ratios=(1, 1.15), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.1), width_ratios=(1, 1.15), layout="constrained")
     box_ap, mask_ap = zip(*per_class.values(), strict=True)
     rows = range(len(per_class))
     axes[0].hlines(rows, box_ap, mask_ap, color="0.75", linewidth=2, zorder=1)

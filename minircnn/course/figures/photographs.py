@@ -33,19 +33,20 @@ def found_in_photographs(photographs: Mapping[str, Tensor], found: Sequence[Mapp
 
 def pyramid_maps(image: Tensor, levels: Sequence[Tensor]) -> None:
     """An image and the mean of the absolute values of each level ``(1, C, h, w)``."""
-    figure, axes = plt.subplots(1, 6, figsize=(10, 2.1), layout="constrained")
+    figure, axes = plt.subplots(1, 6, figsize=(9, 1.9), layout="constrained")
     show_image(image, ax=axes[0], title="image")
     for ax, (name, color), level in zip(axes[1:], LEVELS.items(), levels, strict=True):
         ax.imshow(level[0].abs().mean(dim=0), cmap="viridis")
-        ax.set_title(f"{name}, {level.shape[2]} × {level.shape[3]}", color=color)
+        ax.set_title(f"{name}, {level.shape[2]} × {level.shape[3]}", color=color, fontsize=10)
         ax.set_axis_off()
+        ax.set_anchor("S")  # as show_image does
     sizes = ", ".join(f"{name} {level.shape[2]} × {level.shape[3]}" for name, level in zip(LEVELS, levels, strict=True))
     show(figure, alt=f"A photograph and the feature maps of {len(levels)} levels, of so many cells: {sizes}.")
 
 
 def cells_of_levels(image: Tensor, boxes: Tensor, level_of: Callable[[Tensor], Tensor], enlarged: float) -> None:
     """How many cells a box covers by its size; and boxes ``(R, 4)`` on an image, with the cells of their levels."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     side = torch.arange(8, 1000).float()
     of_side = level_of(torch.stack([0 * side, 0 * side, side, side], dim=1))
     for k, (name, color) in zip(range(2, 6), LEVELS.items(), strict=False):
@@ -80,7 +81,7 @@ def watershed_steps(photograph: np.ndarray, steps: Segmentation) -> None:
         "watershed": steps.flooded * 1.0,
     }
     titles = [*panels, f"{steps.labels.max()} regions"]
-    axes = image_grid([*panels.values(), photograph], titles=titles, columns=3, width=9.5)
+    axes = image_grid([*panels.values(), photograph], titles=titles, columns=3)
     plot_label_map(steps.labels, photograph, ax=axes[-1])
     show(axes, alt=f"Coins on a dark ground, from gray levels to numbered regions in colors: {'; '.join(titles)}.")
 

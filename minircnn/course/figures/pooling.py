@@ -111,7 +111,8 @@ def passes_against_one(times: Mapping[str, Mapping[str, float]]) -> None:
 def two_proposals_one_region(image: Tensor, pair: Tensor, cells: Sequence[int], stride: int) -> None:
     """Two proposals ``(2, 4)`` that are rounded to the same cells: x1, y1 and x2, y2 of the first and the last one."""
     taken = stride * (torch.tensor([cells]) + torch.tensor([0, 0, 1, 1]))
-    axes = image_grid([image] * 3, titles=["two proposals", "closer, with the cells", "what RoIPool takes of both"])
+    titles = ["two proposals", "closer, with the cells", "what RoIPool takes of both"]
+    axes = image_grid([image] * 3, titles=titles, columns=3)
     for ax in axes[:2]:
         draw_box(ax, pair[0], EXACT)
         draw_box(ax, pair[1], WHITE, dashed=True)

@@ -127,7 +127,7 @@ def mark_maxima(ax: Axes, values: Tensor, rows: Edges, columns: Edges, *, stride
 
 def plot_score_maps(axes: np.ndarray, boxes: Tensor, scores: Tensor, sizes: Sequence[float], stride: float) -> None:
     """Scores ``(A, h, w)`` of anchors, on axes with a row for each of three aspect ratios, a column for each size."""
-    names = [f"{shape}, {size:.0f}" for shape in ("wide", "square", "tall") for size in sizes]
+    names = [f"{shape}, {size:.0f} px" for shape in ("wide", "square", "tall") for size in sizes]
     for ax, name, values in zip(axes.flat, names, scores, strict=True):
         plot_cells(values, stride=stride, limits=(0, 1), ax=ax, title=name)
         for box in boxes:
