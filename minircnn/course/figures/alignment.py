@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from minircnn.course.figures.panels import EXACT, POOLED
+from minircnn.course.figures.colors import EXACT, POOLED
 from minircnn.course.figures.regions import plot_cells
 from minircnn.plotting import NOTEBOOK_WIDTH, TITLE_SIZE, Color, Image, as_pixels, draw_box, show_image
 from minircnn.pooling import Misalignment, misalignment

@@ -10,19 +10,9 @@ from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.course.figures.charts import plot_proposals
+from minircnn.course.figures.colors import BLUE, LIME, ORANGE, RED, WHITE
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import (
-    BLUE,
-    LIME,
-    ORANGE,
-    RED,
-    WHITE,
-    listed,
-    outline,
-    plot_curves,
-    plot_dots,
-    plot_stacked,
-)
+from minircnn.course.figures.panels import listed, outline, plot_curves, plot_dots, plot_stacked
 from minircnn.course.figures.regions import draw_grid, plot_row, plot_score_maps
 from minircnn.plotting import class_color, draw_box, image_grid, show_image
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,13 +12,12 @@ from matplotlib.colors import to_rgb
 from torch import Tensor
 
 from minircnn.boxes import box_iou
+from minircnn.course.figures.colors import BLUE, LIME, ORANGE, PINK, YELLOW
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import BLUE, LIME, ORANGE, PINK, YELLOW, listed, outline, zoom
+from minircnn.course.figures.panels import listed, outline, zoom
+from minircnn.datasets.images import ImageDataset
 from minircnn.metrics import RECALLS_COCO, RECALLS_VOC2007, area_under_curve, average_at_points, interpolate
 from minircnn.plotting import draw_labels, image_grid, show_image
-
-if TYPE_CHECKING:
-    from minircnn.datasets.images import ImageDataset
 
 _MARGIN = 5  # pixels of the image around the boxes that matter
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minircnn.boxes import box_iou
+from minircnn.evaluation import Result
 from minircnn.plotting import (
     TITLE_SIZE,
     Image,
@@ -29,9 +29,6 @@ from minircnn.plotting import (
     draw_objects,
     show_image,
 )
-
-if TYPE_CHECKING:
-    from minircnn.evaluation import Result
 
 
 def plot_detections(

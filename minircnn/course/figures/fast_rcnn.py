@@ -11,50 +11,34 @@ import torch
 from torch import Tensor
 
 from minircnn.boxes import box_iou
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, RED, YELLOW
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import (
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    RED,
-    YELLOW,
-    draw_arrow,
-    draw_block,
-    listed,
-    outline,
-    plot_bars,
-    plot_stacked,
-    zoom,
-)
+from minircnn.course.figures.panels import draw_diagram, listed, outline, plot_bars, plot_stacked, zoom
 from minircnn.plotting import class_color, draw_objects, image_grid, show_image
 
 
 def three_trainings() -> None:
     """What R-CNN trains one after the other, and Fast R-CNN at once."""
-    figure, axes = plt.subplots(2, 1, figsize=(9, 3.9), height_ratios=(1.35, 1), layout="constrained")
-    titles = ("R-CNN: three trainings, one after the other", "Fast R-CNN: one")
-    for ax, height, title in zip(axes, (2.1, 1.6), titles, strict=True):
-        ax.set(xlim=(0, 10), ylim=(0, height))
-        ax.set_title(title, fontsize=10, loc="left")
-        ax.axis("off")
-    top, bottom = axes
-    draw_block(top, 0.05, 1.0, 1.5, "images and\nproposals", GRAY)
-    draw_block(top, 2.1, 1.0, 1.8, "1  fine-tune\nthe network", BLUE)
-    draw_block(top, 4.5, 1.0, 2.1, "features on disk\n(fc7 and pool5)", GRAY)
-    draw_block(top, 7.3, 1.55, 2.5, "2  support vector machines", ORANGE)
-    draw_block(top, 7.3, 0.45, 2.5, "3  box regressions", GREEN)
-    for start, end in (((1.6, 1), (2.05, 1)), ((3.95, 1), (4.45, 1)), ((6.65, 1.1), (7.25, 1.5))):
-        draw_arrow(top, start, end)
-    draw_arrow(top, (6.65, 0.9), (7.25, 0.5))
-    draw_block(bottom, 0.05, 0.7, 1.5, "images and\nproposals", GRAY)
-    draw_block(bottom, 2.1, 0.7, 3.4, "convolutions, RoIPool, fc6, fc7", BLUE)
-    draw_block(bottom, 5.55, 0.7, 1.1, "classes", ORANGE)
-    draw_block(bottom, 6.7, 0.7, 1.1, "boxes", GREEN)
-    draw_block(bottom, 8.4, 0.7, 1.4, "one loss", GRAY)
-    draw_arrow(bottom, (1.6, 0.7), (2.05, 0.7))
-    draw_arrow(bottom, (7.85, 0.7), (8.35, 0.7))
-    draw_arrow(bottom, (9.1, 1.1), (3.8, 1.1), RED, "arc3,rad=0.12")
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 3.9), height_ratios=(1.35, 1), layout="constrained")
+    blocks = [
+        (0.05, 1.0, 1.5, "images and\nproposals", GRAY),
+        (2.1, 1.0, 1.8, "1  fine-tune\nthe network", BLUE),
+        (4.5, 1.0, 2.1, "features on disk\n(fc7 and pool5)", GRAY),
+        (7.3, 1.55, 2.5, "2  support vector machines", ORANGE),
+        (7.3, 0.45, 2.5, "3  box regressions", GREEN),
+    ]
+    arrows = [((1.6, 1), (2.05, 1)), ((3.95, 1), (4.45, 1)), ((6.65, 1.1), (7.25, 1.5)), ((6.65, 0.9), (7.25, 0.5))]
+    draw_diagram(top, "R-CNN: three trainings, one after the other", (10, 2.1), blocks, arrows)
+    blocks = [
+        (0.05, 0.7, 1.5, "images and\nproposals", GRAY),
+        (2.1, 0.7, 3.4, "convolutions, RoIPool, fc6, fc7", BLUE),
+        (5.55, 0.7, 1.1, "classes", ORANGE),
+        (6.7, 0.7, 1.1, "boxes", GREEN),
+        (8.4, 0.7, 1.4, "one loss", GRAY),
+    ]
+    draw_diagram(bottom, "Fast R-CNN: one", (10, 1.6), blocks, [((1.6, 0.7), (2.05, 0.7)), ((7.85, 0.7), (8.35, 0.7))])
+    back = {"arrowstyle": "-|>", "color": RED, "linewidth": 1.4, "connectionstyle": "arc3,rad=0.12"}
+    bottom.annotate("", xy=(3.8, 1.1), xytext=(9.1, 1.1), arrowprops=back)
     bottom.text(6.45, 1.49, "gradient", color=RED, fontsize=9, ha="center", va="center")
     show(
         figure,

@@ -11,19 +11,10 @@ import torch
 from torch import Tensor
 
 from minircnn.course.figures.charts import plot_losses, plot_proposals
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, RED
 from minircnn.course.figures.display import show
 from minircnn.course.figures.masks import ablation_dots
-from minircnn.course.figures.panels import (
-    BLUE,
-    GRAY,
-    GREEN,
-    ORANGE,
-    RED,
-    draw_arrow,
-    draw_block,
-    outline,
-    outline_truth,
-)
+from minircnn.course.figures.panels import draw_diagram, outline, outline_truth
 from minircnn.course.figures.regions import draw_grid, plot_row, plot_score_maps, strongest_channel
 from minircnn.plotting import class_color, draw_objects, image_grid
 from minircnn.pooling import misalignment
@@ -31,30 +22,22 @@ from minircnn.pooling import misalignment
 
 def two_detectors() -> None:
     """Fast R-CNN with proposals out of the pixels, and Faster R-CNN with proposals out of the feature map."""
-    figure, axes = plt.subplots(2, 1, figsize=(9, 4.2), layout="constrained")
-    kinds = (("Fast R-CNN: proposals from pixels", False), ("Faster R-CNN: proposals from the feature map", True))
-    for ax, (title, learned) in zip(axes, kinds, strict=True):
-        ax.set(xlim=(0, 10.2), ylim=(0, 2))
-        ax.set_title(title, fontsize=11, loc="left")
-        ax.axis("off")
-        high, low = 1.5, 0.4
-        for x, width, text, color in (
-            (0.05, 0.95, "image", GRAY),
-            (1.55, 1.4, "backbone", BLUE),
-            (3.5, 1.3, "feature map", GRAY),
-            (6.2, 2.2, "RoIPool, fc6, fc7,\ntwo siblings", ORANGE),
-            (8.95, 1.2, "detections", GRAY),
-        ):
-            draw_block(ax, x, high, width, text, color)
-        name, x, color = ("RPN", 3.45, GREEN) if learned else ("selective search", 1.4, RED)
-        draw_block(ax, x, low, 1.6 if not learned else 1.4, name, color)
-        draw_block(ax, 5.35, low, 1.2, "proposals", GRAY)
-        arrows = [((1.0, high), (1.5, high)), ((2.97, high), (3.45, high)), ((4.82, high), (6.15, high))]
-        arrows += [((8.42, high), (8.9, high)), ((4.87 if learned else 3.03, low), (5.3, low))]
-        arrows += [((6.1, low + 0.38), (6.7, high - 0.38))]
-        arrows += [((4.15, high - 0.38), (4.15, low + 0.38)) if learned else ((0.55, high - 0.38), (1.35, low + 0.05))]
-        for start, end in arrows:
-            draw_arrow(ax, start, end)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.2), layout="constrained")
+    blocks = [
+        (0.05, 1.5, 0.95, "image", GRAY),
+        (1.55, 1.5, 1.4, "backbone", BLUE),
+        (3.5, 1.5, 1.3, "feature map", GRAY),
+        (6.2, 1.5, 2.2, "RoIPool, fc6, fc7,\ntwo siblings", ORANGE),
+        (8.95, 1.5, 1.2, "detections", GRAY),
+        (5.35, 0.4, 1.2, "proposals", GRAY),
+    ]
+    arrows = [((1.0, 1.5), (1.5, 1.5)), ((2.97, 1.5), (3.45, 1.5)), ((4.82, 1.5), (6.15, 1.5))]
+    arrows += [((8.42, 1.5), (8.9, 1.5)), ((6.1, 0.78), (6.7, 1.12))]
+    search, rpn = (1.4, 0.4, 1.6, "selective search", RED), (3.45, 0.4, 1.4, "RPN", GREEN)
+    from_pixels = [((0.55, 1.12), (1.35, 0.45)), ((3.03, 0.4), (5.3, 0.4))]
+    from_map = [((4.15, 1.12), (4.15, 0.78)), ((4.87, 0.4), (5.3, 0.4))]
+    draw_diagram(top, "Fast R-CNN: proposals from pixels", (10.2, 2), [*blocks, search], arrows + from_pixels)
+    draw_diagram(bottom, "Faster R-CNN: proposals from the feature map", (10.2, 2), [*blocks, rpn], arrows + from_map)
     show(
         figure,
         alt="Two diagrams. Fast R-CNN: selective search makes proposals out of the image. Faster R-CNN: the region "

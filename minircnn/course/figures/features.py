@@ -11,21 +11,10 @@ import torch
 from torch import Tensor
 
 from minircnn.course.figures.charts import plot_detections, plot_losses
+from minircnn.course.figures.colors import BLUE, GRAY, RED, SAND, YELLOW
 from minircnn.course.figures.display import show
 from minircnn.course.figures.networks import plot_filters, plot_maps
-from minircnn.course.figures.panels import (
-    BLUE,
-    GRAY,
-    RED,
-    SAND,
-    YELLOW,
-    listed,
-    outline,
-    plot_bars,
-    plot_curves,
-    plot_stacked,
-    zoom,
-)
+from minircnn.course.figures.panels import draw_level, listed, outline, plot_bars, plot_curves, plot_stacked, zoom
 from minircnn.plotting import class_color, show_image
 from minircnn.pooling import warp_regions
 
@@ -49,7 +38,7 @@ def costs_by_layer(work: Mapping[str, int], parameters: Mapping[str, int]) -> No
 def training_curve(losses: Sequence[float], chance: float) -> None:
     """The loss of each batch, its running mean, and the loss of guessing."""
     ax = plot_losses([{"mean of 20 batches": loss} for loss in losses])
-    ax.axhline(chance, color="0.4", linestyle="--", linewidth=1, label=f"guessing: {chance:.2f}")
+    draw_level(ax, chance, f"guessing: {chance:.2f}")
     ax.set(ylim=(0, 3.6), ylabel="cross-entropy")
     ax.legend(frameon=False)
     show(ax, alt=f"The loss over {len(losses)} iterations and its running mean, beside that of guessing, {chance:.2f}.")
@@ -139,6 +128,6 @@ def few_examples(amounts: Sequence[int], curves: Mapping[str, Sequence[float]]) 
     figure, ax = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
     labels = {"xlabel": "examples of each class", "ylabel": "accuracy"}
     plot_curves(ax, amounts, curves, (GRAY, SAND, RED), xscale="log", ylim=(0, 1), **labels)
-    ax.axhline(1 / 6, color="0.4", linestyle="--", linewidth=1, label="guessing")
+    draw_level(ax, 1 / 6, "guessing")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     show(figure, alt=f"Accuracy against the number of examples of each class for {', '.join(curves)}.")

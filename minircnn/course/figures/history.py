@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from minircnn.course.figures.charts import plot_proposals
-from minircnn.course.figures.panels import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, plot_bars
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
+from minircnn.course.figures.panels import plot_bars
 from minircnn.plotting import NOTEBOOK_WIDTH, Image, Objects, draw_objects, image_grid
 
 # Stages have the colors that they have in the notebooks: red where one waits for selective search, green where the

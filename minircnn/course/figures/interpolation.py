@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from minircnn.course.figures.alignment import plot_misalignment
+from minircnn.course.figures.colors import BLUE, EXACT, GREEN, ORANGE, WHITE
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import BLUE, EXACT, GREEN, ORANGE, WHITE, listed
+from minircnn.course.figures.panels import draw_level, listed
 from minircnn.course.figures.regions import draw_bins, plot_cells, plot_row
 from minircnn.plotting import draw_box
 from minircnn.pooling import misalignment
@@ -175,8 +176,7 @@ def moved_objects(shifts: Sequence[int], overlaps: Mapping[str, np.ndarray]) -> 
         ax.fill_between(shifts, low, high, color=color, alpha=0.15, linewidth=0)
         ax.plot(shifts, middle, "o-", color=color, label=f"{name}: median, and the middle half")
         last[name] = middle[-1]
-    ax.axhline(0.75, color="0.5", linewidth=1, linestyle="--")
-    ax.text(shifts[-1], 0.77, "correct for AP75", ha="right", fontsize=9, color="0.35")
+    draw_level(ax, 0.75, "correct for AP75")
     ax.set(xlabel="shift to the right and down, in pixels", ylabel="IoU with itself", xticks=shifts, ylim=(0, 1))
     ax.legend(frameon=False, loc="lower left")
     show(ax, alt=f"IoU of objects with themselves after a shift; medians at {shifts[-1]} pixels: {listed(last)}.")

@@ -10,23 +10,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from minircnn.course.figures.charts import plot_losses
+from minircnn.course.figures.colors import BLUE, EXACT, ORANGE, PURPLE, WHITE
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import (
-    BLUE,
-    EXACT,
-    ORANGE,
-    PURPLE,
-    WHITE,
-    listed,
-    name_rows,
-    outline,
-    plot_curves,
-    plot_dots,
-)
+from minircnn.course.figures.panels import draw_level, listed, name_rows, outline, plot_curves, plot_dots
 from minircnn.course.figures.regions import plot_cells, plot_row
 from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, image_grid, show_image
 from minircnn.pooling import roi_align, to_rois
@@ -110,8 +99,7 @@ def mask_losses(losses: Sequence[float]) -> None:
     """The mask loss of each step, and log 2, the loss of a branch that says one half everywhere."""
     _, ax = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
     plot_losses([{"mask loss": loss} for loss in losses], ax=ax)
-    ax.axhline(log(2), color="0.4", linewidth=1, linestyle=":")
-    ax.text(len(losses), log(2) + 0.015, "log 2: one half everywhere", ha="right", fontsize=9, color="0.3")
+    draw_level(ax, log(2), "log 2: one half everywhere")
     ax.legend(frameon=False, loc="lower left")
     show(ax, alt=f"The mask loss over {len(losses)} steps with its running mean, beside log 2, one half everywhere.")
 
@@ -180,7 +168,10 @@ def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Seq
         axes[1].plot([side[b].mean() for b in bins], [values[b].mean() for b in bins], "o-", color=color, label=name)
     axes[1].set(xlabel="square root of the object's pixels", ylabel="IoU", title="objects found, each a dot")
     axes[1].set_ylim(0.2, 1)
-    _finish(axes, ("lower left", "lower right"))
+    for ax, place in zip(axes, ("lower left", "lower right"), strict=True):
+        ax.grid(color="0.92")
+        ax.set_axisbelow(True)
+        ax.legend(frameon=False, loc=place)
     ends = " and ".join(
         f"{quality.numpy()[b].mean():.2f} for the {n} sixth" for b, n in ((bins[0], "smallest"), (bins[-1], "largest"))
     )
@@ -200,13 +191,6 @@ def ablation_dots(groups: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) 
     show(
         figure, alt=f"A dot for each seed and a line at the mean, for {', '.join(keys.values())}; mean {name}: {means}."
     )
-
-
-def _finish(axes: Sequence[Axes], legends: Sequence[str]) -> None:
-    for ax, place in zip(axes, legends, strict=True):
-        ax.grid(axis="x" if ax.get_ylabel() == "" else "both", color="0.92")
-        ax.set_axisbelow(True)
-        ax.legend(frameon=False, loc=place)
 
 
 def tallest(target: Mapping[str, Any], label: int) -> int:

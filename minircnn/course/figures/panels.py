@@ -1,4 +1,4 @@
-"""What the figures of several notebooks share: colors, boxes in lines, curves, bars, and dots with their mean.
+"""What the figures of several notebooks share: boxes in lines, curves, bars, and dots with their mean.
 
 Nothing here is meant for a notebook itself, so `figures` does not hold it.
 """
@@ -16,15 +16,8 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
+from minircnn.course.figures.colors import PALE
 from minircnn.plotting import Color, class_color
-
-BLUE, ORANGE, GREEN, RED, PURPLE = "#1f6fb4", "#d9730d", "#2a7a64", "#c22f2f", "#7a4fa3"
-GRAY, SAND, LIGHT_BLUE = "#8a8a8a", "#d9c27a", "#7fb2dd"
-YELLOW, LIME, PINK = "#ffd92f", "#5dff5d", "#ff5050"  # bright enough for lines on photographs
-WHITE: Color = (0.97, 0.97, 0.97)
-EXACT: Color = (1.0, 0.6, 0.0)  # edges of a region as they are
-POOLED: Color = (0.0, 0.85, 1.0)  # edges of the whole cells that RoIPool takes
-PALE = {BLUE: "#cfe0f3", ORANGE: "#f6d9bd", GREEN: "#cfe6dc", GRAY: "#eeeeee", RED: "#f3cfcf"}  # insides of blocks
 
 
 def outline(
@@ -122,17 +115,26 @@ def name_rows(ax: Axes, names: Sequence[str] | Mapping[str, Any]) -> None:
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
-def draw_block(ax: Axes, x: float, y: float, width: float, text: str, color: str) -> None:
-    """A part of a diagram, ``x`` its left edge and ``y`` its middle."""
-    style = {"boxstyle": "round,pad=0.02", "facecolor": PALE[color], "edgecolor": color}
-    ax.add_patch(FancyBboxPatch((x, y - 0.34), width, 0.68, **style))
-    ax.text(x + width / 2, y, text, ha="center", va="center", fontsize=9.5)
+def draw_diagram(
+    ax: Axes, title: str, size: tuple[float, float], blocks: Sequence[tuple], arrows: Sequence[tuple]
+) -> None:
+    """Blocks, of left edge, middle height, width, text and color, and arrows from a point to a point."""
+    ax.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    ax.set_title(title, fontsize=10.5, loc="left")
+    ax.axis("off")
+    for x, y, width, text, color in blocks:
+        style = {"boxstyle": "round,pad=0.02", "facecolor": PALE[color], "edgecolor": color}
+        ax.add_patch(FancyBboxPatch((x, y - 0.34), width, 0.68, **style))
+        ax.text(x + width / 2, y, text, ha="center", va="center", fontsize=9.5)
+    for start, end in arrows:
+        ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4})
 
 
-def draw_arrow(ax: Axes, start: tuple, end: tuple, color: str = "0.35", shape: str = "arc3") -> None:
-    """An arrow of a diagram."""
-    style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.4, "connectionstyle": shape}
-    ax.annotate("", xy=end, xytext=start, arrowprops=style)
+def draw_level(ax: Axes, y: float, text: str) -> None:
+    """A dashed line across the axes at y, named at its right end."""
+    ax.axhline(y, color="0.5", linestyle="--", linewidth=1)
+    place = ax.get_yaxis_transform()  # x from 0 to 1 across the axes
+    ax.text(0.99, y, text, ha="right", va="bottom", fontsize=9, color="0.35", transform=place)
 
 
 def listed(values: Mapping[str, float], form: str = ".2f") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,13 +11,12 @@ import torch
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+from minircnn.course.coins import Segmentation
 from minircnn.course.figures.charts import plot_label_map
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, listed, plot_bars
+from minircnn.course.figures.panels import listed, plot_bars
 from minircnn.plotting import draw_box, draw_objects, image_grid, show_image
-
-if TYPE_CHECKING:
-    from minircnn.course.coins import Segmentation
 
 LEVELS = {"P2": BLUE, "P3": GREEN, "P4": ORANGE, "P5": RED, "P6": PURPLE}
 

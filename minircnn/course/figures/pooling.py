@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from minircnn.course.figures.charts import plot_proposals
+from minircnn.course.figures.colors import BLUE, EXACT, LIGHT_BLUE, ORANGE, POOLED, WHITE
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import BLUE, EXACT, LIGHT_BLUE, ORANGE, POOLED, WHITE, listed, name_rows, zoom
+from minircnn.course.figures.panels import listed, name_rows, zoom
 from minircnn.course.figures.regions import Edges, draw_bins, draw_grid, mark_maxima, plot_cells, plot_row
 from minircnn.plotting import draw_box, image_grid
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,28 +11,12 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from minircnn.boxes import box_iou
-from minircnn.course.errors import KINDS
+from minircnn.course.errors import KINDS, Judged
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, SAND, YELLOW
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import (
-    BLUE,
-    GRAY,
-    GREEN,
-    LIME,
-    ORANGE,
-    RED,
-    SAND,
-    YELLOW,
-    outline,
-    outline_truth,
-    plot_shares,
-    plot_stacked,
-    zoom,
-)
+from minircnn.course.figures.panels import draw_level, outline, outline_truth, plot_shares, plot_stacked, zoom
+from minircnn.datasets.images import ImageDataset
 from minircnn.plotting import class_color, image_grid
-
-if TYPE_CHECKING:
-    from minircnn.course.errors import Judged
-    from minircnn.datasets.images import ImageDataset
 
 _MOST = 8  # boxes in one panel; more cannot be told apart
 
@@ -60,8 +43,7 @@ def loss_curve(losses: Sequence[float], chance: float) -> None:
     """The loss of each batch of fine-tuning, and that of a network that gives all classes one probability."""
     figure, ax = plt.subplots(figsize=(6, 2.7), layout="constrained")
     ax.plot(range(1, len(losses) + 1), losses, color=BLUE)
-    ax.axhline(chance, color="0.5", linestyle="--", linewidth=1)
-    ax.text(len(losses), chance + 0.05, f"equal probabilities: {chance:.2f}", ha="right", color="0.35")
+    draw_level(ax, chance, f"equal probabilities: {chance:.2f}")
     ax.set(xlabel="batches of 128 warped proposals", ylabel="cross-entropy", ylim=(0, chance + 0.45))
     show(figure, alt=f"The cross-entropy of {len(losses)} batches, beside that of equal probabilities, {chance:.2f}.")
 

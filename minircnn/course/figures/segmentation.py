@@ -11,19 +11,9 @@ from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.course.figures.charts import plot_label_map
+from minircnn.course.figures.colors import BLUE, GRAY, ORANGE, RED, SAND, YELLOW
 from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import (
-    BLUE,
-    GRAY,
-    ORANGE,
-    RED,
-    SAND,
-    YELLOW,
-    listed,
-    outline,
-    plot_curves,
-    plot_shares,
-)
+from minircnn.course.figures.panels import listed, outline, plot_curves, plot_shares
 from minircnn.plotting import class_color, draw_labels, image_grid, show_image
 from minircnn.selective_search import MergeTree
 
