@@ -28,7 +28,7 @@ def mask_targets(
     image: Tensor, mask: Tensor, proposals: Mapping[str, Tensor], overlaps: Tensor, targets: Tensor
 ) -> None:
     """Proposals for an object with its mask ``(H, W)``, and below each its target; pale where it is background."""
-    figure, axes = plt.subplots(2, len(proposals), figsize=(7, 4.0), layout="constrained")
+    figure, axes = plt.subplots(2, len(proposals), figsize=(6.5, 3.7), layout="constrained")
     for column, (name, box) in enumerate(proposals.items()):
         top, bottom = axes[:, column]
         show_image(image, ax=top, title=f"{name}: IoU {overlaps[column]:.2f}")
@@ -47,7 +47,7 @@ def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tenso
     sure = {key: value[found["scores"] > 0.5] for key, value in found.items() if key != "masks"}
     counts = len(proposals), len(found["labels"]), len(sure["labels"])
     titles = [f"{counts[0]} proposals", f"{counts[1]} detections", f"{counts[2]} with a score above 0.5"]
-    axes = image_grid([image] * 3, titles=titles, columns=3, width=7)
+    axes = image_grid([image] * 3, titles=titles, columns=3, width=_WIDTH)
     for box in proposals:
         outline(axes[0], box, "white", width=0.7, edge=False)
     draw_objects(axes[1], {key: found[key] for key in ("boxes", "labels")}, names=False)
@@ -61,7 +61,7 @@ def masks_of_classes(
     """A row for each detection: its pixels and its mask for each class ``(N, K, m, m)``, its own class framed."""
     crops = roi_align(image[None], to_rois([boxes]), 56, 1.0, aligned=True)
     rows = len(labels)
-    size = (7.5, 0.98 * rows + 0.25)
+    size = (7.2, 0.94 * rows + 0.25)
     figure, axes = plt.subplots(rows, len(classes) + 1, figsize=size, layout="constrained", squeeze=False)
     for row, label in enumerate(labels):
         show_image(crops[row].clamp(0, 1), ax=axes[row, 0], title=None if row else "the box")

@@ -15,10 +15,11 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from minircnn.course.figures.panels import outline
-from minircnn.plotting import NOTEBOOK_WIDTH, TITLE_SIZE, as_pixels, class_color, show_image
+from minircnn.plotting import TITLE_SIZE, as_pixels, class_color, show_image
 
 CAPTION_SIZE = 8.0  # points
 _FRAME = 2.0  # points
+_WIDTH = 8.2  # inches of a sheet; with wider ones notebook 03 would be larger than 2 MB
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: tuple[int, int]) -> np.ndarray:
@@ -89,7 +90,7 @@ def contact_sheet(
     tiles = np.stack([as_pixels(image) for image in images])
     (height, breadth), rows = tiles.shape[1:3], math.ceil(len(tiles) / columns)
     gap = max(2, round(0.06 * breadth))
-    dots = columns * (breadth + gap) / NOTEBOOK_WIDTH  # pixels of the images that lie in an inch
+    dots = columns * (breadth + gap) / _WIDTH  # pixels of the images that lie in an inch
     lines = max(text.count("\n") + 1 for text in captions)
     below = gap + math.ceil(1.3 * lines * CAPTION_SIZE / 72 * dots)
     canvas = mosaic(tiles, columns, (below, gap))
@@ -113,5 +114,5 @@ def _axes_beside(canvas: np.ndarray, row_titles: Sequence[str]) -> Axes:
     # A few per cent wider than the outlines of the letters, and the distance that matplotlib leaves beside ticks.
     long = max((TextPath((0, 0), text, size=TITLE_SIZE).get_extents().width for text in row_titles), default=0.0)
     beside = (1.05 * long + 8) / 72 if long else 0.0  # inches
-    figure = plt.figure(figsize=(NOTEBOOK_WIDTH, (NOTEBOOK_WIDTH - beside) * canvas.shape[0] / canvas.shape[1]))
-    return figure.add_axes((beside / NOTEBOOK_WIDTH, 0, 1 - beside / NOTEBOOK_WIDTH, 1))
+    figure = plt.figure(figsize=(_WIDTH, (_WIDTH - beside) * canvas.shape[0] / canvas.shape[1]))
+    return figure.add_axes((beside / _WIDTH, 0, 1 - beside / _WIDTH, 1))
