@@ -86,9 +86,8 @@ def objectness_by_anchor(image: Tensor, boxes: Tensor, probability: Tensor, size
     for ax in axes[::2, 0]:
         ax.axis("off")
     axes[2, 0].text(0.5, 1, "black: 0\nlight yellow: 1", ha="center", va="top", fontsize=9)
-    likely = ", ".join(str(int(count)) for count in (probability > 0.5).sum(dim=(1, 2)))
-    alt = f"{len(probability)} maps of objectness, three aspect ratios by {len(sizes)} sizes, with the objects"
-    show(figure, alt=f"{alt}. Cells above one half: {likely}.")
+    alt = f"{len(probability)} maps of objectness, three aspect ratios by {len(sizes)} sizes"
+    show(figure, alt=f"{alt}, with the boxes of {len(boxes)} objects.")
 
 
 def preferred_ratios(shares: Tensor, classes: Sequence[str]) -> None:

@@ -71,8 +71,7 @@ def score_maps(image: Tensor, objects: Mapping[str, Tensor], logits: Tensor, siz
     scores, stride = logits.sigmoid().permute(2, 0, 1), image.shape[-1] / len(logits)
     plot_score_maps(axes, objects["boxes"], scores, sizes, stride)
     alt = f"Objectness of {len(scores)} kinds of anchors in each cell, in three rows for wide, square and tall ones and"
-    likely = ", ".join(f"{share:.0f}" for share in (scores > 0.5).sum(dim=(1, 2)).tolist())
-    show(figure, alt=f"{alt} {len(sizes)} columns for their sizes, with the ground truth. Cells above 0.5: {likely}.")
+    show(figure, alt=f"{alt} {len(sizes)} columns for their sizes, with the ground truth.")
 
 
 def anchors_to_proposals(

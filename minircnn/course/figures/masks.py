@@ -81,8 +81,8 @@ def pasted_mask(image: Tensor, mask: Tensor, box: Tensor, pasted: Tensor, label:
     draw_masks(axes[3], inside[None].numpy(), [class_color(label)])
     for ax in axes[1:]:
         draw_box(ax, box, class_color(label))
-    alt = "A mask of 28 × 28 gray cells; pasted over its box; black and white at 0.5, where it has"
-    show(axes, alt=f"{alt} {int(inside.sum())} pixels; and over the image.")
+    alt = "A mask of 28 × 28 gray cells; pasted over its box; black and white at 0.5; and over the image"
+    show(axes, alt=f"{alt}: {title}.")
 
 
 def pasted_ones(box: Tensor, pasted: Mapping[str, Tensor]) -> None:
