@@ -191,7 +191,6 @@ def detect(ask: Ask) -> str:
 
     images, _ = _scenes()
     cases = [(_trained(), images[index], count) for index, count in ((0, 60), (1, 60), (0, 5))]
-    ask.reference = capstone.detect.__wrapped__  # by torch.no_grad(), whose globals are other ones
     ask.cases(cases, slips, "for an image with {2} proposals", right=right, atol=1e-2)
     value = ask(*cases[0])
     if value["boxes"].requires_grad or value["scores"].requires_grad:

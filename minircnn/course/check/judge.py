@@ -38,8 +38,8 @@ class Ask:
     Whatever goes wrong in it becomes :class:`NotYet`, with a line that names the argument or the exception.
     """
 
-    def __init__(self, answer: Callable[..., Any], name: str, reference: Callable[..., Any]) -> None:
-        self.answer, self.name, self.reference, self.calls = answer, name, reference, 0
+    def __init__(self, answer: Callable[..., Any], name: str, reference: Callable[..., Any] | None = None) -> None:
+        self.answer, self.name, self.reference, self.calls = answer, name, reference or answer, 0
 
     def __call__(self, *args: Any, may_change: bool = False, **options: Any) -> Any:  # noqa: ANN401
         """Call it; arguments that it changes are refused unless it ``may_change`` them."""
@@ -155,6 +155,7 @@ def altered(reference: Callable[..., Any], slips: str) -> dict[str, Callable[...
     Raises:
         ValueError: a piece is not in the source, or two slips have the same text.
     """
+    reference = inspect.unwrap(reference)  # behind torch.no_grad()
     source, found = textwrap.dedent(inspect.getsource(reference)), {}
     for line in re.sub(r"\s*\n\s*!!", " !!", slips).strip().splitlines():
         change, text = line.strip().split(" !! ")
