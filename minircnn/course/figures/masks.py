@@ -21,7 +21,7 @@ from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, i
 from minircnn.pooling import roi_align, to_rois
 
 _PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
-_WIDTH = 6.5  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
+_WIDTH = 6.2  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
 def mask_targets(
