@@ -63,10 +63,12 @@ def plot_curves(
     ax.set_axisbelow(True)
     ax.set(**options)
     if options.get("xscale") == "log":
-        # A name needs room: it is left out where the next one stands too close on this axis.
-        close = [after is not None and after < 1.6 * value for value, after in zip(x, [*x[1:], None], strict=True)]
-        ax.set_xticks(x, ["" if crowded else value for value, crowded in zip(x, close, strict=True)])
+        ax.set_xticks(x, x)
         ax.minorticks_off()
+        kept = x[-1]
+        for value, label in zip(x[-2::-1], ax.get_xticklabels()[-2::-1], strict=True):
+            label.set_visible(kept >= 1.6 * value)  # else it would touch the next one
+            kept = value if label.get_visible() else kept
 
 
 def plot_bars(ax: Axes, values: Mapping[str, float], color: str | Sequence[Any], form: str = ".1f") -> None:
@@ -133,8 +135,8 @@ def draw_diagram(
 def draw_level(ax: Axes, y: float, text: str) -> None:
     """A dashed line across the axes at y, named at its right end."""
     ax.axhline(y, color="0.5", linestyle="--", linewidth=1)
-    place = ax.get_yaxis_transform()  # x from 0 to 1 across the axes
-    ax.text(0.99, y, text, ha="right", va="bottom", fontsize=9, color="0.35", transform=place)
+    look = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 9, "color": "0.35"}
+    ax.annotate(text, (0.99, y), xytext=(0, 2), ha="right", va="bottom", **look)
 
 
 def listed(values: Mapping[str, float], form: str = ".2f") -> str:
