@@ -59,7 +59,7 @@ def object_shapes(shapes: Tensor, labels: Tensor, classes: Sequence[str], ours: 
     show(ax, alt=f"{alt} k-means, and the median of each class, in pixels: {', '.join(medians)}.")
 
 
-def anchors_on_image(image: Tensor, anchors: Tensor, cells: Sequence[tuple[int, int]], stride: int = 8) -> None:
+def anchors_on_image(image: Tensor, anchors: Tensor, cells: Sequence[tuple[int, int]]) -> None:
     """The centers of all cells, and the anchors ``(h, w, A, 4)`` of some, in the colors of three aspect ratios."""
     titles = ["centers of all cells", *(f"anchors of cell {cell}" for cell in cells)]
     axes = image_grid([image] * len(titles), titles=titles, columns=len(titles))

@@ -87,12 +87,12 @@ def strongest_channel(features: Tensor, box: Tensor, stride: float) -> int:
     return int((features[:, inside].mean(dim=1) - features[:, ~inside].mean(dim=1)).argmax())
 
 
-def draw_grid(ax: Axes, stride: float, color: str = "white", opacity: float = 0.4) -> None:
+def draw_grid(ax: Axes, stride: float, opacity: float = 0.4) -> None:
     """The edges of a map's cells over whatever the axes show, a line every ``stride`` pixels."""
     right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
     down = [[(x, 0), (x, bottom)] for x in np.arange(0, right + 1e-6, stride)]
     across = [[(0, y), (right, y)] for y in np.arange(0, bottom + 1e-6, stride)]
-    lines = LineCollection([*down, *across], colors=color, linewidths=0.6, alpha=opacity, zorder=3)
+    lines = LineCollection([*down, *across], colors="white", linewidths=0.6, alpha=opacity, zorder=3)
     ax.add_collection(lines, autolim=False)
 
 
