@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import roi_pool as _torchvision_pool
 
 from minircnn import pooling as ours
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise, refuse_type
 
 Slips = Mapping[str, Callable[..., Any]]
 
@@ -20,30 +18,8 @@ Slips = Mapping[str, Callable[..., Any]]
 def compare_cases(
     ask: Ask, cases: Sequence[tuple], right: Callable[..., Any], slips: Slips, what: str, atol: float = 1e-5
 ) -> None:
-    """Ask for several inputs and only then look for slips: a single input often fits more than one of them.
-
-    Args:
-        ask: the learner's function.
-        cases: its arguments, one tuple for each call.
-        right: what is right for such arguments.
-        slips: what a learner gets who made them, by what to say.
-        what: the arguments in words, to be formatted with them: "for columns {0} to {1}".
-        atol: absolute tolerance.
-    """
-    answers, wanted = [ask(*case) for case in cases], [right(*case) for case in cases]
-    for answer, value in zip(answers, wanted, strict=True):
-        refuse_type(answer, value)
-    wrong = [difference(answer, value, 1e-4, atol) for answer, value in zip(answers, wanted, strict=True)]
-    if not any(wrong):
-        return
-    for text, slip in slips.items():
-        if all(
-            difference(answer, slip(*case), 1e-4, atol) is None for answer, case in zip(answers, cases, strict=True)
-        ):
-            raise NotYet(text)
-    first = next(number for number, found in enumerate(wrong) if found)
-    refuse_shape(answers[first], wanted[first])
-    raise NotYet(f"{what.format(*cases[first])}: {wrong[first]}")
+    """See :meth:`Ask.cases`."""
+    ask.cases(cases, what=what, right=right, also=slips, atol=atol)
 
 
 # ------------------------------------------------------------------------------ which cells, which bins
@@ -58,33 +34,25 @@ def _pooled_cells(start: float, end: float, stride: float) -> tuple[int, int]:
     return whole(start / stride), whole(end / stride)
 
 
-def _cells_by(first: Callable[[float], int], last: Callable[[float], int]) -> Callable[..., tuple[int, int]]:
-    """First and last cell, rounded in another way."""
-    return lambda start, end, stride: (first(start / stride), last(end / stride))
-
-
 @exercise(_pooled_cells)
 def pooled_cells(ask: Ask) -> str:
     """First and last cell of a region along one axis."""
-    slips = {
-        "Python's round takes 2.5 to the even number, 2; here halves go away from zero": _cells_by(round, round),
-        "it rounds down; an edge goes to the nearest cell": _cells_by(math.floor, math.floor),
-        "it rounds up; an edge goes to the nearest cell": _cells_by(math.ceil, math.ceil),
-        "it rounds outwards; only bins are rounded so, an edge goes to the nearest cell": _cells_by(
-            math.floor, math.ceil
-        ),
-        "the last cell is one too few: the cell to which the end is rounded counts in": _cells_by(
-            whole, lambda x: whole(x) - 1
-        ),
-        "the last cell is one too many: return the last cell itself, not the one behind it": _cells_by(
-            whole, lambda x: whole(x) + 1
-        ),
-        "those are pixels; divide the edges by the stride": lambda start, end, stride: (whole(start), whole(end)),
-        "-0.5 becomes 0; halves go away from zero, to -1": _cells_by(*[lambda x: math.floor(x + 0.5)] * 2),
-        "it returns edges that are not rounded": _cells_by(float, float),
-    }
+    slips = """
+        whole => round !! Python's round takes 2.5 to the even number, 2; here halves go away from zero
+        whole => math.floor !! it rounds down; an edge goes to the nearest cell
+        whole => math.ceil !! it rounds up; an edge goes to the nearest cell
+        whole(start / stride), whole( => math.floor(start / stride), math.ceil(
+            !! it rounds outwards; only bins are rounded so, an edge goes to the nearest cell
+        whole(end / stride) => whole(end / stride) - 1
+            !! the last cell is one too few: the cell to which the end is rounded counts in
+        whole(end / stride) => whole(end / stride) + 1
+            !! the last cell is one too many: return the last cell itself, not the one behind it
+        / stride => !! those are pixels; divide the edges by the stride
+        whole( => math.floor(0.5 + !! -0.5 becomes 0; halves go away from zero, to -1
+        whole => float !! it returns edges that are not rounded
+    """
     cases = [(20, 60, 8), (17, 30, 8), (19, 30, 8), (12, 44, 8), (13.0, 50.0, 8), (40, 41, 16), (-4.0, 20.0, 8)]
-    compare_cases(ask, cases, _pooled_cells, slips, "for pixels {0:g} to {1:g} at stride {2}")
+    ask.cases(cases, slips, "for pixels {0:g} to {1:g} at stride {2}")
     for cell in ask(13.0, 50.0, 8):
         if not isinstance(cell, (int, np.integer)):
             raise NotYet(f"cells are whole numbers, to index with; it returns a {type(cell).__name__}: use int(…)")
@@ -98,49 +66,39 @@ def pooled_cells(ask: Ask) -> str:
 
 
 def _bins(first: int, last: int, n: int, size: int) -> list[tuple[int, int]]:
-    return _bins_by(math.floor, math.ceil)(first, last, n, size)
-
-
-def _bins_by(
-    down: Callable[[Fraction], int], up: Callable[[Fraction], int], fewer: int = 0
-) -> Callable[..., list[tuple[int, int]]]:
-    """Bins whose edges are rounded in another way, or that leave out cells."""
-
-    def cut(first: int, last: int, n: int, size: int) -> list[tuple[int, int]]:
-        length = Fraction(last - first + 1 - fewer, n)
-        edges = [(first + down(k * length), first + up((k + 1) * length)) for k in range(n)]
-        return [(min(max(start, 0), size), min(max(end, 0), size)) for start, end in edges]
-
-    return cut
+    cells, found = last - first + 1, []
+    for k in range(n):
+        start, end = first + math.floor(k * cells / n), first + math.ceil((k + 1) * cells / n)
+        found.append((min(max(start, 0), size), min(max(end, 0), size)))
+    return found
 
 
 @exercise(_bins)
 def bins(ask: Ask) -> str:
     """The bins of a region along one axis."""
-    floor, ceil = math.floor, math.ceil
-    slips = {
-        "the last cell counts in: from first to last there are last - first + 1 cells": _bins_by(floor, ceil, 1),
-        "bins end too early: an end is rounded up, so that neighbors may share a cell": _bins_by(floor, floor),
-        "bins start too late: a start is rounded down, so that neighbors may share a cell": _bins_by(ceil, ceil),
-        "bins are rounded inwards; round outwards: starts down, ends up": _bins_by(ceil, floor),
-        "bins are rounded to the nearest cell; round outwards: starts down, ends up": _bins_by(round, round),
-        "bins are counted from the region's first cell; add first to get cells of the map": (
-            lambda first, last, *rest: _bins(0, last - first, *rest)
-        ),
-        "an end is the cell before which the bin ends, not its last cell": (
-            lambda *case: [(start, end - 1) for start, end in _bins(*case)]
-        ),
-        "it returns start and length of each bin; wanted are start and end": (
-            lambda *case: [(start, end - start) for start, end in _bins(*case)]
-        ),
-    }
+    slips = """
+        last - first + 1 => last - first !! the last cell counts in: from first to last there are last - first + 1 cells
+        math.ceil => math.floor !! bins end too early: an end is rounded up, so that neighbors may share a cell
+        math.floor => math.ceil !! bins start too late: a start is rounded down, so that neighbors may share a cell
+        math.floor(k * cells / n), first + math.ceil( => math.ceil(k * cells / n), first + math.floor(
+            !! bins are rounded inwards; round outwards: starts down, ends up
+        math.floor(k * cells / n), first + math.ceil( => round(k * cells / n), first + round(
+            !! bins are rounded to the nearest cell; round outwards: starts down, ends up
+        first + math => math !! bins are counted from the region's first cell; add first to get cells of the map
+        min(max(end, 0), size) => min(max(end, 0), size) - 1
+            !! an end is the cell before which the bin ends, not its last cell
+        min(max(end, 0), size) => min(max(end, 0), size) - start
+            !! it returns start and length of each bin; wanted are start and end
+    """
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
-    compare_cases(ask, inside, _bins, slips, "for cells {0} to {1}, {2} bins")
-    text = "cells beyond the map do not exist: limit starts and ends to 0 and size"
-    slips = {text: lambda first, last, n, size: [(a + first, b + first) for a, b in _bins(0, last - first, n, 10**6)]}
-    compare_cases(ask, [(-3, 4, 2, 7), (5, 9, 3, 7), (9, 12, 2, 7)], _bins, slips, "for cells {0} to {1} of {3}")
-    for first, last, n in ((f, f + more, n) for f in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)):
-        ask.compare(first, last, n, 16, wanted=_bins(first, last, n, 16), case=f"for cells {first} to {last}, {n} bins")
+    ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
+    slips = """
+        (min(max(start, 0), size), min(max(end, 0), size)) => (start, end)
+            !! cells beyond the map do not exist: limit starts and ends to 0 and size
+    """
+    beyond = [(-3, 4, 2, 7), (5, 9, 3, 7), (9, 12, 2, 7)]
+    many = [(first, first + more, n, 16) for first in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)]
+    ask.cases([*beyond, *many], slips, "for cells {0} to {1} of {3}, {2} bins")
     return "the bins of 400 regions"
 
 
@@ -152,16 +110,15 @@ def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor
     return _torchvision_pool(features[None], rois, n, 1 / stride)[0]
 
 
-def _loop(features: Tensor, box: Tensor, n: int, stride: float, take: Callable[[Tensor], Tensor]) -> Tensor:
-    """Like RoIPool, with something else than the maximum of a bin."""
+def _region_by_hand(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
     x1, y1, x2, y2 = box.tolist()
     rows = _bins(*_pooled_cells(y1, y2, stride), n, features.shape[1])
     columns = _bins(*_pooled_cells(x1, x2, stride), n, features.shape[2])
     pooled = features.new_zeros(len(features), n, n)
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
-            if top < bottom and left < right:
-                pooled[:, i, j] = take(features[:, top:bottom, left:right].flatten(1))
+    for i, j in np.ndindex(n, n):
+        (top, bottom), (left, right) = rows[i], columns[j]
+        if top < bottom and left < right:
+            pooled[:, i, j] = features[:, top:bottom, left:right].flatten(1).max(dim=1).values
     return pooled
 
 
@@ -180,17 +137,16 @@ def random_map(*shape: int, seed: int = 0) -> Tensor:
 def pool_region(ask: Ask) -> str:
     """RoIPool for one region."""
     features = random_map(3, 12, 15)
-    slips = {
-        "rows and columns of the result are exchanged: [:, i, j] is row i, column j": lambda *case: (
-            _pool_region(*case).mT
-        ),
-        "x and y are exchanged: x1 and x2 choose columns": lambda f, b, *rest: _pool_region(f, b[[1, 0, 3, 2]], *rest),
-        "it takes the mean of a bin; take the maximum": partial(_loop, take=lambda cells: cells.mean(dim=1)),
-        "it takes one maximum over all channels; each has its own": partial(_loop, take=lambda cells: cells.max()),
-        "it takes the first cell of each bin; take the maximum": partial(_loop, take=lambda cells: cells[:, 0]),
-    }
+    slips = """
+        pooled[:, i, j] => pooled[:, j, i]
+            !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
+        x1, y1, x2, y2 => y1, x1, y2, x2 !! x and y are exchanged: x1 and x2 choose columns
+        .max(dim=1).values => .mean(dim=1) !! it takes the mean of a bin; take the maximum
+        .max(dim=1).values => .max() !! it takes one maximum over all channels; each has its own
+        .max(dim=1).values => [:, 0] !! it takes the first cell of each bin; take the maximum
+    """
     cases = [(features, box, 3, 8) for box in random_regions(6, seed=1, high=90)]
-    compare_cases(ask, cases, _pool_region, slips, "for a region inside of the map")
+    ask.cases(cases, what="for a region inside of the map", also=altered(_region_by_hand, slips))
     beyond = torch.tensor([100.0, 60.0, 150.0, 130.0])  # the map ends at pixels 120 and 96
     try:
         value = ask(features, beyond, 3, 8)
@@ -226,7 +182,7 @@ def roi_pool(ask: Ask) -> str:
             f, r, n, 1 / s
         ),
     }
-    compare_cases(ask, [(features, rois, 4, 1 / 8)], _torchvision_pool, slips, "for 8 regions of 2 images")
+    ask.cases([(features, rois, 4, 1 / 8)], what="for 8 regions of 2 images", right=_torchvision_pool, also=slips)
     try:
         none = ask(features, torch.zeros(0, 5), 4, 1 / 8)
     except NotYet as error:
@@ -253,61 +209,46 @@ def _pool_gradient(gradient: Tensor, features: Tensor, box: Tensor, n: int, stri
     return leaf.grad[0]
 
 
-def _scatter(
-    gradient: Tensor, features: Tensor, box: Tensor, n: int, stride: float, share: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """The gradient, spread over the cells of each bin by shares that are computed from their values."""
-    leaf = features.clone().requires_grad_()
-    _loop(leaf, box, n, stride, lambda cells: (cells * share(cells.detach())).sum(dim=1)).backward(gradient)
-    return leaf.grad
-
-
-def _overwritten(gradient: Tensor, *rest: Any) -> Tensor:  # noqa: ANN401
-    """Where several bins share a maximum, the gradient of the last one."""
-    back = torch.zeros_like(rest[0])
-    for i, j in np.ndindex(*gradient.shape[1:]):
-        alone = torch.zeros_like(gradient)
-        alone[:, i, j] = gradient[:, i, j]
-        part = _pool_gradient(alone, *rest)
-        back = torch.where(part != 0, part, back)
+def _gradient_by_hand(gradient: Tensor, features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
+    x1, y1, x2, y2 = box.tolist()
+    rows = _bins(*_pooled_cells(y1, y2, stride), n, features.shape[1])
+    columns = _bins(*_pooled_cells(x1, x2, stride), n, features.shape[2])
+    back = torch.zeros_like(features)
+    for c, i, j in np.ndindex(*gradient.shape):
+        (top, bottom), (left, right) = rows[i], columns[j]
+        if top < bottom and left < right:
+            cells = features[c, top:bottom, left:right]
+            row, column = divmod(int(cells.argmax()), right - left)
+            back[c, top + row, left + column] += gradient[c, i, j]
     return back
-
-
-def _last_maximum(cells: Tensor) -> Tensor:
-    place = cells.shape[1] - 1 - cells.flip(1).argmax(dim=1)
-    return torch.zeros_like(cells).scatter_(1, place[:, None], 1)
 
 
 @exercise(_pool_gradient)
 def pool_gradient(ask: Ask) -> str:
     """The gradient of RoIPool at the feature map."""
-    slips = {
-        "a cell that is the maximum of several bins gets the sum: add, do not overwrite": _overwritten,
-        "every cell of a bin gets the gradient; only the largest one of each channel does": partial(
-            _scatter, share=torch.ones_like
-        ),
-        "the gradient is spread over the bin, as for a mean; all of it goes to the largest cell": partial(
-            _scatter, share=lambda cells: torch.full_like(cells, 1 / cells.shape[1])
-        ),
-        "it counts how often a cell is the maximum; add up the gradients of those bins": lambda g, *rest: (
-            _pool_gradient(torch.ones_like(g), *rest)
-        ),
-        "it returns zeros: the gradient of each bin belongs to the place of its maximum": lambda g, f, *rest: f * 0,
-    }
+    slips = """
+        += => = !! a cell that is the maximum of several bins gets the sum: add, do not overwrite
+        top + row, left + column => top:bottom, left:right
+            !! every cell of a bin gets the gradient; only the largest one of each channel does
+        top + row, left + column] += gradient[c, i, j] => top:bottom, left:right] += gradient[c, i, j] / cells.numel()
+            !! the gradient is spread over the bin, as for a mean; all of it goes to the largest cell
+        += gradient[c, i, j] => += 1
+            !! it counts how often a cell is the maximum; add up the gradients of those bins
+        += gradient[c, i, j] => += 0
+            !! it returns zeros: the gradient of each bin belongs to the place of its maximum
+    """
     features = random_map(2, 9, 11, seed=7)
     boxes = random_regions(4, seed=8, high=70)
     cases = [(random_map(2, 3, 3, seed=9 + k), features, box, 3, 8) for k, box in enumerate(boxes)]
-    compare_cases(ask, cases, _pool_gradient, slips, "for random values")
+    ask.cases(cases, what="for random values", also=altered(_gradient_by_hand, slips))
     flat = [(case[0], features.relu().round(), *case[2:]) for case in cases]
-    slips = {
-        "of equal cells the first one gets the gradient, row by row; yours is the last": partial(
-            _scatter, share=_last_maximum
-        ),
-        "of equal cells only the first one gets the gradient; yours gives it to all of them": partial(
-            _scatter, share=lambda cells: (cells == cells.amax(dim=1, keepdim=True)).float()
-        ),
-    }
-    compare_cases(ask, flat, _pool_gradient, slips, "for a map with many equal values")
+    slips = """
+        cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
+            !! of equal cells the first one gets the gradient, row by row; yours is the last
+        top + row, left + column] += => top:bottom, left:right] += (cells == cells.max()) *
+            !! of equal cells only the first one gets the gradient; yours gives it to all of them
+    """
+    ask.cases(flat, what="for a map with many equal values", also=altered(_gradient_by_hand, slips))
     for seed, box in enumerate(random_regions(30, seed=20, low=-20, high=110)):
         case = random_map(2, 3, 3, seed=30 + seed), features, box, 3, 8
         ask.compare(*case, wanted=_pool_gradient(*case), case="for a region that reaches beyond the map")
