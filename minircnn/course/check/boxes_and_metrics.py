@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 from minircnn import boxes as ours
-from minircnn.course.check.judge import Ask, NotYet, exercise
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise
 from minircnn.metrics import RECALLS_COCO, average_at_points
 
 
@@ -45,21 +45,19 @@ def _union(a: Tensor, b: Tensor) -> Tensor:
 def encode_boxes(ask: Ask) -> str:
     """The deltas from one box to another."""
     src, dst = random_boxes(500, seed=2), random_boxes(500, seed=3)
-    (center, size), (there, new) = _center_and_size(src), _center_and_size(dst)
-    shift, growth = (there - center) / size, torch.log(new / size)
-    slips = {
-        "the deltas of sizes lack the logarithm": torch.cat([shift, new / size], dim=1),
-        "the deltas lead from dst to src: exchange them": BoxCoder((1.0,) * 4).encode_single(src, dst),
-        "the shift is in pixels: divide it by the width and height of src": torch.cat([there - center, growth], dim=1),
-        "the shift is divided by the size of dst; the detector knows only that of src": torch.cat(
-            [(there - center) / new, growth], dim=1
-        ),
-        "it shifts the upper left corner; the deltas shift the center": torch.cat(
-            [(dst[:, :2] - src[:, :2]) / size, growth], dim=1
-        ),
-        "width and height are exchanged": torch.cat([shift, growth.flip(1)], dim=1),
-    }
-    ask.compare(src, dst, wanted=BoxCoder((1.0,) * 4).encode_single(dst, src), slips=slips, case="for random boxes")
+    slips = """
+        torch.log(dst_size / src_size) => dst_size / src_size !! the deltas of sizes lack the logarithm
+        src: Tensor, dst: Tensor, => dst: Tensor, src: Tensor, !! the deltas lead from dst to src: exchange them
+        offset / src_size => offset
+            !! the shift is in pixels: divide it by the width and height of src
+        offset / src_size => offset / dst_size
+            !! the shift is divided by the size of dst; the detector knows only that of src
+        (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size) => dst[:, :2] - src[:, :2]
+            !! it shifts the upper left corner; the deltas shift the center
+        torch.log(dst_size / src_size) => torch.log(dst_size / src_size).flip(1) !! width and height are exchanged
+    """
+    right = BoxCoder((1.0,) * 4).encode_single
+    ask.cases([(src, dst)], slips, "for random boxes", right=lambda src, dst: right(dst, src))
     return "equal to torchvision's BoxCoder for 500 pairs"
 
 
@@ -67,33 +65,23 @@ def encode_boxes(ask: Ask) -> str:
 def decode_boxes(ask: Ask) -> str:
     """The boxes to which deltas lead."""
     src, deltas = random_boxes(500, seed=4), torch.from_numpy(np.random.RandomState(5).normal(0, 0.3, (500, 4))).float()
-    center, size = _center_and_size(src)
-    there, new = center + deltas[:, :2] * size, size * deltas[:, 2:].exp()
-    slips = {
-        "it returns center and size; wanted are the corners x1, y1, x2, y2": torch.cat([there, new], dim=1),
-        "the size grows by the delta itself; the delta is a logarithm": _corners(there, size * (1 + deltas[:, 2:])),
-        "the size is multiplied by the delta; the delta is a logarithm": _corners(there, size * deltas[:, 2:]),
-        "the shift is taken as pixels; it is in widths and heights of src": _corners(center + deltas[:, :2], new),
-        "the shift is applied to the new size; it is in widths and heights of src": _corners(
-            center + deltas[:, :2] * new, new
-        ),
-        "it starts at the upper left corner; the deltas shift the center": _corners(
-            src[:, :2] + deltas[:, :2] * size, new
-        ),
-        "half of the size lies on each side of the center, not all of it": torch.cat([there - new, there + new], dim=1),
-    }
-    wanted = BoxCoder((1.0,) * 4).decode_single(deltas, src)
-    ask.compare(src, deltas, wanted=wanted, slips=slips, case="for random deltas", atol=1e-3)
+    slips = """
+        center - 0.5 * size, center + 0.5 * size => center, size
+            !! it returns center and size; wanted are the corners x1, y1, x2, y2
+        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => (1 + deltas[..., 2:])
+            !! the size grows by the delta itself; the delta is a logarithm
+        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => deltas[..., 2:]
+            !! the size is multiplied by the delta; the delta is a logarithm
+        deltas[..., :2] * size => deltas[..., :2] !! the shift is taken as pixels; it is in widths and heights of src
+        deltas[..., :2] * size => deltas[..., :2] * size * torch.exp(deltas[..., 2:])
+            !! the shift is applied to the new size; it is in widths and heights of src
+        center + deltas => src[:, :2] + deltas !! it starts at the upper left corner; the deltas shift the center
+        center - 0.5 * size, center + 0.5 * size => center - size, center + size
+            !! half of the size lies on each side of the center, not all of it
+    """
+    right = BoxCoder((1.0,) * 4).decode_single
+    ask.cases([(src, deltas)], slips, "for random deltas", right=lambda src, deltas: right(deltas, src), atol=1e-3)
     return "equal to torchvision's BoxCoder for 500 boxes"
-
-
-def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    size = boxes[:, 2:] - boxes[:, :2]
-    return boxes[:, :2] + size / 2, size
-
-
-def _corners(center: Tensor, size: Tensor) -> Tensor:
-    return torch.cat([center - size / 2, center + size / 2], dim=1)
 
 
 @exercise(ours.nms)
@@ -236,22 +224,31 @@ def _generalized_iou(a: Tensor, b: Tensor) -> float:
     return float(torchvision.ops.generalized_box_iou(a[None], b[None]))
 
 
+def _giou_by_hand(a: Tensor, b: Tensor) -> float:
+    a, b = a[None], b[None]
+    iou, around = (
+        torchvision.ops.box_iou(a, b),
+        torch.cat([torch.minimum(a, b)[:, :2], torch.maximum(a, b)[:, 2:]], dim=1),
+    )
+    enclosing, union = ours.box_area(around), _union(a, b)
+    return float(iou - (enclosing - union) / enclosing)
+
+
 @exercise(_generalized_iou)
 def generalized_iou(ask: Ask) -> str:
     """A measure that sees boxes apart."""
-    for seed in range(200):
-        a, b = random_boxes(2, seed=seed)
-        iou = float(torchvision.ops.box_iou(a[None], b[None]))
-        around = torch.cat([torch.minimum(a, b)[:2], torch.maximum(a, b)[2:]])[None]
-        enclosing, union = float(ours.box_area(around)), float(_union(a[None], b[None]))
-        slips = {
-            "that is IoU; subtract the share of the enclosing box that is empty": iou,
-            "it adds the empty share; subtract it": iou + (enclosing - union) / enclosing,
-            "it subtracts the empty area; divide it by the area of the enclosing box": iou - (enclosing - union),
-            "it subtracts the share that the union covers, not the empty one": iou - union / enclosing,
-            "it divides the empty area by the union; divide it by the enclosing box": iou - (enclosing - union) / union,
-        }
-        slips = {text: wrong for text, wrong in slips.items() if abs(wrong - _generalized_iou(a, b)) > 1e-3}
-        case = f"for {a.round().tolist()} and {b.round().tolist()}"
-        ask.compare(a, b, wanted=_generalized_iou(a, b), slips=slips, case=case)
+    slips = """
+        iou - (enclosing - union) / enclosing => iou
+            !! that is IoU; subtract the share of the enclosing box that is empty
+        iou - => iou + !! it adds the empty share; subtract it
+        (enclosing - union) / enclosing => (enclosing - union)
+            !! it subtracts the empty area; divide it by the area of the enclosing box
+        (enclosing - union) / enclosing => union / enclosing
+            !! it subtracts the share that the union covers, not the empty one
+        - union) / enclosing => - union) / union
+            !! it divides the empty area by the union; divide it by the enclosing box
+    """
+    cases = [tuple(random_boxes(2, seed=seed)) for seed in range(200)]
+    ask.cases(cases[:3], what="for {0} and {1}", also=altered(_giou_by_hand, slips), rtol=1e-3)
+    ask.cases(cases, what="for {0} and {1}")
     return "equal to torchvision's for 200 pairs"
