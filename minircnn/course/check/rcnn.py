@@ -193,7 +193,7 @@ def mining_round(ask: Ask) -> str:
         case = _mining_case(seed)
         slips = {text: _mining_round(*case, *kinds, **limits) for text, (kinds, limits) in _MINING_SLIPS.items()}
         wanted, case_name = _mining_round(*case), "for 80 new negatives"
-        Ask(in_order, ask.name).compare(*case, wanted=wanted, slips=slips, case=case_name, rtol=1e-2, atol=1e-3)
+        Ask(in_order, ask.name, ask.reference).compare(*case, wanted=wanted, slips=slips, case=case_name, rtol=1e-2, atol=1e-3)
     return "the same SVM and the same negatives in two rounds"
 
 
