@@ -144,39 +144,13 @@ def hinge_loss(ask: Ask) -> str:
     return "its mean is scikit-learn's for 500 examples"
 
 
-def _mining_round(
-    weights: Tensor,
-    positives: Tensor,
-    negatives: Tensor,
-    new: Tensor,
-    *slips: str,
-    above: float = HARD,
-    below: float = EASY,
-) -> tuple[Tensor, Tensor]:
-    """Take the hard ones of the new negatives in, fit the SVM again, and drop what has become easy; or not quite."""
-    if "early" in slips:
-        negatives = negatives[margins(negatives, weights) >= below]
-    hard = new[(margins(new, weights) > above) ^ ("easy" in slips)]
-    negatives = hard if "lost" in slips else torch.cat([negatives, hard])
-    fitted = weights if "unfitted" in slips else train_svm(positives, negatives, SVMSettings())
-    kept = negatives[(margins(negatives, weights if "old" in slips else fitted) >= below) ^ ("inverted" in slips)]
-    kept = hard if "new only" in slips else kept
+def _mining_round(weights: Tensor, positives: Tensor, negatives: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the hard ones of the new negatives in, fit the SVM again, and drop what has become easy."""
+    hard = new[margins(new, weights) > HARD]
+    negatives = torch.cat([negatives, hard])
+    fitted = train_svm(positives, negatives, SVMSettings())
+    kept = negatives[margins(negatives, fitted) >= EASY]
     return fitted, kept[kept[:, 0].argsort()]  # in which order they are kept does not matter
-
-
-_MINING_SLIPS: dict[str, tuple[list[str], dict[str, float]]] = {
-    "a negative is hard from a score of -1 on, where its loss begins, not from 0": ([], {"above": 0.0}),
-    "all new negatives are taken in; take those with a score above -1": ([], {"above": -torch.inf}),
-    "it takes in the easy ones, with a score below -1; take the hard ones": (["easy"], {}),
-    "the negatives from before are lost: fit to them and the hard ones together": (["lost"], {}),
-    "the SVM is still the one from before: fit again": (["unfitted"], {}),
-    "what is easy is judged by the SVM from before; judge it by the new one": (["old"], {}),
-    "easy negatives were dropped before the SVM was fitted; fit first, then drop": (["early"], {}),
-    "no negative is dropped: those below -1.2 go": ([], {"below": -torch.inf}),
-    "it drops what scores below -1; drop what scores below -1.2": ([], {"below": HARD}),
-    "it keeps the easy negatives and drops the others": (["inverted"], {}),
-    "it returns the hard ones of the new negatives alone, not all that are kept": (["new only"], {}),
-}
 
 
 @exercise(_mining_round)
@@ -189,11 +163,25 @@ def mining_round(ask: Ask) -> str:
             return value[0], value[1][value[1][:, 0].argsort()] if value[1].dim() == 2 else value[1]
         return value
 
-    for seed in (4, 5):  # with these every slip changes something
-        case = _mining_case(seed)
-        slips = {text: _mining_round(*case, *kinds, **limits) for text, (kinds, limits) in _MINING_SLIPS.items()}
-        wanted, case_name = _mining_round(*case), "for 80 new negatives"
-        Ask(in_order, ask.name, ask.reference).compare(*case, wanted=wanted, slips=slips, case=case_name, rtol=1e-2, atol=1e-3)
+    slips = """
+        > HARD => > 0 !! a negative is hard from a score of -1 on, where its loss begins, not from 0
+        > HARD => > -torch.inf !! all new negatives are taken in; take those with a score above -1
+        > HARD => <= HARD !! it takes in the easy ones, with a score below -1; take the hard ones
+        torch.cat([negatives, hard]) => hard
+            !! the negatives from before are lost: fit to them and the hard ones together
+        train_svm(positives, negatives, SVMSettings()) => weights !! the SVM is still the one from before: fit again
+        margins(negatives, fitted) => margins(negatives, weights)
+            !! what is easy is judged by the SVM from before; judge it by the new one
+        torch.cat([negatives, => torch.cat([negatives[margins(negatives, weights) >= EASY],
+            !! easy negatives were dropped before the SVM was fitted; fit first, then drop
+        >= EASY => >= -torch.inf !! no negative is dropped: those below -1.2 go
+        >= EASY => >= HARD !! it drops what scores below -1; drop what scores below -1.2
+        >= EASY => < EASY !! it keeps the easy negatives and drops the others
+        negatives[margins(negatives, fitted) >= EASY] => hard
+            !! it returns the hard ones of the new negatives alone, not all that are kept
+    """
+    cases = [_mining_case(seed) for seed in (4, 5)]  # with these every slip changes something
+    Ask(in_order, ask.name, ask.reference).cases(cases, slips, "for 80 new negatives", rtol=1e-2, atol=1e-3)
     return "the same SVM and the same negatives in two rounds"
 
 
