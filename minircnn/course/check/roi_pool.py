@@ -1,8 +1,7 @@
 """The exercises of notebook 05: a region's cells, its bins, RoIPool for one region and for a batch, its gradient."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,16 +10,6 @@ from torchvision.ops import roi_pool as _torchvision_pool
 
 from minircnn import pooling as ours
 from minircnn.course.check.judge import Ask, NotYet, altered, exercise, refuse_type
-
-Slips = Mapping[str, Callable[..., Any]]
-
-
-def compare_cases(
-    ask: Ask, cases: Sequence[tuple], right: Callable[..., Any], slips: Slips, what: str, atol: float = 1e-5
-) -> None:
-    """See :meth:`Ask.cases`."""
-    ask.cases(cases, what=what, right=right, also=slips, atol=atol)
-
 
 # ------------------------------------------------------------------------------ which cells, which bins
 
