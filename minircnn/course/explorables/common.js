@@ -194,3 +194,14 @@ function boxCorners(svg, parent, scale, size, read, write) {
     }
   };
 }
+
+/** A small image, one pixel a cell, of rows of values; color(value) is red, green, blue and opacity, 0 to 255. */
+function raster(rows, color = (value) => [value, value, value, 255]) {
+  const canvas = document.createElement("canvas");
+  [canvas.height, canvas.width] = [rows.length, rows[0].length];
+  const data = new ImageData(canvas.width, canvas.height);
+  let cell = 0;
+  for (const row of rows) for (const value of row) data.data.set(color(value), 4 * cell++);
+  canvas.getContext("2d").putImageData(data, 0, 0);
+  return canvas.toDataURL();
+}

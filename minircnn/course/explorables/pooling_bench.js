@@ -101,16 +101,6 @@ function layer(svg) {
   return make("g", { fill: "none", style: "pointer-events: none" }, svg);
 }
 
-/** A small image, one pixel a cell, of a map's values. */
-function paint(map) {
-  const canvas = document.createElement("canvas");
-  [canvas.height, canvas.width] = [map.length, map[0].length];
-  const data = new ImageData(canvas.width, canvas.height);
-  map.flat().forEach((value, cell) => data.data.set([value, value, value, 255], 4 * cell));
-  canvas.getContext("2d").putImageData(data, 0, 0);
-  return canvas.toDataURL();
-}
-
 function render({ model, el }) {
   const get = (name) => model.get(name);
   const { root, stage, controls, result } = frame(el, "Pooling bench");
@@ -209,7 +199,7 @@ function render({ model, el }) {
     if (map?.key === key) return;
     map = means(pixels, get("feature_size"));
     map.key = key;
-    right.picture.setAttribute("href", paint(map));
+    right.picture.setAttribute("href", raster(map));
   }
 
   function drawStill(pixel) {
