@@ -76,7 +76,7 @@ class Explorable(anywidget.AnyWidget):
     @classmethod
     def still(cls) -> Path:
         """The example as an image, for where nothing runs; ``python -m workshop.stills`` makes it."""
-        return FOLDER / "stills" / f"{cls.name}.png"
+        return FOLDER / "stills" / f"{cls.name}.jpg"
 
     @property
     def by_package(self) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Explorable(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_()
         still = self.still()
         if still.is_file():
-            data["image/png"], metadata = as_text(still.read_bytes()), {"image/png": {"alt": self.alt}, **metadata}
+            data["image/jpeg"], metadata = as_text(still.read_bytes()), {"image/jpeg": {"alt": self.alt}, **metadata}
         return {**data, "text/plain": self.alt}, metadata
 
     def figure(self) -> str:
