@@ -29,7 +29,6 @@ from torch import Tensor
 
 from minircnn.alexnet import LAYERS, SMALL_STRIDE_16_WEIGHTS, SMALL_WEIGHTS, load_alexnet
 from minircnn.boxes import decode_boxes, select_detections
-from minircnn.course import fine_tuning
 from minircnn.course.ablations import MASK_SHORT, SHORT, anchors
 from minircnn.datasets import ToyTown, open_data
 from minircnn.evaluation import evaluate, proposal_recall
@@ -50,6 +49,7 @@ from minircnn.selective_search import stored_proposals
 from minircnn.shipped import RESULTS_FOLDER
 from minircnn.targets import Sample, in_crowd, single_objects
 from minircnn.training import (
+from workshop import fine_tuning
     FastRCNNTrainingSettings,
     JointTrainingSettings,
     LoopSettings,
@@ -304,7 +304,7 @@ def with_svms(model: FastRCNN, train: Data) -> Detect:
 
 
 def compare_starts(root: Path, iterations: int | None = None) -> dict[str, Any]:
-    """Coins and nuclei, fine-tuned from different starts; see :mod:`minircnn.course.fine_tuning`."""
+    """Coins and nuclei, fine-tuned from different starts; see :mod:`workshop.fine_tuning`."""
     images = {split: len(open_data("nuclei", root, split=split)) for split in ("train", "test")}
     record: dict[str, Any] = {}
     for name, learn, task, starts in (

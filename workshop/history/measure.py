@@ -20,7 +20,6 @@ from torch import Tensor
 from minircnn.alexnet import SMALL_WEIGHTS, AlexNet, load_alexnet
 from minircnn.boxes import box_iou
 from minircnn.course.compare import limit_threads
-from minircnn.course.fine_tuning import with_random_weights
 from minircnn.course.history import (
     GENERATIONS,
     MAX_PROPOSALS,
@@ -45,6 +44,7 @@ from minircnn.training import (
     train_faster_rcnn,
     train_mask_rcnn,
 )
+from workshop.fine_tuning import with_random_weights
 from workshop.history.scale import PaperScale, measure_at_scale
 
 TIMED_TRAINING_IMAGES = 16

@@ -10,14 +10,15 @@ import torch
 from PIL import Image
 
 from minircnn.alexnet import load_alexnet
-from minircnn.course import fine_tuning
 from minircnn.course.coins import RandomSquares, coins_of
-from minircnn.course.fine_tuning import COINS, NUCLEI, STARTS, anchor_sizes, coins, fine_tune, measure, nuclei
+from minircnn.course.fine_tuning import measure
 from minircnn.datasets import NucleiDataset
 from minircnn.evaluation import evaluate
 from minircnn.mask_rcnn import binary_masks, load_mask_rcnn
 from minircnn.shipped import RESULTS_FOLDER
 from minircnn.training import train_mask_rcnn
+from workshop import fine_tuning
+from workshop.fine_tuning import COINS, NUCLEI, STARTS, anchor_sizes, coins, fine_tune, nuclei
 
 
 def short(task, iterations=3, **changes):
