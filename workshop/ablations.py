@@ -49,7 +49,6 @@ from minircnn.selective_search import stored_proposals
 from minircnn.shipped import RESULTS_FOLDER
 from minircnn.targets import Sample, in_crowd, single_objects
 from minircnn.training import (
-from workshop import fine_tuning
     FastRCNNTrainingSettings,
     JointTrainingSettings,
     LoopSettings,
@@ -61,6 +60,7 @@ from workshop import fine_tuning
     train_mask_rcnn,
 )
 from minircnn.transforms import resize_boxes
+from workshop import fine_tuning
 
 Detect = Callable[[Tensor, Tensor | None], dict[str, Tensor]]
 """Detections in an image, with its proposals if the detector needs some."""
