@@ -2,7 +2,8 @@
 
 from minircnn.course.explorables.anchors import Anchors
 from minircnn.course.explorables.mask_bench import MaskBench
+from minircnn.course.explorables.merging import Merging
 from minircnn.course.explorables.overlaps import Overlaps
 from minircnn.course.explorables.pooling_bench import PoolingBench
 
-__all__ = ["Anchors", "MaskBench", "Overlaps", "PoolingBench"]
+__all__ = ["Anchors", "MaskBench", "Merging", "Overlaps", "PoolingBench"]
