@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from minircnn.shipped import PROJECT_FOLDER
+from tests.explorables.conftest import FIGURES
 from workshop.site import elsewhere
 
 pytest.importorskip("sphinx", reason="the site needs Python 3.11 and `pip install -e .[site]`")
@@ -21,7 +22,7 @@ PAGES = (
     "notebooks/09_roi_align",
     "notebooks/glossary",
     "api/pooling",
-    "command_line",
+    "figures",
 )
 
 
@@ -162,6 +163,10 @@ def test_figures_are_live_and_search_finds(opened):
     edge = page.get_by_role("slider", name="right edge")
     edge.press("ArrowRight")
     assert edge.get_attribute("aria-valuetext") == "16 pixels, 3.13 cells"
+    page = opened("figures")
+    for name in FIGURES:
+        page.wait_for_function(f"document.getElementById('{name}')?.explorable")
+        assert page.locator(f"#{name} .handle").count()
     page = opened("search")
     page.goto(page.url + "?q=RoIAlign")
     page.locator("#search-results a", has_text="09").first.wait_for()

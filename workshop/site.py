@@ -36,6 +36,8 @@ def gather(source: Path, repository: str | None) -> None:
     for path in source.glob("*.md"):
         _write(path, with_links(path.read_text(encoding="utf-8")))
     figures = {kind.alt: kind.example() for kind in map(explorables.__dict__.get, explorables.__all__)}
+    parts = [f"## {one.title}\n\n`````{{raw}} html\n{live(one)}\n`````\n" for one in figures.values()]
+    _write(source / "figures.md", "\n".join(["# Figures to take hold of\n", *parts]))
     for path in sorted((PROJECT_FOLDER / "notebooks").iterdir()):
         if path.suffix == ".md":
             text = path.read_text(encoding="utf-8")
@@ -91,11 +93,16 @@ def write_notebook(path: Path, folder: Path, figures: dict[str, Explorable], lin
     _write(folder / path.name, nbformat.writes(notebook))
 
 
+def live(figure: Explorable) -> str:
+    """An explorable as a part of a page."""
+    return f"<style>{figure._css}</style>{figure.figure()}"
+
+
 def _shown(data: dict[str, Any], path: Path, figures: dict[str, Explorable]) -> Iterator[tuple[str, str]]:
     """What the site shows in place of an output's data."""
     kind, text = next((kind for kind in FORMATS if kind in data), None), data.get("text/plain", "")
     if text in figures:
-        yield "text/html", f"<style>{figures[text]._css}</style>{figures[text].figure()}"
+        yield "text/html", live(figures[text])
     elif kind:
         file = path.with_suffix(f".{FORMATS[kind]}")
         file.parent.mkdir(parents=True, exist_ok=True)
