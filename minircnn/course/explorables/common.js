@@ -200,8 +200,37 @@ function raster(rows, color = (value) => [value, value, value, 255]) {
   const canvas = document.createElement("canvas");
   [canvas.height, canvas.width] = [rows.length, rows[0].length];
   const data = new ImageData(canvas.width, canvas.height);
-  let cell = 0;
-  for (const row of rows) for (const value of row) data.data.set(color(value), 4 * cell++);
+  let at = 0;
+  for (const row of rows) {
+    for (const value of row) {
+      const channels = color(value);
+      for (let k = 0; k < 4; k++) data.data[at++] = channels[k];
+    }
+  }
   canvas.getContext("2d").putImageData(data, 0, 0);
   return canvas.toDataURL();
+}
+
+/** The edges between pixels of different values as a path, whole runs at once; what lies outside has a value, too. */
+function contours(rows, outside = 0) {
+  const [height, width] = [rows.length, rows[0].length];
+  const wide = width + 2; // with a border
+  const values = new Float64Array((height + 2) * wide).fill(outside);
+  rows.forEach((row, y) => values.set(row, (y + 1) * wide + 1));
+  let d = "";
+  const follow = (lines, length, across, along, start, step) => {
+    for (let line = 0; line <= lines; line++) {
+      let from = -1;
+      for (let k = 0, at = (line + 1) * across + along; k <= length; k++, at += along) {
+        const edge = k < length && values[at] !== values[at - across];
+        if (edge && from < 0) from = k;
+        if (edge || from < 0) continue;
+        d += start(from, line) + step + k;
+        from = -1;
+      }
+    }
+  };
+  follow(height, width, wide, 1, (x, y) => `M${x} ${y}`, "H");
+  follow(width, height, 1, wide, (y, x) => `M${x} ${y}`, "V");
+  return d;
 }

@@ -123,6 +123,8 @@ const SIDE = 320; // of a panel, in the units of its view box
 const NUMBERED = 12; // up to so many cells a side their numbers can be read
 const COLORS = ["nearest", "pooled", "exact", "down"].map((name) => `var(--${name})`);
 const [TRUE, PASTED, BOX, LOST] = COLORS;
+const LEGEND = [["— true mask", TRUE], ["- - pasted mask", PASTED], ["■ lost", LOST], ["■ gained", PASTED]];
+const SHIFTED = "Not aligned: the target is cut out half a pixel too far right and down, and pasted over the dotted box.";
 const two = (value) => value.toFixed(2);
 const short = (value) => String(Number(value.toFixed(1)));
 const layer = (svg) => make("g", { fill: "none", style: "pointer-events: none" }, svg);
@@ -151,26 +153,6 @@ function area(mask, wanted) {
   return d;
 }
 
-/** The outline of a mask, along the edges of its pixels. */
-function outline(mask) {
-  const at = (x, y) => mask[y]?.[x] ?? 0;
-  const along = (count, length, differ, start, step) => {
-    let d = "";
-    for (let line = 0; line <= count; line++) {
-      for (let k = 0; k < length; k++) {
-        if (!differ(k, line)) continue;
-        const from = k;
-        while (k < length && differ(k, line)) k += 1;
-        d += start(from, line) + step + k;
-      }
-    }
-    return d;
-  };
-  const [rows, columns] = [mask.length, mask[0].length];
-  const across = along(rows, columns, (x, y) => at(x, y - 1) !== at(x, y), (x, y) => `M${x} ${y}`, "H");
-  return across + along(columns, rows, (y, x) => at(x - 1, y) !== at(x, y), (y, x) => `M${x} ${y}`, "V");
-}
-
 function render({ model, el }) {
   const get = (name) => model.get(name);
   const first = Object.fromEntries(CHOICES.map((name) => [name, get(name)]));
@@ -188,9 +170,9 @@ function render({ model, el }) {
   const looks = { "vector-effect": "non-scaling-stroke" };
   const line = (stroke, width, dash = "") =>
     make("path", { ...looks, stroke, "stroke-width": width, "stroke-dasharray": dash }, drawn);
-  set(line("var(--paper)", 4), { d: outline(truth), opacity: 0.6 });
+  set(line("var(--paper)", 4), { d: contours(truth), opacity: 0.6 });
   const halo = set(line("var(--paper)", 4), { opacity: 0.6 });
-  set(line(TRUE, 2), { d: outline(truth) });
+  set(line(TRUE, 2), { d: contours(truth) });
   const found = line(PASTED, 2, "5 3");
   const cells = set(line(BOX, 0.6), { opacity: 0.6 });
 
@@ -225,8 +207,9 @@ function render({ model, el }) {
   button(controls, "Fit the box", () => state.put({ box: around(truth) }));
   button(controls, "Start over", () => state.put(first));
   const legend = make("p", {}, result);
-  for (const [text, color] of [["— true mask", TRUE], ["- - pasted mask", PASTED], ["■ lost", LOST], ["■ gained", PASTED]]) {
-    make("span", { text, style: `color: ${color}; font-weight: 600; margin-right: 1.2em; display: inline-block` }, legend);
+  for (const [text, color] of LEGEND) {
+    const looks = `color: ${color}; font-weight: 600; margin-right: 1.2em; display: inline-block`;
+    make("span", { text, style: looks }, legend);
   }
   const table = make("table", {}, make("div", { class: "wide" }, result));
   const head = make("tr", {}, make("thead", {}, table));
@@ -246,7 +229,7 @@ function render({ model, el }) {
     const [x1, y1, x2, y2] = box;
     set(lost, { d: area(truth, (value, x, y) => value && !pasted[y][x]) });
     set(gained, { d: area(pasted, (value, x, y) => value && !truth[y][x]) });
-    const d = outline(pasted);
+    const d = contours(pasted);
     for (const path of [halo, found]) set(path, { d });
     const [wide, high] = [(x2 - x1) / m, (y2 - y1) / m]; // of a cell
     const readable = Math.min(wide, high) * scale() > 5;
@@ -284,10 +267,9 @@ function render({ model, el }) {
     const { shared, lost, gained, iou } = whole;
     const beyond = lost - inside.lost;
     const outside = beyond ? ` Of the lost pixels ${beyond} lie outside of the box.` : "";
-    const shifted = " Not aligned: the target is cut out half a pixel too far right and down, and pasted over the dotted box.";
     said.textContent =
       `A cell has ${wide} × ${high} pixels. IoU = both / (both + lost + gained) = ` +
-      `${shared} / ${shared + lost + gained} = ${two(iou)}.${outside}${aligned ? "" : shifted}`;
+      `${shared} / ${shared + lost + gained} = ${two(iou)}.${outside}${aligned ? "" : ` ${SHIFTED}`}`;
   }
 
   function draw() {
