@@ -74,3 +74,10 @@ def test_nothing_moves_on_its_own_and_colors_follow_the_theme(shown, name):
     assert not still.evaluate("document.getAnimations().length")
     ink = "getComputedStyle(document.querySelector('.explorable')).color"
     assert shown(name, color_scheme="dark").page.evaluate(ink) != shown(name, color_scheme="light").page.evaluate(ink)
+
+
+def test_a_figure_that_is_taken_away_no_longer_answers(shown, name):
+    figure = shown(name)
+    figure.run(f"{name}.explorable.remove(); model.set('found', {{}}); model.set('image', model.get('image'))")
+    assert figure.page.locator(".explorable").count() == 0
+    assert figure.state("found") == {}

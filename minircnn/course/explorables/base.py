@@ -41,8 +41,8 @@ const model = {{
 const url = URL.createObjectURL(new Blob([{module}], {{ type: "text/javascript" }}));
 const {{ default: figure, math }} = await import(url);
 const place = document.getElementById("{name}");
-figure.render({{ model, el: place }});
-place.explorable = {{ model, math }};
+const remove = figure.render({{ model, el: place }});
+place.explorable = {{ model, math, remove }};
 </script>"""
 
 

@@ -92,7 +92,8 @@ function button(parent, text, press) {
 
 /** Tie a figure to its state: put() writes names and values, and every change, from whichever side, draws once.
  *
- * Returns { put, stop }; draw() may return what follows from the state, which is stored under "found".
+ * Returns { put, start }: start() draws for the first time and returns what takes the figure away again. draw() may
+ * return what follows from the state, which is stored under "found".
  */
 function tie(model, names, draw) {
   let writing = false;
@@ -112,7 +113,14 @@ function tie(model, names, draw) {
     redraw();
   };
   for (const name of names) model.on(`change:${name}`, redraw);
-  return { put, redraw, stop: () => names.forEach((name) => model.off(`change:${name}`, redraw)) };
+  const start = (root) => {
+    redraw();
+    return () => {
+      names.forEach((name) => model.off(`change:${name}`, redraw));
+      root.remove();
+    };
+  };
+  return { put, start };
 }
 
 /** The frame of an explorable: what is drawn, controls below it, a line that is read aloud. */

@@ -350,11 +350,7 @@ function render({ model, el }) {
   }
 
   const state = tie(model, NAMES, draw);
-  state.redraw();
-  return () => {
-    state.stop();
-    root.remove();
-  };
+  return state.start(root);
 }
 
 export default { render };
