@@ -93,7 +93,7 @@ def test_images_say_what_they_show_and_formulas_need_no_script(site, parsed):
 def test_notebooks_can_be_opened_where_they_run(site, parsed):
     links = parsed[site / "notebooks" / "09_roi_align.html"].links
     for address in (
-        "https://colab.research.google.com/github/someone/minircnn/blob/main/notebooks/09_roi_align.ipynb",
+        "https://colab.research.google.com/github/someone/minircnn/blob/colab/09_roi_align.ipynb",
         "https://mybinder.org/v2/gh/someone/minircnn/main?labpath=notebooks/09_roi_align.ipynb",
         "https://codespaces.new/someone/minircnn",
     ):

@@ -20,6 +20,7 @@ import nbformat
 from minircnn.course import explorables
 from minircnn.course.explorables.base import Explorable
 from minircnn.shipped import PROJECT_FOLDER
+from workshop.colab import colab
 
 SITE = PROJECT_FOLDER / "build" / "site"
 CORE = (
@@ -72,12 +73,12 @@ def elsewhere(path: Path, repository: str | None) -> str:
     if not repository:
         return ""
     places = {
-        "Colab": f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}",
+        "Colab": colab(repository, path.name),
         "Binder": f"https://mybinder.org/v2/gh/{repository}/main?labpath=notebooks/{path.name}",
         "Codespaces": f"https://codespaces.new/{repository}",
     }
     links = " · ".join(f"[{name}]({address})" for name, address in places.items())
-    return f"\n\nOpen this notebook in {links}."
+    return f"\n\nOpen this notebook in {links} (where `make course CPU=1` comes first)."
 
 
 def write_notebook(path: Path, folder: Path, figures: dict[str, Explorable], links: str) -> None:
