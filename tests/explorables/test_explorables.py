@@ -46,6 +46,22 @@ def test_an_update_takes_less_than_a_frame(shown, name):
     assert max(times) > 0
 
 
+def test_a_finger_drags_a_handle_and_does_not_scroll_the_page(shown, name):
+    figure = shown(name, width=390, height=500, has_touch=True, is_mobile=True)
+    handle = figure.page.locator(".handle").first
+    handle.scroll_into_view_if_needed()
+    box, scrolled = handle.bounding_box(), figure.page.evaluate("scrollY")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    drawn = figure.page.locator(".explorable svg").evaluate_all
+    before = drawn("(nodes) => nodes.map((node) => node.innerHTML)")
+    finger = figure.page.context.new_cdp_session(figure.page)
+    for kind, way in (("touchStart", 0), *(("touchMove", way) for way in range(4, 44, 4)), ("touchEnd", 40)):
+        points = [] if kind == "touchEnd" else [{"x": x + way / 2, "y": y - way}]  # mostly upwards, as one scrolls
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert drawn("(nodes) => nodes.map((node) => node.innerHTML)") != before
+    assert figure.page.evaluate("scrollY") == scrolled
+
+
 def test_every_control_has_a_name_and_can_be_reached_by_tab(shown, name):
     page = shown(name).page
     controls = page.locator(".explorable").locator("input, select, button, [tabindex]")

@@ -50,6 +50,8 @@ const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 function draggable(node, svg, drag, step) {
   let start = null;
   node.classList.add("handle");
+  // Inside of an SVG, touch-action is not heeded: the page would scroll under the finger and take the pointer away.
+  node.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   set(node, {
     tabindex: 0,
     onpointerdown: (event) => {
