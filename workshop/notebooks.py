@@ -20,7 +20,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def execute(path: Path) -> None:
     """Run a notebook, and write it back once it has run to its end."""
     notebook = nbformat.read(path, as_version=4)
-    options = {"timeout": 900, "record_timing": False, "store_widget_state": False}
+    options = {"timeout": 900, "record_timing": False, "store_widget_state": False, "coalesce_streams": True}
     NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}, **options).execute()
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
