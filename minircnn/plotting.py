@@ -271,20 +271,28 @@ def draw_labels(ax: Axes, texts: Sequence[str], boxes: Sequence[Sequence[float]]
         long = 1.05 * TextPath((0, 0), plain, size=font).get_extents().width + 2 * pad if text else 0.0
         fit = min(1.0, width / (long * point)) if long else 1.0
         long, tall = long * fit * point, 1.5 * font * fit * point
-        x1, y1, x2, y2 = (float(value) for value in box)
-        # Above the box, in its top, below it or at its right.
-        wanted = [(x1, y1 - tall), (x1, y1), (x1, y2), (x2 - long, y1 - tall), (x2, y1), (x2 - long, y2)]
-        corner = np.clip(wanted, 0, np.maximum((width - long, height - tall), 0))  # (6, 2), pushed into the image
-        places = np.concatenate([corner, corner + np.array([long, tall])], axis=1)  # (6, 4)
-        shared = np.minimum(places[:, None, 2:], taken[:, 2:]) - np.maximum(places[:, None, :2], taken[:, :2])
-        hidden = shared.clip(min=0).prod(axis=-1).sum(axis=1)  # (6,) square pixels of other texts
-        # One that is pushed up or down covers the edge of its box.
-        place = places[np.argmin(hidden + 0.01 * np.abs(corner - wanted)[:, 1])]
+        place = place_label((long, tall), box, taken, (height, width))
         taken = np.concatenate([taken, place[None]])
         style = {"boxstyle": f"square,pad={pad / font}", "facecolor": color, "edgecolor": "none", "alpha": 0.9}
         x, y = place[0] + pad * point, (place[1] + place[3]) / 2
         words = ax.text(x, y, text, fontsize=font * fit, color=text_color(color), va="center", bbox=style)
         words.set(parse_math=False, zorder=6 - rank / (len(texts) + 1))
+
+
+def place_label(size: Sequence[float], box: Sequence[float], taken: np.ndarray, image: Sequence[float]) -> np.ndarray:
+    """Where a label ``(width, height)`` of a box hides least of those that have a place: its own, ``(4,)``.
+
+    ``taken`` ``(N, 4)`` are their places, ``image`` is ``(height, width)``; a place lies within it as far as it fits.
+    """
+    (long, tall), (height, width), (x1, y1, x2, y2) = size, image, (float(value) for value in box)
+    # Above the box, in its top, below it or at its right.
+    wanted = [(x1, y1 - tall), (x1, y1), (x1, y2), (x2 - long, y1 - tall), (x2, y1), (x2 - long, y2)]
+    corner = np.clip(wanted, 0, np.maximum((width - long, height - tall), 0))  # (6, 2), pushed into the image
+    places = np.concatenate([corner, corner + np.array([long, tall])], axis=1)  # (6, 4)
+    shared = np.minimum(places[:, None, 2:], taken[:, 2:]) - np.maximum(places[:, None, :2], taken[:, :2])
+    hidden = shared.clip(min=0).prod(axis=-1).sum(axis=1)  # (6,) square pixels of other texts
+    # One that is pushed up or down covers the edge of its box.
+    return places[np.argmin(hidden + 0.01 * np.abs(corner - wanted)[:, 1])]
 
 
 def _image_size(ax: Axes) -> tuple[int, int]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import os
-import time
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from string import Template
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minircnn.cli import common
 from minircnn.cli.common import RefusedError, check_folder, check_outputs, echo
+from minircnn.cli.demo_page import SIDE, View, make_page
 from minircnn.cli.detect import LONGEST_SIDE, MAX_PROPOSALS, complain, find_images
-from minircnn.files import printable, write_atomically
+from minircnn.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 PAGE, TABLE = "index.html", "four_detectors.png"
 MOST_IMAGES = 20  # of the user's: a page of more is heavy, and nobody looks at it
 SCENE = 194  # of the test split: one of the seven scenes with six objects, the most that a scene has
-SIDE = 640  # pixels of the longer side of an image on the page
+DRAWN = 50  # proposals at most; more would hide the image
 GRID = {"columns": 5, "width": 15.0}  # an image, and what four detectors found in it; inches
 
 # key: name, year, where the course builds it
@@ -37,34 +36,6 @@ DETECTORS = {
     "faster_rcnn": ("Faster R-CNN", 2016, "08_faster_rcnn"),
     "mask_rcnn": ("Mask R-CNN", 2017, "10_mask_rcnn"),
 }
-# HTML that is XML, too. The policy is one more lock: what slipped into the page, a browser would neither run nor fetch.
-_PAGE = Template("""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8" />
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'" />
-<meta name="generator" content="minircnn demo" />
-<title>Four detectors, the same images</title>
-<style>
-body { max-width: 95rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
-img { max-width: 100%; height: auto }
-</style>
-</head>
-<body>
-<h1>Four detectors, the same images</h1>
-<p>Boxes show what each detector finds; the last one also outlines it. The number behind a class is its score: of R-CNN
-the margin of a support vector machine, shown from 0 up, of the others a probability, shown from 0.5 up. Times were
-measured on this machine, just now; selective search counts for both R-CNN and Fast R-CNN.</p>
-$content
-<h2>Where to go next</h2>
-<p>The detectors know six painted classes and have never seen a photograph of any of these: on photographs they are
-mostly wrong. <code>make course</code> opens the notebooks, in which each is built and measured: $notebooks.
-<code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector, and
-<code>minircnn evaluate mask_rcnn</code> says how good it is, on 200 scenes.</p>
-</body>
-</html>
-""")
 
 
 def demo(
@@ -97,72 +68,115 @@ def demo(
     data = ToyTown("test")
     scene, truth = data[SCENE]
     _look_at(models, scene)  # not counted: the first look takes longer, while memory is fetched and code is chosen
-    rows = [_show(models, data.classes, "A scene of Toy Town", scene, truth)]
+    shown = [_show(models, "A scene of Toy Town", scene, truth)]
     for path in files:
         try:
             with common.naming_memory():
-                rows.append(_show(models, data.classes, str(path), read_image(path)))
+                shown.append(_show(models, str(path), read_image(path)))
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
             complain(*skipped[-1])
-    sections, drawings, titles = zip(*rows, strict=True)
-    write_atomically(out / TABLE, draw_png([*chain(*drawings)], data.classes, [*chain(*titles)], **GRID))
-    notebooks = ", ".join(f"<code>notebooks/{book}.ipynb</code>" for _, _, book in DETECTORS.values())
-    write_atomically(out / PAGE, _PAGE.substitute(notebooks=notebooks, content="\n".join(sections)).encode())
+    drawings, titles = ([*chain(*(getattr(one, part) for one in shown))] for part in ("drawings", "titles"))
+    write_atomically(out / TABLE, draw_png(drawings, data.classes, titles, **GRID))
+    write_atomically(out / PAGE, make_page([one.part for one in shown], DETECTORS, data.classes, out))
     echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
     if skipped:
         raise typer.Exit(1)
 
 
-def _look_at(models: Mapping[str, Any], image: Tensor) -> list[tuple[common.Detections, float]]:
-    """What each detector finds in an image (3, H, W), and the seconds that it took; selective search runs once."""
-    from minircnn.selective_search import selective_search
+@dataclass(frozen=True)
+class _Look:
+    """What a detector finds in an image, among which proposals (P, 4), best first, and how long each stage took."""
 
-    start = time.perf_counter()
-    proposals = selective_search(image, max_proposals=MAX_PROPOSALS)
-    searching, looks = time.perf_counter() - start, []
-    for key, model in models.items():
-        on_proposals, start = key in common.ON_PROPOSALS, time.perf_counter()
-        found = common.detect_in(model, image, proposals if on_proposals else None)
-        looks.append((found, time.perf_counter() - start + searching * on_proposals))
-    return looks
+    found: common.Detections
+    proposals: Tensor
+    milliseconds: dict[str, int]
 
 
-def _show(
-    models: Mapping[str, Any], classes: Sequence[str], name: str, image: Tensor, truth: Mapping[str, Any] | None = None
-) -> tuple[str, list[Drawing], list[str]]:
-    """Let all detectors look at an image, and print what they found.
-
-    Returns the part of the page about it; drawings of what is there, if that is known, and of what each found; titles.
-    """
+def _look_at(models: Mapping[str, Any], image: Tensor) -> list[_Look]:
+    """What each detector finds in an image (3, H, W); selective search runs once."""
     import torch
 
-    from minircnn.plotting import draw_png, make_drawing
+    from minircnn.selective_search import selective_search
+
+    start = perf_counter()
+    proposals = selective_search(image, max_proposals=MAX_PROPOSALS)
+    searching = {"selective search": round(1000 * (perf_counter() - start))}
+    with torch.inference_mode():
+        return [
+            _detect(model, image, proposals, {**searching}) if key in common.ON_PROPOSALS else _detect(model, image)
+            for key, model in models.items()
+        ]
+
+
+def _detect(model: Any, image: Tensor, proposals: Tensor | None = None, times: dict[str, int] | None = None) -> _Look:  # noqa: ANN401
+    """Detect, stage by stage as in the detectors' ``detect``; ``times`` are those of stages before."""
+    from minircnn.fast_rcnn import resize_proposals
+    from minircnn.mask_rcnn import encode_pasted
+
+    times, start = times or {}, perf_counter()
+
+    def passed(stage: str) -> None:
+        nonlocal start
+        end = perf_counter()
+        times[stage], start = round(1000 * (end - start)), end
+
+    if hasattr(model, "judge"):  # R-CNN
+        features = model.features(image, proposals, {model.config.svm_layer, model.config.box_layer})
+        passed(f"{len(proposals)} warped crops through the network")
+        found = model.judge(features, proposals, image.shape[1:])
+        passed("SVMs, box regression, NMS")
+        return _Look(found, proposals, times)
+    features, sizes = model.features([image])
+    passed("image through the convolutions")
+    if proposals is None:
+        regions = model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes)
+        proposals = model.postprocess(regions, [image], sizes)[0]["boxes"]
+        passed("region proposal network")
+        regions = [regions[0]["boxes"]]
+    else:
+        regions = resize_proposals([proposals], [image], sizes)
+    inside = model.roi_heads.detect(features, regions, sizes)
+    (found,) = model.postprocess(inside, [image], sizes)
+    passed("RoI heads, NMS")
+    if hasattr(model.roi_heads, "add_masks"):
+        masks, aligned = model.roi_heads.add_masks(features, inside)[0]["masks"], model.roi_heads.config.aligned
+        found["masks"] = encode_pasted(masks, found["boxes"], tuple(image.shape[1:]), aligned)
+        passed("mask branch, pasting")
+    return _Look(found, proposals, times)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An image on the page, and in the table: drawings of it, or of its ground truth, and of what each found."""
+
+    part: tuple[str, str, list[View]]
+    drawings: list[Drawing]
+    titles: list[str]
+
+
+def _show(models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[str, Any] | None = None) -> _Shown:
+    """Let all detectors look at an image, and print what they found."""
+    import torch
+
+    from minircnn.plotting import make_drawing
     from minircnn.selective_search import shrink
 
     about = f"{image.shape[2]} × {image.shape[1]} pixels"
     if max(image.shape) > LONGEST_SIDE:  # the detectors would shrink it, too; masks of many pixels fill the memory
         image = torch.from_numpy(shrink(image, LONGEST_SIDE)).float().permute(2, 0, 1).contiguous()
         about += f", shrunk to {image.shape[2]} × {image.shape[1]} before the detectors saw it"
-    about += f". What is there: {_names(truth, classes)}." if truth else "."
     there = truth or {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    drawings, titles, finds = [make_drawing(image, there, SIDE)], [Path(name).name], []
-    for (detector, year, *_), (found, seconds) in zip(DETECTORS.values(), _look_at(models, image), strict=True):
-        objects = f"{len(found['labels'])} object{'s' * (len(found['labels']) != 1)}"
+    drawings, titles = [make_drawing(image, there, SIDE)], [Path(name).name]
+    views = [View("truth", "Ground truth", drawings[0])] if truth else []
+    for (key, (detector, year, *_)), look in zip(DETECTORS.items(), _look_at(models, image), strict=True):
+        count, seconds = len(look.found["labels"]), sum(look.milliseconds.values()) / 1000
+        objects = f"{count} object{'s' * (count != 1)}"
         echo(f"{name}: {detector}: {objects} in {seconds:.3f} s")
-        drawings.append(make_drawing(image, found, SIDE))
+        drawings.append(make_drawing(image, look.found, SIDE))
         titles.append(f"{detector} ({year})\n{objects}, {seconds:.3f} s")
-        finds.append(f"{detector} finds {_names(found, classes)} in {seconds:.3f} s")
-    png = base64.b64encode(draw_png(drawings, classes, titles, dpi=150, **GRID)).decode()
-    title, alt = escape(printable(name)), escape("; ".join(finds))
-    alt = f"{title} five times: as it is, and with what each detector finds. {alt}"
-    section = f'<h2>{title}</h2>\n<p>{about}</p>\n<img src="data:image/png;base64,{png}" alt="{alt}" />'
-    return section, drawings, titles
-
-
-def _names(found: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """What an image shows, for those who cannot see it."""
-    names = [classes[label] for label in found["labels"].tolist()]
-    if "scores" in found:
-        names = [f"{name} {score:.2f}" for name, score in zip(names, found["scores"].tolist(), strict=True)]
-    return ", ".join(names) or "nothing"
+        drawn = make_drawing(image, {"boxes": look.proposals[:DRAWN]}, SIDE).found["boxes"].tolist()
+        whose = "selective search" if key in common.ON_PROPOSALS else "its region proposal network"
+        proposed = f"{len(drawn)} of {len(look.proposals)} proposals from {whose}"
+        views.append(View(key, detector, drawings[-1], drawn, proposed, look.milliseconds))
+    return _Shown((name, about, views), drawings, titles)
