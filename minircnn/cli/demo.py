@@ -104,17 +104,17 @@ def _look_at(models: Mapping[str, Any], image: Tensor) -> list[_Look]:
     searching = {"selective search": round(1000 * (perf_counter() - start))}
     with torch.inference_mode():
         return [
-            _detect(model, image, proposals, {**searching}) if key in common.ON_PROPOSALS else _detect(model, image)
+            _detect(model, image, *((proposals, {**searching}) if key in common.ON_PROPOSALS else (None, {})))
             for key, model in models.items()
         ]
 
 
-def _detect(model: Any, image: Tensor, proposals: Tensor | None = None, times: dict[str, int] | None = None) -> _Look:  # noqa: ANN401
+def _detect(model: common.Model, image: Tensor, proposals: Tensor | None, times: dict[str, int]) -> _Look:
     """Detect, stage by stage as in the detectors' ``detect``; ``times`` are those of stages before."""
     from minircnn.fast_rcnn import resize_proposals
     from minircnn.mask_rcnn import encode_pasted
 
-    times, start = times or {}, perf_counter()
+    start = perf_counter()
 
     def passed(stage: str) -> None:
         nonlocal start
@@ -123,12 +123,12 @@ def _detect(model: Any, image: Tensor, proposals: Tensor | None = None, times: d
 
     if hasattr(model, "judge"):  # R-CNN
         features = model.features(image, proposals, {model.config.svm_layer, model.config.box_layer})
-        passed(f"{len(proposals)} warped crops through the network")
+        passed(f"network on {len(proposals)} warped crops")
         found = model.judge(features, proposals, image.shape[1:])
         passed("SVMs, box regression, NMS")
         return _Look(found, proposals, times)
     features, sizes = model.features([image])
-    passed("image through the convolutions")
+    passed("backbone on the image")
     if proposals is None:
         regions = model.rpn.filter_proposals(model.rpn(features, model.batch_size(sizes)), sizes)
         proposals = model.postprocess(regions, [image], sizes)[0]["boxes"]
@@ -177,6 +177,7 @@ def _show(models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[st
         titles.append(f"{detector} ({year})\n{objects}, {seconds:.3f} s")
         drawn = make_drawing(image, {"boxes": look.proposals[:DRAWN]}, SIDE).found["boxes"].tolist()
         whose = "selective search" if key in common.ON_PROPOSALS else "its region proposal network"
-        proposed = f"{len(drawn)} of {len(look.proposals)} proposals from {whose}"
+        proposed = f" It classified {len(look.proposals)} proposals from {whose}"
+        proposed += f"; “Proposals” draws the first {len(drawn)}."
         views.append(View(key, detector, drawings[-1], drawn, proposed, look.milliseconds))
     return _Shown((name, about, views), drawings, titles)

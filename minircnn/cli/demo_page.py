@@ -43,28 +43,30 @@ _PAGE = Template("""\
 :root { color-scheme: light dark }
 body { max-width: 80rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { line-height: 1.2 } section { margin-top: 3rem } fieldset { display: none }
-figure { margin: 0 0 1rem } figcaption { margin-top: .5rem; max-width: 40rem } .view { position: relative }
+figure { margin: 0 0 1rem } figcaption { margin-top: .5rem; max-width: 40rem }
+.view { position: relative; max-width: var(--side) }
 svg { display: block; width: 100%; height: auto } svg * { vector-effect: non-scaling-stroke }
 .boxes, .proposals { filter: drop-shadow(0 0 1px black) }
 .label { position: absolute; padding: 0 4px; font: 12px/17px system-ui, sans-serif; white-space: nowrap }
 .legend { padding: 0 } .legend li { display: inline-block; padding: 0 .6rem; margin: 0 .3rem .3rem 0 }
-table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums } caption { text-align: left }
+table { width: 100%; table-layout: fixed; border-collapse: collapse; font-variant-numeric: tabular-nums }
+caption { text-align: left } col:first-child { width: 40% } col:last-child { width: 6rem }
 th, td { padding: .15rem .4rem; text-align: left; font-weight: normal; line-height: 1.3 }
-th:first-child { width: 42% } td { text-align: right } tr:first-child > * { padding-top: .5rem; font-weight: bold }
+td:last-child { text-align: right; white-space: nowrap } tr:first-child > * { padding-top: .5rem; font-weight: bold }
 .bar { min-width: 2px; height: .8rem; background: #3d82c8 }
 @media (min-width: 60rem) {
-  .columns { display: grid; grid-template-columns: minmax(0, 40rem) minmax(0, 1fr); gap: 2rem }
+  .columns { display: grid; align-items: start; gap: 2rem }
+  .columns { grid-template-columns: minmax(0, max(22rem, var(--side))) minmax(0, 1fr) }
   .label { font-size: 14px; line-height: 20px }
 }
 @supports selector(:has(a)) { @media screen {
-  fieldset { display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 1rem; padding: .5rem; border: 1px solid }
+  fieldset { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); margin: 0 0 1rem }
   fieldset label { display: flex; align-items: center; gap: .4rem; min-height: 2.5rem; padding: 0 .6rem }
   fieldset label:has(:checked) { box-shadow: inset 0 0 0 2px }
   .figures { display: grid } .figures > * { grid-area: 1 / 1; visibility: hidden; min-width: 0 }
   $shown { visibility: inherit }
   $timed { background: color-mix(in srgb, #3d82c8 18%, Canvas) }
-  section:not(:has([value=proposals]:checked)) .proposals { display: none }
-} }
+} section:not(:has([value=proposals]:checked)) .proposals { display: none } }
 </style>
 </head>
 <body>
@@ -81,9 +83,11 @@ and <code>minircnn evaluate mask_rcnn</code> says how good it is.</p>
 </body>
 </html>
 """)
-_CHECKED = ' checked="checked"'
-_MEASURED = """Time of each stage, measured on this machine in one pass; all bars have one scale. Selective search ran
-once, and counts for both R-CNN and Fast R-CNN."""
+_CAPTION = """\
+<caption>Time of each stage, measured on this machine in one pass; all bars have one scale. Selective search ran once,
+and counts for both R-CNN and Fast R-CNN.</caption>
+<colgroup><col /><col /><col /></colgroup>
+"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class View:
     name: str
     drawing: Drawing
     proposals: Sequence[Sequence[float]] = ()  # boxes in pixels of the drawing
-    proposed: str = ""  # how many these are of how many, and whose
+    proposed: str = ""  # a sentence about them
     milliseconds: Mapping[str, int] = field(default_factory=dict)  # by stage
 
 
@@ -138,9 +142,10 @@ def _section(
     number: int, title: str, about: str, views: Sequence[View], built: Mapping[str, str], classes: Sequence[str]
 ) -> str:
     """The part of the page about an image: buttons, the image with each view, and the time that each stage took."""
-    looks = [view for view in views if view.milliseconds]
+    looks, (height, width) = [view for view in views if view.milliseconds], views[0].drawing.pixels.shape[:2]
+    checked = ' checked="checked"'
     buttons = "".join(
-        f'<label><input type="radio" name="view-{number}" value="{view.key}"{_CHECKED * (view is looks[0])} />'
+        f'<label><input type="radio" name="view-{number}" value="{view.key}"{checked * (view is looks[0])} />'
         f"{view.name}</label>\n"
         for view in views
     )
@@ -149,8 +154,9 @@ def _section(
     return (
         f"<section>\n<h2>{escape(printable(title))}</h2>\n<p>{about}.</p>\n"
         f"<fieldset><legend>Show on the image</legend>\n{buttons}"
-        f'<label><input type="checkbox" value="proposals" />proposals</label></fieldset>\n'
-        f'<div class="columns">\n<div class="figures">\n{"".join(figures)}</div>\n{_times(looks)}</div>\n</section>'
+        f'<label><input type="checkbox" value="proposals" />Proposals</label></fieldset>\n'
+        f'<div class="columns" style="--side: {SIDE * width / max(width, height):.0f}px">\n'
+        f'<div class="figures">\n{"".join(figures)}</div>\n{_times(looks)}</div>\n</section>'
     )
 
 
@@ -203,13 +209,13 @@ def _figure(view: View, photograph: str, built: str, classes: Sequence[str]) -> 
     ]
     # The first lies on top, since detections stand best first.
     return (
-        f'<figure class="{view.key}">\n<div class="view" style="max-width: {SIDE * width / max(width, height):.0f}px">'
+        f'<figure class="{view.key}">\n<div class="view">'
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{view.name}">{photograph}{"".join(masks[::-1])}'
         f'<path class="proposals" fill="none" stroke="white" d="{"".join(lines)}" />'
         f'<g class="boxes" fill="none" stroke-width="2.5">{"".join(boxes[::-1])}</g></svg>'
         f'<div aria-hidden="true">{"".join(labels[::-1])}</div></div>\n'
         f"<figcaption><b>{view.name}</b>{built}: {escape(', '.join(texts)) or 'nothing'}."
-        f"{f' Proposals: {view.proposed}.' * bool(view.proposed)}</figcaption>\n</figure>\n"
+        f"{view.proposed}</figcaption>\n</figure>\n"
     )
 
 
@@ -221,8 +227,8 @@ def _mask(mask: NDArray, color: str) -> str:
     padded = np.pad(mask, 1)
     across = [f"M{first - 1} {row}h{last - first}" for row, first, last in _runs(padded[1:] != padded[:-1])]
     down = [f"M{x} {first - 1}v{last - first}" for x, first, last in _runs((padded[:, 1:] != padded[:, :-1]).T)]
-    outline = "".join([*across, *down])
-    return f'<path class="mask" fill="{color}" fill-opacity=".4" d="{rows}" /><path stroke="{color}" d="{outline}" />'
+    area = f'<path class="mask" fill="{color}" fill-opacity=".4" d="{rows}" />'
+    return f'{area}<path fill="none" stroke="{color}" d="{"".join([*across, *down])}" />'
 
 
 def _runs(marks: NDArray) -> NDArray:
@@ -240,7 +246,7 @@ def _places(texts: Sequence[str], boxes: Sequence[Sequence[float]], size: tuple[
     from minircnn.plotting import place_label
 
     (height, width), taken = size, np.zeros((0, 4))
-    pixel = max(width, height) / SIDE if SIDE * width < PHONE * max(width, height) else width / PHONE
+    pixel = max(width / PHONE, max(width, height) / SIDE)  # of the page, on a phone, in those of the image
     for text, box in zip(texts, boxes, strict=True):
         letter, margins, tall = (value * pixel for value in LABEL)
         x1, y1, x2, y2 = place_label((len(text) * letter + margins, tall), box, taken, size)
@@ -265,4 +271,4 @@ def _times(looks: Sequence[View]) -> str:
             parts.append(f"<td>{taken:,} ms</td></tr>\n")
             start += taken
         parts.append("</tbody>\n")
-    return f"<table>\n<caption>{_MEASURED}</caption>\n{''.join(parts)}</table>\n"
+    return f"<table>\n{_CAPTION}{''.join(parts)}</table>\n"
