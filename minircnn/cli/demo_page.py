@@ -40,7 +40,7 @@ _PAGE = Template("""\
 <meta name="viewport" content="width=device-width, initial-scale=1" />
 <title>Four detectors, the same images</title>
 <style>
-:root { color-scheme: light dark }
+:root { color-scheme: light dark; background: Canvas }
 body { max-width: 80rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { line-height: 1.2 } section { margin-top: 3rem } fieldset { display: none }
 figure { margin: 0 0 1rem } figcaption { margin-top: .5rem; max-width: 40rem }
@@ -70,6 +70,7 @@ td:last-child { text-align: right; white-space: nowrap } tr:first-child > * { pa
 </style>
 </head>
 <body>
+<main>
 <h1>Four detectors, the same images</h1>
 <p>Choose a detector: its boxes show what it finds; Mask R-CNN also outlines it. The number behind a class is its score:
 of R-CNN the margin of a support vector machine, shown from 0 up, of the others a probability, shown from 0.5 up.</p>
@@ -80,6 +81,7 @@ $content
 mostly wrong. <code>make course</code> opens the notebooks, in which each is built and measured; $last compares all four
 on 200 scenes. <code>minircnn detect mask_rcnn holiday.jpg --out found.png</code> looks at an image with one detector,
 and <code>minircnn evaluate mask_rcnn</code> says how good it is.</p>
+</main>
 </body>
 </html>
 """)
