@@ -1,4 +1,4 @@
-"""``minircnn demo``: the four detectors side by side, on a scene of Toy Town and on the user's own images."""
+"""``minircnn demo``: the four detectors on the same images, a scene of Toy Town and the user's own."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write; made if need be.")] = Path("demo"),
 ) -> None:
-    """Show R-CNN, Fast R-CNN, Faster R-CNN and Mask R-CNN side by side, on a scene and on your own images.
+    """Show R-CNN, Fast R-CNN, Faster R-CNN and Mask R-CNN on the same images: a scene, and your own.
 
-    Writes a page, index.html, which needs no other file and no network, and the same as one image, four_detectors.png;
-    those of a former demo are replaced. Images that cannot be read are named and left out; the exit status is then 1.
+    Writes a page, index.html, which needs no other file and no network: it switches between what each detector finds,
+    draws its proposals, and compares the time of each stage. What they find is also drawn side by side, in
+    four_detectors.png. Files of a former demo are replaced. Images that cannot be read are named and left out; the exit status is then 1.
     """
     # Not every shell replaces the ``~`` of ``make demo IMAGE=~/holiday.jpg``. Path.expanduser refuses unknown users.
     files, skipped = find_images([Path(os.path.expanduser(path)) for path in images or ()])  # noqa: PTH111
