@@ -49,7 +49,8 @@ def demo(
 
     Writes a page, index.html, which needs no other file and no network: it switches between what each detector finds,
     draws its proposals, and compares the time of each stage. What they find is also drawn side by side, in
-    four_detectors.png. Files of a former demo are replaced. Images that cannot be read are named and left out; the exit status is then 1.
+    four_detectors.png. Files of a former demo are replaced. Images that cannot be read are named and left out; the
+    exit status is then 1.
     """
     # Not every shell replaces the ``~`` of ``make demo IMAGE=~/holiday.jpg``. Path.expanduser refuses unknown users.
     files, skipped = find_images([Path(os.path.expanduser(path)) for path in images or ()])  # noqa: PTH111
@@ -77,9 +78,9 @@ def demo(
         except (OSError, ValueError) as error:
             skipped.append((path, str(error)))
             complain(*skipped[-1])
-    drawings, titles = ([*chain(*(getattr(one, part) for one in shown))] for part in ("drawings", "titles"))
-    write_atomically(out / TABLE, draw_png(drawings, data.classes, titles, **GRID))
-    write_atomically(out / PAGE, make_page([one.part for one in shown], DETECTORS, data.classes, out))
+    parts, drawings, titles = zip(*shown, strict=True)
+    write_atomically(out / TABLE, draw_png([*chain(*drawings)], data.classes, [*chain(*titles)], **GRID))
+    write_atomically(out / PAGE, make_page(parts, DETECTORS, data.classes, out))
     echo(f"written to {out / TABLE}", f"written to {out / PAGE}: open it in a browser")
     if skipped:
         raise typer.Exit(1)
@@ -147,17 +148,14 @@ def _detect(model: common.Model, image: Tensor, proposals: Tensor | None, times:
     return _Look(found, proposals, times)
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """An image on the page, and in the table: drawings of it, or of its ground truth, and of what each found."""
+def _show(
+    models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[str, Any] | None = None
+) -> tuple[tuple[str, str, list[View]], list[Drawing], list[str]]:
+    """Let all detectors look at an image, and print what they found.
 
-    part: tuple[str, str, list[View]]
-    drawings: list[Drawing]
-    titles: list[str]
-
-
-def _show(models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[str, Any] | None = None) -> _Shown:
-    """Let all detectors look at an image, and print what they found."""
+    Returns what the page says and shows of it; drawings of it, with the ground truth if that is known, and of what each
+    detector found; their titles.
+    """
     import torch
 
     from minircnn.plotting import make_drawing
@@ -181,4 +179,4 @@ def _show(models: Mapping[str, Any], name: str, image: Tensor, truth: Mapping[st
         proposed = f" It classified {len(look.proposals)} proposals from {whose}"
         proposed += f"; “Proposals” draws the first {len(drawn)}."
         views.append(View(key, detector, drawings[-1], drawn, proposed, look.milliseconds))
-    return _Shown((name, about, views), drawings, titles)
+    return (name, about, views), drawings, titles

@@ -172,13 +172,11 @@ def _say(found: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 
 def _colors(color: Sequence[float]) -> str:
     """CSS of a text on a color."""
+    from matplotlib.colors import to_hex
+
     from minircnn.plotting import text_color
 
-    return f"background: {_hex(color)}; color: {text_color(color)}"
-
-
-def _hex(color: Sequence[float]) -> str:
-    return "#" + "".join(f"{round(255 * value):02x}" for value in color)
+    return f"background: {to_hex(color)}; color: {text_color(color)}"
 
 
 def _photograph(drawing: Drawing, number: int) -> str:
@@ -193,14 +191,16 @@ def _photograph(drawing: Drawing, number: int) -> str:
 
 def _figure(view: View, photograph: str, built: str, classes: Sequence[str]) -> str:
     """The image with masks, proposals, boxes and labels, and below it the same in words."""
+    from matplotlib.colors import to_hex
+
     from minircnn.plotting import class_color
 
     found, (height, width) = view.drawing.found, view.drawing.pixels.shape[:2]
     rows, texts = list(zip(found["boxes"].tolist(), found["labels"].tolist(), strict=True)), _say(found, classes)
     colors = [class_color(label) for _, label in rows]
-    masks = [_mask(mask.numpy(), _hex(c)) for mask, c in zip(found.get("masks", ()), colors, strict="masks" in found)]
+    masks = [_mask(mask.numpy(), to_hex(c)) for mask, c in zip(found.get("masks", ()), colors, strict="masks" in found)]
     boxes = [
-        f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" stroke="{_hex(color)}" />'
+        f'<rect x="{x1:.2f}" y="{y1:.2f}" width="{x2 - x1:.2f}" height="{y2 - y1:.2f}" stroke="{to_hex(color)}" />'
         for ((x1, y1, x2, y2), _), color in zip(rows, colors, strict=True)
     ]
     lines = [f"M{x1:.1f} {y1:.1f}H{x2:.1f}V{y2:.1f}H{x1:.1f}Z" for x1, y1, x2, y2 in view.proposals]
