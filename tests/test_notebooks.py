@@ -247,3 +247,10 @@ def test_glossary_is_in_order_and_says_where_a_term_is_used():
             cells = nbformat.read(FOLDER / file, as_version=4).cells
             text = " ".join(" ".join(cell.source.lower().split()) for cell in cells)
             assert words in text.replace("\n# ", " "), f"{term}: not in {file}"
+
+
+def test_course_map_names_the_notebooks_with_figures_to_take_hold_of():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    named = re.search(r"\*\*Figures to take hold of\*\* \(in ([^)]+)\)", page)[1]
+    having = [path.name[:2] for path in NOTEBOOKS if "minircnn.course.explorables" in path.read_text(encoding="utf-8")]
+    assert re.findall(r"\d\d", named) == having

@@ -131,17 +131,19 @@ def worst_cases(
     targets: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
 ) -> None:
-    """The two worst cases of each kind of mistake: what was found, and beside it what is there."""
-    figure, grid = plt.subplots(len(cases), 4, figsize=(6.8, 1.95 * len(cases)), layout="constrained")
+    """The two largest objects missed, the worst of each other mistake: what was found, and beside it what is there."""
+    worst = [(kind, *case) for kind, ordered in cases.items() for case in ordered[: 2 if kind == "missed" else 1]]
+    figure, grid = plt.subplots(-(-len(worst) // 2), 4, figsize=(_WIDTH, 3.55), layout="constrained")
     titles = []
-    for row, (kind, worst) in zip(grid, cases.items(), strict=True):
-        for (left, right), (value, i, detection, k) in zip((row[:2], row[2:]), worst, strict=False):
-            title = kind if detection is None else f"{kind}, {'score' if 'class' in kind else 'IoU'} {value:.2f}"
-            titles.append(f"{title}: {classes[targets[i]['labels'][k]]}")
-            show_image(images[i], ax=left, title=title)
-            draw_objects(left, found[i] if detection is None else _only(found[i], detection), classes)
-            show_image(images[i], ax=right, title=f"ground truth: {classes[targets[i]['labels'][k]]}")
-            draw_objects(right, _only(targets[i], k), classes, names=False)
+    for (left, right), (kind, value, i, detection, k) in zip(grid.reshape(-1, 2), worst, strict=False):
+        title = kind if detection is None else f"{kind}, {'score' if 'class' in kind else 'IoU'} {value:.2f}"
+        titles.append(f"{title}: {classes[targets[i]['labels'][k]]}")
+        show_image(images[i], ax=left, title=title)
+        draw_objects(left, found[i] if detection is None else _only(found[i], detection), classes)
+        show_image(images[i], ax=right, title=f"ground truth: {classes[targets[i]['labels'][k]]}")
+        draw_objects(right, _only(targets[i], k), classes, names=False)
+    for ax in figure.axes:
+        ax.title.set_fontsize(9)
     show(figure, alt=f"Pairs of images, detections left and ground truth right. {'; '.join(titles)}.")
 
 

@@ -85,15 +85,6 @@ def compared_regions(image: np.ndarray, labels: np.ndarray, spots: Mapping[str, 
     show(figure, alt=f"Outlined regions of a portrait: {', '.join(spots)}. Bars of similarities; their sums: {sums}.")
 
 
-def merging_stages(tree: MergeTree, image: np.ndarray, stages: Sequence[int]) -> None:
-    """The regions when so many are left."""
-    titles = [f"{left} regions left" for left in stages]
-    axes = image_grid([image] * len(stages), titles=titles, columns=len(stages) // 2, width=6.5)
-    for ax, left in zip(axes, stages, strict=True):
-        plot_label_map(tree.labels_after(tree.num_first - left), image, opacity=0.75, ax=ax)
-    show(axes, alt=f"The regions of an image while they merge; so many are left: {', '.join(map(str, stages))}.")
-
-
 def climbing(tree: MergeTree, image: np.ndarray, line: Sequence[int], steps: Sequence[int], truth: Tensor) -> None:
     """What a region has become after so many steps up the tree, with its box and that of the object ``(4,)``."""
     overlaps = box_iou(truth[None], tree.boxes[list(line)])[0].tolist()
