@@ -254,3 +254,14 @@ def test_course_map_names_the_notebooks_with_figures_to_take_hold_of():
     named = re.search(r"\*\*Figures to take hold of\*\* \(in ([^)]+)\)", page)[1]
     having = [path.name[:2] for path in NOTEBOOKS if "minircnn.course.explorables" in path.read_text(encoding="utf-8")]
     assert re.findall(r"\d\d", named) == having
+
+
+def test_figures_are_compared_before_a_cell_changes_them():
+    """A browser answers only when the cell is done: compared after a change, the figure's old results would differ."""
+    compared = []
+    for path in NOTEBOOKS:
+        for cell in code_cells(nbformat.read(path, as_version=4)):
+            if (call := re.search(r"^(\w+)\.compare\(\)", cell.source, re.MULTILINE)) and call[1] != "compare":
+                assert not re.search(rf"\b{call[1]}\.\w+( =|.* in )", cell.source[: call.start()]), cell.source
+                compared.append(path.name[:2])
+    assert compared == ["01", "02", "07", "09", "10"]
