@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from minircnn import fast_rcnn as ours
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import box_iou, encode_boxes
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, altered, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, compare_runs, exercise, refuse_shape, refuse_type
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
@@ -150,22 +149,6 @@ def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tens
         if not same:
             raise NotYet(f"the {what} belong to other regions; index boxes, labels and deltas alike")
     return {"foreground": int(positive.sum()), "all regions": len(rows), "what multiplies the deltas": factor}
-
-
-def compare_runs(
-    ask: Ask,
-    run: Callable[..., Any],
-    cases: Sequence[tuple],
-    slips: str,
-    what: str = "",
-    may_change: bool = False,
-    right: Callable[..., Any] | None = None,
-    **options: float,
-) -> None:
-    """Like :meth:`Ask.cases`, for what ``run(function, *case)`` returns and not for what the function itself does."""
-    also = {text: partial(run, slip) for text, slip in altered(ask.reference, slips).items()}
-    answer = Ask(partial(run, partial(ask, may_change=may_change)), ask.name, ask.reference)
-    answer.cases(cases, what=what, right=partial(run, right or ask.reference), also=also, **options)
 
 
 def _smooth_l1(error: Tensor, beta: float = 1.0) -> Tensor:
@@ -432,12 +415,3 @@ def refuse_rates(rates: Sequence[float], schedule: Callable[[int], float], of: s
     for i, (rate, right) in enumerate(zip(rates, wanted[:-1], strict=True)):
         if abs(rate - right) > 1e-3 * max(wanted):
             raise NotYet(f"the learning rate{of} of iteration {i} is {rate:.3g} instead of {right:.3g}")
-
-
-@contextmanager
-def hint(text: str) -> Iterator[None]:
-    """Say something before whatever is wrong."""
-    try:
-        yield
-    except NotYet as slip:
-        raise NotYet(f"{text} {slip}") from None

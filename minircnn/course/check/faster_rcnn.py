@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from minircnn.alexnet import load_alexnet
 from minircnn.course import capstone
-from minircnn.course.check.fast_rcnn import compare_runs, hint, refuse_rates, watching
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, refuse_type
+from minircnn.course.check.fast_rcnn import refuse_rates, watching
+from minircnn.course.check.judge import Ask, NotYet, compare_runs, difference, exercise, hint, refuse_type
 from minircnn.course.check.region_proposals import compare_losses
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNHead, load_faster_rcnn

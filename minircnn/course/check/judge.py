@@ -7,12 +7,12 @@ turns it into what a notebook calls: ``nms = check.nms(nms)``.
 import contextlib
 import copy
 import dis
-import functools
 import inspect
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any
 
@@ -168,6 +168,31 @@ def altered(reference: Callable[..., Any], slips: str) -> dict[str, Callable[...
     return found
 
 
+def compare_runs(
+    ask: Ask,
+    run: Callable[..., Any],
+    cases: Sequence[tuple],
+    slips: str,
+    what: str = "",
+    may_change: bool = False,
+    right: Callable[..., Any] | None = None,
+    **options: float,
+) -> None:
+    """Like :meth:`Ask.cases`, for what ``run(function, *case)`` returns and not for what the function itself does."""
+    also = {text: partial(run, slip) for text, slip in altered(ask.reference, slips).items()}
+    answer = Ask(partial(run, partial(ask, may_change=may_change)), ask.name, ask.reference)
+    answer.cases(cases, what=what, right=partial(run, right or ask.reference), also=also, **options)
+
+
+@contextlib.contextmanager
+def hint(text: str) -> Iterator[None]:
+    """Say something before whatever is wrong."""
+    try:
+        yield
+    except NotYet as slip:
+        raise NotYet(f"{text} {slip}") from None
+
+
 def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
     """Make a check of a function that looks at answers and says in a few words what they were compared with.
 
@@ -178,7 +203,7 @@ def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], 
     def decorate(look: Callable[[Ask], str]) -> Callable[..., Any]:
         name = look.__name__
 
-        @functools.wraps(look)
+        @wraps(look)
         def check(answer: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 if not callable(answer):

@@ -14,8 +14,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.fast_rcnn import compare_runs, hint
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, compare_runs, exercise, hint, refuse_type
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
 

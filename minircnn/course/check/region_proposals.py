@@ -13,8 +13,7 @@ from torchvision.models.detection.rpn import RPNHead as TorchvisionRPNHead
 from minircnn.boxes import box_iou, clip_boxes, decode_boxes, nms
 from minircnn.course import capstone
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.fast_rcnn import hint
-from minircnn.course.check.judge import Ask, NotYet, exercise
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint
 
 
 def _base_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
