@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 from minircnn import boxes as ours
-from minircnn.course.check.judge import Ask, NotYet, altered, exercise
-from minircnn.metrics import RECALLS_COCO, average_at_points
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
+from minircnn.metrics import RECALLS_COCO, RECALLS_VOC2007, area_under_curve, average_at_points  # noqa: F401
 
 
 def random_boxes(count: int, seed: int = 0, size: float = 100.0) -> Tensor:
@@ -17,28 +17,30 @@ def random_boxes(count: int, seed: int = 0, size: float = 100.0) -> Tensor:
     return torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
 
 
+def _iou_by_hand(a: Tensor, b: Tensor) -> Tensor:
+    low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])  # (N, M, 2)
+    intersection = (high - low).clamp(min=0).prod(dim=2)
+    union = ours.box_area(a)[:, None] + ours.box_area(b) - intersection
+    return intersection / union
+
+
 @exercise(ours.box_iou)
 def box_iou(ask: Ask) -> str:
     """IoU of every box of a with every box of b."""
+    slips = """
+        .clamp(min=0) => !! for boxes apart it is not 0: width and height of the intersection are at least 0
+        + ours.box_area(b) - intersection =>
+            !! it divides by the area of one box; the union is area of a + area of b - intersection
+        - intersection => !! it counts the intersection twice in the union: subtract it once
+        / union => !! it is the intersection; divide it by the union
+        low, high = => a, b = (boxes + torch.tensor([0, 0, 1, 1]) for boxes in (a, b)); low, high =
+            !! it counts pixels (x2 - x1 + 1); boxes are half open, a width is x2 - x1
+    """
     a, b = torch.tensor([[1.0, 1.0, 5.0, 4.0]]), torch.tensor([[3.0, 2.0, 7.0, 5.0], [6.0, 5.0, 9.0, 8.0]])
-    slips = {
-        "for boxes apart it is not 0: width and height of the intersection are at least 0": lambda v: v[0, 1] != 0,
-        "it divides by the area of one box; the union is area of a + area of b - intersection": [[4 / 12, 0]],
-        "it counts the intersection twice in the union: subtract it once": [[4 / 24, 0]],
-        "it is the intersection; divide it by the union": [[4.0, 0.0]],
-        "it counts pixels (x2 - x1 + 1); boxes are half open, a width is x2 - x1": [[9 / 31, 0]],
-    }
-    slips = {text: torch.tensor(wrong) if isinstance(wrong, list) else wrong for text, wrong in slips.items()}
-    ask.compare(a, b, wanted=torchvision.ops.box_iou(a, b), slips=slips, case="for the boxes a and b of the figure")
-    a, b = random_boxes(200), random_boxes(300, seed=1)
-    wanted = torchvision.ops.box_iou(a, b)
-    ask.compare(a, b, wanted=wanted, case="for random boxes")
+    cases = [(a, b), (random_boxes(200), random_boxes(300, seed=1))]
+    what, also = "for {0.shape[0]} and {1.shape[0]} boxes", altered(_iou_by_hand, slips)
+    ask.cases(cases, what=what, right=torchvision.ops.box_iou, also=also)
     return "equal to torchvision's for 200 × 300 boxes"
-
-
-def _union(a: Tensor, b: Tensor) -> Tensor:
-    total = ours.box_area(a)[:, None] + ours.box_area(b)
-    return total / (1 + torchvision.ops.box_iou(a, b))
 
 
 @exercise(ours.encode_boxes)
@@ -87,106 +89,94 @@ def decode_boxes(ask: Ask) -> str:
 @exercise(ours.nms)
 def nms(ask: Ask) -> str:
     """Indices of the boxes that survive, best first."""
+    slips = """
+        scores.argsort(descending=True, stable=True) => torch.arange(len(scores))
+            !! it looks at the boxes in the given order; begin with the best score
+        descending=True => descending=False !! it begins with the lowest score; order by score, descending
+        ~(iou > iou_threshold) => iou > iou_threshold !! it keeps the boxes that overlap the best one; drop them
+        [~(iou > iou_threshold)] => !! it drops nothing: of boxes on the same object only the best survives
+        ~(iou > iou_threshold) => (iou > 0) & (iou <= iou_threshold) !! it drops boxes that do not overlap
+        stack(kept) => stack(kept[::-1]) !! the best box comes last; the best score comes first
+        iou > iou => iou >= iou !! at an IoU equal to the threshold both boxes stay: drop what is above it
+        while => return left[~(box_iou(boxes[left], boxes[left]) > iou_threshold).triu(1).any(dim=0)]\\n    while
+            !! a box that has been dropped still suppresses others
+        stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
+    """
     boxes = torch.tensor(
         [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]]
     )
-    scores = torch.tensor([0.6, 0.9, 0.8, 0.3])
-    slips = {
-        "it looks at the boxes in the given order; begin with the best score": [0, 2, 3],
-        "it begins with the lowest score; order by score, descending": [3, 0, 2],
-        "it keeps the boxes that overlap the best one; drop them": [1, 2, 0],
-        "it drops nothing: of boxes on the same object only the best survives": [1, 2, 0, 3],
-        "it drops boxes that do not overlap": [1],
-        "the best box comes last; the best score comes first": [3, 1],
-    }
-    slips = {text: torch.tensor(wrong) for text, wrong in slips.items()}
-    ask.compare(boxes, scores, 0.5, wanted=torch.tensor([1, 3]), slips=slips, case="for four boxes, threshold 0.5")
-    exact = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0]])  # IoU 1/2
-    slips = {"at an IoU equal to the threshold both boxes stay: drop what is above it": torch.tensor([0])}
-    ask.compare(exact, torch.tensor([0.9, 0.8]), 0.5, wanted=torch.tensor([0, 1]), slips=slips)
-    # Box 1 falls to box 0, and must not take box 2 with it.
     row = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 0.0, 13.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
-    slips = {"a box that has been dropped still suppresses others": torch.tensor([0])}
-    ask.compare(row, torch.tensor([0.9, 0.8, 0.7]), 0.4, wanted=torch.tensor([0, 2]), slips=slips)
-    none = ask(torch.zeros(0, 4), torch.zeros(0), 0.5)
-    if len(none):
+    cases = [
+        (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.5),
+        (boxes[::2], torch.tensor([0.9, 0.8]), 0.5),  # IoU 1/2
+        (row, torch.tensor([0.9, 0.8, 0.7]), 0.4),  # box 1 falls to box 0, and must not take box 2 with it
+    ]
+    cases += [(random_boxes(60, seed=n), random_boxes(15, seed=n + 100).flatten() / 100, 0.4) for n in range(20)]
+    also = altered(ours.nms_loop, slips)
+    ask.cases(cases, what="for {0.shape[0]} boxes, threshold {2}", right=torchvision.ops.nms, also=also)
+    if len(ask(torch.zeros(0, 4), torch.zeros(0), 0.5)):
         raise NotYet("of no boxes none survive; it returns some")
-    for seed in range(20):
-        boxes, scores = random_boxes(60, seed=seed), random_boxes(15, seed=seed + 100).flatten() / 100
-        wanted = torchvision.ops.nms(boxes, scores, 0.4)
-        slips = {"the right boxes in another order; the best score comes first": wanted.sort().values}
-        ask.compare(boxes, scores, 0.4, wanted=wanted, slips=slips, case="for 60 random boxes, threshold 0.4")
     return "equal to torchvision's for 20 sets of 60 boxes"
 
 
 def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
     """Each detection, best first, takes the free object that it overlaps most, if by the threshold."""
     iou, tp = ours.box_iou(boxes, objects), torch.zeros(len(boxes), dtype=torch.bool)
-    for d in range(len(boxes)):
-        if len(objects) and iou[d].max() >= threshold:
-            iou[:, iou[d].argmax()], tp[d] = -1, True
+    for d in range(len(boxes) if len(objects) else 0):
+        best = iou[d].argmax()
+        if iou[d, best] >= threshold:
+            iou[:, best], tp[d] = -1, True
     return tp
 
 
 @exercise(_true_positives)
 def true_positives(ask: Ask) -> str:
     """Which of the detections of a class in an image find an object that is still free."""
+    slips = """
+        iou[:, best], tp[d] = -1, True => tp[d] = True
+            !! both detections of one object are true positives; the second is a duplicate
+        iou[d].argmax() => ours.box_iou(boxes, objects)[d].argmax()
+            !! a detection whose best object is taken may still find another one that is free
+        iou[d].argmax() => (iou[d] >= 0).int().argmax()
+            !! a detection takes the first free object, not the one that it overlaps most
+        iou[d].argmax() => (iou[d] >= threshold).int().argmax()
+            !! a detection takes the first object that is good enough; it takes the one that it overlaps most
+        >= threshold => > threshold !! an IoU equal to the threshold is enough
+    """
     objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 6.0, 10.0, 16.0]])
-    twice = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 10.0]])
-    slips = {"both detections of one object are true positives; the second is a duplicate": torch.tensor([True, True])}
-    ask.compare(twice, objects[:1], 0.5, wanted=torch.tensor([True, False]), slips=slips)
-    # The second box overlaps the first object most, which is taken; the other one will do.
-    second = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 2.5, 10.0, 12.5]])
-    slips = {
-        "a detection whose best object is taken may still find another one that is free": torch.tensor([True, False]),
-        "a detection takes the first free object, not the one that it overlaps most": torch.tensor([False, True]),
-    }
-    ask.compare(second, objects, 0.4, wanted=torch.tensor([True, True]), slips=slips)
-    best = torch.tensor([[0.0, 5.0, 10.0, 15.0], [0.0, 0.0, 10.0, 10.0]])
-    slips = {
-        "a detection takes the first object that is good enough; it takes the one that it overlaps most": torch.tensor(
-            [True, False]
-        )
-    }
-    ask.compare(best, objects, 0.3, wanted=torch.tensor([True, True]), slips=slips)
-    half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
-    slips = {"an IoU equal to the threshold is enough": torch.tensor([False])}
-    ask.compare(half, objects[:1], 0.5, wanted=torch.tensor([True]), slips=slips)
-    ask.compare(half, torch.zeros(0, 4), 0.5, wanted=torch.tensor([False]), case="in an image without objects")
-    for seed in range(20):
-        boxes, objects = random_boxes(30, seed=seed), random_boxes(6, seed=seed + 50)
-        ask.compare(boxes, objects, 0.3, wanted=_true_positives(boxes, objects, 0.3), case="for 30 boxes and 6 objects")
+    first, half = objects[:1], torch.tensor([[0.0, 0.0, 10.0, 5.0]])
+    second, both = torch.tensor([[0.0, 2.5, 10.0, 12.5]]), torch.tensor([[0.0, 5.0, 10.0, 15.0]])
+    # The second one overlaps the first object most, which is taken; the other one will do.
+    cases = [(first.repeat(2, 1), first, 0.5), (torch.cat([first, second]), objects, 0.4)]
+    cases += [(torch.cat([both, first]), objects, 0.3), (half, first, 0.5)]
+    cases += [(random_boxes(30, seed=seed), random_boxes(6, seed=seed + 50), 0.3) for seed in range(20)]
+    ask.cases(cases, slips, "for {0.shape[0]} boxes and {1.shape[0]} objects, threshold {2}")
+    with hint("in an image without objects"):
+        ask.cases([(half, torch.zeros(0, 4), 0.5)])
     return "checked on 20 images of 30 detections, duplicates and ties by hand"
 
 
 def _precision_recall(tp: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
     """After each of the ranked detections: what share is right, and what share of the objects is found."""
     found = tp.double().cumsum(0)
-    return found / torch.arange(1, len(tp) + 1), found / num_objects
+    precision, recall = found / torch.arange(1, len(tp) + 1), found / num_objects
+    return precision, recall
 
 
 @exercise(_precision_recall)
 def precision_recall(ask: Ask) -> str:
     """Precision and recall down a ranked list."""
-    tp = torch.tensor([True, False, True, False, False])
-    precision, recall = _precision_recall(tp, 4)
-    slips = {
-        "they are exchanged: precision comes first": (recall, precision),
-        "precision divides by all detections; divide by the detections so far": (precision[-1:] * 5 * recall, recall),
-        "recall divides by the detections so far; divide by the number of objects": (precision, precision),
-        "recall divides by the number of detections found; divide by num_objects": (precision, tp.cumsum(0) / 2),
-        "they tell whether each detection is right; count those so far (cumsum)": (
-            tp / torch.arange(1, 6),
-            tp.double() / 4,
-        ),
-    }
-    slips["precision divides by all detections; divide by the detections so far"] = (tp.cumsum(0) / 5, recall)
-    slips["recall is 1 at the end, but objects that nobody found count, too"] = lambda v: float(v[1][-1]) == 1.0
-    ask.compare(
-        tp, 4, wanted=(precision, recall), slips=slips, case="for [right, wrong, right, wrong, wrong], 4 objects"
-    )
+    slips = """
+        return precision, recall => return recall, precision
+            !! they are exchanged: precision comes first
+        torch.arange(1, len(tp) + 1) => len(tp) !! precision divides by all detections; divide by the detections so far
+        found / num_objects => found / torch.arange(1, len(tp) + 1)
+            !! recall divides by the detections so far; divide by the number of objects
+        / num_objects => / found[-1] !! recall divides by the number of detections found; divide by num_objects
+        .cumsum(0) => !! they tell whether each detection is right; count those so far (cumsum)
+    """
     many = torch.from_numpy(np.random.RandomState(6).random_sample(300) < 0.4)
-    ask.compare(many, 200, wanted=_precision_recall(many, 200), case="for 300 detections")
+    ask.cases([(torch.tensor([True, False, True, False, False]), 4), (many, 200)], slips, "for {1} objects")
     return "checked by hand and for 300 detections"
 
 
@@ -195,28 +185,34 @@ def _average_precision(precision: Tensor, recall: Tensor) -> float:
     return average_at_points(precision.double().numpy(), recall.double().numpy(), RECALLS_COCO)
 
 
+def _average_by_hand(precision: Tensor, recall: Tensor) -> float:
+    heights = []
+    for point in RECALLS_COCO:
+        reached = precision[recall >= point]
+        heights.append(float(reached.max()) if len(reached) else 0.0)
+    return sum(heights) / len(heights)
+
+
 @exercise(_average_precision)
 def average_precision(ask: Ask) -> str:
     """The mean of the interpolated precision at 101 recalls."""
-    precision, recall = torch.tensor([1.0, 0.5, 2 / 3], dtype=torch.float64), torch.tensor([0.5, 0.5, 1.0]).double()
-    slips = {
-        "it is the mean of the precisions in the list; take the mean over 101 recalls": 13 / 18,
-        "that is the exact area under the curve (VOC 2010); COCO takes 101 points": 5 / 6,
-        "those are 11 points (VOC 2007); COCO takes 101": 28 / 33,
-        "there are 100 recalls; 0, 0.01 … 1 are 101": (50 + 50 * 2 / 3) / 100,
-        "a recall of exactly 0.5 is reached by the first detection": (50 + 50 * 2 / 3) / 101,
-    }
-    wanted = _average_precision(precision, recall)
-    ask.compare(precision, recall, wanted=wanted, slips=slips, case="for the example in the text", atol=1e-6, rtol=0)
-    half = torch.tensor([1.0]).double(), torch.tensor([0.5]).double()
-    slips = {
-        "recalls that the list never reaches count 0": 1.0,
-    }
-    ask.compare(*half, wanted=51 / 101, slips=slips, case="for one detection, right, of two objects", atol=1e-6)
+    slips = """
+        sum(heights) / len(heights) => float(precision.mean())
+            !! it is the mean of the precisions in the list; take the mean over 101 recalls
+        sum(heights) / len(heights) => area_under_curve(precision.numpy(), recall.numpy())
+            !! that is the exact area under the curve (VOC 2010); COCO takes 101 points
+        RECALLS_COCO => RECALLS_VOC2007 !! those are 11 points (VOC 2007); COCO takes 101
+        RECALLS_COCO => RECALLS_COCO[:100] !! there are 100 recalls; 0, 0.01 … 1 are 101
+        >= point => > point !! a recall of exactly 0.5 is reached by the first detection
+        else 0.0 => else float(precision[-1]) !! recalls that the list never reaches count 0
+        reached.max() => reached[0]
+            !! precision is not interpolated: take the best at this recall or any higher one
+    """
+    example, one = (torch.tensor([1, 0.5, 2 / 3]), torch.tensor([0.5, 0.5, 1])), (torch.ones(1), torch.tensor([0.5]))
     curve = _precision_recall(torch.from_numpy(np.random.RandomState(7).random_sample(300) < 0.4), 200)
-    heights = [curve[0][curve[1] >= point][:1].sum().item() for point in RECALLS_COCO]
-    slips = {"precision is not interpolated: take the best at this recall or any higher one": sum(heights) / 101}
-    ask.compare(*curve, wanted=_average_precision(*curve), slips=slips, case="for 300 detections", atol=1e-6, rtol=0)
+    cases = [tuple(part.double() for part in pair) for pair in (example, one, curve)]
+    also = altered(_average_by_hand, slips)
+    ask.cases(cases, what="for {0.shape[0]} detections", also=also, rtol=0, atol=1e-6)
     return "equal to pycocotools' rule for a curve of 300 detections"
 
 
@@ -226,11 +222,8 @@ def _generalized_iou(a: Tensor, b: Tensor) -> float:
 
 def _giou_by_hand(a: Tensor, b: Tensor) -> float:
     a, b = a[None], b[None]
-    iou, around = (
-        torchvision.ops.box_iou(a, b),
-        torch.cat([torch.minimum(a, b)[:, :2], torch.maximum(a, b)[:, 2:]], dim=1),
-    )
-    enclosing, union = ours.box_area(around), _union(a, b)
+    iou, around = _iou_by_hand(a, b), torch.cat([torch.minimum(a, b)[:, :2], torch.maximum(a, b)[:, 2:]], dim=1)
+    enclosing, union = ours.box_area(around), (ours.box_area(a) + ours.box_area(b)) / (1 + iou)
     return float(iou - (enclosing - union) / enclosing)
 
 
