@@ -97,7 +97,6 @@ def nms(ask: Ask) -> str:
         [~(iou > iou_threshold)] => !! it drops nothing: of boxes on the same object only the best survives
         ~(iou > iou_threshold) => (iou > 0) & (iou <= iou_threshold) !! it drops boxes that do not overlap
         stack(kept) => stack(kept[::-1]) !! the best box comes last; the best score comes first
-        iou > iou => iou >= iou !! at an IoU equal to the threshold both boxes stay: drop what is above it
         while => return left[~(box_iou(boxes[left], boxes[left]) > iou_threshold).triu(1).any(dim=0)]\\n    while
             !! a box that has been dropped still suppresses others
         stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
@@ -107,13 +106,14 @@ def nms(ask: Ask) -> str:
     )
     row = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 0.0, 13.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
     cases = [
-        (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.5),
-        (boxes[::2], torch.tensor([0.9, 0.8]), 0.5),  # IoU 1/2
+        (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4),
         (row, torch.tensor([0.9, 0.8, 0.7]), 0.4),  # box 1 falls to box 0, and must not take box 2 with it
     ]
     cases += [(random_boxes(60, seed=n), random_boxes(15, seed=n + 100).flatten() / 100, 0.4) for n in range(20)]
     also = altered(ours.nms_loop, slips)
     ask.cases(cases, what="for {0.shape[0]} boxes, threshold {2}", right=torchvision.ops.nms, also=also)
+    slips = "iou > iou => iou >= iou !! at an IoU equal to the threshold both boxes stay: drop what is above it"
+    ask.cases([(boxes[::2], torch.tensor([0.9, 0.8]), 0.5)], also=altered(ours.nms_loop, slips))
     if len(ask(torch.zeros(0, 4), torch.zeros(0), 0.5)):
         raise NotYet("of no boxes none survive; it returns some")
     return "equal to torchvision's for 20 sets of 60 boxes"
