@@ -175,7 +175,7 @@ def precision_recall(ask: Ask) -> str:
         / num_objects => / found[-1] !! recall divides by the number of detections found; divide by num_objects
         .cumsum(0) => !! they tell whether each detection is right; count those so far (cumsum)
     """
-    many = torch.from_numpy(np.random.RandomState(6).random_sample(300) < 0.4)
+    many = torch.from_numpy(np.random.RandomState(6).random_sample(300) > 0.4)
     ask.cases([(torch.tensor([True, False, True, False, False]), 4), (many, 200)], slips, "for {1} objects")
     return "checked by hand and for 300 detections"
 
