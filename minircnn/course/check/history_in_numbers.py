@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
-from minircnn.course.claims import CLAIMS, SAME, Claim, gather
+from minircnn.course.claims import CLAIMS, SAME, Claim, gather, percent
 from minircnn.course.record import Record, read_record
 
 OFTEN_TOLD = (
@@ -16,13 +16,11 @@ OFTEN_TOLD = (
         "Each generation is more accurate than the one before, because its method is better.",
         ("08", "11"),
         lambda m: (
-            "AP50 "
-            + ", ".join(f"{100 * one['box']['ap50']:.1f}" for one in m.record["detectors"].values())
-            + "; batches learned from "
-            + ", ".join(f"{one['learned_from']['batches']:,}" for one in m.record["detectors"].values())
+            f"AP50 {percent(*(one.box['ap50'] for one in m.detectors.values()))}; batches learned from "
+            + ", ".join(f"{one.learned_from['batches']:,}" for one in m.detectors.values())
             + "; one training each"
         ),
-        lambda m: len({one["learned_from"].get("images") for one in m.record["detectors"].values()}) == 1,
+        lambda m: len({one.learned_from.get("images") for one in m.detectors.values()}) == 1,
     ),
     Claim(
         "T2",
@@ -30,7 +28,7 @@ OFTEN_TOLD = (
         ("05", "10"),
         lambda m: (
             "box AP that RoIPool loses against RoIAlign: "
-            + ", ".join(f"{100 * m.rounding(s, 'box_ap', share=False):.1f} points at stride {s}" for s in (16, 8))
+            + ", ".join(f"{percent(m.rounding(s, 'box_ap', share=False))} points at stride {s}" for s in (16, 8))
         ),
         lambda m: max(m.rounding(stride, "box_ap", share=False) for stride in (16, 8)) < SAME,
     ),
@@ -54,68 +52,59 @@ def results() -> dict[str, Any]:
     return gather(read_record())
 
 
-def _both(record: Record, key: str, stage: str = "all") -> tuple[float, float]:
-    """Milliseconds on Toy Town and at the papers' size."""
-    scale = record["paper_scale"]["milliseconds"]
-    return record["detectors"][key]["milliseconds"][stage], scale[key][stage]
+def _times(record: Record, key: str) -> list[Mapping[str, float]]:
+    """Milliseconds by stage on Toy Town and at the papers' size."""
+    return [record["detectors"][key]["milliseconds"], record["paper_scale"]["milliseconds"][key]]
 
 
-def _speed_up(record: Record, slow: str, fast: str, stage: str = "all") -> tuple[float, float]:
+def _speed_up(record: Record, slow: str, fast: str, stage: str = "all") -> tuple[float, ...]:
     """How many times as long one detector takes as another, at both sizes."""
-    first, second = (_both(record, key, stage) for key in (slow, fast))
-    return first[0] / second[0], first[1] / second[1]
+    pairs = zip(_times(record, slow), _times(record, fast), strict=True)
+    ratios = tuple(one[stage] / other[stage] for one, other in pairs)
+    return ratios
 
 
 @exercise(_speed_up)
 def speed_up(ask: Ask) -> str:
     """How many times as long one detector takes as another."""
-    record = read_record()
-    for slow, fast, stage in (("fast_rcnn", "faster_rcnn", "proposals"), ("rcnn", "faster_rcnn", "all")):
-        wanted, one, other = (
-            _speed_up(record, slow, fast, stage),
-            _both(record, slow, stage),
-            _both(record, fast, stage),
-        )
-        slips = {
-            "it divides the wrong way round: the time of slow / the time of fast": (1 / wanted[0], 1 / wanted[1]),
-            "Toy Town's comes first, then the papers' size": wanted[::-1],
-            "both are Toy Town's; the other times are in record['paper_scale']['milliseconds']": (wanted[0],) * 2,
-            "both are of the papers' size; Toy Town's are in record['detectors']": (wanted[1],) * 2,
-            "it subtracts the times; divide them": (one[0] - other[0], one[1] - other[1]),
-            "it takes the whole time; stage says which": _speed_up(record, slow, fast),
-        }
-        ask.compare(record, slow, fast, stage, wanted=wanted, slips=slips, case=f"for {slow}, {fast}, {stage}")
-    ask.compare(record, "rcnn", "mask_rcnn", wanted=_speed_up(record, "rcnn", "mask_rcnn"), case="without a stage")
+    slips = """
+        one[stage] / other[stage] => other[stage] / one[stage]
+            !! it divides the wrong way round: the time of slow / the time of fast
+        return ratios => return ratios[::-1] !! Toy Town's comes first, then the papers' size
+        return ratios => return ratios[:1] * 2
+            !! both are Toy Town's; the other times are in record['paper_scale']['milliseconds']
+        return ratios => return ratios[1:] * 2 !! both are of the papers' size; Toy Town's are in record['detectors']
+        one[stage] / other => one[stage] - other !! it subtracts the times; divide them
+        [stage] => ["all"] !! it takes the whole time; stage says which
+    """
+    ways = ("fast_rcnn", "faster_rcnn", "proposals"), ("rcnn", "faster_rcnn", "all"), ("rcnn", "mask_rcnn")
+    ask.cases([(read_record(), *way) for way in ways], slips, "for {1} and {2}")
     return "the ratios of the record, at both sizes"
 
 
-def _limit_without(record: Record, key: str, stage: str) -> tuple[float, float]:
+def _limit_without(record: Record, key: str, stage: str) -> tuple[float, ...]:
     """How many times as fast a detector would be if a stage took no time, at both sizes (Amdahl's law)."""
-    whole, part = _both(record, key), _both(record, key, stage)
-    return whole[0] / (whole[0] - part[0]), whole[1] / (whole[1] - part[1])
+    limits = tuple(times["all"] / (times["all"] - times[stage]) for times in _times(record, key))
+    return limits
 
 
 @exercise(_limit_without)
 def limit_without(ask: Ask) -> str:
     """The speed-up if a stage took no time."""
-    record = read_record()
-    for key, stage in (("fast_rcnn", "proposals"), ("mask_rcnn", "masks")):
-        whole, part, wanted = _both(record, key), _both(record, key, stage), _limit_without(record, key, stage)
-        others = [_both(record, key, name) for name in record["detectors"][key]["milliseconds"]]
-        sums = [sum(times) - whole[n] - part[n] for n, times in enumerate(zip(*others, strict=True))]
-        slips = {
-            "that is the stage's share of the time": (part[0] / whole[0], part[1] / whole[1]),
-            "that is the share that is left; how many times as fast is it?": (1 / wanted[0], 1 / wanted[1]),
-            "it divides by the time of the stage; divide by what is left": (whole[0] / part[0], whole[1] / part[1]),
-            "those are milliseconds; divide the whole time by them": (whole[0] - part[0], whole[1] - part[1]),
-            "Toy Town's comes first, then the papers' size": wanted[::-1],
-            "both are Toy Town's": (wanted[0],) * 2,
-            "it adds up stages; subtract the stage from 'all', the median of whole images": (
-                whole[0] / sums[0],
-                whole[1] / sums[1],
-            ),
-        }
-        ask.compare(record, key, stage, wanted=wanted, slips=slips, case=f"for {key} without {stage}")
+    slips = """
+        times["all"] / (times["all"] - times[stage]) => times[stage] / times["all"]
+            !! that is the stage's share of the time
+        times["all"] / (times["all"] - times[stage]) => 1 - times[stage] / times["all"]
+            !! that is the share that is left; how many times as fast is it?
+        (times["all"] - times[stage]) => times[stage] !! it divides by the time of the stage; divide by what is left
+        times["all"] / => !! those are milliseconds; divide the whole time by them
+        return limits => return limits[::-1] !! Toy Town's comes first, then the papers' size
+        return limits => return limits[:1] * 2 !! both are Toy Town's
+        (times["all"] - times[stage]) => sum(t for name, t in times.items() if name not in ("all", stage))
+            !! it adds up stages; subtract the stage from 'all', the median of whole images
+    """
+    ways = ("fast_rcnn", "proposals"), ("mask_rcnn", "masks")
+    ask.cases([(read_record(), *way) for way in ways], slips, "for {1} without {2}")
     return "Amdahl's law, at both sizes"
 
 
@@ -124,15 +113,13 @@ Rows = Sequence[Mapping[str, Any]]
 
 def _cost_of_rounding(rows: Rows, stride: int, figure: str) -> tuple[float, float]:
     """What RoIPool loses against RoIAlign: points, and percent of RoIAlign's."""
-    return _loss(*(_mean(rows, figure, stride=stride, pooling=way, mask_kind="sigmoid") for way in ("pool", "align")))
+    pool, align = (_mean(rows, figure, pooling=way, stride=stride, mask_kind="sigmoid") for way in ("pool", "align"))
+    points = 100 * (align - pool)
+    return points, points / align
 
 
 def _mean(rows: Rows, figure: str, **wanted: object) -> float:
-    return fmean(row[figure] for row in rows if all(row[key] == value for key, value in wanted.items()))
-
-
-def _loss(pool: float, align: float) -> tuple[float, float]:
-    return 100 * (align - pool), 100 * (align - pool) / align
+    return fmean(row[figure] for row in rows if wanted.items() <= row.items())
 
 
 def seeds_differ(rows: Rows) -> float:
@@ -147,30 +134,22 @@ def seeds_differ(rows: Rows) -> float:
 @exercise(_cost_of_rounding)
 def cost_of_rounding(ask: Ask) -> str:
     """What RoIPool loses against RoIAlign."""
+    slips = """
+        align - pool => pool - align !! the sign: take RoIPool's AP from RoIAlign's
+        return points, points / align => return points / align, points !! points come first, then percent
+        return points, points / align => return points / 100, points / align / 100
+            !! AP is in [0, 1]; multiply both by 100
+        return points => return points / 100 !! AP is in [0, 1]; points are 100 times the difference
+        / align => / pool !! the share is of RoIAlign's AP, which is lost, and not of RoIPool's
+        , mask_kind="sigmoid" => !! rows with softmax masks are among them; choose mask_kind 'sigmoid'
+        "pool", => "warp", !! those are RoIWarp's; choose pooling 'pool'
+        stride=stride, => !! it does not look at stride
+        "sigmoid" => "sigmoid", seed=0 !! it takes one seed; take the mean over three
+        return points => return 3 * points !! it adds up three seeds; take their mean
+    """
     rows = results()["mask_rcnn_ablation"]["rows"]
-    for stride, figure in ((8, "mask_ap"), (16, "box_ap"), (16, "mask_ap"), (8, "box_ap")):
-        points, percent = wanted = _cost_of_rounding(rows, stride, figure)
-
-        def lost(pool: str = "pool", figure: str = figure, **others: object) -> tuple[float, float]:
-            return _loss(*(_mean(rows, figure, pooling=way, **others) for way in (pool, "align")))
-
-        slips = {
-            "the sign: take RoIPool's AP from RoIAlign's": (-points, -percent),
-            "points come first, then percent": (percent, points),
-            "AP is in [0, 1]; multiply both by 100": (points / 100, percent / 100),
-            "AP is in [0, 1]; points are 100 times the difference": (points / 100, percent),
-            "the share is of RoIAlign's AP, which is lost, and not of RoIPool's": (
-                points,
-                percent / (1 - percent / 100),
-            ),
-            "rows with softmax masks are among them; choose mask_kind 'sigmoid'": lost(stride=stride),
-            "those are RoIWarp's; choose pooling 'pool'": lost("warp", stride=stride, mask_kind="sigmoid"),
-            "it does not look at stride": lost(mask_kind="sigmoid"),
-            "it takes one seed; take the mean over three": lost(stride=stride, mask_kind="sigmoid", seed=0),
-            "it adds up three seeds; take their mean": (3 * points, percent),
-        }
-        slips = {text: wrong for text, wrong in slips.items() if wrong != wanted}
-        ask.compare(rows, stride, figure, wanted=wanted, slips=slips, case=f"for {figure} at stride {stride}")
+    cases = [(rows, stride, figure) for stride in (8, 16) for figure in ("mask_ap", "box_ap")]
+    ask.cases(cases, slips, "for {2} at stride {1}")
     return "means over three seeds, for boxes and masks at both strides"
 
 
@@ -202,7 +181,8 @@ _TIME = ("detectors", "faster_rcnn", "milliseconds", "proposals")
 def _refuted(record: Record) -> dict[str, Any]:
     """A copy of the record whose region proposal network is as slow as selective search."""
     changed = copy.deepcopy(record)
-    changed["detectors"]["faster_rcnn"]["milliseconds"]["proposals"] = _both(record, "fast_rcnn", "proposals")[0]
+    fast, faster = (_times(changed, key)[0] for key in ("fast_rcnn", "faster_rcnn"))
+    faster["proposals"] = fast["proposals"]
     return changed
 
 
@@ -228,7 +208,7 @@ def refuted(ask: Ask) -> str:
         raise NotYet(f"it changes {' > '.join(places[0])}; change the time of Faster R-CNN's proposals")
     if len(places) > 1:
         raise NotYet(f"it changes {len(places)} numbers; the time of Faster R-CNN's proposals alone is enough")
-    search, own = _both(record, "fast_rcnn", "proposals")[0], _both(changed, "faster_rcnn", "proposals")[0]
+    search, own = (_times(changed, key)[0]["proposals"] for key in ("fast_rcnn", "faster_rcnn"))
     if not isinstance(own, (int, float)) or own <= 0:
         raise NotYet(f"a time is a number above 0 and not {own!r}")
     if 5 * own <= search:
