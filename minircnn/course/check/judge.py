@@ -61,41 +61,6 @@ class Ask:
                 raise NotYet(f"it changes {where}, which belongs to the caller; work on a copy")
         return value
 
-    def compare(
-        self,
-        *args: Any,  # noqa: ANN401
-        wanted: Any,  # noqa: ANN401
-        slips: Mapping[str, Any] | None = None,
-        case: str = "",
-        rtol: float = 1e-4,
-        atol: float = 1e-5,
-        **options: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
-        """Call it, and compare what it returns: type and shape, then known slips, then numbers.
-
-        Args:
-            args: of the function.
-            wanted: what is right.
-            slips: wrong values, or functions that tell one, by what to say to a learner who returns them.
-            case: which input this was, for the message about numbers.
-            rtol: relative tolerance.
-            atol: absolute tolerance.
-            options: more arguments, by name.
-
-        Returns:
-            What the learner's function returned.
-        """
-        value = self(*args, **options)
-        refuse_type(value, wanted)
-        found = difference(value, wanted, rtol, atol)
-        if found is None:
-            return value
-        for text, wrong in (slips or {}).items():
-            if _is_slip(value, wrong, rtol, atol):
-                raise NotYet(text)
-        refuse_shape(value, wanted)
-        raise NotYet(f"{case}: {found}" if case else found)
-
     def cases(
         self,
         cases: Iterable[tuple],
@@ -275,19 +240,6 @@ def refuse_shape(value: Any, wanted: Any, where: str = "it returns") -> None:  #
     elif isinstance(wanted, (list, tuple)):
         for n, (one, right) in enumerate(zip(value, wanted, strict=True)):
             refuse_shape(one, right, f"as value {n + 1} {where}")
-
-
-def _is_slip(value: Any, wrong: Any, rtol: float, atol: float) -> bool:  # noqa: ANN401
-    """Whether an answer is this wrong one; a test of it may fail on answers of another shape."""
-    if not callable(wrong):
-        with contextlib.suppress(NotYet):
-            refuse_type(value, wrong)
-            return difference(value, wrong, rtol, atol) is None
-        return False
-    try:
-        return bool(wrong(value))
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
-        return False
 
 
 def difference(value: Any, wanted: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """The exercises of notebook 05: a region's cells, its bins, RoIPool for one region and for a batch, its gradient."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import roi_pool as _torchvision_pool
 
 from minircnn import pooling as ours
-from minircnn.course.check.judge import Ask, NotYet, altered, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
 
 # ------------------------------------------------------------------------------ which cells, which bins
 
@@ -46,11 +46,13 @@ def pooled_cells(ask: Ask) -> str:
         if not isinstance(cell, (int, np.integer)):
             raise NotYet(f"cells are whole numbers, to index with; it returns a {type(cell).__name__}: use int(…)")
     ruler = torch.stack([-torch.arange(16.0), torch.arange(16.0)])[None, :, None]  # (1, 2, 1, 16)
-    for start, width in np.random.RandomState(0).randint(0, 60, (200, 2)):
-        edges = float(start), float(start + width)
-        seen = _torchvision_pool(ruler, torch.tensor([[0.0, edges[0], 0.0, edges[1], 0.0]]), 1, 1 / 8).flatten()
-        case = f"for pixels {edges[0]:g} to {edges[1]:g} at stride 8"
-        ask.compare(*edges, 8, wanted=(-int(seen[0]), int(seen[1])), case=case)
+
+    def right(start: float, end: float, stride: float) -> tuple[int, int]:
+        first, last = _torchvision_pool(ruler, torch.tensor([[0.0, start, 0.0, end, 0.0]]), 1, 1 / stride).flatten()
+        return -int(first), int(last)
+
+    edges = np.random.RandomState(0).randint(0, 60, (200, 2)).cumsum(axis=1).astype(float).tolist()
+    ask.cases([(*pair, 8) for pair in edges], what="for pixels {0:g} to {1:g} at stride {2}", right=right)
     return "the cells that torchvision's roi_pool takes, for 200 regions"
 
 
@@ -99,15 +101,21 @@ def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor
     return _torchvision_pool(features[None], rois, n, 1 / stride)[0]
 
 
-def _region_by_hand(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
-    x1, y1, x2, y2 = box.tolist()
-    rows = _bins(*_pooled_cells(y1, y2, stride), n, features.shape[1])
-    columns = _bins(*_pooled_cells(x1, x2, stride), n, features.shape[2])
-    pooled = features.new_zeros(len(features), n, n)
+def _cells(box: Tensor, n: int, stride: float, size: tuple[int, int]) -> Iterator[tuple[int, int, slice, slice]]:
+    """The rows and columns of a map that fall into each bin (i, j), of those that have any."""
+    rows, columns = (
+        [slice(*one) for one in _bins(*_pooled_cells(float(start), float(end), stride), n, side)]
+        for start, end, side in zip(box[[1, 0]], box[[3, 2]], size, strict=True)
+    )
     for i, j in np.ndindex(n, n):
-        (top, bottom), (left, right) = rows[i], columns[j]
-        if top < bottom and left < right:
-            pooled[:, i, j] = features[:, top:bottom, left:right].flatten(1).max(dim=1).values
+        if rows[i].start < rows[i].stop and columns[j].start < columns[j].stop:
+            yield i, j, rows[i], columns[j]
+
+
+def _region_by_hand(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
+    pooled = features.new_zeros(len(features), n, n)
+    for i, j, rows, columns in _cells(box, n, stride, features.shape[1:]):
+        pooled[:, i, j] = features[:, rows, columns].flatten(1).max(dim=1).values
     return pooled
 
 
@@ -129,7 +137,7 @@ def pool_region(ask: Ask) -> str:
     slips = """
         pooled[:, i, j] => pooled[:, j, i]
             !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
-        x1, y1, x2, y2 => y1, x1, y2, x2 !! x and y are exchanged: x1 and x2 choose columns
+        (box, n => (box[[1, 0, 3, 2]], n !! x and y are exchanged: x1 and x2 choose columns
         .max(dim=1).values => .mean(dim=1) !! it takes the mean of a bin; take the maximum
         .max(dim=1).values => .max() !! it takes one maximum over all channels; each has its own
         .max(dim=1).values => [:, 0] !! it takes the first cell of each bin; take the maximum
@@ -137,18 +145,17 @@ def pool_region(ask: Ask) -> str:
     cases = [(features, box, 3, 8) for box in random_regions(6, seed=1, high=90)]
     ask.cases(cases, what="for a region inside of the map", also=altered(_region_by_hand, slips))
     beyond = torch.tensor([100.0, 60.0, 150.0, 130.0])  # the map ends at pixels 120 and 96
-    try:
-        value = ask(features, beyond, 3, 8)
-    except NotYet as error:
-        text = "a bin beyond the map has no cells, and no maximum; its value is 0"
-        raise NotYet(f"{text} ({error})") from error
-    refuse_type(value, features)
-    if value.isinf().any():
-        raise NotYet("a bin beyond the map has no cells; its value is 0, not an infinite one")
-    for number, box in enumerate([beyond, *random_regions(60, seed=2, low=-20, high=140)]):
-        case = features, box, 6 if number else 3, 8
-        ask.compare(*case, wanted=_pool_region(*case), case=f"for the region {box.int().tolist()}")
+    slips = "features.new_zeros( => -torch.inf + torch.zeros( !! not an infinite one"
+    with hint("a bin beyond the map has no cells, and no maximum; its value is 0:"):
+        ask.cases([(features, beyond, 3, 8)], also=altered(_region_by_hand, slips))
+    ask.cases(
+        [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)], what="for the region {1}"
+    )
     return "equal to torchvision's roi_pool for 67 regions, some beyond the map"
+
+
+def _one_by_one(features: Tensor, rois: Tensor, n: int, scale: float) -> Tensor:
+    return torch.stack([_pool_region(features[int(roi[0])], roi[1:], n, 1 / scale) for roi in rois])
 
 
 @exercise(ours.roi_pool)
@@ -157,34 +164,24 @@ def roi_pool(ask: Ask) -> str:
     features, boxes = random_map(2, 3, 12, 12, seed=3), random_regions(8, seed=4)
     rois = torch.cat([torch.tensor([1.0, 0, 0, 1, 1, 0, 1, 0])[:, None], boxes], dim=1)
 
-    slips = {
-        "it always looks at the first image; column 0 of rois is the number of the image": lambda f, r, n, s: (
-            _torchvision_pool(f, r * torch.tensor([0.0, 1, 1, 1, 1]), n, s)
-        ),
-        "the regions come in another order: one result for each row of rois, in their order": lambda f, r, n, s: (
-            _torchvision_pool(f, r[r[:, 0].argsort(stable=True)], n, s)
-        ),
-        "it takes columns 0 to 3 as the box; column 0 is the image, the box follows": lambda f, r, n, s: (
-            _torchvision_pool(f, r[:, [0, 0, 1, 2, 3]], n, s)
-        ),
-        "scale is 1 / stride: you divide by it where you should multiply": lambda f, r, n, s: _torchvision_pool(
-            f, r, n, 1 / s
-        ),
-    }
-    ask.cases([(features, rois, 4, 1 / 8)], what="for 8 regions of 2 images", right=_torchvision_pool, also=slips)
-    try:
-        none = ask(features, torch.zeros(0, 5), 4, 1 / 8)
-    except NotYet as error:
-        raise NotYet(f"for no regions the result is empty, of shape (0, 3, 4, 4) ({error})") from error
-    refuse_type(none, features)
-    if tuple(none.shape) != (0, 3, 4, 4):
-        raise NotYet(f"for no regions the result has shape (0, 3, 4, 4); it returns {tuple(none.shape)}")
+    slips = """
+        features[int(roi[0])] => features[0]
+            !! it always looks at the first image; column 0 of rois is the number of the image
+        in rois => in rois[rois[:, 0].argsort(stable=True)]
+            !! the regions come in another order: one result for each row of rois, in their order
+        roi[1:] => roi[:4] !! it takes columns 0 to 3 as the box; column 0 is the image, the box follows
+        1 / scale => scale !! scale is 1 / stride: you divide by it where you should multiply
+    """
+    also = altered(_one_by_one, slips)
+    ask.cases([(features, rois, 4, 1 / 8)], what="for 8 regions of 2 images", right=_torchvision_pool, also=also)
+    with hint("for no regions the result has shape (0, 3, 4, 4);"):
+        ask.cases([(features, torch.zeros(0, 5), 4, 1 / 8)])
     needs = random_map(1, 2, 6, 6, seed=5).requires_grad_()
     if not ask(needs, torch.tensor([[0.0, 3.0, 3.0, 40.0, 40.0]]), 2, 1 / 8).requires_grad:
         raise NotYet("no gradient comes through it: do not detach, nor go through numbers or numpy")
     boxes = random_regions(100, seed=6, low=-10, high=110)
     rois = torch.cat([torch.arange(100.0)[:, None] % 2, boxes], dim=1)
-    ask.compare(features, rois, 6, 1 / 8, wanted=_torchvision_pool(features, rois, 6, 1 / 8), case="for 100 regions")
+    ask.cases([(features, rois, 6, 1 / 8)], what="for 100 regions", right=_torchvision_pool)
     return "equal to torchvision's for 108 regions of two images"
 
 
@@ -199,16 +196,11 @@ def _pool_gradient(gradient: Tensor, features: Tensor, box: Tensor, n: int, stri
 
 
 def _gradient_by_hand(gradient: Tensor, features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
-    x1, y1, x2, y2 = box.tolist()
-    rows = _bins(*_pooled_cells(y1, y2, stride), n, features.shape[1])
-    columns = _bins(*_pooled_cells(x1, x2, stride), n, features.shape[2])
     back = torch.zeros_like(features)
-    for c, i, j in np.ndindex(*gradient.shape):
-        (top, bottom), (left, right) = rows[i], columns[j]
-        if top < bottom and left < right:
-            cells = features[c, top:bottom, left:right]
-            row, column = divmod(int(cells.argmax()), right - left)
-            back[c, top + row, left + column] += gradient[c, i, j]
+    for i, j, rows, columns in _cells(box, n, stride, features.shape[1:]):
+        for c, cells in enumerate(features[:, rows, columns]):
+            row, column = divmod(int(cells.argmax()), cells.shape[1])
+            back[c, rows, columns][row, column] += gradient[c, i, j]
     return back
 
 
@@ -216,10 +208,10 @@ def _gradient_by_hand(gradient: Tensor, features: Tensor, box: Tensor, n: int, s
 def pool_gradient(ask: Ask) -> str:
     """The gradient of RoIPool at the feature map."""
     slips = """
-        += => = !! a cell that is the maximum of several bins gets the sum: add, do not overwrite
-        top + row, left + column => top:bottom, left:right
+        += gradient => = gradient !! a cell that is the maximum of several bins gets the sum: add, do not overwrite
+        [row, column] => [:]
             !! every cell of a bin gets the gradient; only the largest one of each channel does
-        top + row, left + column] += gradient[c, i, j] => top:bottom, left:right] += gradient[c, i, j] / cells.numel()
+        [row, column] += gradient[c, i, j] => [:] += gradient[c, i, j] / cells.numel()
             !! the gradient is spread over the bin, as for a mean; all of it goes to the largest cell
         += gradient[c, i, j] => += 1
             !! it counts how often a cell is the maximum; add up the gradients of those bins
@@ -234,13 +226,13 @@ def pool_gradient(ask: Ask) -> str:
     slips = """
         cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
             !! of equal cells the first one gets the gradient, row by row; yours is the last
-        top + row, left + column] += => top:bottom, left:right] += (cells == cells.max()) *
+        [row, column] += => [:] += (cells == cells.max()) *
             !! of equal cells only the first one gets the gradient; yours gives it to all of them
     """
     ask.cases(flat, what="for a map with many equal values", also=altered(_gradient_by_hand, slips))
-    for seed, box in enumerate(random_regions(30, seed=20, low=-20, high=110)):
-        case = random_map(2, 3, 3, seed=30 + seed), features, box, 3, 8
-        ask.compare(*case, wanted=_pool_gradient(*case), case="for a region that reaches beyond the map")
+    boxes = random_regions(30, seed=20, low=-20, high=110)
+    cases = [(random_map(2, 3, 3, seed=30 + k), features, box, 3, 8) for k, box in enumerate(boxes)]
+    ask.cases(cases, what="for a region that reaches beyond the map")
     return "equal to torchvision's gradient for 38 regions"
 
 
@@ -259,27 +251,27 @@ def _windows(values: Tensor, k: int, maximum: Callable[[Tensor, Tensor], Tensor]
 @exercise(_windows)
 def windows(ask: Ask) -> str:
     """The largest value of every window of k neighbors, with few maxima."""
+    slips = """
+        step = min(length, k - length) => step = length !! windows only double; the last step may be shorter
+        length = 1 => return values !! it returns the values themselves
+        length = 1 => length, k = 1, k - 1 !! the windows have k - 1 values, one too few
+        length = 1 => length, k = 1, k + 1 !! the windows have k + 1 values, one too many
+    """
     values, calls = random_map(40, seed=40), []
 
     def maximum(a: Tensor, b: Tensor) -> Tensor:
         calls.append(1)
         return torch.maximum(a, b)
 
-    def largest(k: int) -> Tensor | None:
-        return values.unfold(0, k, 1).amax(dim=1) if 1 <= k <= len(values) else None
+    def right(values: Tensor, k: int, _: object) -> Tensor:
+        return values.unfold(0, k, 1).amax(dim=1)
 
-    for k in (1, 2, 3, 4, 5, 8, 13, 31, 40):
+    sizes = (1, 2, 3, 4, 5, 8, 13, 31, 40)
+    ask.cases([(values, k, maximum) for k in sizes], slips, "for windows of {1}", right=right, rtol=0, atol=0)
+    for k in sizes:
         calls.clear()
-        enough = (k - 1).bit_length()
-        slips = {
-            f"windows only double, to {1 << enough} for k = {k}; the last step may be shorter": 1 << enough,
-            f"for k = {k} it returns the values themselves": 1,
-            f"for k = {k} the windows have {k - 1} values, one too few": k - 1,
-            f"for k = {k} the windows have {k + 1} values, one too many": k + 1,
-        }
-        slips = {text: largest(n) for text, n in slips.items() if n != k and largest(n) is not None}
-        ask.compare(values, k, maximum, wanted=largest(k), slips=slips, case=f"for windows of {k}", rtol=0, atol=0)
-        if len(calls) > enough:
+        ask(values, k, maximum)
+        if len(calls) > (enough := (k - 1).bit_length()):
             raise NotYet(f"the values are right, but for k = {k} it calls maximum {len(calls)} times; {enough} suffice")
         if not calls and k > 1:
             raise NotYet("the values are right, but it does not call the function maximum, whose calls are counted")
