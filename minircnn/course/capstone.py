@@ -59,9 +59,9 @@ def anchors_of(features: Tensor) -> Tensor:
     return grid_anchors(size, (8, 8), config.anchor_sizes[0], config.aspect_ratios, config.anchor_offset)
 
 
-def label_anchors(anchors: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
+def label_anchors(anchors: Tensor, objects: Tensor, high: float = 0.7, low: float = 0.3) -> tuple[Tensor, Tensor]:
     """Match anchors ``(N, 4)`` with objects ``(G, 4)``: the object's index ``(N,)``, and 1, 0 or -1 (ignored)."""
-    return match(box_iou(objects, anchors), 0.7, 0.3, allow_low_quality_matches=True)
+    return match(box_iou(objects, anchors), high, low, allow_low_quality_matches=True)
 
 
 @torch.no_grad()

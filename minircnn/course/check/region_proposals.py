@@ -1,6 +1,6 @@
 """The exercises of notebook 07: anchors, the RPN's head, proposals, labels of anchors, and the loss."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -10,34 +10,27 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.models.detection.rpn import RPNHead as TorchvisionRPNHead
 
-from minircnn.boxes import box_iou, clip_boxes, decode_boxes, nms
+from minircnn import faster_rcnn as ours
+from minircnn.boxes import box_iou, clip_boxes, decode_boxes, match, nms
 from minircnn.course import capstone
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, hint
+from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
 
 
-def _base_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
-    """The anchors of one cell, centered at the origin: every size in the first ratio, then in the next."""
-    rows = []
-    for ratio, size in [(ratio, size) for ratio in aspect_ratios for size in sizes]:
-        width, height = size / ratio**0.5, size * ratio**0.5
-        rows.append([-width / 2, -height / 2, width / 2, height / 2])
-    return torch.tensor(rows).round()
-
-
-@exercise(_base_anchors)
+@exercise(ours.base_anchors)
 def base_anchors(ask: Ask) -> str:
     """The anchors of one cell."""
     slips = """
-        width, height = => height, width = !! the aspect ratio is height / width: with 2 an anchor is tall
-        size / ratio**0.5, size * ratio**0.5 => size, size * ratio
+        [-widths, -heights, widths, heights] => [-heights, -widths, heights, widths]
+            !! the aspect ratio is height / width: with 2 an anchor is tall
+        / 2).round() => * tall.repeat_interleave(len(size))[:, None] / 2).round()
             !! the area changes with the ratio: width · height must be size²
-        ratio**0.5 => ratio !! width and height lack the square root: their ratio becomes ratio²
-        for ratio in aspect_ratios for size in sizes => for size in sizes for ratio in aspect_ratios
+        ratio.sqrt() => ratio !! width and height lack the square root: their ratio becomes ratio²
+        .flatten() => .T.flatten()
             !! the order differs: all sizes of the first ratio come first, then those of the next
-        / 2 => !! corners lie half of the width and height away from the center, not all of it
+        / 2).round() => ).round() !! corners lie half of the width and height away from the center, not all of it
         .round() => !! corners are not rounded to whole pixels
-        [-width / 2, -height / 2, width / 2, height / 2] => [0, 0, width, height]
+        [-widths, -heights, widths, heights], dim=1) / 2 => [0 * widths, 0 * heights, widths, heights], dim=1)
             !! the upper left corner is at (0, 0); the center belongs there
     """
     cases = [([16.0, 40.0], [0.5, 1.0, 4.0]), ([20.0, 36.0, 64.0, 112.0], [0.5, 1.0, 2.0])]
@@ -81,35 +74,19 @@ def grid_anchors(ask: Ask) -> str:
     return "equal to torchvision's AnchorGenerator, moved by the offset"
 
 
-class _RPNHead(nn.Module):
-    """A 3 × 3 convolution and two siblings of 1 × 1, with the names of the exercise."""
-
-    def __init__(self, channels: int, num_anchors: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.cls_logits = nn.Conv2d(channels, num_anchors, 1)
-        self.bbox_pred = nn.Conv2d(channels, 4 * num_anchors, 1)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.conv(features).relu()
-        objectness = self.cls_logits(hidden).permute(0, 2, 3, 1)  # (B, h, w, A)
-        deltas = self.bbox_pred(hidden).permute(0, 2, 3, 1)
-        return objectness.flatten(1), deltas.reshape(len(features), -1, 4)
-
-
 def convolutions(head: nn.Module) -> list[nn.Conv2d]:
     """The convolutions of an RPN head: window, objectness, deltas. Each layer may be a sequence that holds one."""
     layers = (getattr(head, name).modules() for name in ("conv", "cls_logits", "bbox_pred"))
     return [next(module for module in layer if isinstance(module, nn.Conv2d)) for layer in layers]
 
 
-@exercise(_RPNHead)
+@exercise(ours.RPNHead)
 def RPNHead(ask: Ask) -> str:
     """The small network that slides over the feature map."""
-    head, ours, theirs = ask(8, 3), _RPNHead(8, 3), TorchvisionRPNHead(8, 3)
+    head, mine, theirs = ask(8, 3), ours.RPNHead(8, 3), TorchvisionRPNHead(8, 3)
     if not isinstance(head, nn.Module):
         raise NotYet("it is no nn.Module: write class RPNHead(nn.Module), with __init__ and forward")
-    for (name, right), other in zip(ours.named_children(), convolutions(theirs), strict=True):
+    for name, right, other in zip(dict(mine.named_children()), convolutions(mine), convolutions(theirs), strict=True):
         layer = getattr(head, name, None)
         if not isinstance(layer, nn.Module):
             raise NotYet(f"it has no layer self.{name}")
@@ -126,15 +103,15 @@ def RPNHead(ask: Ask) -> str:
     slips = """
         self.conv(features) => self.conv(features)[:, :, 1:-1, 1:-1]
             !! the windows at the edge are missing: the 3 × 3 convolution needs padding=1
-        .relu() => !! the ReLU behind the 3 × 3 convolution is missing
-        self.cls_logits(hidden).permute(0, 2, 3, 1) => self.cls_logits(hidden)
+        self.conv(features) => self.conv[0][0](features) !! the ReLU behind the 3 × 3 convolution is missing
+        self.cls_logits(x).permute(0, 2, 3, 1) => self.cls_logits(x)
             !! the order of logits differs: move the anchors behind the cells (permute) before you flatten
         .permute(0, 2, 3, 1) => !! the order of logits and deltas differs: move the anchors behind the cells (permute)
         .permute(0, 2, 3, 1) => .permute(0, 3, 2, 1) !! rows and columns are exchanged; cells go row by row
         flatten(1) => flatten(1).sigmoid() !! objectness went through a sigmoid; logits are wanted
-        self.bbox_pred(hidden).permute(0, 2, 3, 1) => self.bbox_pred(hidden)
+        self.bbox_pred(x).permute(0, 2, 3, 1) => self.bbox_pred(x)
             !! the order of deltas differs: permute them, too, before you reshape
-        bbox_pred(hidden) => bbox_pred(features)
+        bbox_pred(x) => bbox_pred(features)
             !! bbox_pred looks at the features; it stands behind the same hidden layer as cls_logits
     """
 
@@ -142,9 +119,9 @@ def RPNHead(ask: Ask) -> str:
         objectness, deltas = concat_box_prediction_layers(*theirs([features]))
         return objectness.view(2, -1), deltas.view(2, -1, 4)
 
-    forward = Ask(lambda _, features: head(features), "RPNHead", _RPNHead.forward)
+    forward = Ask(lambda _, features: head(features), "RPNHead", ours.RPNHead.forward)
     with torch.no_grad():
-        forward.cases([(ours, torch.randn(2, 8, 4, 5))], slips, "for a map of 4 × 5 cells", right=outputs, atol=1e-4)
+        forward.cases([(mine, torch.randn(2, 8, 4, 5))], slips, "for a map of 4 × 5 cells", right=outputs, atol=1e-4)
     return "equal to torchvision's RPNHead with the same weights"
 
 
@@ -209,37 +186,30 @@ def filter_proposals(ask: Ask) -> str:
     return "equal to torchvision's filter_proposals for 400 anchors"
 
 
-def _label_anchors(anchors: Tensor, boxes: Tensor, high: float = 0.7, low: float = 0.3) -> tuple[Tensor, Tensor]:
-    """The object that each anchor overlaps most, and 1 positive, 0 negative, -1 ignored: both ``(N,)`` int64."""
-    if len(boxes) == 0:
-        return torch.zeros(2, len(anchors), dtype=torch.int64).unbind()
-    iou = box_iou(boxes, anchors)  # (G, N)
-    best, gt_index = iou.max(dim=0)
-    label = torch.full((len(anchors),), -1)
-    label[best < low] = 0
-    label[best >= high] = 1
-    highest = iou.amax(dim=1, keepdim=True)  # (G, 1)
-    is_best = (iou == highest) & (highest > 0)
-    label[is_best.any(dim=0)] = 1
-    return gt_index, label
+def _labelers(slips: str) -> dict[str, Callable[..., Any]]:
+    """Functions of anchors and objects that match them in a wrong way."""
+    wrong = altered(match, slips).items()
+    return {text: lambda a, b, slip=slip: slip(box_iou(b, a), 0.7, 0.3, True) for text, slip in wrong}
 
 
-@exercise(_label_anchors)
+@exercise(capstone.label_anchors)
 def label_anchors(ask: Ask) -> str:
     """Which anchors are positive, negative, or ignored."""
     slips = """
-        label[is_best.any(dim=0)] = 1 => pass
+        if allow_low_quality_matches => if False
             !! an object without an anchor of IoU `high` gets no positive one: its best anchors are positive
-        is_best.any(dim=0)] => iou.argmax(dim=1)] !! two anchors tie for the second object: both are positive
+        ((iou == best_of_object) & (best_of_object > 0)).any(dim=0) => iou.argmax(dim=1)
+            !! two anchors tie for the second object: both are positive
         amax(dim=1 => amax(dim=0
             !! every anchor is the best of some object in your rule; for each *object* take its best anchor
         >= high => > high !! an IoU of exactly `high` is positive
-        < low => <= low !! an IoU of exactly `low` is ignored, not negative
-        -1) => 0) !! between `low` and `high` an anchor is ignored (-1)
-        -1)\\n    label[best < low] = 0 => 0)\\n    label[best < low] = -1
+        < low] => <= low] !! an IoU of exactly `low` is ignored, not negative
+        IGNORED => NEGATIVE !! between `low` and `high` an anchor is ignored (-1)
+        IGNORED)\\n    label[best < low] = NEGATIVE => NEGATIVE)\\n    label[best < low] = IGNORED
             !! it says -1 for negative and 0 for ignored; they are exchanged
-        gt_index, label\\n => label, gt_index\\n !! it returns the labels first; the index of the object comes first
-        return gt_index, => return torch.where(is_best.any(dim=0), is_best.int().argmax(dim=0), gt_index),
+        return gt_index, label => return label, gt_index
+            !! it returns the labels first; the index of the object comes first
+        return gt_index, => own = iou == best_of_object; return own.int().argmax(dim=0).where(own.any(dim=0), gt_index),
             !! the index is the object that the *anchor* overlaps most, even if it is the best anchor of another object
     """
     # IoU with the first object is height / 10; with the second, two anchors tie at 0.4. The last anchor but one lies on
@@ -247,14 +217,16 @@ def label_anchors(ask: Ask) -> str:
     anchors = _boxes(*([0, 0, 10, h] for h in (10, 7, 6.9, 5, 3, 2.9)), [50, 0, 60, 4], [50, 6, 60, 10])
     anchors = torch.cat([anchors, _boxes([300, 0, 310, 10], [330, 0, 331, 9])])
     objects = _boxes([0, 0, 10, 10], [50, 0, 60, 10], [300, 0, 304, 5], [300, 0, 310, 10])
-    ask.cases([(anchors, objects)], slips, "for anchors of IoU 1, 0.7, 0.69, 0.5, 0.3, 0.29 …")
+    ask.cases([(anchors, objects)], also=_labelers(slips), what="for anchors of IoU 1, 0.7, 0.69, 0.5, 0.3, 0.29 …")
     slips = """
-        highest > 0 => highest >= 0 !! an object that no anchor touches makes anchors positive; ask for an IoU above 0
-        highest > 0 => highest >= low !! the best anchor of an object may have an IoU below `low`; its rule comes last
+        best_of_object > 0 => best_of_object >= 0
+            !! an object that no anchor touches makes anchors positive; ask for an IoU above 0
+        best_of_object > 0 => best_of_object >= low
+            !! the best anchor of an object may have an IoU below `low`; its rule comes last
     """
     anchors = torch.cat([anchors, _boxes([100, 0, 110, 2])])
     objects = torch.cat([objects, _boxes([100, 0, 110, 10], [200, 200, 210, 210])])
-    ask.cases([(anchors, objects)], slips, "with an object that no anchor touches")
+    ask.cases([(anchors, objects)], also=_labelers(slips), what="with an object that no anchor touches")
     with hint("without objects all anchors are negative, and their index is 0; here"):
         ask.cases([(anchors, objects[:0])])
 
@@ -272,7 +244,7 @@ def _boxes(*rows: Sequence[float]) -> Tensor:
 
 
 def _whole_image() -> Tensor:
-    return _grid_anchors(_base_anchors([20.0, 36.0, 64.0, 112.0], [0.5, 1.0, 2.0]), (24, 24), 8)
+    return ours.grid_anchors((24, 24), (8, 8), [20.0, 36.0, 64.0, 112.0], [0.5, 1.0, 2.0], 0.5)
 
 
 def _rpn_loss(objectness: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -336,7 +308,7 @@ def rpn_loss(ask: Ask) -> str:
     anchors = torch.cat([near, random_boxes(30, seed=4) + torch.tensor([0.0, 0.0, 4.0, 4.0])])
     logits, deltas = torch.randn(1, 60, generator=generator), 0.4 * torch.randn(1, 60, 4, generator=generator)
     image, objects = _whole_image(), _boxes([20, 30, 75, 85], [100, 90, 140, 170])
-    of_label = torch.tensor([-2.0, 1.0, 9.0])[_label_anchors(image, objects)[1]]  # the last one for -1
+    of_label = torch.tensor([-2.0, 1.0, 9.0])[capstone.label_anchors(image, objects)[1]]  # the last one for -1
 
     def answer(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[dict[str, Tensor]]) -> Any:  # noqa: ANN401
         return ask(logits[0], deltas[0], anchors, targets[0]["boxes"], may_change=True)
