@@ -15,6 +15,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, compare_runs, exercise, hint, refuse_type
+from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
 
@@ -310,7 +311,7 @@ def mask_iou(ask: Ask) -> str:
     """
 
     def of_boxes(a: Tensor, b: Tensor) -> Tensor:
-        return torchvision.ops.box_iou(_masks_to_boxes(a), _masks_to_boxes(b))
+        return torchvision.ops.box_iou(boxes_around(a), boxes_around(b))
 
     def right(a: Tensor, b: Tensor) -> Tensor:
         return torch.from_numpy(rle.iou(encode_masks(a), encode_masks(b), [0] * len(b))).float()
@@ -323,22 +324,12 @@ def mask_iou(ask: Ask) -> str:
     return "equal to pycocotools' for 20 pairs, empty masks included"
 
 
-def _masks_to_boxes(masks: Tensor) -> Tensor:
-    """The smallest box around each mask, zeros for an empty one."""
-    boxes = torch.zeros(len(masks), 4)
-    for n, mask in enumerate(masks):
-        columns, rows = mask.any(dim=0).nonzero(), mask.any(dim=1).nonzero()
-        if len(rows):
-            x1, y1, x2, y2 = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
-            boxes[n] = torch.tensor([x1, y1, x2, y2])
-    return boxes
-
-
-@exercise(_masks_to_boxes)
+@exercise(boxes_around)
 def masks_to_boxes(ask: Ask) -> str:
     """The smallest box around each mask."""
     slips = """
-        + 1 => !! x2 and y2 are those of the last pixel, as in torchvision; its far side is one further
+        torch.arange(1, occupied.shape[1] + 1) => torch.arange(occupied.shape[1])
+            !! x2 and y2 are those of the last pixel, as in torchvision; its far side is one further
         [x1, y1, x2, y2] => [y1, x1, y2, x2] !! these are y1, x1, y2, x2; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1, y1, x2 - x1, y2 - y1] !! these are x1, y1, width, height; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1 + 1, y1 + 1, x2, y2] !! x1 and y1 are one too large: pixel 0 begins at 0

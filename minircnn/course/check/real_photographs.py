@@ -15,7 +15,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.misc import FrozenBatchNorm2d
 from torchvision.ops.poolers import LevelMapper
 
-from minircnn import resnet_fpn
+from minircnn import pooling, resnet_fpn
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
 from minircnn.mask_rcnn import MaskRCNN, load_mask_rcnn
@@ -164,24 +164,20 @@ def pyramid(ask: Ask) -> str:
     return "equal to torchvision's FeaturePyramidNetwork, for even and odd sizes"
 
 
-def _pyramid_level(boxes: Tensor) -> Tensor:
-    side = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-    return (4 + torch.log2(side / 224)).floor().clamp(2, 5).long()
-
-
-@exercise(_pyramid_level)
+@exercise(pooling.pyramid_level)
 def pyramid_level(ask: Ask) -> str:
     """From which level of a pyramid a box is pooled."""
     slips = """
         .floor() => .round() !! it rounds to the nearest level; ⌊ ⌋ rounds down
-        .floor() => .ceil() !! it rounds up; ⌊ ⌋ rounds down
-        .clamp(2, 5) => !! levels below 2 and above 5 do not exist: cut them off at both ends
-        .clamp(2, 5) => .clamp(max=5) !! they are not cut off at 2: the smallest boxes need P2
-        .clamp(2, 5) => .clamp(min=2) !! they are not cut off at 5: P6 is no level for regions
+        + 1e-6).floor() => ).ceil() !! it rounds up; ⌊ ⌋ rounds down
+        .clamp(lowest, highest) => !! levels below 2 and above 5 do not exist: cut them off at both ends
+        .clamp(lowest, highest) => .clamp(max=5) !! they are not cut off at 2: the smallest boxes need P2
+        .clamp(lowest, highest) => .clamp(min=2) !! they are not cut off at 5: P6 is no level for regions
         .sqrt() => !! it takes the area; take its square root
-        .prod(dim=1).sqrt() => .amax(dim=1) !! it takes the longer side; take the root of the area
+        size = => size = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1); _ =
+            !! it takes the longer side; take the root of the area
         log2 => log !! it takes the natural logarithm; take log2
-        - boxes[:, :2] => !! it takes the corner for the size: a width is x2 - x1
+        size = => size = boxes[:, 2:].prod(dim=1).sqrt(); _ = !! it takes the corner for the size: a width is x2 - x1
         .long() => .long() - 2 !! it counts from 0; P2 is level 2
     """
     sides = [[224, 224], [112, 448], [112, 112], [320, 320], [300, 60], [700, 500], [30, 10], [900, 900]]
