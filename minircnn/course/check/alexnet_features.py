@@ -13,8 +13,6 @@ from torch.nn import functional as F
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, altered, compare_runs, exercise, refuse_type
 
-# ------------------------------------------------------------------------------ the network
-
 
 def _map_size(n: int, kernel: int, stride: int, padding: int) -> int:
     return (n + 2 * padding - kernel) // stride + 1
@@ -122,9 +120,6 @@ def receptive_field(ask: Ask) -> str:
     return "equal to where gradients arrive; 195 pixels for the network of 2012"
 
 
-# ------------------------------------------------------------------------------ training
-
-
 def _cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     true = scores.log_softmax(dim=1)[torch.arange(len(labels)), labels]
     return -true.mean()
@@ -214,9 +209,6 @@ def _two_steps(step: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------ the warp
-
-
 def _crop_places(box: Tensor, size: int, context: float) -> tuple[Tensor, Tensor]:
     """Where the columns and the rows of a crop look: twice ``(size,)``."""
     sides = box[2:] - box[:2]
@@ -269,9 +261,6 @@ def crop_places(ask: Ask) -> str:
     box = torch.tensor([10.0, 20.0, 40.0, 80.0])
     ask.cases([(box, 64, 4.5)], what="for a context of {2} pixels", atol=1e-2)
     return "the inner part is what torchvision's RoIAlign sees, for 20 boxes"
-
-
-# ------------------------------------------------------------------------------ a probe
 
 
 def _nearest_mean(features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:

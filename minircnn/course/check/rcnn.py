@@ -16,8 +16,6 @@ from minircnn.rcnn import EASY, HARD, SVMSettings, margins, train_svm
 
 NOTHING = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
-# ------------------------------------------------------------------------------ labels
-
 
 def _finetuning_labels(proposals: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
     """The class of the object that each proposal overlaps most, 0 below an IoU of 0.5."""
@@ -93,9 +91,6 @@ def svm_negatives(ask: Ask) -> str:
         slips = ".all(dim=1) => .all(dim=1) & bool(iou.numel()) !! all proposals are negatives"
         ask.cases([(proposals, *objects, 1), (proposals, *NOTHING, 3)], slips)
     return "checked on 20 images of 80 proposals, and without objects"
-
-
-# ------------------------------------------------------------------------------ support vector machines
 
 
 def _hinge_loss(scores: Tensor, signs: Tensor) -> Tensor:
@@ -178,9 +173,6 @@ def _mining_case(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return weights, positives, negatives, new
 
 
-# ------------------------------------------------------------------------------ box regression
-
-
 def _fit_ridge(x: Tensor, t: Tensor, ridge: float) -> Tensor:
     """Ridge regression by scikit-learn: ``(N, D)`` and ``(N, 4)`` to ``(4, D + 1)`` with the bias last."""
     from sklearn.linear_model import Ridge  # takes seconds to import
@@ -231,9 +223,6 @@ def fit_ridge(ask: Ask) -> str:
     what = "for {0.shape[0]} examples of {0.shape[1]} features"
     ask.cases(cases, what=what, also=altered(_ridge_by_hand, slips), rtol=1e-3, atol=1e-4)
     return "equal to scikit-learn's Ridge, for more examples than features and for fewer"
-
-
-# ------------------------------------------------------------------------------ detections
 
 
 def _detect(
@@ -299,9 +288,6 @@ def detect(ask: Ask) -> str:
     with hint("where no score is above the threshold"):
         ask.cases([(*cases[4], 9.0)])
     return "equal to torchvision's decoding, clipping and NMS for 5 images"
-
-
-# ------------------------------------------------------------------------------ errors
 
 
 @exercise(_error_kind)

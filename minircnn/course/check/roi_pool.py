@@ -11,8 +11,6 @@ from torchvision.ops import roi_pool as _torchvision_pool
 from minircnn import pooling as ours
 from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
 
-# ------------------------------------------------------------------------------ which cells, which bins
-
 
 def whole(value: float) -> int:
     """The nearest whole number, halves away from zero, as C rounds."""
@@ -91,9 +89,6 @@ def bins(ask: Ask) -> str:
     many = [(first, first + more, n, 16) for first in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)]
     ask.cases([*beyond, *many], slips, "for cells {0} to {1} of {3}, {2} bins")
     return "the bins of 400 regions"
-
-
-# ------------------------------------------------------------------------------ one region, all regions
 
 
 def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
@@ -185,9 +180,6 @@ def roi_pool(ask: Ask) -> str:
     return "equal to torchvision's for 108 regions of two images"
 
 
-# ------------------------------------------------------------------------------ where the gradient goes
-
-
 def _pool_gradient(gradient: Tensor, features: Tensor, box: Tensor, n: int, stride: float) -> Tensor:
     leaf = features[None].clone().requires_grad_()
     rois = torch.cat([box.new_zeros(1), box])[None]
@@ -234,9 +226,6 @@ def pool_gradient(ask: Ask) -> str:
     cases = [(random_map(2, 3, 3, seed=30 + k), features, box, 3, 8) for k, box in enumerate(boxes)]
     ask.cases(cases, what="for a region that reaches beyond the map")
     return "equal to torchvision's gradient for 38 regions"
-
-
-# ------------------------------------------------------------------------------ windows out of windows
 
 
 def _windows(values: Tensor, k: int, maximum: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
