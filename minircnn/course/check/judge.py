@@ -24,6 +24,9 @@ results: dict[str, str] = {}
 """What became of each exercise of this session: "right", "not yet" or "not written"."""
 
 
+_NUMBERS = (bool, int, float, np.number, np.bool_)
+
+
 class NotYet(Exception):
     """What is wrong with an answer, in one line for the learner."""
 
@@ -41,23 +44,25 @@ class Ask:
     def __init__(self, answer: Callable[..., Any], name: str, reference: Callable[..., Any] | None = None) -> None:
         self.answer, self.name, self.reference, self.calls = answer, name, reference or answer, 0
 
-    def __call__(self, *args: Any, may_change: bool = False, **options: Any) -> Any:  # noqa: ANN401
+    def __call__(self, *args: Any, may_change: bool = False) -> Any:  # noqa: ANN401
         """Call it; arguments that it changes are refused unless it ``may_change`` them."""
-        given_args, given_options = (args, options) if may_change else copy.deepcopy((args, options))
+        given = args if may_change else copy.deepcopy(args)
         # What it prints is for the learner, once and not a hundred times.
         quiet = contextlib.redirect_stdout(io.StringIO()) if self.calls else contextlib.nullcontext()
         self.calls += 1
         try:
             with quiet:
-                value = self.answer(*given_args, **given_options)
+                value = self.answer(*given)
         except NotYet:
             raise
         except (Exception, SystemExit) as error:
             text = " ".join(str(error).split())
             raise NotYet(f"it raises {type(error).__name__}{': ' + text[:150] if text else ''}") from error
-        names = [*_parameters(self.answer)[: len(args)], *(f"argument {n + 1}" for n in range(len(args)))]
-        for where, before, after in [*zip(names, args, given_args, strict=False), *_paired(options, given_options)]:
+        code = getattr(self.answer, "__code__", None)
+        names = code.co_varnames[: code.co_argcount] if code else ()
+        for n, (before, after) in enumerate(zip(args, given, strict=True)):
             if not may_change and difference(after, before) is not None:
+                where = names[n] if n < len(names) else f"argument {n + 1}"
                 raise NotYet(f"it changes {where}, which belongs to the caller; work on a copy")
         return value
 
@@ -161,8 +166,8 @@ def hint(text: str) -> Iterator[None]:
 def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
     """Make a check of a function that looks at answers and says in a few words what they were compared with.
 
-    The check prints one line, and returns the learner's function if it is right, else ``reference``: the notebook goes
-    on with either. Its name is that of the exercise.
+    The check, named like the exercise, prints one line, and returns what the notebook goes on with: the learner's
+    function if it is right, else ``reference``.
     """
 
     def decorate(look: Callable[[Ask], str]) -> Callable[..., Any]:
@@ -197,49 +202,48 @@ def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], 
     return decorate
 
 
-def refuse_type(value: Any, wanted: Any, where: str = "it returns") -> None:  # noqa: ANN401
+def refuse_type(value: Any, wanted: Any) -> None:  # noqa: ANN401
     """Refuse another kind of value than the one that is wanted."""
+    for where, one, right in _leaves(value, wanted):
+        if isinstance(right, Tensor):
+            if not isinstance(one, Tensor):
+                raise NotYet(f"{where} a {_kind(one)}; a torch tensor of shape {tuple(right.shape)} is wanted")
+            for kind, is_kind in (("truth values", _is_bool), ("indices", _is_integer)):
+                if is_kind(right) and not is_kind(one):
+                    raise NotYet(f"{where} {one.dtype}; {kind} ({right.dtype}) are wanted")
+            if one.is_floating_point() and one.isnan().any() and not right.isnan().any():
+                raise NotYet(f"{where} nan; look for 0 / 0, or for the logarithm of a negative number")
+        elif isinstance(right, _NUMBERS) and not (isinstance(one, _NUMBERS) or getattr(one, "numel", int)() == 1):
+            raise NotYet(f"{where} a {_kind(one)}; one number is wanted")
+
+
+def refuse_shape(value: Any, wanted: Any) -> None:  # noqa: ANN401
+    """Refuse tensors of another shape than those that are wanted, of values that :func:`refuse_type` let pass."""
+    for where, one, right in _leaves(value, wanted):
+        if isinstance(right, Tensor) and one.shape != right.shape:
+            raise NotYet(f"{where} shape {tuple(one.shape)}, wanted is {tuple(right.shape)}")
+
+
+def _leaves(value: Any, wanted: Any, where: str = "it returns") -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401
+    """What dicts and lists hold, each with what is wanted; containers of another kind or size are refused."""
     if value is None and wanted is not None:
         raise NotYet(f"{where} None; did you forget `return`?")
-    if isinstance(wanted, Tensor):
-        if not isinstance(value, Tensor):
-            raise NotYet(f"{where} a {_kind(value)}; a torch tensor of shape {tuple(wanted.shape)} is wanted")
-        for kind, is_kind in (("truth values", _is_bool), ("indices", _is_integer)):
-            if is_kind(wanted) and not is_kind(value):
-                raise NotYet(f"{where} {value.dtype}; {kind} ({wanted.dtype}) are wanted")
-        if value.is_floating_point() and value.isnan().any() and not wanted.isnan().any():
-            raise NotYet(f"{where} nan; look for 0 / 0, or for the logarithm of a negative number")
-    elif isinstance(wanted, (bool, int, float)):
-        if isinstance(value, Tensor) and value.numel() == 1:
-            return
-        if not isinstance(value, (bool, int, float, np.number, np.bool_)):
-            raise NotYet(f"{where} a {_kind(value)}; one number is wanted")
-    elif isinstance(wanted, Mapping):
+    if isinstance(wanted, Mapping):
         if not isinstance(value, Mapping):
             raise NotYet(f"{where} a {_kind(value)}; a dict with {_listed(wanted)} is wanted")
         if set(value) != set(wanted):
             raise NotYet(f"{where} a dict with {_listed(value)}; wanted are {_listed(wanted)}")
         for key in wanted:
-            refuse_type(value[key], wanted[key], f"under {key!r} {where}")
+            yield from _leaves(value[key], wanted[key], f"under {key!r} {where}")
     elif isinstance(wanted, (list, tuple)):
         if not isinstance(value, (list, tuple)):
             raise NotYet(f"{where} a {_kind(value)}; {len(wanted)} values are wanted")
         if len(value) != len(wanted):
             raise NotYet(f"{where} {len(value)} values; {len(wanted)} are wanted")
         for n, (one, right) in enumerate(zip(value, wanted, strict=True)):
-            refuse_type(one, right, f"as value {n + 1} {where}")
-
-
-def refuse_shape(value: Any, wanted: Any, where: str = "it returns") -> None:  # noqa: ANN401
-    """Refuse tensors of another shape than those that are wanted, of values that :func:`refuse_type` let pass."""
-    if isinstance(wanted, Tensor) and value.shape != wanted.shape:
-        raise NotYet(f"{where} shape {tuple(value.shape)}, wanted is {tuple(wanted.shape)}")
-    if isinstance(wanted, Mapping):
-        for key in wanted:
-            refuse_shape(value[key], wanted[key], f"under {key!r} {where}")
-    elif isinstance(wanted, (list, tuple)):
-        for n, (one, right) in enumerate(zip(value, wanted, strict=True)):
-            refuse_shape(one, right, f"as value {n + 1} {where}")
+            yield from _leaves(one, right, f"as value {n + 1} {where}")
+    else:
+        yield where, value, wanted
 
 
 def difference(value: Any, wanted: Any, rtol: float = 0.0, atol: float = 0.0) -> str | None:  # noqa: ANN401
@@ -258,7 +262,7 @@ def difference(value: Any, wanted: Any, rtol: float = 0.0, atol: float = 0.0) ->
             return f"there are {len(value)} values and not {len(wanted)}"
         found = (difference(one, right, rtol, atol) for one, right in zip(value, wanted, strict=True))
         return next((f"value {n + 1}: {text}" for n, text in enumerate(found) if text), None)
-    if isinstance(wanted, (bool, int, float, np.number)):
+    if isinstance(wanted, _NUMBERS):
         near = abs(float(value) - float(wanted)) <= atol + rtol * abs(float(wanted))
         return None if near else f"{_short(value)} instead of {_short(wanted)}"
     if isinstance(wanted, torch.nn.Module) and isinstance(value, torch.nn.Module):
@@ -313,12 +317,3 @@ def _is_stub(answer: Callable[..., Any]) -> bool:
         None,
         answer.__doc__,
     }
-
-
-def _parameters(answer: Callable[..., Any]) -> Sequence[str]:
-    code = getattr(answer, "__code__", None)
-    return code.co_varnames[: code.co_argcount] if code else ()
-
-
-def _paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(name, before[name], after[name]) for name in before]
