@@ -26,8 +26,7 @@ from minircnn.targets import Sample
 from minircnn.transforms import resize_boxes
 
 NAMES = {"pool": "RoIPool", "warp": "RoIWarp", "align": "RoIAlign"}
-KEYS = {"box_ap": "box AP", "box_ap75": "box AP75", "mask_ap": "mask AP", "mask_ap50": "mask AP50"}
-KEYS |= {"mask_ap75": "mask AP75"}
+KEYS = {key: key.replace("_ap", " AP") for key in ("box_ap", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")}
 Detections = dict[str, Tensor]
 
 
