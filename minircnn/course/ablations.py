@@ -24,11 +24,7 @@ MASK_SHORT = MaskRCNNTrainingSettings(**{**vars(SHORT), "iterations": 2000})
 
 
 def anchors(scales: int, ratios: int) -> RPNConfig:
-    """The RPN's configuration with so many sizes and aspect ratios of anchors.
-
-    >>> anchors(3, 1).anchors_per_cell
-    3
-    """
+    """The RPN's configuration with so many sizes and aspect ratios of anchors."""
     return replace(TOY_TOWN_RPN, anchor_sizes=(SCALES[scales],), aspect_ratios=RATIOS[ratios])
 
 

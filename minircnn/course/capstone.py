@@ -9,6 +9,7 @@ Shape comments: B images, N anchors, P proposals, G objects, R RoIs of a batch, 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -20,14 +21,15 @@ from minircnn.alexnet import AlexNet, load_alexnet
 from minircnn.boxes import (
     POSITIVE,
     box_iou,
+    clip_boxes,
     decode_boxes,
     encode_boxes,
     match,
+    nms,
     select_detections,
     subsample,
 )
 from minircnn.course import compare
-from minircnn.course.check import region_proposals
 from minircnn.course.history import count_parameters
 from minircnn.course.passes import operations
 from minircnn.fast_rcnn import RoIHeads, fast_rcnn_loss
@@ -64,6 +66,25 @@ def label_anchors(anchors: Tensor, objects: Tensor, high: float = 0.7, low: floa
     return match(box_iou(objects, anchors), high, low, allow_low_quality_matches=True)
 
 
+def select_proposals(
+    objectness: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    size: tuple[int, int],
+    nms_threshold: float = 0.7,
+    pre_nms_top_n: int = 1000,
+    post_nms_top_n: int = 300,
+) -> tuple[Tensor, Tensor]:
+    """Proposals of one image out of the RPN's outputs: boxes ``(P, 4)`` and scores ``(P,)``, best first."""
+    best = objectness.topk(min(pre_nms_top_n, len(objectness))).indices
+    boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), size)
+    scores = objectness[best].sigmoid()
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(dim=1)
+    boxes, scores = boxes[large], scores[large]
+    kept = nms(boxes, scores, nms_threshold)[:post_nms_top_n]
+    return boxes[kept], scores[kept]
+
+
 @torch.no_grad()
 def filter_proposals(
     anchors: Tensor,
@@ -73,12 +94,8 @@ def filter_proposals(
     nms_threshold: float = 0.7,
     post_nms_top_n: int = 150,
 ) -> Tensor:
-    """Proposals ``(P, 4)`` of one image, best first: the 1000 best anchors refined, clipped, and thinned out by NMS.
-
-    They are constants: no gradient flows through them.
-    """
-    solution = region_proposals.filter_proposals.reference
-    return solution(logits, deltas, anchors, tuple(size), nms_threshold, post_nms_top_n=post_nms_top_n)[0]
+    """Proposals ``(P, 4)`` of one image, best first: the 1000 best anchors refined, clipped, and thinned out by NMS."""
+    return select_proposals(logits, deltas, anchors, tuple(size), nms_threshold, post_nms_top_n=post_nms_top_n)[0]
 
 
 @torch.no_grad()
@@ -87,15 +104,9 @@ def sample_rois(proposals: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor
 
     Returns boxes ``(S, 4)``, labels ``(S,)``, 0 for background, and regression targets ``(S, 4)``.
     """
-    objects = target["boxes"]
-    boxes = torch.cat([proposals, objects])
-    gt_index, label = match(box_iou(objects, boxes), 0.5, 0.5)
-    positive, negative = subsample(label, 64, 0.25)
-    chosen = torch.cat([positive, negative]).sort().values
-    boxes, gt_index, foreground = boxes[chosen], gt_index[chosen], label[chosen] == POSITIVE
-    labels = torch.where(foreground, target["labels"][gt_index], 0)
-    goals = encode_boxes(boxes, objects[gt_index], BOX_WEIGHTS)
-    return boxes, labels, torch.where(foreground[:, None], goals, 0.0)
+    # All that the package asks of its heads here are their numbers.
+    (drawn,) = RoIHeads.sample(SimpleNamespace(config=TOY_TOWN_HEADS), [proposals], [target])
+    return drawn.boxes, drawn.labels, drawn.deltas
 
 
 def draw_batch(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], count: int) -> Batch:
@@ -144,13 +155,11 @@ def equal_to_torchvision(
     images: Tensor,
     targets: Sequence[dict[str, Any]],
 ) -> None:
-    """Print whether a detector's losses, gradients and detections are those of torchvision's class FasterRCNN.
-
-    It is built around the same layers. Its anchors are moved from the corners of the cells to their middle, as ours.
-    """
+    """Print whether losses, gradients and detections are those of torchvision's FasterRCNN around the same layers."""
     classes = [str(label) for label in range(detector.cls_score.out_features)]
     theirs = compare.torchvision_faster_rcnn(package_detector(detector, ["background", *classes[1:]], images.shape[-1]))
     generator = theirs.rpn.anchor_generator
+    # Its anchors stand at the corners of the cells, ours in their middle.
     generator.cell_anchors = [anchors + 8 * TOY_TOWN_RPN.anchor_offset for anchors in generator.cell_anchors]
     theirs.train().transform.eval()
     with without_chance():

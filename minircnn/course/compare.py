@@ -84,11 +84,8 @@ class _RoIPool(MultiScaleRoIAlign):
 
 
 def around(kind: type[nn.Module], layers: nn.Module) -> nn.Module:
-    """One of torchvision's ``FastRCNNPredictor`` or ``RPNHead`` with our layers of the same names in place of its own.
-
-    What it draws for its own, which are thrown away, does not disturb what is drawn later.
-    """
-    with torch.random.fork_rng(devices=[]):
+    """Torchvision's ``FastRCNNPredictor`` or ``RPNHead`` with our layers of the same names in place of its own."""
+    with torch.random.fork_rng(devices=[]):  # its own layers are thrown away, and what they draw, too
         module = kind(1, 1)
     for name, layer in layers.named_children():
         setattr(module, name, layer)
@@ -218,10 +215,7 @@ def _resnet_fpn(blocks: tuple[int, int, int, int]) -> nn.Module:
 
 
 def _spread_outputs(model: nn.Module) -> None:
-    """Scale the last layers, so that objectness, classes, boxes and masks differ from place to place.
-
-    Not by so much that probabilities become 1, all alike.
-    """
+    """Scale the last layers, so that what they say differs from place to place, but no probability becomes 1."""
     heads = model.roi_heads
     spreads = {model.rpn.head.cls_logits: 0.5, model.rpn.head.bbox_pred: 0.2}
     spreads |= {heads.box_predictor.cls_score: 0.7, heads.box_predictor.bbox_pred: 0.5}
@@ -308,10 +302,7 @@ def with_pycocotools(
 
 
 def largest_difference(ours: Result, theirs: COCOeval) -> float:
-    """Over the twelve numbers and all entries of the arrays of precision, recall and scores; ``nan`` counts as -1.
-
-    Both must have the same classes, in the same order.
-    """
+    """Over the twelve numbers and all entries of the arrays, for the same classes; ``nan`` counts as -1."""
     pairs = [
         (np.array(list(ours.summary().values())), theirs.stats),
         (ours.precision, theirs.eval["precision"]),
@@ -336,11 +327,7 @@ def limit_threads(count: int) -> Iterator[None]:
 
 
 def in_turn(calls: Iterable[Callable[[], object]], rounds: int = 9) -> list[float]:
-    """Processor seconds of each call on one thread: medians over rounds in which all of them take turns.
-
-    What else the machine does disturbs all of them alike, and waiting for it does not count. A first round does not
-    count either.
-    """
+    """Processor seconds of each call on one thread: medians over rounds of turns, behind one that does not count."""
     calls = list(calls)
     seconds = np.zeros((rounds + 1, len(calls)))
     with limit_threads(1):

@@ -78,10 +78,7 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3]), require
 def check_packages(
     requirements: Sequence[str] | None = None, installed: Callable[[str], str] = metadata.version
 ) -> list[Check]:
-    """Whether each package that the course needs is installed, in a version of the stated range.
-
-    By default these are the requirements of the installed project and of its extra "course".
-    """
+    """Whether what the installed project and its extra "course" require is there, in a version of the stated range."""
     try:
         from packaging.requirements import Requirement
 

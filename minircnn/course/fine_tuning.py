@@ -13,8 +13,7 @@ FIGURES = ("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"
 def measure(model: MaskRCNN, test: Sequence[Sample]) -> tuple[float, ...]:
     """How good a detector is on images: its :data:`FIGURES`, averages in [0, 1].
 
-    Objects are found that a detection of a score above 0.5 covers, by masks at IoU 0.5. Wrong are detections of such a
-    score that cover none, or one that another covers better.
+    The last three count objects, and of detections of a score above 0.5 the true and false ones, by masks at IoU 0.5.
     """
     found = [binary_masks(model.detect([image])[0]) for image, _ in test]
     targets = [target for _, target in test]

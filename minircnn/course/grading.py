@@ -92,10 +92,7 @@ def _grade_notebook(learner: str, copy: Path, original: Path, seconds: float) ->
 
 
 def cells_to_run(copy: Path, original: Path) -> list[tuple[str, str | None]]:
-    """The setup cell of the project's notebook, and of the learner's the exercises and cells that are new.
-
-    Each with the name of its exercise, or None. Cells that came with the notebook need not run for a check.
-    """
+    """The project's setup cell, and the learner's exercises and new cells, each with its exercise's name or None."""
     known = _code(original)
     cells: list[tuple[str, str | None]] = [(known[0], None)]
     for source in _code(copy):
@@ -133,10 +130,7 @@ def _run(
 
 
 def _report(told: Path, report: Path) -> None:
-    """In the process of the answers: run the cells, and write a line before and after each exercise.
-
-    What then takes too long ends the process, whatever it is busy with.
-    """
+    """In the process of the answers: run the cells, and write a line before and after each exercise."""
     seconds, cells = json.loads(told.read_text(encoding="utf-8"))
     nowhere = os.open(os.devnull, os.O_WRONLY)
 

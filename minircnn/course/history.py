@@ -251,10 +251,7 @@ def figures_of(
     targets: Sequence[dict[str, Any]],
     classes: Sequence[str],
 ) -> SimpleNamespace:
-    """What was measured of one detector, from traces of :func:`trace_all` and the targets of the same images.
-
-    Averages and shares are in [0, 1]; counts are those of an image, on average.
-    """
+    """What was measured of one detector: averages and shares in [0, 1], and mean counts of an image."""
     found, proposals = [trace.detections for trace in traces], [trace.proposals for trace in traces]
 
     def measured(detections: Sequence[dict[str, Any]], kind: str = "boxes") -> dict[str, float]:

@@ -11,9 +11,8 @@ from torch import Tensor
 def make_up_detections(target: Mapping[str, Any], rng: np.random.RandomState, side: int = 128) -> dict[str, Tensor]:
     """What a mediocre detector might say about one image of Toy Town, with masks.
 
-    Boxes are shifted, with a score that is higher for better ones, though not reliably; one in ten has a class drawn at
-    random; some objects are found twice or not at all, and some boxes stand for nothing. ``rng`` draws everything:
-    numpy promises that its numbers never change.
+    Boxes are shifted, a tenth of the classes drawn at random, some objects found twice or not at all, and some boxes
+    stand for nothing. ``rng`` draws everything: numpy promises that its numbers never change.
     """
     objects, labels, masks = target["boxes"].numpy(), target["labels"].numpy(), target["masks"]
     source = np.repeat(np.arange(len(objects)), rng.randint(0, 4, len(objects)))  # each object 0 to 3 times

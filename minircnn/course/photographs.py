@@ -42,10 +42,7 @@ def sure(detector: MaskRCNN, image: Tensor, score: float = 0.5) -> dict[str, Ten
 
 
 def with_torchvision(ours: FasterRCNN, theirs: Any, image: Tensor, features: Mapping[str, Tensor]) -> None:  # noqa: ANN401
-    """Compare two detectors of :func:`~minircnn.course.compare.pair` part by part, each part given the same input.
-
-    All is in double precision. The features are the pyramid of the image ``(3, H, W)``, by whatever computed it.
-    """
+    """Compare two detectors of ``compare.pair`` part by part; the features are the pyramid of the image."""
     heads, others = ours.roi_heads, theirs.roi_heads
     with torch.no_grad():
         batch, sizes = ours.transform.batch([image])

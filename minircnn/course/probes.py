@@ -144,10 +144,7 @@ def class_cells(network: AlexNet, samples: Iterable[tuple[Tensor, Mapping[str, A
 
 
 def single_maps_and_sums(network: AlexNet, fit: Sequence, test: Sequence) -> tuple[list[float], list[float]]:
-    """For each layer the mean area over the classes: of the best single map, and of a weighted sum of all maps.
-
-    Maps and weights are chosen on the samples ``fit``, and measured on ``test``.
-    """
+    """For each layer the mean area over the classes of the best map and of a weighted sum, as ``fit`` has them."""
     (values, classes), (test_values, test_classes) = (class_cells(network, part) for part in (fit, test))
     single, sums = [], []
     for layer in values:

@@ -42,10 +42,7 @@ def read_record(path: Path = RESULTS) -> dict[str, Any]:
 
 
 def table(record: Record, stages: bool = True) -> list[list[str]]:
-    """All figures, a row each with a cell for each detector, behind a row with the detectors' names.
-
-    Times come stage by stage, too, unless that is not wanted.
-    """
+    """All figures, a row each with a cell for each detector, behind a row with their names; times also by stages."""
     own = [record["detectors"][one.key] for one in GENERATIONS]
     rows = [["", *(f"{one['name']} ({one['year']})" for one in own)]]
     for kind, what in (("box", "boxes"), ("mask", "masks")):

@@ -8,10 +8,7 @@ from time import perf_counter
 
 
 class Stopwatch:
-    """Seconds of the stages of a loop: ``with clock("warping"): …``, once for each image and stage.
-
-    Inside of a stage another one may run, whose time is its own alone.
-    """
+    """Seconds of the stages of a loop: ``with clock("warping"): …``; a stage inside of another has its time alone."""
 
     def __init__(self) -> None:
         self.laps: dict[str, list[float]] = defaultdict(list)

@@ -1,7 +1,4 @@
-"""The learner's own copy of the notebooks, without outputs: what they are to predict is not on the page yet.
-
-Nothing here needs PyTorch, so that a missing package is found by notebook 00 and not by this.
-"""
+"""The learner's own copy of the notebooks, without outputs; to make it needs no package that may be missing."""
 
 import json
 import shutil
@@ -19,9 +16,8 @@ def make_working_copy(
 ) -> tuple[list[Path], Path | None]:
     """Copy the notebooks without their outputs, and the pages beside them; what is there already stays as it is.
 
-    The folder stands beside ``notebooks``, so that links in them lead to files. ``renew`` is the number of a notebook,
-    such as "05", to begin anew; the old one gets another name beside it. Returns the files that were made, and where
-    the old one went, if there was one.
+    ``renew`` is the number of a notebook, such as "05", to begin anew; the old one gets another name beside it. Returns
+    the files that were made, and where the old one went, if there was one.
 
     Raises:
         ValueError: there are no notebooks to copy, or none has this number.

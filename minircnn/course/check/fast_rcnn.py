@@ -19,7 +19,7 @@ from minircnn import fast_rcnn as ours
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import box_iou, encode_boxes
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, compare_runs, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_shape, refuse_type
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
@@ -114,7 +114,7 @@ def sample_rois(ask: Ask) -> str:
     """
     much = _scene(1, 40, 80)
     cases = [*(20 * [_scene(1, 4, 8), much, _scene(1, 0, 90)]), (random_boxes(100), NONE)]
-    compare_runs(ask, _drawn, cases, slips, "among {0.shape[0]} proposals and {1[boxes].shape[0]} objects")
+    ask.cases(cases, slips, "among {0.shape[0]} proposals and {1[boxes].shape[0]} objects", run=_drawn)
     draws = [ask(*much) for _ in range(20)]
     for kind, is_foreground in (("foreground", True), ("background", False)):
         drawn = {frozenset(map(tuple, boxes[(labels > 0) == is_foreground].tolist())) for boxes, labels, _ in draws}
@@ -320,7 +320,7 @@ def training_step(ask: Ask) -> str:
         optimizer.zero_grad() => pass
             !! gradients of the batch before are still in it: call optimizer.zero_grad() before backward()
     """
-    compare_runs(ask, _stepped, [_batch()], slips, may_change=True, rtol=1e-3)
+    ask.cases([_batch()], slips, may_change=True, rtol=1e-3, run=_stepped)
     return "losses and parameters after a step equal to the package's"
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minircnn.alexnet import load_alexnet
 from minircnn.course import capstone
 from minircnn.course.check.fast_rcnn import refuse_rates, watching
-from minircnn.course.check.judge import Ask, NotYet, compare_runs, difference, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, difference, exercise, hint, refuse_type
 from minircnn.course.check.region_proposals import compare_losses
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNHead, load_faster_rcnn
@@ -50,7 +50,7 @@ def build_detector(ask: Ask) -> str:
         fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, nn.ReLU()) !! box_head has no fc7
         fc6, nn.ReLU(), fc7, nn.ReLU()) => fc6, fc7) !! box_head has no ReLU
     """
-    compare_runs(ask, _built, [(7,), (3,)], slips, "for {0} classes", may_change=True)
+    ask.cases([(7,), (3,)], slips, "for {0} classes", may_change=True, run=_built)
     return "layers, shapes and first weights, for 7 and for 3 classes"
 
 
@@ -71,7 +71,7 @@ def _built(build: Callable[..., nn.ModuleDict], num_classes: int) -> dict[str, A
         raise NotYet(f"rpn_head is a {type(head).__name__}; take RPNHead(channels, anchors_per_cell)")
     pooled = torch.linspace(0, 1, 3 * 128 * 36).sin().abs().view(3, 128, 6, 6)
     with hint("box_head fails on RoIs of shape (3, 128, 6, 6):"):
-        first, second = (Ask(box_head, "box_head", box_head)(pooled) for _ in range(2))
+        first, second = (Ask(box_head)(pooled) for _ in range(2))
     if not torch.equal(first, second):
         raise NotYet("box_head says something else each time: leave the dropout of network.classifier out")
     found = {
@@ -155,7 +155,7 @@ def joint_losses(ask: Ask) -> str:
     with capstone.without_chance():
         value = ask(*case, may_change=True)
         handle.remove()
-        found = Ask(lambda *_: value, ask.name, ask.reference)
+        found = Ask(lambda *_: value, ask.reference)
         found.cases([case], slips, "for two images", right=right, rtol=1e-3, atol=1e-4)
     if len(passes) > 1:
         raise NotYet(f"the backbone runs {len(passes)} times; one pass for the batch serves the RPN and the heads")

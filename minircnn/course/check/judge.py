@@ -11,7 +11,7 @@ import inspect
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any
@@ -41,8 +41,14 @@ class Ask:
     Whatever goes wrong in it becomes :class:`NotYet`, with a line that names the argument or the exception.
     """
 
-    def __init__(self, answer: Callable[..., Any], name: str, reference: Callable[..., Any] | None = None) -> None:
-        self.answer, self.name, self.reference, self.calls = answer, name, reference or answer, 0
+    def __init__(
+        self,
+        answer: Callable[..., Any],
+        reference: Callable[..., Any] | None = None,
+        by_hand: Callable[..., Any] | None = None,
+    ) -> None:
+        self.answer, self.reference, self.calls = answer, reference or answer, 0
+        self.by_hand = by_hand or self.reference
 
     def __call__(self, *args: Any, may_change: bool = False) -> Any:  # noqa: ANN401
         """Call it; arguments that it changes are refused unless it ``may_change`` them."""
@@ -75,6 +81,8 @@ class Ask:
         right: Callable[..., Any] | None = None,
         also: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
         change: Callable[[Any], Any] | None = None,
+        run: Callable[..., Any] | None = None,
+        may_change: bool = False,
         rtol: float = 1e-4,
         atol: float = 1e-5,
     ) -> None:
@@ -82,17 +90,24 @@ class Ask:
 
         Args:
             cases: its arguments, one tuple for each call.
-            slips: a line each, ``old => new !! what to say``: who replaces this piece of the reference's source by
-                that one has made the slip. A line that begins with ``!!`` continues the one before.
+            slips: a line each, ``old => new !! what to say``: who replaces this piece of the source by that one has
+                made the slip. A line that begins with ``!!`` continues the one before. The source is that of the
+                reference, or of a function that does the same in steps of which one can go wrong.
             what: the arguments in words, to be formatted with them: "for columns {0} to {1}".
             right: what is right for such arguments, if that is not the reference.
             also: more slips, functions of the same arguments by what to say.
             change: what to do with a value of the right shape before it is compared.
+            run: what is compared is ``run(function, *case)``, and not what the function itself returns.
+            may_change: whether it may change its arguments then.
             rtol: relative tolerance.
             atol: absolute tolerance.
         """
-        cases, right, wrong_ways = list(cases), right or self.reference, {**altered(self.reference, slips), **also}
-        answers, wanted = [self(*case) for case in cases], [right(*copy.deepcopy(case)) for case in cases]
+        cases, right, wrong_ways = list(cases), right or self.reference, {**altered(self.by_hand, slips), **also}
+        ask = self
+        if run:
+            ask = Ask(partial(run, partial(self, may_change=may_change)))
+            right, wrong_ways = partial(run, right), {text: partial(run, slip) for text, slip in wrong_ways.items()}
+        answers, wanted = [ask(*case) for case in cases], [right(*copy.deepcopy(case)) for case in cases]
         for answer, value in zip(answers, wanted, strict=True):
             refuse_type(answer, value)
             if change:
@@ -138,22 +153,6 @@ def altered(reference: Callable[..., Any], slips: str) -> dict[str, Callable[...
     return found
 
 
-def compare_runs(
-    ask: Ask,
-    run: Callable[..., Any],
-    cases: Sequence[tuple],
-    slips: str,
-    what: str = "",
-    may_change: bool = False,
-    right: Callable[..., Any] | None = None,
-    **options: float,
-) -> None:
-    """Like :meth:`Ask.cases`, for what ``run(function, *case)`` returns and not for what the function itself does."""
-    also = {text: partial(run, slip) for text, slip in altered(ask.reference, slips).items()}
-    answer = Ask(partial(run, partial(ask, may_change=may_change)), ask.name, ask.reference)
-    answer.cases(cases, what=what, right=partial(run, right or ask.reference), also=also, **options)
-
-
 @contextlib.contextmanager
 def hint(text: str) -> Iterator[None]:
     """Say something before whatever is wrong."""
@@ -163,7 +162,9 @@ def hint(text: str) -> Iterator[None]:
         raise NotYet(f"{text} {slip}") from None
 
 
-def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
+def exercise(
+    reference: Callable[..., Any], by_hand: Callable[..., Any] | None = None
+) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
     """Make a check of a function that looks at answers and says in a few words what they were compared with.
 
     The check, named like the exercise, prints one line, and returns what the notebook goes on with: the learner's
@@ -182,7 +183,7 @@ def exercise(reference: Callable[..., Any]) -> Callable[[Callable[[Ask], str]], 
                     raise _NotWritten
                 state = np.random.get_state()  # noqa: NPY002 - the learner's, which stays as it is
                 with torch.random.fork_rng(devices=[]):
-                    said = look(Ask(answer, name, reference))
+                    said = look(Ask(answer, reference, by_hand))
                 np.random.set_state(state)  # noqa: NPY002
             except _NotWritten:
                 results[name] = "not written"

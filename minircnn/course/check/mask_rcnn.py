@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, compare_runs, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_type
 from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
@@ -68,11 +68,11 @@ def mask_branch(ask: Ask) -> str:
         for weight in branch.parameters():
             weight.data.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.numel()))
         with hint("its layers do not fit together:"):
-            return Ask(branch.eval(), "branch", branch)(x)
+            return Ask(branch.eval())(x)
 
     x = 4 * torch.rand(2, 8, 14, 14, generator=torch.Generator().manual_seed(0))
     what = "with four 3 × 3 convolutions, the deconvolution, a 1 × 1 convolution and the weights of torchvision's"
-    compare_runs(ask, run, [(8, 6, 3)], slips, what, right=theirs)
+    ask.cases([(8, 6, 3)], slips, what, right=theirs, run=run)
     return "with the same weights its masks are those of torchvision's layers"
 
 
@@ -231,7 +231,7 @@ def train_step(ask: Ask) -> str:
             raise NotYet("it returns the loss with its graph; return loss.item()")
         return {"it is mask_loss of the branch's logits": losses, "the weights": branch[0].weight}
 
-    compare_runs(ask, run, [_regions()], slips, "after two steps", may_change=True, rtol=1e-3)
+    ask.cases([_regions()], slips, "after two steps", may_change=True, rtol=1e-3, run=run)
     return "losses and weights after two steps as they should be"
 
 
@@ -248,7 +248,7 @@ def _by_matrices(mask: Tensor, box: Tensor, size: tuple[int, int]) -> Tensor:
     return weights[0] @ mask @ weights[1].T
 
 
-@exercise(_paste_mask)
+@exercise(_paste_mask, _by_matrices)
 def paste_mask(ask: Ask) -> str:
     """A mask stretched over its box."""
     mask = torch.rand(6, 6, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.3
@@ -266,7 +266,6 @@ def paste_mask(ask: Ask) -> str:
         weights[0] @ mask @ weights[1].T => (weights[0] @ mask @ weights[1].T).round()
             !! it decides already; return probabilities
     """
-    ask.reference = _by_matrices
     text = "it stretches the mask over whole pixels, as torchvision does"
     also = {text: lambda mask, box, size: paste_masks_in_image(mask[None, None], box[None], size)[0, 0]}
     value = ask(*case)

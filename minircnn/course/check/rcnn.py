@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, altered, compare_runs, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_type
 from minircnn.course.errors import KINDS
 from minircnn.course.errors import error_kind as _error_kind
 from minircnn.rcnn import EASY, HARD, SVMSettings, margins, train_svm
@@ -151,7 +151,7 @@ def mining_round(ask: Ask) -> str:
             !! it returns the hard ones of the new negatives alone, not all that are kept
     """
     cases = [_mining_case(seed) for seed in (4, 5)]  # with these every slip changes something
-    compare_runs(ask, _in_order, cases, slips, "for 80 new negatives", rtol=1e-2, atol=1e-3)
+    ask.cases(cases, slips, "for 80 new negatives", rtol=1e-2, atol=1e-3, run=_in_order)
     return "the same SVM and the same negatives in two rounds"
 
 
@@ -195,7 +195,7 @@ def _ridge_by_hand(x: Tensor, t: Tensor, ridge: float) -> Tensor:
     return torch.cat([weights, bias[:, None]], dim=1).float()
 
 
-@exercise(_fit_ridge)
+@exercise(_fit_ridge, _ridge_by_hand)
 def fit_ridge(ask: Ask) -> str:
     """Ridge regression in closed form."""
     slips = """
@@ -221,7 +221,7 @@ def fit_ridge(ask: Ask) -> str:
         x[:, 0] += 3 * t[:, 0]
         cases.append((x, t, 10.0))
     what = "for {0.shape[0]} examples of {0.shape[1]} features"
-    ask.cases(cases, what=what, also=altered(_ridge_by_hand, slips), rtol=1e-3, atol=1e-4)
+    ask.cases(cases, slips, what, rtol=1e-3, atol=1e-4)
     return "equal to scikit-learn's Ridge, for more examples than features and for fewer"
 
 

@@ -11,7 +11,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.models.detection.rpn import RPNHead as TorchvisionRPNHead
 
 from minircnn import faster_rcnn as ours
-from minircnn.boxes import box_iou, clip_boxes, decode_boxes, match, nms
+from minircnn.boxes import box_iou, decode_boxes, match
 from minircnn.course import capstone
 from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
@@ -119,29 +119,10 @@ def RPNHead(ask: Ask) -> str:
         objectness, deltas = concat_box_prediction_layers(*theirs([features]))
         return objectness.view(2, -1), deltas.view(2, -1, 4)
 
-    forward = Ask(lambda _, features: head(features), "RPNHead", ours.RPNHead.forward)
+    forward = Ask(lambda _, features: head(features), ours.RPNHead.forward)
     with torch.no_grad():
         forward.cases([(mine, torch.randn(2, 8, 4, 5))], slips, "for a map of 4 × 5 cells", right=outputs, atol=1e-4)
     return "equal to torchvision's RPNHead with the same weights"
-
-
-def _filter_proposals(
-    objectness: Tensor,
-    deltas: Tensor,
-    anchors: Tensor,
-    size: tuple[int, int],
-    nms_threshold: float = 0.7,
-    pre_nms_top_n: int = 1000,
-    post_nms_top_n: int = 300,
-) -> tuple[Tensor, Tensor]:
-    """Proposals of one image out of the RPN's outputs: boxes ``(P, 4)`` and scores ``(P,)``, best first."""
-    best = objectness.topk(min(pre_nms_top_n, len(objectness))).indices
-    boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), size)
-    scores = objectness[best].sigmoid()
-    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-3).all(dim=1)
-    boxes, scores = boxes[large], scores[large]
-    kept = nms(boxes, scores, nms_threshold)[:post_nms_top_n]
-    return boxes[kept], scores[kept]
 
 
 def _torchvision_rpn(threshold: float = 0.7, pre: int = 1000, post: int = 300) -> nn.Module:
@@ -150,7 +131,7 @@ def _torchvision_rpn(threshold: float = 0.7, pre: int = 1000, post: int = 300) -
     return RegionProposalNetwork(nn.Identity(), nn.Identity(), 0.7, 0.3, 128, 0.5, *tops, threshold).eval()
 
 
-@exercise(_filter_proposals)
+@exercise(capstone.select_proposals)
 def filter_proposals(ask: Ask) -> str:
     """From thousands of outputs to a few boxes."""
     generator = torch.Generator().manual_seed(0)
@@ -313,7 +294,7 @@ def rpn_loss(ask: Ask) -> str:
     def answer(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: list[dict[str, Tensor]]) -> Any:  # noqa: ANN401
         return ask(logits[0], deltas[0], anchors, targets[0]["boxes"], may_change=True)
 
-    as_batch = Ask(answer, ask.name, capstone.rpn_losses)
+    as_batch = Ask(answer, capstone.rpn_losses)
     few, many = (logits, deltas, anchors), (of_label[None], torch.zeros(1, len(image), 4), image)
     compare_losses(as_batch, [(*few, [{"boxes": boxes}]), (*many, [{"boxes": objects}])])
     with hint("for an image without objects:"):

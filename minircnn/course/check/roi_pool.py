@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import roi_pool as _torchvision_pool
 
 from minircnn import pooling as ours
-from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint
 
 
 def whole(value: float) -> int:
@@ -125,7 +125,7 @@ def random_map(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).normal(size=shape)).float()
 
 
-@exercise(_pool_region)
+@exercise(_pool_region, _region_by_hand)
 def pool_region(ask: Ask) -> str:
     """RoIPool for one region."""
     features = random_map(3, 12, 15)
@@ -138,11 +138,11 @@ def pool_region(ask: Ask) -> str:
         .max(dim=1).values => [:, 0] !! it takes the first cell of each bin; take the maximum
     """
     cases = [(features, box, 3, 8) for box in random_regions(6, seed=1, high=90)]
-    ask.cases(cases, what="for a region inside of the map", also=altered(_region_by_hand, slips))
+    ask.cases(cases, slips, "for a region inside of the map")
     beyond = torch.tensor([100.0, 60.0, 150.0, 130.0])  # the map ends at pixels 120 and 96
     slips = "features.new_zeros( => -torch.inf + torch.zeros( !! not an infinite one"
     with hint("a bin beyond the map has no cells, and no maximum; its value is 0:"):
-        ask.cases([(features, beyond, 3, 8)], also=altered(_region_by_hand, slips))
+        ask.cases([(features, beyond, 3, 8)], slips)
     ask.cases(
         [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)], what="for the region {1}"
     )
@@ -153,7 +153,7 @@ def _one_by_one(features: Tensor, rois: Tensor, n: int, scale: float) -> Tensor:
     return torch.stack([_pool_region(features[int(roi[0])], roi[1:], n, 1 / scale) for roi in rois])
 
 
-@exercise(ours.roi_pool)
+@exercise(ours.roi_pool, _one_by_one)
 def roi_pool(ask: Ask) -> str:
     """RoIPool for the regions of a batch."""
     features, boxes = random_map(2, 3, 12, 12, seed=3), random_regions(8, seed=4)
@@ -167,8 +167,7 @@ def roi_pool(ask: Ask) -> str:
         roi[1:] => roi[:4] !! it takes columns 0 to 3 as the box; column 0 is the image, the box follows
         1 / scale => scale !! scale is 1 / stride: you divide by it where you should multiply
     """
-    also = altered(_one_by_one, slips)
-    ask.cases([(features, rois, 4, 1 / 8)], what="for 8 regions of 2 images", right=_torchvision_pool, also=also)
+    ask.cases([(features, rois, 4, 1 / 8)], slips, "for 8 regions of 2 images", right=_torchvision_pool)
     with hint("for no regions the result has shape (0, 3, 4, 4);"):
         ask.cases([(features, torch.zeros(0, 5), 4, 1 / 8)])
     needs = random_map(1, 2, 6, 6, seed=5).requires_grad_()
@@ -196,7 +195,7 @@ def _gradient_by_hand(gradient: Tensor, features: Tensor, box: Tensor, n: int, s
     return back
 
 
-@exercise(_pool_gradient)
+@exercise(_pool_gradient, _gradient_by_hand)
 def pool_gradient(ask: Ask) -> str:
     """The gradient of RoIPool at the feature map."""
     slips = """
@@ -213,7 +212,7 @@ def pool_gradient(ask: Ask) -> str:
     features = random_map(2, 9, 11, seed=7)
     boxes = random_regions(4, seed=8, high=70)
     cases = [(random_map(2, 3, 3, seed=9 + k), features, box, 3, 8) for k, box in enumerate(boxes)]
-    ask.cases(cases, what="for random values", also=altered(_gradient_by_hand, slips))
+    ask.cases(cases, slips, "for random values")
     flat = [(case[0], features.relu().round(), *case[2:]) for case in cases]
     slips = """
         cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
@@ -221,7 +220,7 @@ def pool_gradient(ask: Ask) -> str:
         [row, column] += => [:] += (cells == cells.max()) *
             !! of equal cells only the first one gets the gradient; yours gives it to all of them
     """
-    ask.cases(flat, what="for a map with many equal values", also=altered(_gradient_by_hand, slips))
+    ask.cases(flat, slips, "for a map with many equal values")
     boxes = random_regions(30, seed=20, low=-20, high=110)
     cases = [(random_map(2, 3, 3, seed=30 + k), features, box, 3, 8) for k, box in enumerate(boxes)]
     ask.cases(cases, what="for a region that reaches beyond the map")
