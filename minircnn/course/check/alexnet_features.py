@@ -99,8 +99,7 @@ def receptive_field(ask: Ask) -> str:
     slips = """
         (kernel - 1) * apart => (kernel - 1) * apart * stride
             !! a stride counts for the windows behind its own, not for its own
-        apart *= stride => pass
-            !! the strides are missing: behind a stride of 2 neighbors are 2 pixels apart
+        apart *= stride => pass !! the strides are missing: behind a stride of 2 neighbors are 2 pixels apart
         (kernel - 1) => kernel !! each window adds kernel - 1 steps, not kernel
         field, apart = 1, 1 => field, apart = 0, 1 !! it starts at 0; one pixel sees itself: 1
         return field => return apart !! it returns how far neighbors are apart; wanted is the field
@@ -131,11 +130,9 @@ def cross_entropy(ask: Ask) -> str:
     slips = """
         .mean() => .sum() !! it is the sum over the batch; take the mean
         -true.mean() => true.mean() !! the sign is missing: a logarithm of a probability is negative
-        -true.mean() => true.exp().mean()
-            !! it is the mean probability of the true class; the logarithm is missing
+        -true.mean() => true.exp().mean() !! it is the mean probability of the true class; the logarithm is missing
         -true.mean() => 1 - true.exp().mean() !! it is 1 - probability; take minus the logarithm
-        -true.mean() => -true.exp().mean().log()
-            !! it takes the logarithm of the mean; take the mean of the logarithms
+        -true.mean() => -true.exp().mean().log() !! it takes the logarithm of the mean; take the mean of the logarithms
         dim=1 => dim=0 !! the softmax runs over the batch; it runs over the classes, dim=1
         [torch.arange(len(labels)), labels] => .amax(dim=1)
             !! it takes the class of the largest score; take the true class
@@ -173,8 +170,7 @@ def _training_step(network: nn.Module, optimizer: torch.optim.Optimizer, images:
 def training_step(ask: Ask) -> str:
     """One step of the optimizer on the cross-entropy of a batch."""
     slips = """
-        optimizer.zero_grad() => pass
-            !! the gradients of the step before are still there: call optimizer.zero_grad()
+        optimizer.zero_grad() => pass !! the gradients of the step before are still there: call optimizer.zero_grad()
         network(images) => network(images).softmax(dim=1)
             !! a softmax stands before cross_entropy, which has one of its own: give it the scores
         loss = => loss = - !! it goes up the gradient; the loss must fall

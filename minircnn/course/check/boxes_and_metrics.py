@@ -42,8 +42,7 @@ def encode_boxes(ask: Ask) -> str:
     slips = """
         torch.log(dst_size / src_size) => dst_size / src_size !! the deltas of sizes lack the logarithm
         src: Tensor, dst: Tensor, => dst: Tensor, src: Tensor, !! the deltas lead from dst to src: exchange them
-        offset / src_size => offset
-            !! the shift is in pixels: divide it by the width and height of src
+        offset / src_size => offset !! the shift is in pixels: divide it by the width and height of src
         offset / src_size => offset / dst_size
             !! the shift is divided by the size of dst; the detector knows only that of src
         (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size) => dst[:, :2] - src[:, :2]
@@ -158,8 +157,7 @@ def _precision_recall(tp: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
 def precision_recall(ask: Ask) -> str:
     """Precision and recall down a ranked list."""
     slips = """
-        return precision, recall => return recall, precision
-            !! they are exchanged: precision comes first
+        return precision, recall => return recall, precision !! they are exchanged: precision comes first
         torch.arange(1, len(tp) + 1) => len(tp) !! precision divides by all detections; divide by the detections so far
         found / num_objects => found / torch.arange(1, len(tp) + 1)
             !! recall divides by the detections so far; divide by the number of objects
@@ -196,8 +194,7 @@ def average_precision(ask: Ask) -> str:
         RECALLS_COCO => RECALLS_COCO[:100] !! there are 100 recalls; 0, 0.01 … 1 are 101
         >= point => > point !! a recall of exactly 0.5 is reached by the first detection
         else 0.0 => else float(precision[-1]) !! recalls that the list never reaches count 0
-        reached.max() => reached[0]
-            !! precision is not interpolated: take the best at this recall or any higher one
+        reached.max() => reached[0] !! precision is not interpolated: take the best at this recall or any higher one
     """
     example, one = (torch.tensor([1, 0.5, 2 / 3]), torch.tensor([0.5, 0.5, 1])), (torch.ones(1), torch.tensor([0.5]))
     curve = _precision_recall(torch.from_numpy(np.random.RandomState(7).random_sample(300) < 0.4), 200)

@@ -255,8 +255,7 @@ def detect(ask: Ask) -> str:
             !! NMS looks at the proposals before they are refined; refine the boxes first
         kept = => first = batched_nms(proposals[rows], *found[1:], 0.3); found = [part[first] for part in found]; kept =
             !! NMS runs twice, on the proposals and on the refined boxes; refine first, then run it once
-        batched_nms(*found, iou_threshold) => found[1].argsort(descending=True)
-            !! there is no NMS: duplicates are left
+        batched_nms(*found, iou_threshold) => found[1].argsort(descending=True) !! there is no NMS: duplicates are left
         deltas[rows, labels] => 0 * deltas[rows, labels] !! the boxes are still the proposals: decode the deltas
         deltas[rows, labels] => deltas[rows, 1]
             !! every class takes the deltas of class 1; each has its own: deltas[:, k]

@@ -26,8 +26,7 @@ def base_anchors(ask: Ask) -> str:
         / 2).round() => * tall.repeat_interleave(len(size))[:, None] / 2).round()
             !! the area changes with the ratio: width · height must be size²
         ratio.sqrt() => ratio !! width and height lack the square root: their ratio becomes ratio²
-        .flatten() => .T.flatten()
-            !! the order differs: all sizes of the first ratio come first, then those of the next
+        .flatten() => .T.flatten() !! the order differs: all sizes of the first ratio come first, then those of the next
         / 2).round() => ).round() !! corners lie half of the width and height away from the center, not all of it
         .round() => !! corners are not rounded to whole pixels
         [-widths, -heights, widths, heights], dim=1) / 2 => [0 * widths, 0 * heights, widths, heights], dim=1)

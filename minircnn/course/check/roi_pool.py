@@ -130,8 +130,7 @@ def pool_region(ask: Ask) -> str:
     """RoIPool for one region."""
     features = random_map(3, 12, 15)
     slips = """
-        pooled[:, i, j] => pooled[:, j, i]
-            !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
+        pooled[:, i, j] => pooled[:, j, i] !! rows and columns of the result are exchanged: [:, i, j] is row i, column j
         (box, n => (box[[1, 0, 3, 2]], n !! x and y are exchanged: x1 and x2 choose columns
         .max(dim=1).values => .mean(dim=1) !! it takes the mean of a bin; take the maximum
         .max(dim=1).values => .max() !! it takes one maximum over all channels; each has its own
@@ -200,14 +199,11 @@ def pool_gradient(ask: Ask) -> str:
     """The gradient of RoIPool at the feature map."""
     slips = """
         += gradient => = gradient !! a cell that is the maximum of several bins gets the sum: add, do not overwrite
-        [row, column] => [:]
-            !! every cell of a bin gets the gradient; only the largest one of each channel does
+        [row, column] => [:] !! every cell of a bin gets the gradient; only the largest one of each channel does
         [row, column] += gradient[c, i, j] => [:] += gradient[c, i, j] / cells.numel()
             !! the gradient is spread over the bin, as for a mean; all of it goes to the largest cell
-        += gradient[c, i, j] => += 1
-            !! it counts how often a cell is the maximum; add up the gradients of those bins
-        += gradient[c, i, j] => += 0
-            !! it returns zeros: the gradient of each bin belongs to the place of its maximum
+        += gradient[c, i, j] => += 1 !! it counts how often a cell is the maximum; add up the gradients of those bins
+        += gradient[c, i, j] => += 0 !! it returns zeros: the gradient of each bin belongs to the place of its maximum
     """
     features = random_map(2, 9, 11, seed=7)
     boxes = random_regions(4, seed=8, high=70)

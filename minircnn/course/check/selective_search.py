@@ -67,8 +67,7 @@ def color_histogram(ask: Ask) -> str:
         counts / counts.sum() => counts
             !! it counts pixels; divide by the sum of all 75, so that large and small regions compare
         counts / counts.sum() => 3 * counts / counts.sum() !! each channel sums to 1; all 75 numbers together must
-        / counts.sum() => / region.numel()
-            !! it is divided by the pixels of the image; divide by the sum of all 75 bins
+        / counts.sum() => / region.numel() !! it is divided by the pixels of the image; divide by the sum of all 75 bins
         channels[region] => channels.flatten(0, 1) !! it looks at the whole image; take the pixels of the region
         torch.bincount(bins[:, c], minlength=25) => torch.histc(channels[region][:, c], 25)
             !! the bins reach from the smallest to the largest value; they must reach from 0 to 1
@@ -103,8 +102,7 @@ def histogram_intersection(ask: Ask) -> str:
         torch.minimum => torch.maximum !! it takes the larger of the two values; they share the smaller one
         torch.minimum(a, b) => (a * b) !! it multiplies the values; take the smaller one of each bin
         .sum() => .mean() !! it takes the mean over the bins; take the sum
-        .sum() => .sum() / torch.maximum(a, b).sum()
-            !! it divides by the union of both; the sum alone lies in [0, 1]
+        .sum() => .sum() / torch.maximum(a, b).sum() !! it divides by the union of both; the sum alone lies in [0, 1]
         torch.minimum(a, b) => (a - b).abs() !! it adds up the differences; add up what both have
         torch.minimum(a, b).sum() => 1 - (a - b).abs().sum()
             !! it subtracts the whole distance from 1: each difference counts twice
@@ -150,8 +148,7 @@ def similarity(ask: Ask) -> str:
         1 - (around => (around !! the empty share of the box counts for them; fill is 1 minus it
         float((high - low).prod()) => sum(float((r["box"][2:] - r["box"][:2]).prod()) for r in (a, b))
             !! fill compares with the areas of both boxes; take the one box around both
-        - both) / image_area => - both) / around
-            !! fill divides by the box around both; divide by the area of the image
+        - both) / image_area => - both) / around !! fill divides by the box around both; divide by the area of the image
         (around - both) => around !! fill does not subtract the regions: only the empty part of the box counts
         (high - low) => high !! the box around both begins at the smaller x1 and y1, not at 0
     """
