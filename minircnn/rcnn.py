@@ -472,8 +472,13 @@ def fit_box_regressor(features: Tensor, proposals: Tensor, objects: Tensor, ridg
     """
     if not len(features):
         return torch.zeros(4, features.shape[1] + 1)
-    from sklearn.linear_model import Ridge
+    return ridge_regression(features, encode_boxes(proposals, objects), ridge)
 
-    line = Ridge(alpha=ridge).fit(features.double().numpy(), encode_boxes(proposals, objects).double().numpy())
+
+def ridge_regression(x: Tensor, t: Tensor, ridge: float) -> Tensor:
+    """Ridge regression by scikit-learn: ``(N, D)`` and ``(N, 4)`` to ``(4, D + 1)`` with the bias last."""
+    from sklearn.linear_model import Ridge  # takes seconds to import
+
+    line = Ridge(alpha=ridge).fit(x.double().numpy(), t.double().numpy())
     weights, bias = torch.from_numpy(line.coef_), torch.as_tensor(line.intercept_)
     return torch.cat([weights, bias[:, None]], dim=1).float()

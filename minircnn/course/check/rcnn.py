@@ -12,7 +12,7 @@ from minircnn.course.check.boxes_and_metrics import random_boxes
 from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_type
 from minircnn.course.errors import KINDS
 from minircnn.course.errors import error_kind as _error_kind
-from minircnn.rcnn import EASY, HARD, SVMSettings, margins, train_svm
+from minircnn.rcnn import EASY, HARD, SVMSettings, margins, ridge_regression, train_svm
 
 NOTHING = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
@@ -173,15 +173,6 @@ def _mining_case(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return weights, positives, negatives, new
 
 
-def _fit_ridge(x: Tensor, t: Tensor, ridge: float) -> Tensor:
-    """Ridge regression by scikit-learn: ``(N, D)`` and ``(N, 4)`` to ``(4, D + 1)`` with the bias last."""
-    from sklearn.linear_model import Ridge  # takes seconds to import
-
-    line = Ridge(alpha=ridge).fit(x.double().numpy(), t.double().numpy())
-    weights, bias = torch.from_numpy(line.coef_), torch.as_tensor(line.intercept_)
-    return torch.cat([weights, bias[:, None]], dim=1).float()
-
-
 def _solve(x: Tensor, t: Tensor, ridge: float) -> Tensor:
     gram = x.T @ x + ridge * torch.eye(x.shape[1], dtype=x.dtype)
     return (torch.linalg.pinv(gram) @ x.T @ t).T  # (4, D)
@@ -195,7 +186,7 @@ def _ridge_by_hand(x: Tensor, t: Tensor, ridge: float) -> Tensor:
     return torch.cat([weights, bias[:, None]], dim=1).float()
 
 
-@exercise(_fit_ridge, _ridge_by_hand)
+@exercise(ridge_regression, _ridge_by_hand)
 def fit_ridge(ask: Ask) -> str:
     """Ridge regression in closed form."""
     slips = """
