@@ -1,6 +1,6 @@
 """Thousands of passes against one: the work and the time of R-CNN's features and of Fast R-CNN's, at two sizes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,10 +73,8 @@ def time_stages(size: Size) -> dict[str, float]:
     return {name: time * shares.get(name, 1) for name, time in zip(calls, seconds, strict=True)}
 
 
-def interleaved(calls: Iterable[Callable[[], object]], rounds: int) -> list[float]:
-    """Seconds of each call as of :func:`~minircnn.course.compare.in_turn`, without gradients."""
-    with torch.no_grad():
-        return in_turn(calls, rounds)
+interleaved = torch.no_grad()(in_turn)
+"""Seconds of each call, see :func:`~minircnn.course.compare.in_turn`."""
 
 
 def random_regions(count: int, height: int, width: int) -> Tensor:
