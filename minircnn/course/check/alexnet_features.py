@@ -97,8 +97,7 @@ def _receptive_field(windows: Sequence[tuple[int, int]]) -> int:
 def receptive_field(ask: Ask) -> str:
     """How many pixels a value depends on, in each direction."""
     slips = """
-        (kernel - 1) * apart => (kernel - 1) * apart * stride
-            !! a stride counts for the windows behind its own, not for its own
+        * apart => * apart * stride !! a stride counts for the windows behind its own, not for its own
         apart *= stride => pass !! the strides are missing: behind a stride of 2 neighbors are 2 pixels apart
         (kernel - 1) => kernel !! each window adds kernel - 1 steps, not kernel
         field, apart = 1, 1 => field, apart = 0, 1 !! it starts at 0; one pixel sees itself: 1
@@ -276,8 +275,7 @@ def nearest_mean(ask: Ask) -> str:
         classes[torch.cdist(queries, means) => labels[torch.cdist(queries, features)
             !! it takes the class of the nearest example; take the nearest mean
         .mean(dim=0) => .sum(dim=0) !! it adds up the features of a class; take the mean
-        cdist(queries, means) => cdist(queries, means, p=1)
-            !! it adds up absolute differences; the distance is Euclidean
+        , means) => , means, p=1) !! it adds up absolute differences; the distance is Euclidean
         .argmin(dim=1)] => .argmin(dim=1)][:, None] !! give one class for each query
     """
 

@@ -43,8 +43,7 @@ def encode_boxes(ask: Ask) -> str:
         torch.log(dst_size / src_size) => dst_size / src_size !! the deltas of sizes lack the logarithm
         src: Tensor, dst: Tensor, => dst: Tensor, src: Tensor, !! the deltas lead from dst to src: exchange them
         offset / src_size => offset !! the shift is in pixels: divide it by the width and height of src
-        offset / src_size => offset / dst_size
-            !! the shift is divided by the size of dst; the detector knows only that of src
+        offset / src => offset / dst !! the shift is divided by the size of dst; the detector knows only that of src
         (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size) => dst[:, :2] - src[:, :2]
             !! it shifts the upper left corner; the deltas shift the center
         torch.log(dst_size / src_size) => torch.log(dst_size / src_size).flip(1) !! width and height are exchanged
@@ -218,15 +217,12 @@ def _giou_by_hand(a: Tensor, b: Tensor) -> float:
 def generalized_iou(ask: Ask) -> str:
     """A measure that sees boxes apart."""
     slips = """
-        iou - (enclosing - union) / enclosing => iou
-            !! that is IoU; subtract the share of the enclosing box that is empty
+        - (enclosing - union) / enclosing => !! that is IoU; subtract the share of the enclosing box that is empty
         iou - => iou + !! it adds the empty share; subtract it
         (enclosing - union) / enclosing => (enclosing - union)
             !! it subtracts the empty area; divide it by the area of the enclosing box
-        (enclosing - union) / enclosing => union / enclosing
-            !! it subtracts the share that the union covers, not the empty one
-        - union) / enclosing => - union) / union
-            !! it divides the empty area by the union; divide it by the enclosing box
+        (enclosing - union) => union !! it subtracts the share that the union covers, not the empty one
+        ) / enclosing => ) / union !! it divides the empty area by the union; divide it by the enclosing box
     """
     cases = [tuple(random_boxes(2, seed=seed)) for seed in range(200)]
     ask.cases(cases[:3], slips, "for {0} and {1}", rtol=1e-3)

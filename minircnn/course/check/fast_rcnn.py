@@ -199,8 +199,7 @@ def fast_rcnn_loss(ask: Ask) -> str:
         own, wanted[positive] => deltas[positive], wanted[positive, None].expand(-1, 7, 4)
             !! the box losses of all classes are added up; only the true class counts
         (logits, labels) => (logits.softmax(dim=1), labels) !! cross_entropy takes logits; it is given probabilities
-        (logits, labels) => (logits, labels, reduction="sum")
-            !! the class loss is a sum; divide by the number of regions
+        logits, labels) => logits, labels, reduction="sum") !! the class loss is a sum; divide by the number of regions
         F.cross_entropy(logits, labels), => -F.cross_entropy(logits, labels), !! the class loss lacks its minus sign
         F.cross_entropy(logits, labels) => F.cross_entropy(logits[positive], labels[positive])
             !! the class loss leaves out background, which is a class, too

@@ -137,8 +137,7 @@ def cost_of_rounding(ask: Ask) -> str:
     slips = """
         align - pool => pool - align !! the sign: take RoIPool's AP from RoIAlign's
         return points, points / align => return points / align, points !! points come first, then percent
-        return points, points / align => return points / 100, points / align / 100
-            !! AP is in [0, 1]; multiply both by 100
+        points, points / align => points / 100, points / align / 100 !! AP is in [0, 1]; multiply both by 100
         return points => return points / 100 !! AP is in [0, 1]; points are 100 times the difference
         / align => / pool !! the share is of RoIAlign's AP, which is lost, and not of RoIPool's
         , mask_kind="sigmoid" => !! rows with softmax masks are among them; choose mask_kind 'sigmoid'

@@ -84,12 +84,10 @@ def project_masks_on_boxes(ask: Ask) -> str:
         gt_index[:, => torch.arange(len(boxes))[:, !! it ignores gt_index: box n belongs to object gt_index[n]
         gt_index[:, None] => 0 * gt_index[:, None] !! it ignores gt_index: every box gets the first mask
         boxes], dim=1) => boxes.round()], dim=1) !! it rounds the boxes to whole pixels before it crops
-        aligned=aligned) => aligned=False)
-            !! it is half a pixel off: pixel 0 has its center at 0.5, so pass aligned=True
+        aligned=aligned => aligned=False !! it is half a pixel off: pixel 0 has its center at 0.5, so pass aligned=True
         1.0, aligned => 1 / 8, aligned !! spatial_scale is not 1: masks and boxes are both in pixels of the image
         1.0, aligned => 1.0, 1, aligned !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
-        1.0, aligned => 1.0, 2, aligned
-            !! two points along a cell are too few; sampling_ratio=-1 takes as many as pixels
+        1.0, => 1.0, 2, !! two points along a cell are too few; sampling_ratio=-1 takes as many as pixels
         )[:, 0] => )[:, 0].round() !! it decides between 0 and 1; a cell on the outline holds the share that is covered
         )[:, 0] => ) !! it holds a dimension of channels; a target is (m, m)
     """

@@ -75,8 +75,7 @@ def svm_negatives(ask: Ask) -> str:
             !! objects of other classes do not count: a proposal on a car is a negative for the SVM of cats
         < 0.3 => < 0.5 !! the threshold of fine-tuning is 0.5; here it is 0.3
         return => return ~ !! those are the proposals that are not used; wanted are the others
-        .all(dim=1) => .all(dim=1) & (iou > 0).any(dim=1)
-            !! a proposal that overlaps no object at all is a negative, too
+        dim=1) => dim=1) & (iou > 0).any(dim=1) !! a proposal that overlaps no object at all is a negative, too
         < 0.3 => <= 0.3 !! at an IoU equal to 0.3 a proposal is not used
     """
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [50.0, 0.0, 60.0, 10.0], [80.0, 80.0, 90.0, 90.0]])
@@ -248,13 +247,11 @@ def detect(ask: Ask) -> str:
             !! NMS runs twice, on the proposals and on the refined boxes; refine first, then run it once
         batched_nms(*found, iou_threshold) => found[1].argsort(descending=True) !! there is no NMS: duplicates are left
         deltas[rows, labels] => 0 * deltas[rows, labels] !! the boxes are still the proposals: decode the deltas
-        deltas[rows, labels] => deltas[rows, 1]
-            !! every class takes the deltas of class 1; each has its own: deltas[:, k]
+        [rows, labels] => [rows, 1] !! every class takes the deltas of class 1; each has its own: deltas[:, k]
         > 0 => >= 0 !! column 0 is the background, which is no detection
         (scores > threshold) => (scores > -torch.inf) !! low scores stay: a detection scores more than the threshold
         clip_boxes_to_image(boxes, size) => boxes !! the boxes leave the image: clip them
-        boxes, size => boxes, size[::-1]
-            !! height and width are exchanged when the boxes are clipped; size is (height, width)
+        , size) => , size[::-1]) !! height and width are exchanged when the boxes are clipped; size is (height, width)
         [kept] for => [kept[labels[kept].argsort(stable=True)]] for
             !! the detections are sorted class by class; the best score of all comes first
         (scores > => (scores == scores.amax(dim=1, keepdim=True)) & (scores >

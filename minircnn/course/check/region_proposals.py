@@ -187,8 +187,7 @@ def label_anchors(ask: Ask) -> str:
         IGNORED => NEGATIVE !! between `low` and `high` an anchor is ignored (-1)
         IGNORED)\\n    label[best < low] = NEGATIVE => NEGATIVE)\\n    label[best < low] = IGNORED
             !! it says -1 for negative and 0 for ignored; they are exchanged
-        return gt_index, label => return label, gt_index
-            !! it returns the labels first; the index of the object comes first
+        gt_index, label => label, gt_index !! it returns the labels first; the index of the object comes first
         return gt_index, => own = iou == best_of_object; return own.int().argmax(dim=0).where(own.any(dim=0), gt_index),
             !! the index is the object that the *anchor* overlaps most, even if it is the best anchor of another object
     """
@@ -199,10 +198,8 @@ def label_anchors(ask: Ask) -> str:
     objects = _boxes([0, 0, 10, 10], [50, 0, 60, 10], [300, 0, 304, 5], [300, 0, 310, 10])
     ask.cases([(anchors, objects)], also=_labelers(slips), what="for anchors of IoU 1, 0.7, 0.69, 0.5, 0.3, 0.29 …")
     slips = """
-        best_of_object > 0 => best_of_object >= 0
-            !! an object that no anchor touches makes anchors positive; ask for an IoU above 0
-        best_of_object > 0 => best_of_object >= low
-            !! the best anchor of an object may have an IoU below `low`; its rule comes last
+        object > 0 => object >= 0 !! an object that no anchor touches makes anchors positive; ask for an IoU above 0
+        object > 0 => object >= low !! the best anchor of an object may have an IoU below `low`; its rule comes last
     """
     anchors = torch.cat([anchors, _boxes([100, 0, 110, 2])])
     objects = torch.cat([objects, _boxes([100, 0, 110, 10], [200, 200, 210, 210])])

@@ -74,10 +74,8 @@ def bins(ask: Ask) -> str:
         math.floor(k * cells / n), first + math.ceil( => round(k * cells / n), first + round(
             !! bins are rounded to the nearest cell; round outwards: starts down, ends up
         first + math => math !! bins are counted from the region's first cell; add first to get cells of the map
-        min(max(end, 0), size) => min(max(end, 0), size) - 1
-            !! an end is the cell before which the bin ends, not its last cell
-        min(max(end, 0), size) => min(max(end, 0), size) - start
-            !! it returns start and length of each bin; wanted are start and end
+        end, 0), size) => end, 0), size) - 1 !! an end is the cell before which the bin ends, not its last cell
+        end, 0), size) => end, 0), size) - start !! it returns start and length of each bin; wanted are start and end
     """
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
     ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
@@ -159,8 +157,7 @@ def roi_pool(ask: Ask) -> str:
     rois = torch.cat([torch.tensor([1.0, 0, 0, 1, 1, 0, 1, 0])[:, None], boxes], dim=1)
 
     slips = """
-        features[int(roi[0])] => features[0]
-            !! it always looks at the first image; column 0 of rois is the number of the image
+        int(roi[0]) => 0 !! it always looks at the first image; column 0 of rois is the number of the image
         in rois => in rois[rois[:, 0].argsort(stable=True)]
             !! the regions come in another order: one result for each row of rois, in their order
         roi[1:] => roi[:4] !! it takes columns 0 to 3 as the box; column 0 is the image, the box follows

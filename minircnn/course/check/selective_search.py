@@ -64,8 +64,7 @@ def _color_histogram(channels: Tensor, region: Tensor) -> Tensor:
 def color_histogram(ask: Ask) -> str:
     """The colors of a region, in 75 bins."""
     slips = """
-        counts / counts.sum() => counts
-            !! it counts pixels; divide by the sum of all 75, so that large and small regions compare
+        / counts.sum() => !! it counts pixels; divide by the sum of all 75, so that large and small regions compare
         counts / counts.sum() => 3 * counts / counts.sum() !! each channel sums to 1; all 75 numbers together must
         / counts.sum() => / region.numel() !! it is divided by the pixels of the image; divide by the sum of all 75 bins
         channels[region] => channels.flatten(0, 1) !! it looks at the whole image; take the pixels of the region
@@ -182,8 +181,7 @@ def merge_regions(ask: Ask) -> str:
         b[name]) / size => b[name]) !! the weighted histograms are not divided by the size of the union
         a["size"] * a[name] + b["size"] * b[name] => b["size"] * a[name] + a["size"] * b[name]
             !! the weights are exchanged: each histogram goes with the size of its own region
-        [low[:2], high[2:]] => [high[:2], low[2:]]
-            !! the box is the part that both boxes share; take the box around both
+        low[:2], high[2:] => high[:2], low[2:] !! the box is the part that both boxes share; take the box around both
         high[2:] => low[2:] !! all corners of the box are the smaller ones; x2 and y2 are the larger ones
         low[:2] => high[:2] !! all corners of the box are the larger ones; x1 and y1 are the smaller ones
         "size": size => "size": max(a["size"], b["size"]) !! the size is not the sum of both sizes
@@ -229,8 +227,7 @@ def group_regions(ask: Ask) -> str:
     """Hierarchical grouping: all regions that ever existed, and which two were merged each time."""
     slips = """
         max( => min( !! it merges the least similar neighbors first; take the most similar pair
-        if i in pair or j in pair => if i in pair
-            !! the new region gets the neighbors of one of the two only; it has those of both
+        or j in pair => !! the new region gets the neighbors of one of the two only; it has those of both
         in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j}
             !! it merges regions that do not touch; only neighbors may be merged
         in sorted(old.keys() - {i, j}) => in () !! the new region gets no neighbors, so the loop ends early
