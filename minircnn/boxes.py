@@ -60,13 +60,19 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     >>> box_iou(a, b)
     tensor([[0.1429, 1.0000, 0.0000]])
     """
-    a, b = _as_float(a, "a"), _as_float(b, "b")
-    ax1, ay1, ax2, ay2 = a.t().contiguous().unsqueeze(-1)  # each (N, 1)
-    # Each coordinate in a row of its own, and results written over operands that are done with: the matrix is large
-    # and the arithmetic is little, so that memory traffic is nearly all of the time.
-    bx1, by1, bx2, by2 = b.t().contiguous()  # each (M,)
-    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)  # (N, M)
-    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)  # (N, M)
+    return _iou(_as_float(a, "a"), _as_float(b, "b"))
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    """``(…, N, 4)`` and ``(…, M, 4)`` to ``(…, N, M)``.
+
+    Each coordinate in a row of its own, and results written over operands that are done with: the matrix is large and
+    the arithmetic is little, so that memory traffic is nearly all of the time.
+    """
+    ax1, ay1, ax2, ay2 = a.movedim(-1, 0).contiguous().unsqueeze(-1)  # each (…, N, 1)
+    bx1, by1, bx2, by2 = b.movedim(-1, 0).contiguous().unsqueeze(-2)  # each (…, 1, M)
+    width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)  # (…, N, M)
+    height = torch.minimum(ay2, by2).sub_(torch.maximum(ay1, by1)).clamp_(min=0)  # (…, N, M)
     intersection = width.mul_(height)
     union = ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1)).sub_(intersection)
     return intersection.div_(union)
@@ -157,7 +163,13 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     >>> nms(boxes, torch.tensor([0.8, 0.9, 0.3]), 0.5)
     tensor([1, 2])
     """
-    return batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), iou_threshold)
+    boxes = _as_float(boxes)
+    if scores.shape != (len(boxes),):
+        raise ValueError(
+            f"there must be a score for each of the {len(boxes)} boxes, but scores have shape {tuple(scores.shape)}"
+        )
+    best_first = scores.argsort(descending=True, stable=True)  # (N,)
+    return best_first[kernels.greedy_nms(boxes[best_first], iou_threshold, None, _iou)]
 
 
 def nms_loop(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -193,7 +205,7 @@ def batched_nms(
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    survivors = kernels.greedy_nms(boxes[by_group], groups[by_group], iou_threshold, max_keep, box_iou)
+    survivors = kernels.greedy_nms_in_groups(boxes[by_group], groups[by_group], iou_threshold, max_keep, _iou)
     kept = by_group[survivors].sort().values
     return kept[scores[kept].argsort(descending=True, stable=True)][:max_keep]
 

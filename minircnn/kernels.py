@@ -8,6 +8,7 @@ the grid, Ky Kx rows and columns of cells that a bin reaches, L cells of all bin
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 # Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
 # which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
 NMS_BLOCK, NMS_BLOCK_ON_GPU = 256, 2048
+NMS_STEP = 128  # the same of groups in a batch
+NMS_PAIRS, NMS_PAIRS_ON_GPU = 2**17, 2**23  # of boxes in a batch of groups, about what a core's cache holds
 _EACH_LENGTH = 16  # cells, a power of 2; see largest_values
 
 
@@ -26,55 +29,102 @@ _EACH_LENGTH = 16  # cells, a power of 2; see largest_values
 
 
 def greedy_nms(
+    boxes: Tensor, iou_threshold: float, max_keep: int | None, iou: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Which of ``(N, 4)`` boxes survive, given best first: positions, ascending, at most about ``max_keep``.
+
+    Settles a block of boxes, drops what the survivors suppress among those behind it, and repeats.
+    """
+    threshold = _round_down(iou_threshold, boxes.dtype)
+    left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
+    kept, found, size = [left[:0]], 0, NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
+    while len(left) and (max_keep is None or found < max_keep):
+        block, left = left[:size], left[size:]
+        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
+        survivors = block[_resolve(iou(boxes[block], boxes[block]) > threshold)]
+        kept.append(survivors)
+        found += len(survivors)
+        if len(left):
+            dropped = (iou(boxes[survivors], boxes[left]) > threshold).view(torch.uint8).amax(dim=0)
+            left = left[dropped == 0]
+    return torch.cat(kept)
+
+
+def greedy_nms_in_groups(
     boxes: Tensor,
     groups: Tensor,
     iou_threshold: float,
     max_keep: int | None,
-    box_iou: Callable[[Tensor, Tensor], Tensor],
+    iou: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Which boxes survive, given ``(N, 4)`` boxes group by group and best first within each: positions, ascending.
+    """The same within each of ``(N,)`` groups; boxes are given group by group, and best first within each.
 
-    Settles a block of boxes (many small groups or a part of a large one), drops what the survivors suppress among the
-    rest of the group that the block ends in, and repeats. Once a group has ``max_keep`` survivors, its rest is dropped.
+    A step of torch takes long to begin, whatever it works on. So groups of like size are settled side by side, as a
+    batch that empty boxes fill up; large ones, of which most boxes are soon dropped, go one by one.
     """
-    # IoUs are single precision as a rule, and the threshold is double. Rounded to the nearest single, 0.6 would grow a
-    # little, and an IoU of exactly that single would not count as greater. Rounded down, the comparison has the same
-    # outcome as one in double precision, torchvision's.
-    threshold = torch.tensor(iou_threshold, dtype=boxes.dtype)
-    if threshold.item() > iou_threshold:
-        threshold = torch.nextafter(threshold, torch.tensor(-math.inf, dtype=boxes.dtype))
-    threshold = threshold.item()
-    left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
-    kept, size = [], NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
-    while len(left):
-        block, left = left[:size], left[size:]
-        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
-        suppresses = box_iou(boxes[block], boxes[block]) > threshold
-        first, last = groups[block[0]], groups[block[-1]]
-        if first != last:
-            suppresses &= groups[block, None] == groups[block]
-        survivors = block[_resolve(suppresses)]
-        kept.append(survivors)
-        unfinished = int((groups[left] == last).sum())  # of the block's last group; they come first in what is left
-        if unfinished and max_keep is not None and int((groups[torch.cat(kept)] == last).sum()) >= max_keep:
-            left = left[unfinished:]
-        elif unfinished:
-            above, below = survivors[groups[survivors] == last], left[:unfinished]
-            dropped = (box_iou(boxes[above], boxes[below]) > threshold).view(torch.uint8).amax(dim=0)
-            left = torch.cat([below[dropped == 0], left[unfinished:]])
-    return torch.cat(kept) if kept else left
+    if len(boxes) <= NMS_BLOCK:  # one step for all of them
+        threshold = _round_down(iou_threshold, boxes.dtype)
+        return _resolve((iou(boxes, boxes) > threshold) & (groups[:, None] == groups)).nonzero()[:, 0]
+    counts = groups.unique_consecutive(return_counts=True)[1]
+    starts, batches, kept = counts.cumsum(0) - counts, defaultdict(list), []
+    for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
+        if length <= 2 * NMS_BLOCK:
+            batches[(length - 1).bit_length()].append((start, length))
+        else:
+            kept.append(start + greedy_nms(boxes[start : start + length], iou_threshold, max_keep, iou))
+    pairs = NMS_PAIRS_ON_GPU if boxes.is_cuda else NMS_PAIRS
+    for batch in batches.values():
+        start, length = torch.tensor(batch, device=boxes.device).T[..., None]  # (G, 1)
+        place = torch.arange(int(length.max()), device=boxes.device)  # (n,) within its group
+        left, position = place < length, start + place  # (G, n)
+        padded = boxes.new_zeros(*left.shape, 4)
+        padded[left] = boxes[position[left]]
+        few = max(1, pairs // (NMS_STEP * len(place)))
+        for part, left_of_part in zip(padded.split(few), left.split(few), strict=True):
+            _greedy_nms_of_batch(part, left_of_part, iou_threshold, iou)
+        kept.append(position[left])
+    return torch.cat(kept).sort().values
 
 
-def _resolve(suppresses: Tensor) -> Tensor:
-    """Who survives greedy NMS, given who would suppress whom: ``(N, N)`` bool, best first, to ``(N,)`` bool.
+def _greedy_nms_of_batch(
+    boxes: Tensor, left: Tensor, iou_threshold: float, iou: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """Of ``(G, n, 4)`` boxes that are ``left`` ``(G, n)``, leave only the survivors."""
+    threshold = _round_down(iou_threshold, boxes.dtype)
+    for first in range(0, boxes.shape[1], NMS_STEP):
+        end = first + NMS_STEP
+        suppresses = iou(boxes[:, first:end], boxes[:, first:]) > threshold  # (G, NMS_STEP, n - first)
+        left[:, first:end] = _resolve(suppresses[..., :NMS_STEP], left[:, first:end])
+        if end < boxes.shape[1]:
+            survivors = left[:, None, first:end].float()
+            left[:, end:] &= (survivors @ suppresses[..., NMS_STEP:].float())[:, 0] == 0
 
-    A box survives if no survivor before it suppresses it. Starting from "all survive" and applying that sentence again
-    and again settles box i after at most i rounds; real images need a handful.
+
+def _round_down(threshold: float, dtype: torch.dtype) -> float:
+    """The nearest number of this type that is not above a threshold.
+
+    IoUs are single precision as a rule, and the threshold is double. Rounded to the nearest single, 0.6 would grow a
+    little, and an IoU of exactly that single would not count as greater. Rounded down, the comparison has the same
+    outcome as one in double precision, torchvision's.
+    """
+    rounded = torch.tensor(threshold, dtype=dtype)
+    if rounded.item() > threshold:
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    return rounded.item()
+
+
+def _resolve(suppresses: Tensor, left: Tensor | None = None) -> Tensor:
+    """Who survives greedy NMS, given who would suppress whom: ``(…, N, N)`` bool, best first, to ``(…, N)`` bool.
+
+    A box survives if it is ``left`` (all are, if nothing is said) and no survivor before it suppresses it. Starting
+    from "all survive" and applying that sentence again and again settles box i after at most i rounds; real images
+    need a handful.
     """
     before = suppresses.triu(1).float()  # only a better box suppresses
-    survives = before.new_ones(len(before))
+    left = before.new_ones(before.shape[:-1]) if left is None else left.float()
+    survives = left
     while True:
-        update = (survives @ before == 0).float()
+        update = (survives[..., None, :] @ before == 0)[..., 0, :] * left
         if torch.equal(update, survives):
             return survives.bool()
         survives = update

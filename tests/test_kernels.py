@@ -31,10 +31,30 @@ class TestNMS:
         scores = data.draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
         groups = data.draw(st.lists(st.integers(-1, 3), min_size=n, max_size=n))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, "NMS_BLOCK", block)
+            for name, value in (("NMS_BLOCK", block), ("NMS_STEP", max(1, block // 2)), ("NMS_PAIRS", 2 * block)):
+                patch.setattr(kernels, name, value)
             scored = torch.tensor(scores).float(), torch.tensor(groups).long()
             kept = batched_nms(boxes.double(), *scored, threshold, max_keep)
         assert kept.tolist() == nms_by_hand(boxes.tolist(), scores, groups, threshold)[:max_keep]
+
+    @pytest.mark.parametrize("block", [256, 10])
+    def test_groups_of_all_sizes_beside_each_other(self, monkeypatch, block):
+        """Some fit into one step, some into a batch, the largest into neither; against torchvision, group by group."""
+        generator = torch.Generator().manual_seed(0)
+        sizes = (1, 2, 3, 5, 7, 8, 60, 90, 128, 129, 200, 300, 500, 513, 900)
+        groups = torch.repeat_interleave(torch.tensor(sizes))[torch.randperm(sum(sizes), generator=generator)]
+        corner = torch.rand(len(groups), 2, generator=generator) * 200
+        boxes = torch.cat([corner, corner + 10 + torch.rand(len(groups), 2, generator=generator) * 50], dim=1)
+        scores = torch.randperm(len(groups), generator=generator) / len(groups)
+        members = [(groups == group).nonzero()[:, 0] for group in range(len(sizes))]
+        kept = torch.cat([member[ops.nms(boxes[member], scores[member], 0.3)] for member in members])
+        wanted = kept[scores[kept].argsort(descending=True)]
+        monkeypatch.setattr(kernels, "NMS_BLOCK", block)
+        assert torch.equal(batched_nms(boxes, scores, groups, 0.3), wanted)
+        one_group, wanted_of_one = torch.zeros_like(groups), ops.nms(boxes, scores, 0.3)
+        for most in range(1, 60):
+            assert torch.equal(batched_nms(boxes, scores, groups, 0.3, most), wanted[:most])
+            assert torch.equal(batched_nms(boxes, scores, one_group, 0.3, most), wanted_of_one[:most])
 
 
 class TestRoIPool:
