@@ -51,7 +51,8 @@ def box_area(boxes: Tensor) -> Tensor:
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of every box of ``a`` with every box of ``b`` (Everingham et al. 2010, section 4.2).
 
-    ``(N, 4)`` and ``(M, 4)`` to ``(N, M)`` in [0, 1]; ``nan`` where both boxes have no area.
+    ``(N, 4)`` and ``(M, 4)`` to ``(N, M)`` in [0, 1]; ``nan`` where both boxes have no area. A batch, ``(B, N, 4)`` and
+    ``(B, M, 4)``, gives ``(B, N, M)``.
 
     Two laws: ``box_iou(a, b) == box_iou(b, a).T``, and moving or scaling both boxes together changes nothing.
 
@@ -60,15 +61,9 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     >>> box_iou(a, b)
     tensor([[0.1429, 1.0000, 0.0000]])
     """
-    return _iou(_as_float(a, "a"), _as_float(b, "b"))
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    """``(…, N, 4)`` and ``(…, M, 4)`` to ``(…, N, M)``.
-
-    Each coordinate in a row of its own, and results written over operands that are done with: the matrix is large and
-    the arithmetic is little, so that memory traffic is nearly all of the time.
-    """
+    a, b = _as_float(a, "a", (2, 3)), _as_float(b, "b", (2, 3))
+    # Each coordinate in a row of its own, and results written over operands that are done with: the matrix is large and
+    # the arithmetic is little, so that memory traffic is nearly all of the time.
     ax1, ay1, ax2, ay2 = a.movedim(-1, 0).contiguous().unsqueeze(-1)  # each (…, N, 1)
     bx1, by1, bx2, by2 = b.movedim(-1, 0).contiguous().unsqueeze(-2)  # each (…, 1, M)
     width = torch.minimum(ax2, bx2).sub_(torch.maximum(ax1, bx1)).clamp_(min=0)  # (…, N, M)
@@ -169,7 +164,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
             f"there must be a score for each of the {len(boxes)} boxes, but scores have shape {tuple(scores.shape)}"
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
-    return best_first[kernels.greedy_nms(boxes[best_first], iou_threshold, None, _iou)]
+    return best_first[kernels.greedy_nms(boxes[best_first], iou_threshold, None, box_iou)]
 
 
 def nms_loop(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -205,7 +200,7 @@ def batched_nms(
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
     by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    survivors = kernels.greedy_nms_in_groups(boxes[by_group], groups[by_group], iou_threshold, max_keep, _iou)
+    survivors = kernels.greedy_nms_in_groups(boxes[by_group], groups[by_group], iou_threshold, max_keep, box_iou)
     kept = by_group[survivors].sort().values
     return kept[scores[kept].argsort(descending=True, stable=True)][:max_keep]
 

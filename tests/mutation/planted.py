@@ -40,7 +40,9 @@ boxes.py
   test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision
     NMS: of equal scores the last box wins
       - best_first = scores.argsort(descending=True, stable=True)  # (N,)
+      -     return best_first
       + best_first = len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
+      +     return best_first
   test_fast_rcnn.py::test_detections_equal_torchvisions
     detections: labels one too low
       - scores[proposal, column], column + 1
@@ -79,23 +81,29 @@ boxes.py
 kernels.py
   test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision
     NMS: an overlap equal to the threshold is enough
-      - suppresses = box_iou(boxes[block], boxes[block]) > threshold
-      + suppresses = box_iou(boxes[block], boxes[block]) >= threshold
+      - iou(boxes[block], boxes[block]) > threshold
+      + iou(boxes[block], boxes[block]) >= threshold
     NMS: the same between blocks
-      - dropped = (box_iou(boxes[above], boxes[below]) > threshold)
-      + dropped = (box_iou(boxes[above], boxes[below]) >= threshold)
+      - dropped = (iou(boxes[survivors], boxes[left]) > threshold)
+      + dropped = (iou(boxes[survivors], boxes[left]) >= threshold)
   test_boxes.py::TestNMS::test_threshold_that_single_precision_rounds_up
     NMS: the threshold is rounded up
-      - if threshold.item() > iou_threshold:
+      - if rounded.item() > threshold:
       + if False:
   test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision
     NMS: a box that was dropped drops others
-      - update = (survives @ before == 0).float()
-      + update = (survives.new_ones(len(survives)) @ before == 0).float()
+      - update = (survives[..., None, :] @ before == 0)
+      + update = (left[..., None, :] @ before == 0)
   test_kernels.py::TestNMS
     batched NMS: groups are forgotten
-      - suppresses &= groups[block, None] == groups[block]
-      + pass
+      - & (groups[:, None] == groups)
+      +
+    batched NMS: an overlap equal to the threshold is enough in a batch
+      - iou(boxes[:, first:end], boxes[:, first:]) > threshold
+      + iou(boxes[:, first:end], boxes[:, first:]) >= threshold
+    batched NMS: nothing is dropped behind the first step of a batch
+      - left[:, end:] &= (survivors
+      + left[:, end:] |= (survivors
   test_pooling.py::TestRoIPool::test_equals_torchvision_bit_for_bit
     RoIPool: an empty bin is not 0
       - table.gather(0, place).masked_fill_(empty, 0)

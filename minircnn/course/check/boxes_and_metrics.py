@@ -26,7 +26,7 @@ def box_iou(ask: Ask) -> str:
             !! it divides by the area of one box; the union is area of a + area of b - intersection
         .sub_(intersection) => !! it counts the intersection twice in the union: subtract it once
         .div_(union) => !! it is the intersection; divide it by the union
-        _as_float(a, "a"), _as_float(b, "b") => (boxes + torch.tensor([0, 0, 1, 1]) for boxes in (a, b))
+        _as_float(a, "a", (2, 3)), _as_float(b, "b", (2, 3)) => (boxes + torch.tensor([0, 0, 1, 1]) for boxes in (a, b))
             !! it counts pixels (x2 - x1 + 1); boxes are half open, a width is x2 - x1
     """
     a, b = torch.tensor([[1.0, 1.0, 5.0, 4.0]]), torch.tensor([[3.0, 2.0, 7.0, 5.0], [6.0, 5.0, 9.0, 8.0]])
