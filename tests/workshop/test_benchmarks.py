@@ -1,15 +1,24 @@
 """The benchmark's arithmetic, its checks and its table; never how fast anything is."""
 
 import json
+import re
 import time
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from minircnn.course.compare import peak_memory
+from minircnn.faster_rcnn import load_faster_rcnn
+from minircnn.files import write_json
 from workshop.benchmarks import __main__ as command
-from workshop.benchmarks import detectors, operations
-from workshop.benchmarks.timing import Case, measure
+from workshop.benchmarks import detectors, floor, growth, operations, report
+from workshop.benchmarks.floor import Share
+from workshop.benchmarks.growth import Growth, slope
+from workshop.benchmarks.timing import Case, Measurement, measure
 
 MILLION = 1_000_000
 
@@ -71,3 +80,91 @@ def test_table_and_json(monkeypatch, tmp_path, capsys):
     assert all(row["name"] == "sum of three numbers" and row["agrees"] and row["repeats"] == 3 for row in rows)
     assert output.count("sum of three numbers") == len(rows)
     assert "pooling: nothing to compare with" in output
+
+
+def measured(name, ratio, threads=1):
+    m = Measurement(name, "torchvision", threads, ratio, ratio - 0.1, ratio + 0.1, 2.0, 1.0, 15, True)
+    return asdict(m)
+
+
+def a_record(*measurements):
+    share = Share("Fast R-CNN, an image", 1, 10.0, 8.0, 25.0, 10.0, {"layers": 80.0, "pooling": 15.0, "sampling": 5.0})
+    grown = Growth("nms", "boxes", 2, [1, 10, 100], [1.0, 100.0, 10_000.0], [1.0, 10.0, 100.0])
+    more = {"shares": [asdict(share)], "growth": [{**asdict(grown), "exponents": grown.exponents}]}
+    versions = {"python": "3.x", "torch": "2.x", "torchvision": "0.x", "cores": 2, "processor": "a processor"}
+    return {**versions, "measurements": list(measurements), **more}
+
+
+def test_pages_say_what_was_measured():
+    record = a_record(measured("nms, 2000 boxes", 0.5), measured("nms, 2000 boxes", 0.75, 2), measured("match, 3", 2.0))
+    table, made = report.summary(record)
+    assert "| nms, 2000 boxes | 0.50 | 0.75 |" in table and "match" not in table
+    assert "2 cores of a processor with Python 3.x, PyTorch 2.x, torchvision 0.x" in made
+    text = "\n".join(report.details(record))
+    assert "| match, 3 | 2.00 (1.90 – 2.10) |  |  | torchvision |" in re.sub(r"\| (?=\|)", "|  ", text)
+    assert "| Fast R-CNN, an image | 10.0 | 8.0 | 25 | 10 | pooling 15, sampling 5 |" in text
+    assert "| nms | 1 – 100 boxes | 2 | 2 | 1 | 10 | 100 |" in text
+    figure = report.draw(record)
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [80, 20]
+
+
+def test_slower_is_15_percent_worse_than_stored_twice(monkeypatch, tmp_path, capsys):
+    stored = a_record(measured("a", 1.0), measured("b", 1.0), measured("gone", 1.0))
+    found = a_record(measured("a", 1.14), measured("b", 1.16), measured("new", 9.0))
+    assert report.slower(stored, found) == {"b": "b, 1 threads: 1.16, stored is 1.00"}
+    write_json(tmp_path / "stored.json", stored)
+    runs = []
+
+    def run(names, repeats, then=(2.0, 2.0)):
+        runs.append(list(names))
+        return [Measurement(**measured("b", then[len(runs) - 1]))]
+
+    monkeypatch.setattr(command, "SUITES", {"boxes": lambda: [replace(FAKE, name="b")], "pooling": list})
+    monkeypatch.setattr(command, "run_suites", run)
+    with pytest.raises(SystemExit, match=r"Slower than stored, twice in a row:\nb, 1 threads: 2\.00, stored is 1\.00"):
+        command.main(["--compare", str(tmp_path / "stored.json")])
+    assert runs == [["boxes", "pooling"], ["boxes"]]
+    runs.clear()
+    monkeypatch.setattr(command, "run_suites", partial(run, then=(2.0, 1.0)))
+    command.main(["--compare", str(tmp_path / "stored.json")])
+    assert len(runs) == 2
+    with pytest.raises(SystemExit, match=r"Error: .*none\.json"):
+        command.main(["--compare", str(tmp_path / "none.json")])
+
+
+def test_growth_counts_from_the_middle_on_and_each_operation_runs():
+    assert slope([10, 100, 1000], [50, 100, 10_000]) == 2
+    assert slope([1, 2, 4], [0, 0, 0]) == 0
+    found = {name: prepare(counts[0])() for name, _, _, counts, prepare in growth.operations()}
+    assert len(found["nms, none goes"]) == 100 > len(found["batched_nms, a group for 100 boxes"])
+
+
+class Computed(TorchDispatchMode):
+    """The operations of layers that torch was asked for, with the gradients that were wanted of a convolution."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("convolution", "convolution_backward", "addmm", "mm"):
+            self.names.append((name, *args[-1]) if name == "convolution_backward" else name)
+        return function(*args, **(kwargs or {}))
+
+
+def test_floor_computes_each_layer_once_and_nothing_that_needs_no_gradient():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 16, 2))
+    model[0].requires_grad_(False)
+    images, forward = torch.rand(2, 3, 8, 8), ["convolution", "convolution", "addmm"]
+    backward = ["convolution", "convolution", ("convolution_backward", False, True, True), "addmm", "mm", "mm"]
+    for learns, wanted in ((False, forward), (True, backward)):
+        layers = floor.floor(model, lambda: model(images).sum().backward(), learns)
+        with Computed() as found:
+            found.names = []
+            layers()
+        assert found.names == wanted
+
+
+def test_profile_shares_add_up_and_name_the_stages():
+    model = load_faster_rcnn().eval()
+    python, stages = floor.profiled(model, partial(model.detect, [torch.rand(3, 64, 64)]))
+    assert 0 < python < 100
+    assert sum(stages.values()) == pytest.approx(100)
+    assert {"layers", "proposals", "pooling", "detections", "the rest"} <= set(stages) and "sampling" not in stages

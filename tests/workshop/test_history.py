@@ -12,7 +12,8 @@ from minircnn.course.record import as_text, read_record, table
 from minircnn.files import write_json
 from workshop.history import __main__ as command
 from workshop.history import measure
-from workshop.history.__main__ import END, START, section, summary
+from workshop.history.__main__ import details, summary
+from workshop.pages import section, section_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,7 +77,7 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
     for name, page in pages.items():
         monkeypatch.setattr(command, name, page)
         page.parent.mkdir(exist_ok=True)
-        page.write_text(f"before ü\n\n{START}\nold\n{END}\n\nafter\n", encoding="utf-8")
+        page.write_text(f"before ü\n\n{section('history', ['old'])}\n\nafter\n", encoding="utf-8")
     monkeypatch.setattr(command, "draw_scene", lambda: b"scene")
     try:
         command.main(["--read", str(run[0] / "history.json"), "--update"])
@@ -84,8 +85,8 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
         assert end.code == run[2]
     found = read_record(tmp_path / "data" / "results" / "history.json")
     assert found == read_record(run[0] / "history.json")
-    for page, part in zip(pages.values(), (summary, section), strict=True):
-        assert page.read_text(encoding="utf-8") == f"before ü\n\n{part(gather(found))}\n\nafter\n"
+    for page, part in zip(pages.values(), (summary, details), strict=True):
+        assert page.read_text(encoding="utf-8") == f"before ü\n\n{section('history', part(gather(found)))}\n\nafter\n"
     assert stored_fingerprint(tmp_path / "docs" / "history.png") == command.fingerprint_of_record(found)
     assert (tmp_path / "docs" / "history_images.png").read_bytes() == b"scene"
 
@@ -93,10 +94,9 @@ def test_update_renews_what_comes_with_the_project(run, tmp_path, monkeypatch):
 def test_pages_figures_and_card_of_the_project_belong_to_its_record():
     """After new weights or results: make history ARGS=--update."""
     record = read_record()
-    for page, part in ((ROOT / "README.md", summary), (ROOT / "docs" / "history.md", section)):
-        text = page.read_text(encoding="utf-8")
-        own = text[text.index(START) : text.index(END) + len(END)]
-        assert own == part(gather(record)), f"{page.name}: edited by hand? run make history ARGS=--update"
+    for page, part in ((ROOT / "README.md", summary), (ROOT / "docs" / "history.md", details)):
+        wanted = section("history", part(gather(record)))
+        assert section_of(page, "history") == wanted, f"{page.name}: edited by hand? run make history ARGS=--update"
     assert stored_fingerprint(ROOT / "docs" / "history.png") == command.fingerprint_of_record(record)
     assert stored_fingerprint(ROOT / "docs" / "history_images.png") == command.fingerprint_of_weights(record)
     assert "| `results/history` |" in (ROOT / "data" / "README.md").read_text(encoding="utf-8")

@@ -33,10 +33,10 @@ from minircnn.plotting import render_png
 from minircnn.shipped import PROJECT_FOLDER
 from workshop.history.measure import make_record
 from workshop.history.scale import PaperScale
+from workshop.pages import as_markdown, section_of, with_section
 
 WIDTH = 110  # letters in a line of prose: about as many as the table has
-START, END = "<!-- history -->", "<!-- /history -->"
-"""What the parts of pages that are written by the program stand between."""
+MARKER = "history"  # between two of these stand the parts of pages that are written by the program
 README, PAGE = PROJECT_FOLDER / "README.md", PROJECT_FOLDER / "docs" / "history.md"
 _CHUNK = "minircnn"  # the name of the text in a PNG that says what it was drawn from
 Record = Mapping[str, Any]
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.update:
             for page in (README, PAGE):
-                with_section(page, "")  # refuses a page without markers before any work
+                section_of(page, MARKER)  # refuses a page without markers before any work
         record = read_record(options.read) if options.read else _measured(options)
         results = gather(record)
         print(as_text(table(record)), *(fill(note, WIDTH) for note in notes(record)), sep="\n\n")
@@ -99,8 +99,8 @@ def _write(record: Record, results: Results, out: Path | None, update: bool) -> 
             write_atomically(folder / name, png)
         print(f"written to {json_file} and {folder}")
     if update:
-        for page, new in ((README, summary(results)), (PAGE, section(results))):
-            write_atomically(page, with_section(page, new).encode())
+        for page, new in ((README, summary(results)), (PAGE, details(results))):
+            write_atomically(page, with_section(page, MARKER, new).encode())
             print(f"written to {page}")
 
 
@@ -116,43 +116,21 @@ def claims_as_text(results: Results) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(rows: Sequence[Sequence[str]], right: bool = True) -> str:
-    r"""A table for Markdown.
-
-    Args:
-        rows: the first is the head.
-        right: whether all columns but the first are for numbers, which stand at the right.
-
-    >>> print(as_markdown([["", "A"], ["a | b", "1"]]))
-    | | A |
-    | --- | --: |
-    | a \| b | 1 |
-    """
-    head, *others = [[cell.strip().replace("|", "\\|") for cell in row] for row in rows]
-    marks = ["---", *["--:" if right else "---"] * (len(head) - 1)]
-    return "\n".join(
-        "|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in [head, marks, *others]
-    )
-
-
 _FIGURE = "![Bars for the four detectors: average precision of boxes and masks, and the time for an image by stages]"
 
 
-def summary(results: Results) -> str:
-    """What the README says, from one marker to the other, markers included."""
-    return "\n\n".join(
-        [START, f"{_FIGURE}(docs/history.png)", as_markdown(table(results["history"], stages=False)), END]
-    )
+def summary(results: Results) -> list[str]:
+    """The paragraphs of the README's part."""
+    return [f"{_FIGURE}(docs/history.png)", as_markdown(table(results["history"], stages=False))]
 
 
-def section(results: Results) -> str:
-    """What the page says, from one marker to the other, markers included."""
+def details(results: Results) -> list[str]:
+    """Those of the page's part."""
     record = results["history"]
     claims = [
         [one.id, one.text, one.evidence(results), ", ".join(one.notebooks), one.verdict(results)] for one in CLAIMS
     ]
-    parts = [
-        START,
+    return [
         f"{_FIGURE}(history.png)",
         as_markdown(table(record, stages=False)),
         "\n".join(f"- {note}" for note in notes(record)),
@@ -162,24 +140,7 @@ def section(results: Results) -> str:
         "Shown is what an SVM says yes to, or what has a probability above one half.",
         f"## The story's {len(claims)} claims, and what was measured about each",
         as_markdown([["", "claim", "measured", "notebooks", "holds"], *claims], right=False),
-        END,
     ]
-    return "\n\n".join(parts)
-
-
-def with_section(page: Path, new: str) -> str:
-    """The text of a page with another section between its markers.
-
-    Raises:
-        ValueError: the markers are not there, each once and in order.
-    """
-    text = page.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(
-            f"{page.name}: one line {START} and below it one line {END} are needed, between which tables go"
-        )
-    before, _, rest = text.partition(START)
-    return before + new + rest.partition(END)[2]
 
 
 # ------------------------------------------------------------------------- figures
