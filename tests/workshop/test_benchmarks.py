@@ -153,9 +153,10 @@ def test_floor_computes_each_layer_once_and_nothing_that_needs_no_gradient():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 16, 2))
     model[0].requires_grad_(False)
     images, forward = torch.rand(2, 3, 8, 8), ["convolution", "convolution", "addmm"]
+    # A frozen layer has no gradient, and the first of the others none of its input.
     backward = ["convolution", "convolution", ("convolution_backward", False, True, True), "addmm", "mm", "mm"]
     for learns, wanted in ((False, forward), (True, backward)):
-        layers = floor.floor(model, lambda: model(images).sum().backward(), learns)
+        layers = floor.floor(lambda: model(images).sum().backward(), learns)
         with Computed() as found:
             found.names = []
             layers()
@@ -164,7 +165,7 @@ def test_floor_computes_each_layer_once_and_nothing_that_needs_no_gradient():
 
 def test_profile_shares_add_up_and_name_the_stages():
     model = load_faster_rcnn().eval()
-    python, stages = floor.profiled(model, partial(model.detect, [torch.rand(3, 64, 64)]))
+    python, stages = floor.profiled(partial(model.detect, [torch.rand(3, 64, 64)]))
     assert 0 < python < 100
     assert sum(stages.values()) == pytest.approx(100)
     assert {"layers", "proposals", "pooling", "detections", "the rest"} <= set(stages) and "sampling" not in stages

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from minircnn import fast_rcnn, faster_rcnn, mask_rcnn
@@ -25,9 +26,9 @@ from minircnn.mask_rcnn import load_mask_rcnn
 from workshop.benchmarks.detectors import _batch
 from workshop.benchmarks.operations import random_boxes
 
-LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+LAYERS = (torch.conv2d, torch.conv_transpose2d, nn.functional.linear)
 STAGES: dict[str, tuple[tuple[object, str], ...]] = {
-    "resize, pad": ((faster_rcnn.FasterRCNN, "features"), (fast_rcnn.FastRCNN, "features")),
+    "resizing, and ReLU and pooling of the backbone": ((fast_rcnn.Detector, "features"),),
     "targets": ((fast_rcnn.Detector, "prepare_targets"),),
     "anchors, RPN": ((faster_rcnn.RPN, "forward"),),
     "proposals": ((faster_rcnn.RPN, "filter_proposals"),),
@@ -59,44 +60,59 @@ def shares(repeats: int = 9) -> Iterator[Share]:
     with limit_threads(1):
         for name, model, step, learns in _steps():
             model.train(learns)
-            layers = floor(model, step, learns)
+            layers = floor(step, learns)
             pairs = [(_seconds(step), _seconds(layers)) for _ in range(repeats)]
             ms, floor_ms = (1000 * statistics.median(side) for side in zip(*pairs, strict=True))
             overhead = 100 * statistics.median(whole / alone - 1 for whole, alone in pairs)
-            yield Share(name, 1, ms, floor_ms, overhead, *profiled(model, step))
+            yield Share(name, 1, ms, floor_ms, overhead, *profiled(step))
 
 
-def floor(model: nn.Module, step: Callable[[], object], learns: bool) -> Callable[[], None]:
+class Layers(TorchFunctionMode):
+    """Hand every call of a layer's function to another one, which is to call it."""
+
+    def __init__(self, through: Callable[..., Any]) -> None:
+        super().__init__()
+        self.through = through
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        return self.through(func, *args, **(kwargs or {})) if func in LAYERS else func(*args, **(kwargs or {}))
+
+
+def floor(step: Callable[[], object], learns: bool) -> Callable[[], None]:
     """A function that computes the layers alone, as often and on the inputs that one step gives them.
 
-    Of a training step, backwards too; where a layer's input or weights need no gradient, none is computed.
+    Of a training step, backwards too; where an input or the weights need no gradient, none is computed.
     """
-    calls: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
-    with ExitStack() as hooks:
-        for layer in filter(lambda layer: isinstance(layer, LAYERS), model.modules()):
-            hook = layer.register_forward_hook(lambda layer, inputs, _: calls.append((layer, _kept(inputs))))
-            hooks.callback(hook.remove)
+    calls: list[tuple[Callable[..., Tensor], list[Any], dict[str, Any]]] = []
+
+    def keep(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        calls.append((func, [_leaf(one) for one in args], kwargs))
+        return func(*args, **kwargs)
+
+    with Layers(keep):
         step()
 
     def layers() -> None:
-        for layer, inputs in calls:
+        for func, args, kwargs in calls:
             with torch.set_grad_enabled(learns):
-                out = layer(*inputs)
+                out = func(*args, **kwargs)
             if out.requires_grad:
-                wanted = [p for p in (*inputs, *layer.parameters()) if p.requires_grad]
+                wanted = [one for one in args if isinstance(one, Tensor) and one.requires_grad]
                 torch.autograd.grad(out, wanted, torch.ones_like(out))
 
     layers()
     return layers
 
 
-def _kept(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(one.detach().clone().requires_grad_(one.requires_grad) for one in inputs)
+def _leaf(value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(value, Tensor) or isinstance(value, nn.Parameter):
+        return value
+    return value.detach().clone(memory_format=torch.preserve_format).requires_grad_(value.requires_grad)
 
 
-def profiled(model: nn.Module, step: Callable[[], object]) -> tuple[float, dict[str, float]]:
+def profiled(step: Callable[[], object]) -> tuple[float, dict[str, float]]:
     """What torch.profiler says of one step: the share of Python, and of each stage without those inside of it."""
-    with _marked(model), profile(activities=[ProfilerActivity.CPU]) as result, record_function("step"):
+    with _marked(), profile(activities=[ProfilerActivity.CPU]) as result, record_function("step"):
         step()
     events = [event for event in result.events() if event.cpu_time_total]
     whole = next(event.cpu_time_total for event in events if event.name == "step")
@@ -120,19 +136,17 @@ def _marks_inside(event: Any, marks: set[str]) -> Iterator[Any]:  # noqa: ANN401
 
 
 @contextmanager
-def _marked(model: nn.Module) -> Iterator[None]:
+def _marked() -> Iterator[None]:
     """Each stage and each layer under its name in a profile."""
-    places = [(owner, name, stage) for stage, functions in STAGES.items() for owner, name in functions]
-    layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
-    places += [(layer, "forward", "layers") for layer in layers]
     with ExitStack() as patches:
-        for owner, name, stage in places:
-            patches.enter_context(mock.patch.object(owner, name, _under(stage, getattr(owner, name))))
+        for stage, functions in STAGES.items():
+            for owner, name in functions:
+                patches.enter_context(mock.patch.object(owner, name, _under(stage, getattr(owner, name))))
+        patches.enter_context(Layers(lambda func, *args, **kwargs: _under("layers", func)(*args, **kwargs)))
         yield
 
 
 def _under(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
     def named(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         with record_function(stage):
             return function(*args, **kwargs)
