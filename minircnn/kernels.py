@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ NMS_BLOCK, NMS_BLOCK_ON_GPU = 256, 2048
 NMS_STEP = 128  # the same of groups in a batch
 NMS_PAIRS, NMS_PAIRS_ON_GPU = 2**17, 2**23  # of boxes in a batch of groups, about what a core's cache holds
 _EACH_LENGTH = 16  # cells, a power of 2; see largest_values
+_FEW = 16  # times as many cells in all bins as in the map
+_PART, _PART_ON_GPU = 2**17, 2**25  # values that are moved at a time: about what a core's cache holds
 
 
 # ---------------------------------------------------------------------------------------------------------------- NMS
@@ -144,32 +147,101 @@ class Bins:
     width: Tensor
 
 
-def largest_cells(cells: Tensor, bins: Bins) -> Tensor:
-    """RoIPool once its bins are known, with a gradient: ``(B, h, w, C)`` to the largest values ``(N, C)``, or 0.
+class LargestCells(torch.autograd.Function):
+    """RoIPool once its bins are known, with a gradient, which goes to the first of the largest cells of each bin.
 
-    The gradient goes to the first of the largest cells. The bins' cells are listed, bin after bin, each row by row, and
-    torch finds in which cell each channel has its maximum (a bin is a "bag" of rows of a table). What is picked there
-    is a copy, through which the gradient goes back.
+    ``apply`` takes ``(B, C, h, w)``, the R, n and m of the bins, and the bins; it gives ``(R, C, n, m)``.
+
+    The largest value does not tell where it was. So the cells of a channel are numbered by their rank, of equal ones
+    the first has the highest, and what is pooled is their ranks: a number says which value it is and where the gradient
+    goes. Of few bins the cells are listed instead, for ranks need all cells sorted. Values and gradients are moved a
+    part at a time, which stays in a core's cache.
     """
-    height, width = cells.shape[1:3]
-    table = cells.flatten(0, 2)  # (B · h · w, C)
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, grid: tuple[int, int, int], bins: Bins) -> Tensor:  # noqa: ANN401, D102
+        channels, count = features.shape[1], bins.height * bins.width
+        number, values, cells = (_first_listed if are_few(bins, features) else _first_by_rank)(features, bins)
+        empty, step = (count == 0).nonzero()[:, 0], _part(features, channels)
+        pooled = values.new_empty(len(number), channels)
+        for part, out in zip(number.split(step), pooled.split(step), strict=True):
+            torch.gather(values, 0, part.long(), out=out)
+        pooled.index_fill_(0, empty, 0)
+        number.index_fill_(0, empty, len(values))  # one row more than there are, for gradients that go nowhere
+        ctx.save_for_backward(number, cells)
+        ctx.shape, ctx.grid = features.shape, grid
+        return pooled.view(*grid, channels).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401, D102
+        (number, cells), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
+        _, rows, columns = ctx.grid
+        sums = gradient.new_zeros(images * height * width + 1, channels)
+        step = _part(gradient, channels * rows * columns)
+        for part, own in zip(number.split(step * rows * columns), gradient.split(step), strict=True):
+            sums.scatter_add_(0, part.long(), own.permute(0, 2, 3, 1).flatten(0, 2))
+        sums = sums[:-1]
+        if len(cells):  # from ranks back to cells
+            sums = torch.empty_like(sums).scatter_(0, cells, sums)
+        by_channel = sums.view(images, height * width, channels).transpose(1, 2).contiguous()
+        return by_channel.view(ctx.shape), None, None
+
+
+def are_few(bins: Bins, features: Tensor) -> bool:
+    """Whether listing the cells of all bins takes less time than anything that looks at the whole map."""
+    images, _, height, width = features.shape
+    return int((bins.height * bins.width).sum()) < _FEW * images * height * width
+
+
+def _part(like: Tensor, each: int) -> int:
+    """How many things of so many values are moved at a time."""
+    return max((_PART_ON_GPU if like.is_cuda else _PART) // max(each, 1), 1)
+
+
+def _first_by_rank(features: Tensor, bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
+    """For each bin and channel the rank of its first largest cell ``(N, C)``; values, and cells, by rank ``(L, C)``.
+
+    Ranks count through all cells of the batch, image after image, in each channel from the smallest value up.
+    """
+    images, _, height, width = features.shape
+    size = height * width
+    first = size * torch.arange(images, device=features.device)[:, None, None]
+    # Backwards and stable: of equal cells the first comes last, and has the highest rank.
+    values, cells = features.detach().flatten(2).flip(2).sort(dim=2, stable=True)  # (B, C, h · w)
+    cells = size - 1 - cells
+    kind = torch.int16 if images * size < 2**15 else torch.int32
+    ranks = (first + torch.arange(size, device=first.device)).to(kind).expand(cells.shape)
+    ranks = torch.empty_like(ranks, memory_format=torch.contiguous_format).scatter_(2, cells, ranks)
+    number = largest_values(_by_cell(ranks).view(images, height, width, -1), bins)
+    return number, _by_cell(values), _by_cell(cells + first)
+
+
+def _first_listed(features: Tensor, bins: Bins) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by cells instead of ranks: their numbers ``(N, C)``, values by number ``(L, C)``, and nothing.
+
+    The bins' cells are listed, bin after bin, each row by row, and torch finds in which cell each channel has its
+    maximum (a bin is a "bag" of rows of a table).
+    """
+    height, width = features.shape[2:]
     count = bins.height * bins.width  # (N,)
     start = count.cumsum(0) - count  # where in the list each bin begins
-    owner = torch.repeat_interleave(count)  # (L,)
+    owner = torch.repeat_interleave(count)
     number = torch.arange(len(owner), device=owner.device) - start[owner]  # within its bin
     row = number.div(bins.width[owner], rounding_mode="floor")
     first = (bins.image * height + bins.top) * width + bins.left  # (N,)
-    listed = first[owner] + row * width + (number - row * bins.width[owner])  # (L,)
-    with torch.no_grad():
-        _, _, _, place = torch.embedding_bag(table, listed, start, mode=2)  # 2: maximum
-    empty = (count == 0)[:, None]
-    if place.is_cuda:
-        place.masked_fill_(empty, 0)  # there the largest cell of an empty bin is number -1
-    return table.gather(0, place).masked_fill_(empty, 0)
+    listed = first[owner] + row * width + (number - row * bins.width[owner])
+    table = _by_cell(features.detach().flatten(2))
+    _, _, _, place = torch.embedding_bag(table, listed, start, mode=2)  # 2: maximum
+    return place.clamp_(min=0), table, place[:0]  # on a GPU the largest cell of an empty bin is number -1
+
+
+def _by_cell(values: Tensor) -> Tensor:
+    """``(B, C, L)`` to ``(B · L, C)``: side by side what belongs to a cell."""
+    return values.transpose(1, 2).contiguous().flatten(0, 1)
 
 
 def largest_values(cells: Tensor, bins: Bins) -> Tensor:
-    """The same without a gradient, and faster.
+    """The same without a gradient, and faster: ``(B, h, w, C)`` to ``(N, C)``, the largest values, or 0.
 
     Thousands of bins overlap, but they come in a few dozen sizes. So the map is pooled once for each size, with windows
     of that size at every place, and each bin is looked up at its place. Larger windows grow out of smaller ones, by one

@@ -200,9 +200,10 @@ def roi_pool(features: Tensor, rois: Rois, output_size: Grid, spatial_scale: flo
               [13., 15.]]]])
     """
     grid, bins = _cut_into_bins(features, rois, output_size, spatial_scale)
+    if (features.requires_grad and torch.is_grad_enabled()) or kernels.are_few(bins, features):
+        return kernels.LargestCells.apply(features, grid, bins)
     cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
-    with_gradient = features.requires_grad and torch.is_grad_enabled()
-    pooled = kernels.largest_cells(cells, bins) if with_gradient else kernels.largest_values(cells, bins)
+    pooled = kernels.largest_values(cells, bins)
     return pooled.view(*grid, features.shape[1]).permute(0, 3, 1, 2)
 
 

@@ -75,6 +75,20 @@ class TestRoIPool:
         for size in ((1, 1), (2, 3)):
             assert torch.equal(roi_pool(features, rois, size, SCALE), ops.roi_pool(features, rois, size, SCALE))
 
+    @pytest.mark.parametrize("few", [0, math.inf], ids=["by rank", "listed"])
+    @pytest.mark.parametrize("shape", [(9, 13), (150, 230)], ids=["ranks of 16 bits", "of 32"])
+    def test_both_ways_to_the_first_of_many_equal_cells(self, monkeypatch, few, shape):
+        features = (2 * maps(2, 3, *shape)).round()
+        features[:, :, ::2] *= -1  # makes -0, which equals 0
+        rois = torch.cat([anywhere(200, 2, 8, *shape), regions(50, 2, 8, *shape)])
+        monkeypatch.setattr(kernels, "_FEW", few)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            given = features.contiguous(memory_format=layout)
+            ours, theirs = (pool(given.requires_grad_(), rois, (2, 3), SCALE) for pool in (roi_pool, ops.roi_pool))
+            assert torch.equal(ours, theirs)
+            ours, theirs = (gradient(pool, given, rois, (2, 3), SCALE) for pool in (roi_pool, ops.roi_pool))
+            assert torch.equal(ours, theirs)
+
 
 class TestRoIAlign:
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
