@@ -7,13 +7,13 @@ Shape comments: N boxes or bins, B images, C channels, h w size of the feature m
 the grid, Ky Kx rows and columns of cells that a bin reaches, L cells of all bins together.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,17 +38,19 @@ def greedy_nms(
 
     Settles a block of boxes, drops what the survivors suppress among those behind it, and repeats.
     """
-    threshold = _round_down(iou_threshold, boxes.dtype)
+    threshold, size = _round_down(iou_threshold, boxes.dtype), NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
+    if len(boxes) <= size:
+        return _resolve(iou(boxes, boxes).gt_(threshold)).nonzero()[:, 0]
     left = torch.arange(len(boxes), device=boxes.device)  # positions that are neither kept nor dropped
-    kept, found, size = [left[:0]], 0, NMS_BLOCK_ON_GPU if boxes.is_cuda else NMS_BLOCK
+    kept, found = [left[:0]], 0
     while len(left) and (max_keep is None or found < max_keep):
         block, left = left[:size], left[size:]
-        # `>` is False for nan, so a pair of boxes without area (0 / 0) never drops one another.
-        survivors = block[_resolve(iou(boxes[block], boxes[block]) > threshold)]
+        # nan is not greater, so a pair of boxes without area (0 / 0) never drops one another.
+        survivors = block[_resolve(iou(boxes[block], boxes[block]).gt_(threshold))]
         kept.append(survivors)
         found += len(survivors)
         if len(left):
-            dropped = (iou(boxes[survivors], boxes[left]) > threshold).view(torch.uint8).amax(dim=0)
+            dropped = iou(boxes[survivors], boxes[left]).gt_(threshold).amax(dim=0)
             left = left[dropped == 0]
     return torch.cat(kept)
 
@@ -67,7 +69,7 @@ def greedy_nms_in_groups(
     """
     if len(boxes) <= NMS_BLOCK:  # one step for all of them
         threshold = _round_down(iou_threshold, boxes.dtype)
-        return _resolve((iou(boxes, boxes) > threshold) & (groups[:, None] == groups)).nonzero()[:, 0]
+        return _resolve(iou(boxes, boxes).gt_(threshold).mul_(groups[:, None] == groups)).nonzero()[:, 0]
     counts = groups.unique_consecutive(return_counts=True)[1]
     starts, batches, kept = counts.cumsum(0) - counts, defaultdict(list), []
     for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
@@ -96,11 +98,11 @@ def _greedy_nms_of_batch(
     threshold = _round_down(iou_threshold, boxes.dtype)
     for first in range(0, boxes.shape[1], NMS_STEP):
         end = first + NMS_STEP
-        suppresses = iou(boxes[:, first:end], boxes[:, first:]) > threshold  # (G, NMS_STEP, n - first)
+        suppresses = iou(boxes[:, first:end], boxes[:, first:]).gt_(threshold)  # (G, NMS_STEP, n - first)
         left[:, first:end] = _resolve(suppresses[..., :NMS_STEP], left[:, first:end])
         if end < boxes.shape[1]:
-            survivors = left[:, None, first:end].float()
-            left[:, end:] &= (survivors @ suppresses[..., NMS_STEP:].float())[:, 0] == 0
+            survivors = left[:, None, first:end].to(boxes)
+            left[:, end:] &= (survivors @ suppresses[..., NMS_STEP:])[:, 0] == 0
 
 
 def _round_down(threshold: float, dtype: torch.dtype) -> float:
@@ -110,21 +112,21 @@ def _round_down(threshold: float, dtype: torch.dtype) -> float:
     little, and an IoU of exactly that single would not count as greater. Rounded down, the comparison has the same
     outcome as one in double precision, torchvision's.
     """
-    rounded = torch.tensor(threshold, dtype=dtype)
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
-    return rounded.item()
+    if dtype == torch.float64:
+        return threshold
+    rounded = np.float32(threshold)
+    return float(np.nextafter(rounded, np.float32(-np.inf)) if float(rounded) > threshold else rounded)
 
 
 def _resolve(suppresses: Tensor, left: Tensor | None = None) -> Tensor:
-    """Who survives greedy NMS, given who would suppress whom: ``(…, N, N)`` bool, best first, to ``(…, N)`` bool.
+    """Who survives greedy NMS, given who would suppress whom: ``(…, N, N)`` 1 or 0, best first, to ``(…, N)`` bool.
 
     A box survives if it is ``left`` (all are, if nothing is said) and no survivor before it suppresses it. Starting
     from "all survive" and applying that sentence again and again settles box i after at most i rounds; real images
-    need a handful.
+    need a handful. ``suppresses`` is changed.
     """
-    before = suppresses.triu(1).float()  # only a better box suppresses
-    left = before.new_ones(before.shape[:-1]) if left is None else left.float()
+    before = suppresses.triu_(1)  # only a better box suppresses
+    left = before.new_ones(before.shape[:-1]) if left is None else left.to(before)
     survives = left
     while True:
         update = (survives[..., None, :] @ before == 0)[..., 0, :] * left
@@ -331,7 +333,7 @@ def sums_of_bins(
     if few:
         needed = torch.zeros(by_cell.shape[:3], dtype=torch.bool, device=places.device)
         needed.view(-1)[places] = True
-        places = (needed.flatten().cumsum(0) - 1)[places]
+        places, needed = (needed.flatten().cumsum(0) - 1)[places], needed.nonzero(as_tuple=True)
     dtype = features.dtype if features.dtype in (torch.float32, torch.float64) else torch.float32
     bags = {"offsets": length.cumsum(0) - length, "per_sample_weights": weights[counts].to(dtype), "mode": "sum"}
     tables = (

@@ -28,6 +28,7 @@ Rois = Tensor | Sequence[Tensor]
 Grid = int | tuple[int, int]
 
 WARP_MODES = ("warp", "square with context", "square without context")
+_WARPED = 2**17  # pixels of crops that are warped at a time: about what a core's cache holds
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4  # an object that fills an ImageNet image belongs to P4, of stride 16
 
 
@@ -89,8 +90,13 @@ def warp_regions(
         (x1, y1), (x2, y2) = (boxes[:, :2] - margin).T[..., None], (boxes[:, 2:] + margin).T[..., None]  # (R, 1)
         seen_x &= (x >= x1) & (x <= x2)
         seen_y &= (y >= y1) & (y <= y2)
-    seen = seen_y[:, None, :, None] & seen_x[:, None, None, :]  # (R, 1, S, S)
-    return torch.where(seen, _bilinear(image, x, y), image.new_tensor(fill).view(1, 3, 1, 1))
+    crops, color = image.new_empty(len(boxes), 3, size, size), image.new_tensor(fill).view(3, 1, 1)
+    few = max(_WARPED // size**2, 1)
+    for first in range(0, len(boxes), few):
+        part = slice(first, first + few)
+        seen = seen_y[part, None, :, None] & seen_x[part, None, None, :]  # (…, 1, S, S)
+        crops[part] = torch.where(seen, _bilinear(image, x[part], y[part]), color)
+    return crops
 
 
 def _check_warp(image: Tensor, boxes: Tensor, size: int, context: float, mode: str, fill: Sequence[float]) -> None:
@@ -115,11 +121,8 @@ def _bilinear(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     height, width = image.shape[1:]
     across, down = 2 * x / width - 1, 2 * y / height - 1  # from -1 to 1, as grid_sample counts
-    regions, size = x.shape
-    across, down = across[:, None, :].expand(-1, size, -1), down[:, :, None].expand(-1, -1, size)
-    rows = torch.stack([across, down], dim=-1).reshape(1, regions * size, size, 2)
-    sampled = F.grid_sample(image[None], rows, padding_mode="border", align_corners=False)  # (1, 3, R * S, S)
-    return sampled.view(3, regions, size, size).transpose(0, 1)
+    places = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)  # (R, S, S, 2)
+    return F.grid_sample(image.expand(len(x), -1, -1, -1), places, padding_mode="border", align_corners=False)
 
 
 def to_rois(boxes: Sequence[Tensor]) -> Tensor:

@@ -81,26 +81,29 @@ boxes.py
 kernels.py
   test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision
     NMS: an overlap equal to the threshold is enough
-      - iou(boxes[block], boxes[block]) > threshold
-      + iou(boxes[block], boxes[block]) >= threshold
+      - iou(boxes[block], boxes[block]).gt_(threshold)
+      + iou(boxes[block], boxes[block]).ge_(threshold)
+    NMS: the same of boxes that fit into one block
+      - return _resolve(iou(boxes, boxes).gt_(threshold)).nonzero()
+      + return _resolve(iou(boxes, boxes).ge_(threshold)).nonzero()
     NMS: the same between blocks
-      - dropped = (iou(boxes[survivors], boxes[left]) > threshold)
-      + dropped = (iou(boxes[survivors], boxes[left]) >= threshold)
+      - iou(boxes[survivors], boxes[left]).gt_(threshold)
+      + iou(boxes[survivors], boxes[left]).ge_(threshold)
   test_boxes.py::TestNMS::test_threshold_that_single_precision_rounds_up
     NMS: the threshold is rounded up
-      - if rounded.item() > threshold:
-      + if False:
+      - if float(rounded) > threshold else rounded
+      + if False else rounded
   test_boxes.py::TestNMS::test_ties_in_scores_and_overlaps_equal_torchvision
     NMS: a box that was dropped drops others
       - update = (survives[..., None, :] @ before == 0)
       + update = (left[..., None, :] @ before == 0)
   test_kernels.py::TestNMS
     batched NMS: groups are forgotten
-      - & (groups[:, None] == groups)
+      - .mul_(groups[:, None] == groups)
       +
     batched NMS: an overlap equal to the threshold is enough in a batch
-      - iou(boxes[:, first:end], boxes[:, first:]) > threshold
-      + iou(boxes[:, first:end], boxes[:, first:]) >= threshold
+      - iou(boxes[:, first:end], boxes[:, first:]).gt_(threshold)
+      + iou(boxes[:, first:end], boxes[:, first:]).ge_(threshold)
     batched NMS: nothing is dropped behind the first step of a batch
       - left[:, end:] &= (survivors
       + left[:, end:] |= (survivors
