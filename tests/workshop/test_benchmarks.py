@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,7 +17,7 @@ from minircnn.course.compare import peak_memory
 from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.files import write_json
 from workshop.benchmarks import __main__ as command
-from workshop.benchmarks import detectors, floor, growth, operations, report
+from workshop.benchmarks import detectors, floor, growth, operations, report, start
 from workshop.benchmarks.floor import Share
 from workshop.benchmarks.growth import Growth, slope
 from workshop.benchmarks.timing import Case, Measurement, measure
@@ -91,6 +93,7 @@ def a_record(*measurements):
     share = Share("Fast R-CNN, an image", 1, 10.0, 8.0, 25.0, 10.0, {"layers": 80.0, "pooling": 15.0, "sampling": 5.0})
     grown = Growth("nms", "boxes", 2, [1, 10, 100], [1.0, 100.0, 10_000.0], [1.0, 10.0, 100.0])
     more = {"shares": [asdict(share)], "growth": [{**asdict(grown), "exponents": grown.exponents}]}
+    more["starts"] = [["minircnn --help", 0.25, 0.1]]
     versions = {"python": "3.x", "torch": "2.x", "torchvision": "0.x", "cores": 2, "processor": "a processor"}
     return {**versions, "measurements": list(measurements), **more}
 
@@ -102,6 +105,7 @@ def test_pages_say_what_was_measured():
     assert "2 cores of a processor with Python 3.x, PyTorch 2.x, torchvision 0.x" in made
     text = "\n".join(report.details(record))
     assert "| match, 3 | 2.00 (1.90 – 2.10) |  |  | torchvision |" in re.sub(r"\| (?=\|)", "|  ", text)
+    assert "| minircnn --help | 0.25 | 0.1 |" in text
     assert "| Fast R-CNN, an image | 10.0 | 8.0 | 25 | 10 | pooling 15, sampling 5 |" in text
     assert "| nms | 1 – 100 boxes | 2 | 2 | 1 | 10 | 100 |" in text
     figure = report.draw(record)
@@ -130,6 +134,15 @@ def test_slower_is_15_percent_worse_than_stored_twice(monkeypatch, tmp_path, cap
     assert len(runs) == 2
     with pytest.raises(SystemExit, match=r"Error: .*none\.json"):
         command.main(["--compare", str(tmp_path / "none.json")])
+
+
+def test_starts_are_ratios_to_the_reference_of_their_round(monkeypatch):
+    with pytest.raises(subprocess.CalledProcessError):
+        start.seconds([sys.executable, "-c", "raise SystemExit(3)"])
+    took = iter([9, 9, 9, 9, 2, 1, 2, 3, 4, 4, 1, 1, 1, 3, 1, 1])  # the first round warms up
+    monkeypatch.setattr(start, "seconds", lambda program: next(took))
+    names = ("minircnn detect IMAGE", "import minircnn.mask_rcnn", "minircnn --help")
+    assert list(start.starts(repeats=3)) == list(zip(names, (1, 1, 1), (3, 1, 1), strict=True))
 
 
 def test_growth_counts_from_the_middle_on_and_each_operation_runs():

@@ -24,6 +24,7 @@ from minircnn.shipped import PROJECT_FOLDER
 from workshop.benchmarks import detectors, evaluation, operations, report, selective_search
 from workshop.benchmarks.floor import shares
 from workshop.benchmarks.growth import grow
+from workshop.benchmarks.start import starts
 from workshop.benchmarks.timing import Case, Measurement, measure
 from workshop.pages import section_of, with_section
 
@@ -117,7 +118,9 @@ def machine() -> dict[str, Any]:
 
 
 def update(record: dict[str, Any]) -> None:
-    """Measure whole steps and growth, too, and renew what comes with the project."""
+    """Measure starts, whole steps and growth, too, and renew what comes with the project."""
+    record["starts"] = [*starts()]
+    print(as_text(report.start(record["starts"])), flush=True)
     record["shares"] = [asdict(one) for one in shares()]
     print(as_text(report.steps(record["shares"])), flush=True)
     record["growth"] = [{**asdict(one), "exponents": one.exponents} for one in grow()]

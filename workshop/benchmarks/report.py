@@ -33,6 +33,8 @@ def details(record: Record) -> list[str]:
         made(record),
         "## Against the references",
         as_markdown(ratios(record["measurements"], spread=True)),
+        "## From the command to the answer",
+        as_markdown(start(record["starts"])),
         "## Whole steps",
         as_markdown(steps(record["shares"])),
         "## Growth",
@@ -61,6 +63,12 @@ def ratios(measurements: Sequence[Record], spread: bool = False) -> list[list[st
         memory = f"{first['ours_mb'] / first['theirs_mb']:.2f}" if first["ours_mb"] else ""
         rows.append([*row, *([memory, first["reference"]] if spread else [])])
     return rows
+
+
+def start(found: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """A row for each program: its ratio to importing torch and torchvision, and its seconds."""
+    head = ["", "time / that of `import torch, torchvision`", "seconds"]
+    return [head, *([name, f"{ratio:.2f}", f"{seconds:.1f}"] for name, ratio, seconds in found)]
 
 
 def steps(shares: Sequence[Record]) -> list[list[str]]:
