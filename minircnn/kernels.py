@@ -22,7 +22,7 @@ from torch import Tensor, nn
 # which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
 NMS_BLOCK, NMS_BLOCK_ON_GPU = 256, 2048
 NMS_STEP = 128  # the same of groups in a batch
-NMS_PAIRS, NMS_PAIRS_ON_GPU = 2**17, 2**23  # of boxes in a batch of groups, about what a core's cache holds
+NMS_PAIRS, NMS_PAIRS_ON_GPU = 2**17, 2**23  # of boxes compared in a step, about what a core's cache holds
 _EACH_LENGTH = 16  # cells, a power of 2; see largest_values
 _FEW = 16  # times as many cells in all bins as in the map
 _PART, _PART_ON_GPU = 2**17, 2**25  # values that are moved at a time: about what a core's cache holds
@@ -50,8 +50,9 @@ def greedy_nms(
         kept.append(survivors)
         found += len(survivors)
         if len(left):
-            dropped = iou(boxes[survivors], boxes[left]).gt_(threshold).amax(dim=0)
-            left = left[dropped == 0]
+            few = (NMS_PAIRS_ON_GPU if boxes.is_cuda else NMS_PAIRS) // max(len(survivors), 1)
+            parts = [iou(boxes[survivors], behind).gt_(threshold).amax(dim=0) for behind in boxes[left].split(few)]
+            left = left[torch.cat(parts) == 0]
     return torch.cat(kept)
 
 

@@ -87,8 +87,8 @@ kernels.py
       - return _resolve(iou(boxes, boxes).gt_(threshold)).nonzero()
       + return _resolve(iou(boxes, boxes).ge_(threshold)).nonzero()
     NMS: the same between blocks
-      - iou(boxes[survivors], boxes[left]).gt_(threshold)
-      + iou(boxes[survivors], boxes[left]).ge_(threshold)
+      - iou(boxes[survivors], behind).gt_(threshold)
+      + iou(boxes[survivors], behind).ge_(threshold)
   test_boxes.py::TestNMS::test_threshold_that_single_precision_rounds_up
     NMS: the threshold is rounded up
       - if float(rounded) > threshold else rounded
