@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from minircnn.course import compare
 
+LONGEST, FEWEST = 60, 5  # seconds for the pairs of a row, after so many at least
+
 
 @dataclass(frozen=True)
 class Case:
@@ -53,19 +55,25 @@ def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
     Args:
         case: what to run.
         threads: how many torch (and OpenCV, where it is installed) may use.
-        repeats: pairs of calls that are timed, at least 2, after one pair that warms up and is checked.
+        repeats: pairs of calls that are timed, at least 2, after one pair that warms up and is checked; fewer, but five,
+            where they take longer than a minute.
+
+    Raises:
+        ValueError: too few repeats.
     """
     if repeats < 2:
         raise ValueError(f"repeats must be at least 2 for a spread, but is {repeats}")
     with limit_threads(threads):
         agrees = bool(case.check(case.ours(), case.theirs()))
-        pairs = [(_seconds(case.ours), _seconds(case.theirs)) for _ in range(repeats)]
+        pairs, end = [], time.monotonic() + LONGEST
+        while len(pairs) < repeats and (len(pairs) < FEWEST or time.monotonic() < end):
+            pairs.append((_seconds(case.ours), _seconds(case.theirs)))
         memory = [compare.peak_memory(call) / 1e6 for call in (case.ours, case.theirs)] if case.memory else []
     ratios = [ours / theirs for ours, theirs in pairs]
     low, middle, high = quartiles(ratios)
     ours_ms, theirs_ms = (1000 * statistics.median(side) for side in zip(*pairs, strict=True))
     return Measurement(
-        case.name, case.reference, threads, middle, low, high, ours_ms, theirs_ms, repeats, agrees, *memory
+        case.name, case.reference, threads, middle, low, high, ours_ms, theirs_ms, len(pairs), agrees, *memory
     )
 
 
