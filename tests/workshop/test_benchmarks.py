@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ from workshop.benchmarks import detectors, floor, growth, operations, report, st
 from workshop.benchmarks.floor import Share
 from workshop.benchmarks.growth import Growth, slope
 from workshop.benchmarks.timing import Case, Measurement, measure
+from workshop.pages import section, section_of
 
-MILLION = 1_000_000
+MILLION, ROOT = 1_000_000, Path(__file__).parents[2]
 
 
 FAKE = Case("sum of three numbers", "Python", lambda: 6, lambda: 6, int.__eq__)
@@ -182,3 +184,13 @@ def test_profile_shares_add_up_and_name_the_stages():
     assert 0 < python < 100
     assert sum(stages.values()) == pytest.approx(100)
     assert {"layers", "proposals", "pooling", "detections", "the rest"} <= set(stages) and "sampling" not in stages
+
+
+def test_pages_of_the_project_show_the_stored_record():
+    """After make benchmark ARGS=--update; the figure is drawn of the same record."""
+    record = json.loads((ROOT / "docs" / "benchmark.json").read_text(encoding="utf-8"))
+    for page, part in ((ROOT / "README.md", report.summary), (ROOT / "docs" / "benchmark.md", report.details)):
+        wanted = section("benchmark", part(record))
+        assert section_of(page, "benchmark") == wanted, f"{page.name}: edited by hand? make benchmark ARGS=--update"
+    names = {case.name for suite in ("boxes", "pooling", "detectors") for case in command.SUITES[suite]()}
+    assert names <= {m["name"] for m in record["measurements"]}, "operations were added or renamed"

@@ -18,6 +18,9 @@ from workshop.benchmarks.operations import random_boxes, seeded
 
 REGIONS, BOXES = (8, 100, 1_000, 10_000, 100_000), (100, 1_000, 10_000, 100_000, 200_000)
 SIDES, IMAGES = (128, 500, 1_000, 2_000, 4_000), (1, 2, 4, 8, 16)
+LONG = (
+    6  # seconds; memory is read from a profile, which holds an entry for each operation, and of longer calls too many
+)
 SPACING = 60  # pixels between boxes of 50 that do not overlap: none goes, the worst case of NMS
 
 
@@ -30,12 +33,12 @@ class Growth:
     most: float  # the exponent of its work: 1 grows like the count, 2 like its square
     counts: list[int]
     ms: list[float]
-    mb: list[float]  # the most that torch holds at a time, on top of what is given; results count
+    mb: list[float]  # the most that torch holds at a time, on top of what is given; only of the counts that take less
 
     @property
     def exponents(self) -> tuple[float, float]:
         """Of time and of memory, fitted to the counts from the middle on: before, calling costs more than computing."""
-        return slope(self.counts, self.ms), slope(self.counts, self.mb)
+        return slope(self.counts, self.ms), slope(self.counts[: len(self.mb)], self.mb)
 
 
 def slope(counts: Sequence[float], values: Sequence[float]) -> float:
@@ -61,7 +64,8 @@ def grow() -> Iterator[Growth]:
                 start = time.perf_counter()
                 call()
                 ms.append(1000 * (time.perf_counter() - start))
-                mb.append(peak_memory(call) / 1e6)
+                if ms[-1] < 1000 * LONG:
+                    mb.append(peak_memory(call) / 1e6)
             yield Growth(name, what, most, list(counts), ms, mb)
 
 

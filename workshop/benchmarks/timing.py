@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from minircnn.course import compare
 
-LONGEST, FEWEST = 60, 5  # seconds for the pairs of a row, after so many at least
+LONGEST, FEWEST = 30, 5  # seconds for the pairs of a row, after so many at least
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
     Args:
         case: what to run.
         threads: how many torch (and OpenCV, where it is installed) may use.
-        repeats: pairs of calls that are timed, at least 2, after one pair that warms up and is checked; fewer, but five,
-            where they take longer than a minute.
+        repeats: pairs of calls that are timed, at least 2, after one pair that warms up and is checked; fewer, but
+            five, where they take longer than half a minute.
 
     Raises:
         ValueError: too few repeats.
