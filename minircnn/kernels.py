@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 # Boxes that NMS settles at a time. Larger blocks mean fewer steps, but more overlaps computed between boxes of
 # which one is about to be dropped. A GPU computes millions of them in less time than the next step takes to begin.
@@ -176,6 +177,7 @@ class LargestCells(torch.autograd.Function):
         return pooled.view(*grid, channels).permute(0, 3, 1, 2)
 
     @staticmethod
+    @once_differentiable  # a gradient of the gradient is refused
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401, D102
         (number, cells), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
         _, rows, columns = ctx.grid

@@ -89,6 +89,13 @@ class TestRoIPool:
             ours, theirs = (gradient(pool, given, rois, (2, 3), SCALE) for pool in (roi_pool, ops.roi_pool))
             assert torch.equal(ours, theirs)
 
+    def test_a_gradient_of_the_gradient_is_refused(self):
+        features = maps().requires_grad_()
+        pooled = roi_pool(features, regions(20), 2, SCALE)
+        (first,) = torch.autograd.grad((pooled**2).sum(), features, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            first.sum().backward()
+
 
 class TestRoIAlign:
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

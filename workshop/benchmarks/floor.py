@@ -5,7 +5,6 @@ the inputs that they have in the detector, is the least that this machine needs,
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.mask_rcnn import load_mask_rcnn
 from workshop.benchmarks.detectors import _batch
 from workshop.benchmarks.operations import random_boxes
+from workshop.benchmarks.timing import seconds
 
 LAYERS = (torch.conv2d, torch.conv_transpose2d, nn.functional.linear)
 STAGES: dict[str, tuple[tuple[object, str], ...]] = {
@@ -61,7 +61,7 @@ def shares(repeats: int = 9) -> Iterator[Share]:
         for name, model, step, learns in _steps():
             model.train(learns)
             layers = floor(step, learns)
-            pairs = [(_seconds(step), _seconds(layers)) for _ in range(repeats)]
+            pairs = [(seconds(step), seconds(layers)) for _ in range(repeats)]
             ms, floor_ms = (1000 * statistics.median(side) for side in zip(*pairs, strict=True))
             overhead = 100 * statistics.median(whole / alone - 1 for whole, alone in pairs)
             yield Share(name, 1, ms, floor_ms, overhead, *profiled(step))
@@ -174,9 +174,3 @@ def _steps() -> Iterator[tuple[str, nn.Module, Callable[[], object], bool]]:
 def _learn(model: nn.Module, *batch: Any) -> None:  # noqa: ANN401
     model.zero_grad()
     sum(model.losses(*batch).values()).backward()
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start

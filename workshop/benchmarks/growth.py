@@ -1,9 +1,9 @@
 """How time and memory grow with the work: regions, boxes, the side of an image, images of a batch."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from minircnn.faster_rcnn import load_faster_rcnn
 from minircnn.mask_rcnn import load_mask_rcnn
 from minircnn.pooling import roi_align, roi_pool
 from workshop.benchmarks.operations import random_boxes, seeded
+from workshop.benchmarks.timing import seconds
 
 REGIONS, BOXES = (8, 100, 1_000, 10_000, 100_000), (100, 1_000, 10_000, 100_000, 200_000)
 SIDES, IMAGES = (128, 500, 1_000, 2_000, 4_000), (1, 2, 4, 8, 16)
@@ -54,16 +55,16 @@ def slope(counts: Sequence[float], values: Sequence[float]) -> float:
 
 
 def grow() -> Iterator[Growth]:
-    """Measure everything, on one thread, each count once after a warm-up by the smallest."""
+    """Measure everything, on one thread, the median of five calls where they take less than a second."""
     with limit_threads(1):
         for name, what, most, counts, prepare in operations():
             prepare(counts[0])()
             ms, mb = [], []
             for count in counts:
                 call = prepare(count)
-                start = time.perf_counter()
-                call()
-                ms.append(1000 * (time.perf_counter() - start))
+                took = [seconds(call)]
+                took += [seconds(call) for _ in range(4 if took[0] < 1 else 0)]
+                ms.append(1000 * median(took))
                 if ms[-1] < 1000 * LONG:
                     mb.append(peak_memory(call) / 1e6)
             yield Growth(name, what, most, list(counts), ms, mb)

@@ -88,7 +88,7 @@ def growth(found: Sequence[Record]) -> list[list[str]]:
     for one in found:
         counts = f"{one['counts'][0]:,} – {one['counts'][-1]:,} {one['what']}"
         exponents = (f"{value:g}" for value in (one["most"], *one["exponents"]))
-        rows.append([one["name"], counts, *exponents, f"{one['ms'][-1] / 1000:.3g}", f"{one['mb'][-1]:.3g}"])
+        rows.append([one["name"], counts, *exponents, f"{one['ms'][-1] / 1000:.3g}", f"{one['mb'][-1]:,.0f}"])
     return rows
 
 

@@ -67,7 +67,7 @@ def measure(case: Case, threads: int, repeats: int = 15) -> Measurement:
         agrees = bool(case.check(case.ours(), case.theirs()))
         pairs, end = [], time.monotonic() + LONGEST
         while len(pairs) < repeats and (len(pairs) < FEWEST or time.monotonic() < end):
-            pairs.append((_seconds(case.ours), _seconds(case.theirs)))
+            pairs.append((seconds(case.ours), seconds(case.theirs)))
         memory = [compare.peak_memory(call) / 1e6 for call in (case.ours, case.theirs)] if case.memory else []
     ratios = [ours / theirs for ours, theirs in pairs]
     low, middle, high = quartiles(ratios)
@@ -82,7 +82,8 @@ def quartiles(ratios: list[float]) -> list[float]:
     return statistics.quantiles(ratios, n=4, method="inclusive")
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds(call: Callable[[], object]) -> float:
+    """How long one call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
