@@ -102,8 +102,9 @@ def a_record(*measurements):
 
 def test_pages_say_what_was_measured():
     record = a_record(measured("nms, 2000 boxes", 0.5), measured("nms, 2000 boxes", 0.75, 2), measured("match, 3", 2.0))
+    record["measurements"].append(measured("encode_boxes, 3", 0.9))
     table, made = report.summary(record)
-    assert "| nms, 2000 boxes | 0.50 | 0.75 |" in table and "match" not in table
+    assert "| nms, 2000 boxes | 0.50 | 0.75 |" in table and "match, 3" in table and "encode_boxes" not in table
     assert "2 cores of a processor with Python 3.x, PyTorch 2.x, torchvision 0.x" in made
     text = "\n".join(report.details(record))
     assert "| match, 3 | 2.00 (1.90 – 2.10) |  |  | torchvision |" in re.sub(r"\| (?=\|)", "|  ", text)
