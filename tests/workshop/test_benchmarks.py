@@ -137,6 +137,9 @@ def test_slower_is_15_percent_worse_than_stored_twice(monkeypatch, tmp_path, cap
     assert len(runs) == 2
     with pytest.raises(SystemExit, match=r"Error: .*none\.json"):
         command.main(["--compare", str(tmp_path / "none.json")])
+    write_json(tmp_path / "other.json", {"a": 1})
+    with pytest.raises(SystemExit, match=r"Error: .*other\.json: holds no measurements; give what"):
+        command.main(["--compare", str(tmp_path / "other.json")])
 
 
 def test_starts_are_ratios_to_the_reference_of_their_round(monkeypatch):

@@ -85,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--update: pages show all suites; leave {', '.join(options.suites)} out")
     try:
         stored = json.loads(options.compare.read_text(encoding="utf-8")) if options.compare else None
+        if stored is not None and "measurements" not in stored:
+            raise ValueError(f"{options.compare}: holds no measurements; give what --json or --update has written")
         for page in PAGES if options.update else ():
             section_of(page, MARKER)  # refuses a page without markers before any work
     except (OSError, ValueError) as error:

@@ -19,9 +19,8 @@ from workshop.benchmarks.timing import seconds
 
 REGIONS, BOXES = (8, 100, 1_000, 10_000, 100_000), (100, 1_000, 10_000, 100_000, 200_000)
 SIDES, IMAGES = (128, 500, 1_000, 2_000, 4_000), (1, 2, 4, 8, 16)
-LONG = (
-    6  # seconds; memory is read from a profile, which holds an entry for each operation, and of longer calls too many
-)
+# Memory is read from a profile, which has an entry for each operation; of calls of more seconds it would be too large.
+LONG = 6
 SPACING = 60  # pixels between boxes of 50 that do not overlap: none goes, the worst case of NMS
 
 
@@ -34,7 +33,7 @@ class Growth:
     most: float  # the exponent of its work: 1 grows like the count, 2 like its square
     counts: list[int]
     ms: list[float]
-    mb: list[float]  # the most that torch holds at a time, on top of what is given; only of the counts that take less
+    mb: list[float]  # the most that torch holds at a time beyond what is given, of the first counts, up to LONG
 
     @property
     def exponents(self) -> tuple[float, float]:
