@@ -199,10 +199,8 @@ def batched_nms(
             f"but scores have shape {tuple(scores.shape)} and groups {tuple(groups.shape)}"
         )
     best_first = scores.argsort(descending=True, stable=True)  # (N,)
-    by_group = best_first[groups[best_first].argsort(stable=True)]  # group by group, best first within each
-    survivors = kernels.greedy_nms_in_groups(boxes[by_group], groups[by_group], iou_threshold, max_keep, box_iou)
-    kept = by_group[survivors].sort().values
-    return kept[scores[kept].argsort(descending=True, stable=True)][:max_keep]
+    found = kernels.greedy_nms_in_groups(boxes[best_first], groups[best_first], iou_threshold, max_keep, box_iou)
+    return best_first[found][:max_keep]
 
 
 def select_detections(

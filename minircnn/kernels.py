@@ -26,6 +26,7 @@ NMS_STEP = 128  # the same of groups in a batch
 NMS_PAIRS, NMS_PAIRS_ON_GPU = 2**17, 2**23  # of boxes compared in a step, about what a core's cache holds
 _EACH_LENGTH = 16  # cells, a power of 2; see largest_values
 _FEW = 16  # times as many cells in all bins as in the map
+_BINS = 2**17  # of RoIAlign that are summed at a time, where there are many
 _PART, _PART_ON_GPU = 2**17, 2**25  # values that are moved at a time: about what a core's cache holds
 
 
@@ -64,7 +65,7 @@ def greedy_nms_in_groups(
     max_keep: int | None,
     iou: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """The same within each of ``(N,)`` groups; boxes are given group by group, and best first within each.
+    """The same within each of ``(N,)`` groups.
 
     A step of torch takes long to begin, whatever it works on. So groups of like size are settled side by side, as a
     batch that empty boxes fill up; large ones, of which most boxes are soon dropped, go one by one.
@@ -72,7 +73,8 @@ def greedy_nms_in_groups(
     if len(boxes) <= NMS_BLOCK:  # one step for all of them
         threshold = _round_down(iou_threshold, boxes.dtype)
         return _resolve(iou(boxes, boxes).gt_(threshold).mul_(groups[:, None] == groups)).nonzero()[:, 0]
-    counts = groups.unique_consecutive(return_counts=True)[1]
+    by_group = groups.argsort(stable=True)  # best first within each
+    boxes, counts = boxes[by_group], groups[by_group].unique_consecutive(return_counts=True)[1]
     starts, batches, kept = counts.cumsum(0) - counts, defaultdict(list), []
     for start, length in zip(starts.tolist(), counts.tolist(), strict=True):
         if length <= 2 * NMS_BLOCK:
@@ -90,7 +92,7 @@ def greedy_nms_in_groups(
         for part, left_of_part in zip(padded.split(few), left.split(few), strict=True):
             _greedy_nms_of_batch(part, left_of_part, iou_threshold, iou)
         kept.append(position[left])
-    return torch.cat(kept).sort().values
+    return by_group[torch.cat(kept)].sort().values
 
 
 def _greedy_nms_of_batch(
@@ -322,6 +324,11 @@ def sums_of_bins(
     channels, height, width = features.shape[1:]
     if not channels:  # of which embedding_bag fails on several threads
         return features.new_zeros(len(top), 0, top.shape[1], left.shape[1])
+    step = _BINS // (top.shape[1] * left.shape[1]) or 1
+    if len(top) > 4 * step and not top.is_cuda:  # of fewer, putting the parts together takes more than they save
+        features = features.contiguous(memory_format=torch.channels_last)  # once for all parts
+        parts = zip(*(each.split(step) for each in (image, *rows, *columns)), strict=True)
+        return torch.cat([sums_of_bins(features, of, part[:2], part[2:]) for of, *part in parts])
     y = image[:, None, None] * height + top[..., None] + torch.arange(row_weights.shape[2], device=top.device)
     x = left[..., None] + torch.arange(column_weights.shape[2], device=left.device)  # (R, m, Kx)
     weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]  # (R, n, m, Ky, Kx)

@@ -113,6 +113,17 @@ class TestRoIAlign:
             held = peak_memory(lambda: roi_align(features, rois, 2, SCALE, 2, True))
             assert held < features.numel() * features.element_size() / 2
 
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_many_regions_take_the_memory_of_a_part(self, layout):
+        features = (maps(3, 2, 20, 30) - 0.3).contiguous(memory_format=layout)
+        rois = anywhere(12_000, 3, 8, 20, 30)
+        arguments = rois, 7, SCALE, 2, True
+        assert torch.allclose(roi_align(features, *arguments), ops.roi_align(features, *arguments), atol=1e-5)
+        ours, theirs = (gradient(one, features, *arguments) for one in (roi_align, ops.roi_align))
+        assert torch.allclose(ours, theirs, atol=1e-5 * theirs.abs().max().item())
+        held, result = peak_memory(lambda: roi_align(features, *arguments)), 12_000 * 2 * 7 * 7 * 4
+        assert held < 25 * result
+
 
 class TestRegionLinear:
     @pytest.mark.parametrize("shape", [(5, 4, 3, 3), (1, 2, 6, 1), (0, 4, 3, 3)])

@@ -107,6 +107,13 @@ kernels.py
     batched NMS: nothing is dropped behind the first step of a batch
       - left[:, end:] &= (survivors
       + left[:, end:] |= (survivors
+    batched NMS: survivors come group by group
+      - by_group[torch.cat(kept)].sort().values
+      + by_group[torch.cat(kept)]
+  test_kernels.py::TestRoIAlign::test_many_regions_take_the_memory_of_a_part
+    RoIAlign: many regions all at once
+      - len(top) > 4 * step
+      + False
   test_pooling.py::TestRoIPool::test_equals_torchvision_bit_for_bit
     RoIPool: an empty bin is not 0
       - pooled.index_fill_(0, empty, 0)
