@@ -38,7 +38,8 @@ SMALLEST, LARGEST = 192, 1333  # sides of images in pixels as the backbone sees 
 CROP = 384  # pixels as the backbone sees them: of larger images a training batch holds random parts
 STEP = 1.7  # from one anchor size to the next, at most: halfway between them IoU is still 1 / 1.7
 TIMES = 60  # that each image is learned from, as in the training on Toy Town
-FEWEST, MOST = 1400, 90_000  # iterations: some minutes of a processor, and those of the papers
+FEWEST, MOST = 2000, 90_000  # iterations: some minutes of a processor, and those of the papers
+FEWEST_OF_PHOTOGRAPHS = 2800  # for a backbone that knows them and learns slowly, from one image at a time
 LEVELS = 5  # of a feature pyramid
 SHORT, FAST = 3000, 3e-3  # a training of fewer iterations takes this learning rate
 LOW_RECALL = 0.8  # of the best possible one: less means that objects are too small or too odd for these anchors
@@ -215,11 +216,8 @@ def settings_for(
 
 
 def _iterations(images: int, images_per_batch: int, min_size: int, photographs: bool) -> int:
-    """So many that each image is learned from as often as on Toy Town; larger ones less often, by their pixels.
-
-    A backbone that knows photographs learns slowly, and heads from one image at a time: then at least twice as many.
-    """
-    fewest = 2 * FEWEST if photographs else FEWEST
+    """So many that each image is learned from as often as on Toy Town; larger ones less often, by their pixels."""
+    fewest = FEWEST_OF_PHOTOGRAPHS if photographs else FEWEST
     return int(np.clip(TIMES * (SMALLEST / min_size) ** 2 * images // images_per_batch, fewest, MOST))
 
 

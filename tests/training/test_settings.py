@@ -78,11 +78,11 @@ def test_anchors_are_as_large_as_objects():
 
 def test_many_objects_get_many_proposals_and_few_images_few_batches():
     few, many = settings_for(drawn(each=2)), settings_for(drawn(images=400, each=150))
-    assert (few.proposals, few.max_detections, few.iterations) == (300, 100, 1400)
+    assert (few.proposals, few.max_detections, few.iterations) == (300, 100, 2000)
     assert (many.proposals, many.max_detections, many.iterations) == (1000, 250, 6000)
     assert many.rpn().post_nms_top_n[1] == 1000
     assert many.rpn(masks=True).anchor_sizes == (many.anchor_sizes,)
-    assert settings_for(drawn(images=100)).iterations == 1500
+    assert settings_for(drawn(images=160)).iterations == 2400
 
 
 def test_crowds_and_pairs_of_tensors():
