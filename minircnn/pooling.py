@@ -203,7 +203,7 @@ def roi_pool(features: Tensor, rois: Rois, output_size: Grid, spatial_scale: flo
               [13., 15.]]]])
     """
     grid, bins = _cut_into_bins(features, rois, output_size, spatial_scale)
-    if (features.requires_grad and torch.is_grad_enabled()) or kernels.are_few(bins, features):
+    if features.requires_grad and torch.is_grad_enabled():
         return kernels.LargestCells.apply(features, grid, bins)
     cells = features.permute(0, 2, 3, 1).contiguous()  # (B, h, w, C): what belongs to a cell lies side by side
     pooled = kernels.largest_values(cells, bins)

@@ -110,6 +110,13 @@ kernels.py
     batched NMS: survivors come group by group
       - by_group[torch.cat(kept)].sort().values
       + by_group[torch.cat(kept)]
+  test_kernels.py::TestRoIPool
+    RoIPool: -0 is less than 0
+      - (cells.float() + 0.0)
+      + cells.float().clone()
+    RoIPool: of numbers below 0 the least is the largest
+      - bitwise_and_(0x7FFFFFFF)
+      + bitwise_and_(0)
   test_kernels.py::TestRoIAlign::test_many_regions_take_the_memory_of_a_part
     RoIAlign: many regions all at once
       - len(top) > 4 * step
