@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def as_markdown(rows: Sequence[Sequence[str]], right: bool = True) -> str:
-    r"""A table for Markdown.
-
-    Args:
-        rows: the first is the head.
-        right: whether all columns but the first are for numbers, which stand at the right.
+    r"""A table for Markdown; the first row is its head. With ``right`` all columns but the first are for numbers.
 
     >>> print(as_markdown([["", "A"], ["a | b", "1"]]))
     | | A |

@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
     from minircnn.course.grading import Row
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback()

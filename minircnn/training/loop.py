@@ -35,28 +35,17 @@ _PATIENCE = timedelta(days=2)
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to learn.
+    """How long and how fast to learn."""
 
-    Attributes:
-        iterations: batches to learn from.
-        learning_rate: at its highest.
-        warmup: share of the iterations in which the learning rate rises from 0.
-        weight_decay: of AdamW.
-        clip: gradients are clipped to this norm, over all parameters together.
-        seed: of everything that is drawn at random.
-        schedule: how the learning rate falls after the warm-up: "cosine", to 0 in the end, or "step", to a tenth after
-            three quarters, as in Fast R-CNN (section 2.3).
-        mixed_precision: compute the losses in 16 bits where that is safe, which an NVIDIA GPU does faster.
-    """
-
-    iterations: int
-    learning_rate: float
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 5.0
-    seed: int = 0
+    iterations: int  # batches to learn from
+    learning_rate: float  # at its highest
+    warmup: float = 0.1  # share of the iterations in which the learning rate rises from 0
+    weight_decay: float = 0.01  # of AdamW
+    clip: float = 5.0  # gradients are clipped to this norm, over all parameters together
+    seed: int = 0  # of everything that is drawn at random
+    # The learning rate falls to 0 ("cosine") or, after three quarters, to a tenth ("step"; Fast R-CNN, section 2.3).
     schedule: str = "cosine"
-    mixed_precision: bool = False
+    mixed_precision: bool = False  # losses in 16 bits where that is safe, which an NVIDIA GPU computes faster
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not 0 <= self.warmup < 1 or not self.learning_rate > 0:

@@ -140,13 +140,7 @@ def _bounds(outlines: list[np.ndarray]) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def _paste(
-    canvas: Image.Image,
-    color: Color,
-    lighting: np.ndarray | None,
-    window: Window,
-    mask: Image.Image,
-) -> None:
+def _paste(canvas: Image.Image, color: Color, lighting: np.ndarray | None, window: Window, mask: Image.Image) -> None:
     """Lay a color, lit by `lighting`, on the canvas where the mask is white."""
     if lighting is None:
         canvas.paste((*(round(c) for c in color), 255), window[:2], mask)
