@@ -32,9 +32,7 @@ def section_of(page: Path, name: str) -> str:
     """
     text, (start, end) = page.read_text(encoding="utf-8"), section(name, []).split("\n\n")
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
-        raise ValueError(
-            f"{page.name}: one line {start} and below it one line {end} are needed, between which tables go"
-        )
+        raise ValueError(f"{page}: one line {start} and below it one line {end} are needed, between which tables go")
     return text[text.index(start) : text.index(end) + len(end)]
 
 

@@ -79,7 +79,7 @@ class DataOptions:
     def to_learn_from(self, images: int | None, masks: bool) -> ImageDataset:
         """What to train with; refused if there is no object to learn from, or for a defect of the data set."""
         data, title = self._choose(self._split_to_learn_from(), images, masks)
-        from minircnn.training.samples import check_any_object
+        from minircnn.training.batches import check_any_object
 
         of_classes = f", classes {listed(data.classes[1:])}" if self.class_names else ""
         targets = (data.load_target(index, encoded=True) for index in range(len(data)))

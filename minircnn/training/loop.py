@@ -49,9 +49,8 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not 0 <= self.warmup < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                f"iterations must be at least 1, warmup in [0, 1), learning_rate positive, but this is {self}"
-            )
+            rule = "iterations must be at least 1, warmup in [0, 1), learning_rate positive"
+            raise ValueError(f"{rule}, but this is {self}")
         if self.schedule not in ("cosine", "step"):
             raise ValueError(f'schedule must be "cosine" or "step", not {self.schedule!r}')
 
@@ -204,9 +203,8 @@ class _Module(nn.Module):
 def _precision(mixed: bool, device: torch.device) -> tuple[AbstractContextManager, "torch.amp.GradScaler"]:
     """Where losses are computed, and what keeps gradients in the range of 16 bits; both do nothing unless ``mixed``."""
     if mixed and device.type != "cuda":
-        raise ValueError(
-            f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; move it to cuda, or leave it out"
-        )
+        remedy = "move it to cuda, or leave it out"
+        raise ValueError(f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; {remedy}")
     return torch.autocast("cuda", torch.float16) if mixed else nullcontext(), _GradScaler(enabled=mixed)
 
 

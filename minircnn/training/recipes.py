@@ -19,10 +19,17 @@ from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, alexnet_tr
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
-from minircnn.training.batches import Augmentation, Batch, DrawnAhead, Samples, draw_batch
+from minircnn.training.batches import (
+    Augmentation,
+    Batch,
+    DrawnAhead,
+    KeptSamples,
+    Samples,
+    check_any_object,
+    draw_batch,
+)
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
-from minircnn.training.samples import KeptSamples, check_any_object
 from minircnn.transforms import Transform
 from minircnn.weights import save
 

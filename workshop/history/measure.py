@@ -138,13 +138,11 @@ def scenes(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def alignment_example() -> dict[str, float]:
-    """The example of the story, pooled: the first 15 of 128 pixels, on a feature map of 25 cells.
+    """The example of the story, pooled: where the first 15 of 128 pixels end, in cells of a feature map of 25.
 
-    RoIAlign and RoIPool are given a map whose values are places, so that what comes out says where they have looked.
-
-    Returns:
-        Where the region ends, in cells: ``exact``; ``rounded_down``, as the story has it; ``pooled``, the last cell of
-        RoIPool, which rounds to the nearest; ``aligned``, half a step behind the last point of RoIAlign.
+    RoIAlign and RoIPool are given a map whose values are places, so that what comes out says where they have looked:
+    ``exact``; ``rounded_down``, as the story has it; ``pooled``, the last cell of RoIPool, which rounds to the nearest;
+    ``aligned``, half a step behind the last point of RoIAlign.
     """
     places = (torch.arange(25.0) + 0.5).expand(1, 1, 25, 25)  # of the centers of cells, from left to right
     region, scale = torch.tensor([[0.0, 0.0, 0.0, 15.0, 15.0]]), 25 / 128

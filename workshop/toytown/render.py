@@ -61,14 +61,9 @@ class _Frame:
 
 
 def render(sketch: Sketch, longest: float, light: Light, mirror: bool = False, tilt: float = 0.0) -> Sprite:
-    """Paint a sketch.
+    """Paint a sketch so that the longer side of its box has `longest` pixels.
 
-    Args:
-        sketch: the object.
-        longest: length of the longer side of its box in pixels.
-        light: the light of the image. It does not turn with the object.
-        mirror: exchange left and right.
-        tilt: clockwise rotation in radians.
+    Left and right are exchanged by `mirror`, and it is turned clockwise by `tilt`, in radians; the light stays.
     """
     frame, (width, height) = _fit(sketch, longest * SUPERSAMPLE, mirror, tilt)
     canvas = Image.new("RGBA", (width, height))
