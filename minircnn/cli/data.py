@@ -95,10 +95,8 @@ class DataOptions:
             return data, self._choose("val", None, masks, most)[0]
         held = range(EVERY - 1, len(data), EVERY)
         if not held:
-            raise RefusedError(
-                f"--evaluate-every: of {len(data)} images none can be spared; leave it out, and measure afterwards "
-                "with `minircnn evaluate`"
-            )
+            remedy = "leave it out, and measure afterwards with `minircnn evaluate`"
+            raise RefusedError(f"--evaluate-every: of {len(data)} images none can be spared; {remedy}")
         say(f"{len(held)} of the {len(data)} images are for validation: nothing is learned from them")
         learned = [index for index in range(len(data)) if index not in held]
         return data.part(learned), data.part(held[:most])

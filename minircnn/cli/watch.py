@@ -34,12 +34,9 @@ NAMES = {
 class Watch:
     """Follow a training: :meth:`measure` is for ``evaluate`` of :func:`minircnn.training.fit`, a call for ``watch``.
 
-    Args:
-        out: the file of the weights. With ``data``, the best so far, a curve and predictions are written beside it.
-        settings: of the training.
-        data: validation images; None: only losses are looked at.
-        proposals: of these images, for detectors that make none.
-        about: noted beside the best weights.
+    With ``data``, validation images, the best weights so far, a curve and predictions are written beside ``out``, the
+    file of the weights, and ``about`` with them; without, only losses are looked at. ``proposals`` are those of these
+    images, for detectors that make none.
     """
 
     def __init__(

@@ -109,9 +109,7 @@ def draw_batch(
 class DrawnAhead:
     """Draw each batch in a thread, the next one while the last is learned from: reading then takes no time of its own.
 
-    Args:
-        draw: gives the batch of an iteration, and depends on nothing else, not even on torch's global generator.
-        iterations: how many there are.
+    ``draw`` gives the batch of an iteration, and depends on nothing else, not even on torch's global generator.
     """
 
     def __init__(self, draw: Callable[[int], Batch], iterations: int) -> None:
@@ -164,12 +162,9 @@ class KeptSamples:
     quarter of their floats, and masks as run lengths; both come back as they were. Of images much larger than the
     backbone sees them, the smaller ones are kept: a hundred masks of 12 megapixels would take 1.2 GB in each batch.
 
-    Args:
-        samples: ``(image, target)`` pairs.
-        num_classes: K, with background, for :func:`minircnn.targets.check_target`.
-        room: bytes; images beyond are read whenever they are asked for.
-        largest: resizes images to the largest size at which a backbone will see them. Those with sides at least twice
-            as long are kept at that size; None: none are.
+    ``num_classes`` is for :func:`minircnn.targets.check_target`; images beyond the ``room``, in bytes, are read
+    whenever they are asked for; ``largest`` resizes images to the largest size at which a backbone will see them, at
+    which those with sides at least twice as long are kept.
     """
 
     def __init__(

@@ -121,10 +121,7 @@ def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], I
                 trace = by_stages(model, image, found)
                 rows[key].append(_extrapolated(trace, scale) if key == "rcnn" else trace.seconds)
     return {
-        "size": scale.size,
-        "proposals": scale.proposals,
-        "crops": scale.crops,
-        "rounds": scale.rounds,
+        **{name: getattr(scale, name) for name in ("size", "proposals", "crops", "rounds")},
         "found": len(searched.boxes),
         "own": len(trace.proposals),  # of the last detector, Mask R-CNN
         "outlined": len(trace.detections["labels"]),
