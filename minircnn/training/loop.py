@@ -266,10 +266,9 @@ def _own_device(device: torch.device) -> torch.device:
     if device.type == "cuda":
         number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if number >= gpus:
-            raise ValueError(
-                f"each process needs a GPU of its own, but there are {gpus} for process {number}; "
-                f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
-            )
+            what = f"each process needs a GPU of its own, but there are {gpus} for process {number}"
+            remedy = f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
+            raise ValueError(f"{what}; {remedy}")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     return device
@@ -298,10 +297,9 @@ def share(items: Sequence[T]) -> list[T]:
     """
     each, left = divmod(len(items), world_size())
     if left:
-        raise ValueError(
-            f"a batch of {len(items)} does not divide into equal parts for {world_size()} processes; "
-            f"choose a batch size that is a multiple of {world_size()}, or another number of processes"
-        )
+        remedy = f"choose a batch size that is a multiple of {world_size()}, or another number of processes"
+        what = f"a batch of {len(items)} does not divide into equal parts for {world_size()} processes"
+        raise ValueError(f"{what}; {remedy}")
     return list(items[rank() * each : (rank() + 1) * each])
 
 

@@ -90,6 +90,7 @@ def make_record(
         for one in progress(GENERATIONS, "accuracy")
     }
     learn = max(LEAST_TRANSFER_IMAGES, count)
+    machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
     return {
         "command": command,
         "split": "test",
@@ -97,13 +98,7 @@ def make_record(
         "images_of_split": len(test),
         "max_proposals": MAX_PROPOSALS,
         "thresholds": {**THRESHOLDS, "rcnn": {name: getattr(models["rcnn"].config, name) for name in THRESHOLDS}},
-        "machine": {
-            "threads": 1,
-            "load": load,
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "machine": {"threads": 1, "load": load, **machine},
         "scenes": scenes(targets),
         "alignment": alignment_example(),
         "transfer": {

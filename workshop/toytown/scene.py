@@ -39,14 +39,8 @@ def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_
     things = arrange(rng, backdrop, size, light)
     image = compose(rng, backdrop, things, light)
     objects = [(t, m) for t, m in zip(things, visible_masks(things, size), strict=True) if t.label]
-    return Scene(
-        image,
-        np.array([t.label for t, _ in objects], np.int64),
-        np.array([t.subtype for t, _ in objects], np.int64),
-        np.stack([m for _, m in objects]),
-        np.array([t.full_area for t, _ in objects], np.int64),
-        backdrop.name,
-    )
+    labels, subtypes, areas = np.array([(t.label, t.subtype, t.full_area) for t, _ in objects], np.int64).T
+    return Scene(image, labels, subtypes, np.stack([m for _, m in objects]), areas, backdrop.name)
 
 
 def compose(rng: np.random.Generator, backdrop: Backdrop, things: list[Thing], light: Light) -> np.ndarray:
