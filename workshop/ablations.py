@@ -329,13 +329,9 @@ def compare_convolutions(
     """R-CNN as in 2014: the network of 2012, its trained convolutions against random ones, all else the same.
 
     Selective search, pool5 as features, SVMs with hard negatives, box regression (Girshick et al. 2014, sections 2 and
-    3.2), by the commands ``train rcnn`` and ``evaluate rcnn``. Every fifth image measures, the others teach.
-
-    Args:
-        data: the options that say which images and which class.
-        network: the file of the trained convolutions.
-        max_proposals: of each image.
-        minircnn: runs the command with these arguments.
+    3.2), by the commands ``train rcnn`` and ``evaluate rcnn``, which ``minircnn`` runs. ``data`` are the options that
+    say which images and which class, ``network`` is the file of the trained convolutions. Every fifth image measures,
+    the others teach.
     """
     minircnn = minircnn or (lambda words: subprocess.run([sys.executable, "-m", "minircnn", *words], check=True))
     rows, shared = [], [*data, "--max-proposals", str(max_proposals)]

@@ -5,11 +5,7 @@ from pathlib import Path
 
 
 def as_markdown(rows: Sequence[Sequence[str]], right: bool = True) -> str:
-    r"""A table for Markdown.
-
-    Args:
-        rows: the first is the head.
-        right: whether all columns but the first are for numbers, which stand at the right.
+    r"""A table for Markdown; the first row is its head. With ``right`` all columns but the first are for numbers.
 
     >>> print(as_markdown([["", "A"], ["a | b", "1"]]))
     | | A |
@@ -36,9 +32,7 @@ def section_of(page: Path, name: str) -> str:
     """
     text, (start, end) = page.read_text(encoding="utf-8"), section(name, []).split("\n\n")
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
-        raise ValueError(
-            f"{page.name}: one line {start} and below it one line {end} are needed, between which tables go"
-        )
+        raise ValueError(f"{page}: one line {start} and below it one line {end} are needed, between which tables go")
     return text[text.index(start) : text.index(end) + len(end)]
 
 

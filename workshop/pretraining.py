@@ -26,29 +26,17 @@ from workshop.toytown.single import paint_many
 
 @dataclass(frozen=True)
 class PretrainingSettings:
-    """What the shipped weights were trained with.
+    """What the shipped weights were trained with."""
 
-    Attributes:
-        images: how many are painted to learn from.
-        val_images: how many to measure with; half of the photographs behind them are never seen in training.
-        epochs: how often each image is seen, every time framed a little differently.
-        batch: images in a batch.
-        learning_rate: at its highest.
-        weight_decay: of AdamW.
-        label_smoothing: share of the wanted probability that is spread over all sub-types.
-        stride: of conv5's feature map in pixels, 8 or 16.
-        seed: of weights, order and framing.
-    """
-
-    images: int = 40_000
-    val_images: int = 2_000
-    epochs: int = 12
+    images: int = 40_000  # painted to learn from
+    val_images: int = 2_000  # to measure with; half of the photographs behind them are never seen in training
+    epochs: int = 12  # how often each image is seen, every time framed a little differently
     batch: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.05
-    stride: int = 8
-    seed: int = 0
+    learning_rate: float = 2e-3  # at its highest
+    weight_decay: float = 0.05  # of AdamW
+    label_smoothing: float = 0.05  # share of the wanted probability that is spread over all sub-types
+    stride: int = 8  # of conv5's feature map in pixels, 8 or 16
+    seed: int = 0  # of weights, order and framing
 
     def __post_init__(self) -> None:
         """Validate the settings."""
@@ -86,17 +74,8 @@ def train_alexnet(
 ) -> Accuracy:
     """Paint the images, train the small network, fold its batch normalization, measure and save it.
 
-    Args:
-        settings: see there.
-        out: the file to write, ``.safetensors``; the state of an unfinished run is kept beside it.
-        resume: go on with an unfinished run of the same settings.
-        device: "cpu", "cuda", "mps".
-        cache: where painted images are kept.
-        command: noted in the JSON file.
-        quiet: no progress bar; see :func:`minircnn.training.fit`.
-
-    Returns:
-        The accuracy on held-out images.
+    ``cache`` keeps the painted images, ``command`` is noted in the JSON file; for the other arguments see
+    :func:`minircnn.training.train_jointly`. Returned is the accuracy on held-out images.
 
     Raises:
         ValueError: ``out`` has another ending.

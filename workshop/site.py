@@ -46,11 +46,9 @@ def gather(source: Path, repository: str | None) -> None:
         elif path.suffix == ".ipynb":
             write_notebook(path, source / "notebooks", figures, elsewhere(path, repository))
     for name in modules():
-        module, title = f"minircnn.{name.replace('/', '.')}", f"# `minircnn/{name}.py`\n"
-        _write(
-            source / "api" / f"{name.replace('/', '.')}.md",
-            f"{title}\n```{{eval-rst}}\n.. automodule:: {module}\n```\n",
-        )
+        module = name.replace("/", ".")
+        text = f"# `minircnn/{name}.py`\n\n```{{eval-rst}}\n.. automodule:: minircnn.{module}\n```\n"
+        _write(source / "api" / f"{module}.md", text)
     names = "\n".join(name.replace("/", ".") for name in modules())
     _write(source / "api" / "index.md", f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n")
 
@@ -124,9 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m workshop.site", description=__doc__)
     parser.add_argument("--out", type=Path, default=SITE, metavar="FOLDER", help="(default: %(default)s)")
     repository = os.environ.get("GITHUB_REPOSITORY")
-    parser.add_argument(
-        "--repository", default=repository, metavar="OWNER/NAME", help="on GitHub (default: %(default)s)"
-    )
+    parser.add_argument("--repository", default=repository, metavar="OWNER/NAME", help="GitHub's (%(default)s)")
     options = parser.parse_args()
     out = options.out
     for part in ("source", "html"):

@@ -45,9 +45,8 @@ def moving(page: Page) -> bytes:
 def as_jpeg(png: bytes) -> bytes:
     """As a notebook holds it beside its figures, which has to stay below 2 MB."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(
-        buffer, "JPEG", quality=80, subsampling=0, optimize=True, progressive=True
-    )
+    options = {"quality": 80, "subsampling": 0, "optimize": True, "progressive": True}
+    Image.open(io.BytesIO(png)).convert("RGB").save(buffer, "JPEG", **options)
     return buffer.getvalue()
 
 

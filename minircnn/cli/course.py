@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 
     from minircnn.course.grading import Row
 
-app = typer.Typer(
-    cls=OneLineErrors,
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(cls=OneLineErrors, invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback()
@@ -48,9 +43,8 @@ def course(
     from minircnn.course.working_copy import WORKING_COPY, make_working_copy
 
     if find_spec("jupyterlab") is None:
-        raise RefusedError(
-            'JupyterLab is not installed: in the project\'s folder run `python -m pip install -e ".[course]"`'
-        )
+        how = 'in the project\'s folder run `python -m pip install -e ".[course]"`'
+        raise RefusedError(f"JupyterLab is not installed: {how}")
     try:
         made, moved = make_working_copy(renew=renew or None)
     except ValueError as error:
@@ -84,9 +78,8 @@ def grade(
     try:
         for row in grading.grade(folder, seconds):
             rows.append(row)
-            echo(
-                f"{row.learner}  {row.notebook}  {row.exercise}: {row.said if row.result == 'not yet' else row.result}"
-            )
+            said = row.said if row.result == "not yet" else row.result
+            echo(f"{row.learner}  {row.notebook}  {row.exercise}: {said}")
     except ValueError as error:
         raise RefusedError(str(error)) from error
     echo("", *_summary(rows))

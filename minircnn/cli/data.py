@@ -79,7 +79,7 @@ class DataOptions:
     def to_learn_from(self, images: int | None, masks: bool) -> ImageDataset:
         """What to train with; refused if there is no object to learn from, or for a defect of the data set."""
         data, title = self._choose(self._split_to_learn_from(), images, masks)
-        from minircnn.training.samples import check_any_object
+        from minircnn.training.batches import check_any_object
 
         of_classes = f", classes {listed(data.classes[1:])}" if self.class_names else ""
         targets = (data.load_target(index, encoded=True) for index in range(len(data)))
@@ -95,10 +95,8 @@ class DataOptions:
             return data, self._choose("val", None, masks, most)[0]
         held = range(EVERY - 1, len(data), EVERY)
         if not held:
-            raise RefusedError(
-                f"--evaluate-every: of {len(data)} images none can be spared; leave it out, and measure afterwards "
-                "with `minircnn evaluate`"
-            )
+            remedy = "leave it out, and measure afterwards with `minircnn evaluate`"
+            raise RefusedError(f"--evaluate-every: of {len(data)} images none can be spared; {remedy}")
         say(f"{len(held)} of the {len(data)} images are for validation: nothing is learned from them")
         learned = [index for index in range(len(data)) if index not in held]
         return data.part(learned), data.part(held[:most])

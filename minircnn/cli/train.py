@@ -183,13 +183,11 @@ def _weights_to_write(out: Path | None, default: Path, data: choice.DataOptions)
     """Where training will write; refused if that would replace what comes with the project by something else."""
     plain = data.name == choice.TOYTOWN and data.class_names is None
     if out is None and not (plain and default.parent.is_dir()):
-        raise RefusedError(
-            f"--out FILE: say where to write; {default.parent} is for Toy Town, in a clone of the project"
-        )
+        where = f"{default.parent} is for Toy Town, in a clone of the project"
+        raise RefusedError(f"--out FILE: say where to write; {where}")
     if out is not None and not plain and out.resolve().parent == default.resolve().parent:
-        raise RefusedError(
-            f"--out {out}: this folder holds the weights that come with the project, trained on Toy Town; name another"
-        )
+        what = "the weights that come with the project, trained on Toy Town"
+        raise RefusedError(f"--out {out}: this folder holds {what}; name another")
     if out is not None and out.suffix != ".safetensors":
         raise RefusedError(f"--out {out}: weights are written as .safetensors; give the file that ending")
     return out or default
@@ -321,10 +319,8 @@ def _settings(
     if detector != "fast_rcnn":
         recall = training.anchor_recall(training.measure(to_look_at or data), found, stride)
         where = "validation" if to_look_at else "training"
-        say(
-            f"an anchor overlaps {100 * recall:.1f} % of the objects in the {where} images by half or more: no "
-            "training finds many others"
-        )
+        share = f"{100 * recall:.1f} % of the objects in the {where} images"
+        say(f"an anchor overlaps {share} by half or more: no training finds many others")
         if recall < training.settings.LOW_RECALL:
             say("Warning: that is low; try a larger --min-size, or other --anchor-sizes and --aspect-ratios")
     return found.training(kind, bool(start.state), **given), found

@@ -34,12 +34,9 @@ NAMES = {
 class Watch:
     """Follow a training: :meth:`measure` is for ``evaluate`` of :func:`minircnn.training.fit`, a call for ``watch``.
 
-    Args:
-        out: the file of the weights. With ``data``, the best so far, a curve and predictions are written beside it.
-        settings: of the training.
-        data: validation images; None: only losses are looked at.
-        proposals: of these images, for detectors that make none.
-        about: noted beside the best weights.
+    With ``data``, validation images, the best weights so far, a curve and predictions are written beside ``out``, the
+    file of the weights, and ``about`` with them; without, only losses are looked at. ``proposals`` are those of these
+    images, for detectors that make none.
     """
 
     def __init__(
@@ -149,15 +146,13 @@ def draw_curve(history: Sequence[dict[str, float]], images: int) -> bytes:
     for name in (name for name in history[0] if not name.startswith("val")):
         values = np.convolve([row[name] for row in history], np.ones(window) / window, mode="valid")
         left.plot(np.arange(window, len(history) + 1), values, label=name.removeprefix("loss_").replace("_", " "))
-    left.set(
-        xlabel="iteration", title=f"losses, mean over {window} iterations" if window > 1 else "losses", ylim=(0, None)
-    )
+    title = f"losses, mean over {window} iterations" if window > 1 else "losses"
+    left.set(xlabel="iteration", title=title, ylim=(0, None))
     measured = [(done, row) for done, row in enumerate(history, start=1) if "val_ap" in row]
     for name, title in NAMES.items():
         if name in measured[-1][1]:
-            right.plot(
-                [done for done, _ in measured], [100 * row[name] for _, row in measured], "o-", label=title, ms=4
-            )
+            percent = [100 * row[name] for _, row in measured]
+            right.plot([done for done, _ in measured], percent, "o-", label=title, ms=4)
     right.set(xlabel="iteration", ylabel="%", title=f"on {images} validation images", ylim=(0, 100), xlim=(0, None))
     for axes in (left, right):
         axes.legend(fontsize=8, frameon=False)

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from minircnn.datasets.folders import boxes_around
 from minircnn.targets import Sample
-from minircnn.training.samples import cut_out
+from minircnn.training.batches import cut_out
 from minircnn.transforms import hflip
 
 PARTS = {"all": (0, 303), "train": (0, 150), "test": (150, 303)}

@@ -66,12 +66,9 @@ class CocoDataset(ImageDataset):
     ) -> None:
         """Read the annotation file and check all of it; no image is opened yet.
 
-        Args:
-            root: Folder that the ``file_name`` of each image is relative to.
-            annotations: The JSON file.
-            masks: Whether targets hold masks. False also accepts files without ``segmentation``.
-            drop_invalid: Leave invalid annotations out rather than refuse the file with a :class:`DatasetError`, which
-                lists every defect with image, annotation and remedy.
+        The ``file_name`` of each image is relative to ``root``. Without ``masks`` files without ``segmentation`` are
+        accepted, too. With ``drop_invalid`` invalid annotations are left out; else a :class:`DatasetError` lists every
+        defect with image, annotation and remedy.
         """
         check_places("coco", root, annotations)
         super().__init__(root, masks)

@@ -76,13 +76,8 @@ class VocDataset(ImageDataset):
     ) -> None:
         """Read the annotation files and check all of them; no image is opened unless its annotation lacks a size.
 
-        Args:
-            root: The folder of a year, such as VOCdevkit/VOC2007.
-            split: See :func:`_names_of_split`; None for "trainval" of lists, and for all without lists.
-            masks: Whether targets hold masks; images without them are then left out. None: if any image has them.
-            drop_invalid: Leave out invalid objects, and images that cannot be used, rather than refuse them.
-
-        For errors see :func:`minircnn.datasets.open_data`.
+        For arguments and errors see :func:`minircnn.datasets.open_data`; with ``drop_invalid`` images that cannot be
+        used are left out, too.
         """
         check_places("voc", root, None)
         super().__init__(root, masks is not False)

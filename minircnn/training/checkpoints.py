@@ -75,14 +75,12 @@ class Checkpoint:
                 self.history += state["history"]
                 return state["iteration"]
         except Exception as error:  # whatever a damaged file makes torch raise
-            raise WeightsError(
-                f"{self.path}: damaged, or of another model ({error!r:.200}); start without resume"
-            ) from error
+            what = f"damaged, or of another model ({error!r:.200})"
+            raise WeightsError(f"{self.path}: {what}; start without resume") from error
         names = [name for name in before | self.run if before.get(name) != self.run.get(name)]
         changed = ", ".join(f"{name} {before.get(name)!s:.200} → {self.run.get(name)!s:.200}" for name in names[:5])
-        raise WeightsError(
-            f"{self.path}: begun with other settings ({changed}); give the same, or start without resume"
-        )
+        remedy = "give the same, or start without resume"
+        raise WeightsError(f"{self.path}: begun with other settings ({changed}); {remedy}")
 
 
 class Log:

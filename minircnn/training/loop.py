@@ -35,34 +35,22 @@ _PATIENCE = timedelta(days=2)
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to learn.
+    """How long and how fast to learn."""
 
-    Attributes:
-        iterations: batches to learn from.
-        learning_rate: at its highest.
-        warmup: share of the iterations in which the learning rate rises from 0.
-        weight_decay: of AdamW.
-        clip: gradients are clipped to this norm, over all parameters together.
-        seed: of everything that is drawn at random.
-        schedule: how the learning rate falls after the warm-up: "cosine", to 0 in the end, or "step", to a tenth after
-            three quarters, as in Fast R-CNN (section 2.3).
-        mixed_precision: compute the losses in 16 bits where that is safe, which an NVIDIA GPU does faster.
-    """
-
-    iterations: int
-    learning_rate: float
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    clip: float = 5.0
-    seed: int = 0
+    iterations: int  # batches to learn from
+    learning_rate: float  # at its highest
+    warmup: float = 0.1  # share of the iterations in which the learning rate rises from 0
+    weight_decay: float = 0.01  # of AdamW
+    clip: float = 5.0  # gradients are clipped to this norm, over all parameters together
+    seed: int = 0  # of everything that is drawn at random
+    # The learning rate falls to 0 ("cosine") or, after three quarters, to a tenth ("step"; Fast R-CNN, section 2.3).
     schedule: str = "cosine"
-    mixed_precision: bool = False
+    mixed_precision: bool = False  # losses in 16 bits where that is safe, which an NVIDIA GPU computes faster
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not 0 <= self.warmup < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                f"iterations must be at least 1, warmup in [0, 1), learning_rate positive, but this is {self}"
-            )
+            rule = "iterations must be at least 1, warmup in [0, 1), learning_rate positive"
+            raise ValueError(f"{rule}, but this is {self}")
         if self.schedule not in ("cosine", "step"):
             raise ValueError(f'schedule must be "cosine" or "step", not {self.schedule!r}')
 
@@ -215,9 +203,8 @@ class _Module(nn.Module):
 def _precision(mixed: bool, device: torch.device) -> tuple[AbstractContextManager, "torch.amp.GradScaler"]:
     """Where losses are computed, and what keeps gradients in the range of 16 bits; both do nothing unless ``mixed``."""
     if mixed and device.type != "cuda":
-        raise ValueError(
-            f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; move it to cuda, or leave it out"
-        )
+        remedy = "move it to cuda, or leave it out"
+        raise ValueError(f"mixed_precision needs an NVIDIA GPU, but the model is on {device}; {remedy}")
     return torch.autocast("cuda", torch.float16) if mixed else nullcontext(), _GradScaler(enabled=mixed)
 
 
@@ -279,10 +266,9 @@ def _own_device(device: torch.device) -> torch.device:
     if device.type == "cuda":
         number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if number >= gpus:
-            raise ValueError(
-                f"each process needs a GPU of its own, but there are {gpus} for process {number}; "
-                f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
-            )
+            what = f"each process needs a GPU of its own, but there are {gpus} for process {number}"
+            remedy = f"start at most {max(gpus, 1)} (torchrun --nproc-per-node), or train on the cpu"
+            raise ValueError(f"{what}; {remedy}")
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     return device
@@ -311,10 +297,9 @@ def share(items: Sequence[T]) -> list[T]:
     """
     each, left = divmod(len(items), world_size())
     if left:
-        raise ValueError(
-            f"a batch of {len(items)} does not divide into equal parts for {world_size()} processes; "
-            f"choose a batch size that is a multiple of {world_size()}, or another number of processes"
-        )
+        remedy = f"choose a batch size that is a multiple of {world_size()}, or another number of processes"
+        what = f"a batch of {len(items)} does not divide into equal parts for {world_size()} processes"
+        raise ValueError(f"{what}; {remedy}")
     return list(items[rank() * each : (rank() + 1) * each])
 
 

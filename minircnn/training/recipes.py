@@ -19,10 +19,17 @@ from minircnn.faster_rcnn import TOY_TOWN_RPN, FasterRCNN, RPNConfig, alexnet_tr
 from minircnn.mask_rcnn import TOY_TOWN_MASK_RPN, MaskRCNN, mask_rcnn_alexnet
 from minircnn.rcnn import RCNN, RCNNConfig
 from minircnn.resnet_fpn import ResNetFPN
-from minircnn.training.batches import Augmentation, Batch, DrawnAhead, Samples, draw_batch
+from minircnn.training.batches import (
+    Augmentation,
+    Batch,
+    DrawnAhead,
+    KeptSamples,
+    Samples,
+    check_any_object,
+    draw_batch,
+)
 from minircnn.training.checkpoints import describe_data
 from minircnn.training.loop import LoopSettings, fit, is_main
-from minircnn.training.samples import KeptSamples, check_any_object
 from minircnn.transforms import Transform
 from minircnn.weights import save
 
@@ -33,36 +40,24 @@ History = list[dict[str, float]]  # the losses of each iteration
 class JointTrainingSettings:
     """How to train a detector. Defaults are what the shipped weights were trained with.
 
-    Attributes:
-        iterations: batches to learn from.
-        images_per_batch: the papers take 1 or 2; more, and smaller, suits a processor.
-        learning_rate: at its highest, for the fully connected and the new layers.
-        backbone_lr_mult: factor of the learning rate for the backbone.
-        frozen: convolutions of an AlexNet, from conv1 on, that stay as they were pre-trained (Fast R-CNN, section 4.5).
-        min_size: of the transform, in training and in detection. The papers enlarge images of 375 pixels to 600, so
-            that small objects cover more cells.
-        max_size: of the transform; None: as the detector has it.
-        crop_size: see :class:`Augmentation`.
-        color_jitter: see :class:`Augmentation`.
-        scale_jitter: see there.
-        schedule: see :class:`minircnn.training.LoopSettings`.
-        mixed_precision: see there.
-        seed: of everything that is drawn at random.
+    For the jitters and ``crop_size`` see :class:`Augmentation`; for ``schedule`` and ``mixed_precision``
+    :class:`minircnn.training.LoopSettings`.
     """
 
-    iterations: int = 6000
-    images_per_batch: int = 4
-    learning_rate: float = 1e-3
-    backbone_lr_mult: float = 0.5
-    frozen: int = 1
+    iterations: int = 6000  # batches to learn from
+    images_per_batch: int = 4  # the papers take 1 or 2; more, and smaller, suits a processor
+    learning_rate: float = 1e-3  # at its highest, for the fully connected and the new layers
+    backbone_lr_mult: float = 0.5  # factor of the learning rate for the backbone
+    frozen: int = 1  # convolutions of an AlexNet, from conv1 on, that stay as pre-trained (Fast R-CNN, section 4.5)
+    # Of the transform, in training and in detection; the papers enlarge images of 375 pixels to 600, for small objects.
     min_size: int = 192
-    max_size: int | None = None
+    max_size: int | None = None  # of the transform; None: as the detector has it
     crop_size: int | None = None
     color_jitter: float = 0.3
     scale_jitter: float = 0.25
     schedule: str = "cosine"
     mixed_precision: bool = False
-    seed: int = 0
+    seed: int = 0  # of everything that is drawn at random
 
     def __post_init__(self) -> None:
         self.loop()  # validates them, before any work is done
@@ -194,25 +189,13 @@ def train_jointly(
     run = {**asdict(settings), **{type(part).__name__: repr(part.config) for part in parts}}
     if out:
         run |= {"network": module_fingerprint(model), **describe_data(samples, model.classes, proposals or ())}
-    losses, groups = (
-        joint_losses(model, samples, settings, proposals),
-        trainable(model, settings, parts),
-    )
+    losses, groups = joint_losses(model, samples, settings, proposals), trainable(model, settings, parts)
     if report:
         minutes = max(settings.iterations * _seconds(model, losses) / 60, 1)
         what = f"{settings.iterations} batches of {settings.images_per_batch}, from {len(samples)} images"
         report(f"{what}: about {minutes:.0f} min")
-    history = fit(
-        model,
-        losses,
-        settings.loop(),
-        groups=groups,
-        checkpoint=unfinished,
-        resume=resume,
-        replaces=out,
-        about=run,
-        **options,
-    )
+    options |= {"checkpoint": unfinished, "resume": resume, "replaces": out, "about": run}
+    history = fit(model, losses, settings.loop(), groups=groups, **options)
     model.eval()
     if out and is_main():
         save(model, out, {**(about or {}), "settings": asdict(settings)})

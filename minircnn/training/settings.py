@@ -148,22 +148,13 @@ def settings_for(
     trained: RPNConfig | None = None,
     photographs: bool = False,
 ) -> DataSettings:
-    """Settings for Faster and Mask R-CNN from the images that they are to learn from.
+    """Settings for Faster and Mask R-CNN from the images that they are to learn from, ``(image, target)`` pairs.
 
-    Args:
-        data: ``(image, target)`` pairs, such as :func:`minircnn.datasets.open_data` gives them.
-        stride: pixels from one cell of the backbone's feature map to the next.
-        images_per_batch: of the training, if it is given and not to be chosen.
-        min_size: of the transform, likewise; as ``max_size``, ``anchor_sizes`` and
-            ``aspect_ratios``.
-        max_size: see there.
-        anchor_sizes: see there.
-        aspect_ratios: see there.
-        pyramid: whether the backbone is a feature pyramid. Each of its levels has anchors of one size, twice that of
-            the level before.
-        trained: of an RPN that the training begins with; its anchors stay, if no others are given.
-        photographs: whether the backbone was pre-trained on photographs, and not on Toy Town. A batch is then one whole
-            image, which shows large objects, too, and as many pixels as a batch of Toy Town.
+    What is given is not chosen: ``images_per_batch`` of the training, ``min_size`` and ``max_size`` of the transform,
+    ``anchor_sizes`` and ``aspect_ratios``, or else the anchors of a ``trained`` RPN that the training begins with.
+    ``stride`` is that of the backbone's feature map in pixels; each level of a ``pyramid`` has anchors of one size,
+    twice that of the level before. A backbone pre-trained on ``photographs``, not on Toy Town, learns from batches of
+    one whole image, which shows large objects, too, and as many pixels as a batch of Toy Town.
 
     Raises:
         ValueError: no image shows an object that is no crowd, or a pyramid's levels and anchor_sizes do not pair up.
@@ -193,9 +184,8 @@ def settings_for(
     small, large = np.quantile(seen, (0.05, 0.95))
     anchor_sizes = tuple(anchor_sizes or _anchor_sizes(small, large, pyramid))
     if pyramid and len(anchor_sizes) != LEVELS:
-        raise ValueError(
-            f"anchor_sizes: a pyramid has {LEVELS} levels with one each, but is given {_listed(anchor_sizes)}"
-        )
+        given = _listed(anchor_sizes)
+        raise ValueError(f"anchor_sizes: a pyramid has {LEVELS} levels with one each, but is given {given}")
     aspect_ratios = tuple(aspect_ratios or ()) or _distinct(np.quantile(ratios, (1 / 6, 1 / 2, 5 / 6)).round(2), 1.15)
     proposals = int(np.clip(100 * math.ceil(found.most_objects / 10), 300, 1000))
     detections = max(50 * math.ceil(found.most_objects * 1.5 / 50), 100)

@@ -139,11 +139,7 @@ def _pyramid(tensors: Mapping[str, Tensor], path: Path) -> ResNetFPN:
 
 
 def build(
-    detector: str,
-    start: Start,
-    classes: Sequence[str],
-    rpn: RPNConfig | None = None,
-    heads: RoIConfig | None = None,
+    detector: str, start: Start, classes: Sequence[str], rpn: RPNConfig | None = None, heads: RoIConfig | None = None
 ) -> tuple[FastRCNN, list[str]]:
     """A detector that begins with all that fits of a :class:`Start`; the rest is drawn with torch's generator.
 

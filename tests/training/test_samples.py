@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from minircnn.datasets import ToyTown, images
 from minircnn.datasets.masks import decode_masks, encode_masks, shrink_masks
 from minircnn.training import Augmentation, KeptSamples, draw_batch
-from minircnn.training.samples import cut_out, random_part
+from minircnn.training.batches import cut_out, random_part
 from minircnn.transforms import Transform, resize
 
 

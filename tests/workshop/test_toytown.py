@@ -15,11 +15,12 @@ from minircnn.course.one_object import one_object_images
 from minircnn.datasets.toytown import CLASSES, SPLITS, ToyTown, check_checksums
 from minircnn.files import sha256
 from minircnn.shipped import ONE_OBJECT_FOLDER, PROJECT_FOLDER, TOYTOWN_FOLDER
+from workshop.pages import with_section
 from workshop.toytown import build, paint_single
 from workshop.toytown.__main__ import main
 from workshop.toytown.background import MOODS
 from workshop.toytown.build import JPEG, encoded, repaint
-from workshop.toytown.card import BEGIN, END
+from workshop.toytown.card import MARKER
 from workshop.toytown.layout import MIN_VISIBLE_PIXELS, MIN_VISIBLE_SHARE, SCALE
 from workshop.toytown.photographs import HELD_OUT_PHOTOGRAPHS, TRAIN_PHOTOGRAPHS
 from workshop.toytown.render import SUPERSAMPLE
@@ -88,8 +89,8 @@ def test_two_builds_are_equal_to_the_last_byte(tmp_path, capsys):
 
 def test_the_card_says_what_data_and_code_say(tmp_path):
     """`--card` writes it, into a folder that looks like data/."""
-    start, end = CARD.index(BEGIN) + len(BEGIN), CARD.index(END)
-    (tmp_path / "README.md").write_text(CARD[:start] + "old" + CARD[end:], encoding="utf-8")
+    old = with_section(TOYTOWN_FOLDER.parent / "README.md", MARKER, ["old"])
+    (tmp_path / "README.md").write_text(old, encoding="utf-8")
     (tmp_path / "toytown").symlink_to(TOYTOWN_FOLDER)
     assert main(["--card", "--out", str(tmp_path / "toytown")]) == 0
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == CARD

@@ -63,18 +63,14 @@ def make_record(
     command: str = "make history",
     progress: Progress = lambda things, what: things,
 ) -> dict[str, Any]:
-    """Measure everything.
+    """Measure everything, as what JSON can hold: shares in [0, 1], times in milliseconds, of trainings in minutes.
 
     Args:
         images: the first so many of Toy Town's test split; None for all.
         scale: what is timed at the papers' size; None leaves that out.
         training: whether some iterations of each training are timed.
         command: noted in the record.
-        progress: shows how far it is.
-
-    Returns:
-        What JSON can hold. Averages and shares are in [0, 1], times in milliseconds, or minutes for trainings.
-        ``paper_scale`` and ``training`` are None if they were left out.
+        progress: is given things and what is done with them, and hands the things on.
 
     Raises:
         ValueError: there are not so many images.
@@ -94,6 +90,7 @@ def make_record(
         for one in progress(GENERATIONS, "accuracy")
     }
     learn = max(LEAST_TRANSFER_IMAGES, count)
+    machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
     return {
         "command": command,
         "split": "test",
@@ -101,13 +98,7 @@ def make_record(
         "images_of_split": len(test),
         "max_proposals": MAX_PROPOSALS,
         "thresholds": {**THRESHOLDS, "rcnn": {name: getattr(models["rcnn"].config, name) for name in THRESHOLDS}},
-        "machine": {
-            "threads": 1,
-            "load": load,
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        },
+        "machine": {"threads": 1, "load": load, **machine},
         "scenes": scenes(targets),
         "alignment": alignment_example(),
         "transfer": {
@@ -127,14 +118,10 @@ def first(data: Samples, count: int) -> list[Sample]:
 
 
 def scenes(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How much there is to see in images.
+    """How much there is to see in images, by the ``boxes`` and ``labels`` of their targets.
 
-    Args:
-        targets: ``boxes`` and ``labels`` of each.
-
-    Returns:
-        ``objects`` of an image on average, and shares of the images: with ``several`` objects, with several ``kinds``
-        of objects, with boxes that overlap (``crowded``).
+    That is how many ``objects`` an image has on average, and shares of the images: with ``several`` objects, with
+    several ``kinds`` of objects, with boxes that overlap (``crowded``).
     """
     boxes, labels = [t["boxes"] for t in targets], [t["labels"] for t in targets]
     return {
@@ -146,13 +133,11 @@ def scenes(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def alignment_example() -> dict[str, float]:
-    """The example of the story, pooled: the first 15 of 128 pixels, on a feature map of 25 cells.
+    """The example of the story, pooled: where the first 15 of 128 pixels end, in cells of a feature map of 25.
 
-    RoIAlign and RoIPool are given a map whose values are places, so that what comes out says where they have looked.
-
-    Returns:
-        Where the region ends, in cells: ``exact``; ``rounded_down``, as the story has it; ``pooled``, the last cell of
-        RoIPool, which rounds to the nearest; ``aligned``, half a step behind the last point of RoIAlign.
+    RoIAlign and RoIPool are given a map whose values are places, so that what comes out says where they have looked:
+    ``exact``; ``rounded_down``, as the story has it; ``pooled``, the last cell of RoIPool, which rounds to the nearest;
+    ``aligned``, half a step behind the last point of RoIAlign.
     """
     places = (torch.arange(25.0) + 0.5).expand(1, 1, 25, 25)  # of the centers of cells, from left to right
     region, scale = torch.tensor([[0.0, 0.0, 0.0, 15.0, 15.0]]), 25 / 128
@@ -171,19 +156,11 @@ def alignment_example() -> dict[str, float]:
 def transfer(train: Samples, test: Samples) -> dict[str, float]:
     """How many objects a linear classifier names correctly by different features, their true boxes given.
 
-    Ridge regression onto the classes, as in notebook 03; it finds out by itself how much to trust the features.
-
-    Args:
-        train: ``(image, target)`` pairs, which show at least two classes.
-        test: the same.
-
-    Returns:
-        Shares in [0, 1]: ``learned``, pool5 of the AlexNet that has learned to name one-object images, and has never
-        seen a scene; ``random``, the same with He's random weights; ``hand_made``, histograms of gradients and colors;
-        ``guessing``, always the most frequent class of the training images.
-
-    Raises:
-        ValueError: there is too little to learn from, or nothing to name.
+    Ridge regression onto the classes, as in notebook 03; it finds out by itself how much to trust the features. Shares
+    in [0, 1]: ``learned``, pool5 of the AlexNet that has learned to name one-object images, and has never seen a scene;
+    ``random``, the same with He's random weights; ``hand_made``, histograms of gradients and colors; ``guessing``,
+    always the most frequent class of the training images. Too little to learn from, or nothing to name, is a
+    ValueError.
     """
     learned = load_alexnet(SMALL_WEIGHTS)
     (crops, labels), (test_crops, wanted) = (_objects(samples, learned) for samples in (train, test))
@@ -235,17 +212,12 @@ def training_costs(
     """Estimate the minutes that a core is busy with each training, once the pre-trained AlexNet is there.
 
     Nobody has written down how long the shipped weights took. What can be measured is the processor time of a few
-    iterations, with the settings that stand beside the weights.
+    iterations, with the settings that stand beside the weights. ``figures`` are those of each detector's detection, see
+    :func:`minircnn.course.history.figures_of`.
 
-    Args:
-        figures: of each detector's detection, see :func:`minircnn.course.history.figures_of`.
-        progress: shows how far it is.
-        iterations: that are timed.
-
-    Returns:
-        For each detector minutes of its parts. ``"proposals"``: selective search in all training images.
-        ``"iterations"``: of the network. R-CNN only, ``"features"``: of all proposals of all training images, once,
-        for the SVMs; what SVMs and box regressions then take to fit is not counted.
+    For each detector the minutes of its parts: ``"proposals"``, selective search in all training images;
+    ``"iterations"`` of the network; of R-CNN ``"features"``, of all proposals of all training images, once, for the
+    SVMs. What SVMs and box regressors then take to fit is not counted.
     """
     train, costs = ToyTown("train"), {}
     samples = first(train, TIMED_TRAINING_IMAGES)
@@ -263,13 +235,9 @@ def training_costs(
 
 
 def seconds_of_an_iteration(run: Callable[[int], Any], iterations: int) -> float:
-    """Processor time of an iteration.
+    """Processor time of an iteration of ``run``, which trains for so many.
 
-    A short run and a longer one are timed: what both do before and after their iterations cancels out.
-
-    Args:
-        run: trains for so many iterations.
-        iterations: by how many the second run is longer; at least 1.
+    A short run and one that is longer by ``iterations`` are timed: what both do before and after cancels out.
     """
     times = []
     with limit_threads(1):

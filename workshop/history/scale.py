@@ -100,12 +100,10 @@ def let_some_pass(model: nn.Module, image: Tensor, found: Search | None) -> None
 
 
 def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> dict[str, Any]:
-    """Time every detector in turn, round by round, on one thread.
+    """Time every detector in turn, round by round, on one thread: ``milliseconds`` by detector and stage, medians.
 
-    Returns:
-        ``size``, ``proposals``, ``crops`` and ``rounds`` as asked for; ``found``, how many proposals selective search
-        gives, which random boxes fill up; ``own``, how many the region proposal network makes; ``outlined``, how many
-        detections get a mask; and ``milliseconds``: by detector, then by stage and of ``"all"``, medians.
+    Besides them: ``found``, how many proposals selective search gives, which random boxes fill up; ``own``, how many
+    the region proposal network makes; ``outlined``, how many detections get a mask; and what was asked for.
     """
     image, models = paper_image(scale.size), paper_models(scale)
     rows: dict[str, list[Mapping[str, float]]] = {key: [] for key in models}
@@ -121,10 +119,7 @@ def measure_at_scale(scale: PaperScale, *, progress: Callable[[Iterable[int]], I
                 trace = by_stages(model, image, found)
                 rows[key].append(_extrapolated(trace, scale) if key == "rcnn" else trace.seconds)
     return {
-        "size": scale.size,
-        "proposals": scale.proposals,
-        "crops": scale.crops,
-        "rounds": scale.rounds,
+        **{name: getattr(scale, name) for name in ("size", "proposals", "crops", "rounds")},
         "found": len(searched.boxes),
         "own": len(trace.proposals),  # of the last detector, Mask R-CNN
         "outlined": len(trace.detections["labels"]),

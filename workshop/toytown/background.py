@@ -34,9 +34,8 @@ def paint_backdrop(rng: np.random.Generator, size: int, light: Light, photograph
         name = choose(rng, list(MOODS))
         mood = MOODS[name]
         image, horizon = paint_landscape(rng, mood, size, light)
-        return Backdrop(
-            image, f"landscape/{name}", horizon, np.asarray(mood.tint, np.float32), np.asarray(mood.bottom, np.float32)
-        )
+        tint, haze = (np.asarray(color, np.float32) for color in (mood.tint, mood.bottom))
+        return Backdrop(image, f"landscape/{name}", horizon, tint, haze)
     name = choose(rng, photographs)
     image = crop_photograph(rng, name, size)
     image = np.clip(image * rng.uniform(0.8, 1.15) + rng.uniform(-12, 24), 0, 255)
@@ -155,10 +154,8 @@ def _ground(rng: np.random.Generator, mood: Mood, size: int, horizon: float) -> 
     ground = far + (base - far) * np.sqrt(depth)
     texture = _receding(rng, choose(rng, ["grass", "gravel"]), size, horizon)
     grain = (texture - texture.mean()) / 128 * rng.uniform(0.2, 0.6) * depth
-    patches = np.asarray(
-        Image.fromarray((rng.random((4, 5)) * 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC),
-        np.float32,
-    )
+    coarse = Image.fromarray((rng.random((4, 5)) * 255).astype(np.uint8))
+    patches = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.float32)
     image = ground * (1 + grain + (patches[..., None] - 128) / 128 * 0.07)
     if chance(rng, 0.3):
         _path(rng, image, scaled(mixed(mood.ground, (206, 186, 156), 0.6), rng.uniform(0.85, 1.05)), horizon)
@@ -179,10 +176,8 @@ def _receding(rng: np.random.Generator, name: str, size: int, horizon: float) ->
     if abs(shift) < 1e-3:
         return np.full((size, size, 1), 128, np.float32)
     coefficients = tuple(k / shift for k in (a, b, c, d, e, f, 0.0, 1 / eye))
-    seen = photograph.convert("L").transform(
-        (size, size), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
-    )
-    return np.asarray(seen, np.float32)[..., None]
+    view = (Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR)
+    return np.asarray(photograph.convert("L").transform((size, size), *view), np.float32)[..., None]
 
 
 def _path(rng: np.random.Generator, image: np.ndarray, color: Color, horizon: float) -> None:
@@ -190,13 +185,9 @@ def _path(rng: np.random.Generator, image: np.ndarray, color: Color, horizon: fl
     size = len(image)
     y = np.arange(size, dtype=np.float32)
     depth = np.clip((y - horizon) / max(1.0, size - horizon), 0, 1)
-    middle = size * (
-        rng.uniform(0.2, 0.8)
-        + rng.uniform(-0.3, 0.3) * depth
-        + 0.06 * np.sin(rng.uniform(2, 6) * depth + rng.uniform(0, 6))
-    )
+    middle = rng.uniform(0.2, 0.8) + rng.uniform(-0.3, 0.3) * depth
+    middle = size * (middle + 0.06 * np.sin(rng.uniform(2, 6) * depth + rng.uniform(0, 6)))
     half = size * rng.uniform(0.05, 0.13) * depth + 0.5
-    inside = (
-        np.clip(half[:, None] - np.abs(np.arange(size)[None, :] - middle[:, None]) + 0.5, 0, 1) * (depth > 0)[:, None]
-    )
+    off = np.abs(np.arange(size)[None, :] - middle[:, None])
+    inside = np.clip(half[:, None] - off + 0.5, 0, 1) * (depth > 0)[:, None]
     image += (np.asarray(color, np.float32) - image) * (0.8 * inside[..., None])

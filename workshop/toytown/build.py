@@ -42,12 +42,9 @@ def repaint(split: str, number: int) -> Scene:
 
 
 def build(folder: Path, counts: dict[str, int] | None = None, progress: Callable[[str], None] = print) -> None:
-    """Write images, annotations and checksums of all splits into `folder`.
+    """Write images, annotations and checksums of all splits into `folder`; files of an earlier build are replaced.
 
-    Args:
-        folder: made if missing. Files of an earlier build are replaced.
-        counts: images of each split, where fewer than the fixed set's are wanted.
-        progress: is told, in words, what has been done.
+    `counts` are images of each split, where fewer than the fixed set's are wanted; `progress` is told what was done.
     """
     for name, split in SPLITS.items():
         count = split.count if counts is None else counts[name]

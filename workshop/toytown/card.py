@@ -10,12 +10,12 @@ import numpy as np
 
 from minircnn.datasets.toytown import CLASSES
 from minircnn.files import write_atomically
+from workshop.pages import as_markdown, with_section
 from workshop.toytown.build import SPLITS
 from workshop.toytown.layout import MIN_VISIBLE_SHARE
 from workshop.toytown.photographs import PHOTOGRAPHS
 
-BEGIN = "<!-- tables: written by `python -m workshop.toytown --card` -->"
-END = "<!-- end of tables -->"
+MARKER = "tables: written by `python -m workshop.toytown --card`"
 
 
 def card_tables(folder: Path) -> str:
@@ -44,28 +44,19 @@ def card_tables(folder: Path) -> str:
             ["background", *SPLITS], [[name, *(counts[name] for counts in shown)] for name in names]
         ),
         "**Photographs**, all from inside scikit-image's wheel, licenses as its documentation states them": _table(
-            ["photograph", "shows", "source", "license", "used in"], photographs
-        ).replace("--:", "---"),
+            ["photograph", "shows", "source", "license", "used in"], photographs, right=False
+        ),
     }
     return "\n\n".join(f"{title}\n\n{table}" for title, table in tables.items())
 
 
 def write_card(folder: Path, card: Path) -> None:
-    """Replace the tables between the two marks of the data card.
-
-    Raises:
-        ValueError: if the card lacks the marks.
-    """
-    text = card.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{card}: it must hold the line {BEGIN} once and, below it, the line {END} once")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    write_atomically(card, f"{before}{BEGIN}\n\n{card_tables(folder)}\n\n{END}{after}".encode())
+    """Replace the tables of the data card; for errors see :func:`workshop.pages.section_of`."""
+    write_atomically(card, with_section(card, MARKER, [card_tables(folder)]).encode())
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]], right: bool = True) -> str:
+    return as_markdown([header, *([str(cell) for cell in row] for row in rows)], right)
 
 
 def _counts(splits: list[dict[str, Any]]) -> list[list[Any]]:

@@ -96,12 +96,8 @@ def _place_object(rng: np.random.Generator, backdrop: Backdrop, size: int, light
     height, width = sprite.size
     x = rng.uniform(-0.3 * width, size - 0.7 * width)
     if near is not None:
-        x = (
-            near.x
-            + near.sprite.size[1] / 2
-            - width / 2
-            + rng.choice([-1, 1]) * rng.uniform(0.25, 0.6) * (width + near.sprite.size[1]) / 2
-        )
+        aside = rng.choice([-1, 1]) * rng.uniform(0.25, 0.6) * (width + near.sprite.size[1]) / 2
+        x = near.x + near.sprite.size[1] / 2 - width / 2 + aside
         x = float(np.clip(x, -0.35 * width, size - 0.65 * width))
     floats = label == _BALLOON and chance(rng, 0.8)
     y, grounded = _height(rng, backdrop, size, height, depth, floats)

@@ -61,14 +61,9 @@ class _Frame:
 
 
 def render(sketch: Sketch, longest: float, light: Light, mirror: bool = False, tilt: float = 0.0) -> Sprite:
-    """Paint a sketch.
+    """Paint a sketch so that the longer side of its box has `longest` pixels.
 
-    Args:
-        sketch: the object.
-        longest: length of the longer side of its box in pixels.
-        light: the light of the image. It does not turn with the object.
-        mirror: exchange left and right.
-        tilt: clockwise rotation in radians.
+    Left and right are exchanged by `mirror`, and it is turned clockwise by `tilt`, in radians; the light stays.
     """
     frame, (width, height) = _fit(sketch, longest * SUPERSAMPLE, mirror, tilt)
     canvas = Image.new("RGBA", (width, height))
@@ -140,13 +135,7 @@ def _bounds(outlines: list[np.ndarray]) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def _paste(
-    canvas: Image.Image,
-    color: Color,
-    lighting: np.ndarray | None,
-    window: Window,
-    mask: Image.Image,
-) -> None:
+def _paste(canvas: Image.Image, color: Color, lighting: np.ndarray | None, window: Window, mask: Image.Image) -> None:
     """Lay a color, lit by `lighting`, on the canvas where the mask is white."""
     if lighting is None:
         canvas.paste((*(round(c) for c in color), 255), window[:2], mask)

@@ -28,12 +28,10 @@ class Scene:
 
 
 def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_PHOTOGRAPHS) -> Scene:
-    """Paint the scene that belongs to a seed.
+    """Paint the scene that belongs to a seed, a whole number from 0.
 
-    Args:
-        seed: a whole number from 0; the same seed gives the same image.
-        size: side of the image in pixels, 32 to 1024; everything in it grows alike.
-        photographs: keys of `PHOTOGRAPHS` that may serve as background; empty for landscapes only.
+    `size` is the side of the image in pixels, 32 to 1024; everything in it grows alike. `photographs` are keys of
+    `PHOTOGRAPHS` that may serve as background; empty for landscapes only.
     """
     rng = np.random.default_rng(seed)
     light = Light.random(rng)
@@ -41,14 +39,8 @@ def paint_scene(seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_
     things = arrange(rng, backdrop, size, light)
     image = compose(rng, backdrop, things, light)
     objects = [(t, m) for t, m in zip(things, visible_masks(things, size), strict=True) if t.label]
-    return Scene(
-        image,
-        np.array([t.label for t, _ in objects], np.int64),
-        np.array([t.subtype for t, _ in objects], np.int64),
-        np.stack([m for _, m in objects]),
-        np.array([t.full_area for t, _ in objects], np.int64),
-        backdrop.name,
-    )
+    labels, subtypes, areas = np.array([(t.label, t.subtype, t.full_area) for t, _ in objects], np.int64).T
+    return Scene(image, labels, subtypes, np.stack([m for _, m in objects]), areas, backdrop.name)
 
 
 def compose(rng: np.random.Generator, backdrop: Backdrop, things: list[Thing], light: Light) -> np.ndarray:
@@ -99,13 +91,8 @@ def _drop_shadow(image: np.ndarray, thing: Thing, light: Light, strength: float)
     alpha = np.pad(np.round(thing.sprite.alpha * 255).astype(np.uint8), margin)
     reach = 0.03 * max(thing.sprite.size) + 1
     soft = np.asarray(Image.fromarray(alpha).filter(ImageFilter.GaussianBlur(reach * 0.6)), np.float32) / 255
-    _darken(
-        image,
-        soft,
-        thing.x - margin - round(light.x * reach),
-        thing.y - margin - round(light.y * reach),
-        strength * 0.8,
-    )
+    x, y = thing.x - margin - round(light.x * reach), thing.y - margin - round(light.y * reach)
+    _darken(image, soft, x, y, strength * 0.8)
 
 
 def _darken(image: np.ndarray, shadow: np.ndarray, x: int, y: int, strength: float) -> None:
@@ -123,10 +110,8 @@ def develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         ramp = (np.arange(size, dtype=np.float32) - size / 2) / (size / 2)
         image = image * (1 - rng.uniform(0.05, 0.22) * (ramp[:, None] ** 2 + ramp[None, :] ** 2))[..., None]
     if chance(rng, 0.3):
-        blurred = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).filter(
-            ImageFilter.GaussianBlur(rng.uniform(0.3, 0.85) * size / 128)
-        )
-        image = np.asarray(blurred, np.float32)
+        blur = ImageFilter.GaussianBlur(rng.uniform(0.3, 0.85) * size / 128)
+        image = np.asarray(Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).filter(blur), np.float32)
     noise = rng.standard_normal((size, size, 3), dtype=np.float32)
     if chance(rng, 0.5):
         noise = noise[..., :1]  # grain, as of film, without color

@@ -33,11 +33,7 @@ CAT = 12
 def paint_single(
     seed: int, size: int = SIZE, photographs: Sequence[str] = TRAIN_PHOTOGRAPHS
 ) -> tuple[np.ndarray, int, int]:
-    """Paint the one-object image that belongs to a seed.
-
-    Returns:
-        image (size, size, 3) uint8, label 1..6, sub-type (an index into `SUBTYPES`).
-    """
+    """The one-object image of a seed: (size, size, 3) uint8, label 1..6, sub-type (an index into `SUBTYPES`)."""
     thing, image = paint_framed(np.random.default_rng(seed), size, photographs)
     return image, thing.label, thing.subtype
 
@@ -50,14 +46,12 @@ def paint_framed(rng: np.random.Generator, size: int, photographs: Sequence[str]
     if chance(rng, 0.4):
         sprite = render(sketch_distractor(rng)[0], size * rng.uniform(0.15, 0.35), light, chance(rng, 0.5))
         side = rng.choice([-0.1, 0.85]) * size  # beside the object, partly outside the image
-        things.append(
-            Thing(sprite, round(side - sprite.size[1] / 3), int(rng.integers(0, size // 2)), 0.5, 0, -1, False)
-        )
+        x, y = round(side - sprite.size[1] / 3), int(rng.integers(0, size // 2))
+        things.append(Thing(sprite, x, y, 0.5, 0, -1, False))
     label = int(rng.integers(1, len(CLASSES)))
     sketch, subtype = sketch_object(rng, label)
-    sprite = render(
-        sketch, size * rng.uniform(*FRAME), light, chance(rng, 0.5), float(np.clip(rng.normal(0, 0.08), -0.25, 0.25))
-    )
+    longest, mirror = size * rng.uniform(*FRAME), chance(rng, 0.5)
+    sprite = render(sketch, longest, light, mirror, float(np.clip(rng.normal(0, 0.08), -0.25, 0.25)))
     height, width = sprite.size
     x = round((size - width) / 2 + rng.uniform(-0.04, 0.04) * size)
     y = round((size - height) / 2 + rng.uniform(-0.04, 0.04) * size)

@@ -21,21 +21,13 @@ _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)  # (28, 2)
 
 @dataclass(frozen=True)
 class Shape:
-    """The union of some outlines, filled with one paint.
+    """The union of some outlines, filled with one paint."""
 
-    Attributes:
-        outlines: closed polygons; where they overlap the shape is still filled once.
-        paint: the fill.
-        shade: strength of the light on it: 0 is flat, 0.5 goes from half as bright again to half as bright.
-        ball: light it like a ball instead of like a slanting plane.
-        clip: outlines outside which nothing is drawn, or None. The shape is then a marking on them and lit like them.
-    """
-
-    outlines: tuple[Outline, ...]
+    outlines: tuple[Outline, ...]  # closed polygons; where they overlap the shape is still filled once
     paint: Paint
-    shade: float = 0.0
-    ball: bool = False
-    clip: tuple[Outline, ...] | None = None
+    shade: float = 0.0  # strength of the light: 0 is flat, 0.5 goes from half as bright again to half as bright
+    ball: bool = False  # light it like a ball instead of like a slanting plane
+    clip: tuple[Outline, ...] | None = None  # nothing is drawn outside: the shape is a marking on them, and lit so
 
 
 @dataclass
@@ -77,17 +69,10 @@ def box(x1: float, y1: float, x2: float, y2: float, radius: float = 0.0) -> Outl
     if not radius:
         return polygon((x1, y1), (x2, y1), (x2, y2), (x1, y2))
     radius = min(radius, (x2 - x1) / 2, (y2 - y1) / 2)
-    corners = [
-        (x2 - radius, y2 - radius),
-        (x1 + radius, y2 - radius),
-        (x1 + radius, y1 + radius),
-        (x2 - radius, y1 + radius),
-    ]
-    quarters = [
-        np.take(_CIRCLE, range(7 * i, 7 * i + 8), axis=0, mode="wrap") * radius + corner
-        for i, corner in enumerate(corners)
-    ]
-    return np.concatenate(quarters)
+    left, right, top, bottom = x1 + radius, x2 - radius, y1 + radius, y2 - radius
+    corners = [(right, bottom), (left, bottom), (left, top), (right, top)]
+    quarters = (np.take(_CIRCLE, range(7 * i, 7 * i + 8), axis=0, mode="wrap") for i in range(4))
+    return np.concatenate([quarter * radius + corner for quarter, corner in zip(quarters, corners, strict=True)])
 
 
 def smooth(*points: Point, closed: bool = True, steps: int = 6) -> Outline:
