@@ -130,13 +130,9 @@ def cross_entropy(ask: Ask) -> str:
         .mean() => .sum() !! it is the sum over the batch; take the mean
         -true.mean() => true.mean() !! the sign is missing: a logarithm of a probability is negative
         -true.mean() => true.exp().mean() !! it is the mean probability of the true class; the logarithm is missing
-        -true.mean() => 1 - true.exp().mean() !! it is 1 - probability; take minus the logarithm
         -true.mean() => -true.exp().mean().log() !! it takes the logarithm of the mean; take the mean of the logarithms
         dim=1 => dim=0 !! the softmax runs over the batch; it runs over the classes, dim=1
-        [torch.arange(len(labels)), labels] => .amax(dim=1)
-            !! it takes the class of the largest score; take the true class
-        .mean() => .mean() / np.log(2) !! the logarithm has another base
-        [torch.arange(len(labels)), labels] => !! it averages over all classes; take the true class of each image
+        [torch.arange(len(labels)), labels] => .amax(dim=1) !! it takes the largest score's class; take the true class
         .log_softmax(dim=1) => !! it lacks the logarithm of the sum: scores are no log-probabilities
     """
     random, cases = np.random.RandomState(0), []
@@ -170,8 +166,7 @@ def training_step(ask: Ask) -> str:
     """One step of the optimizer on the cross-entropy of a batch."""
     slips = """
         optimizer.zero_grad() => pass !! the gradients of the step before are still there: call optimizer.zero_grad()
-        network(images) => network(images).softmax(dim=1)
-            !! a softmax stands before cross_entropy, which has one of its own: give it the scores
+        network(images) => network(images).softmax(dim=1) !! cross_entropy has a softmax of its own: give it the scores
         loss = => loss = - !! it goes up the gradient; the loss must fall
     """
     ask.cases([()], slips, may_change=True, run=_two_steps)
@@ -227,18 +222,11 @@ def crop_places(ask: Ask) -> str:
     slips = """
         return x, y => return y, x !! rows and columns are exchanged: x comes first
         + 0.5 => !! it looks at the left edges of the crop's pixels; look at their centers, + 1/2
-        + 0.5) / size => ) / (size - 1)
-            !! the first and last place lie on the edges; the centers of the outer pixels lie half a pixel inside
+        + 0.5) / size => ) / (size - 1) !! the first place lies on the edge; a pixel's center lies half a pixel inside
         margin = => margin = 0 * !! the context is missing: the crop shows more than the box
         / (size - 2 * context) * sides => !! the context is in pixels of the crop, not of the image
         / (size - 2 * context) => / size !! the box fills size - 2 · context pixels of the crop, not size
-        / (size - 2 * context) => / (size - context)
-            !! the box fills size - 2 · context pixels: the context is cut off on two sides
-        box[:2] - margin, box[2:] + margin => (edge - context / size * sides for edge in (box[:2], box[2:]))
-            !! a column is as wide as the box / (size - 2 · context), not / size
-        box[:2] - margin, box[2:] + margin => box[:2], box[2:] + 2 * margin
-            !! column 0 begins context columns left of the box, and row 0 above it
-        margin = => margin = -1 * !! the context makes the shown part smaller; it must be larger than the box
+        / (size - 2 * context) => / (size - context) !! the box fills size - 2 · context pixels: two sides have context
     """
 
     def right(box: Tensor, size: int, context: int) -> tuple[Tensor, ...]:
@@ -270,8 +258,7 @@ def nearest_mean(ask: Ask) -> str:
         return classes[torch.cdist(queries, means).argmin(dim=1)] => return torch.cdist(queries, means).argmin(dim=1)
             !! it returns places in the list of classes; return the labels themselves
         argmin => argmax !! it takes the farthest mean
-        torch.cdist(queries, means).argmin => (queries @ means.T).argmax
-            !! the largest product is not the smallest distance
+        torch.cdist(queries, means).argmin => (queries @ means.T).argmax !! it takes the largest product, not distance
         classes[torch.cdist(queries, means) => labels[torch.cdist(queries, features)
             !! it takes the class of the nearest example; take the nearest mean
         .mean(dim=0) => .sum(dim=0) !! it adds up the features of a class; take the mean

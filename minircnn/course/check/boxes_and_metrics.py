@@ -58,8 +58,7 @@ def decode_boxes(ask: Ask) -> str:
     """The boxes to which deltas lead."""
     src, deltas = random_boxes(500, seed=4), torch.from_numpy(np.random.RandomState(5).normal(0, 0.3, (500, 4))).float()
     slips = """
-        center - 0.5 * size, center + 0.5 * size => center, size
-            !! it returns center and size; wanted are the corners x1, y1, x2, y2
+        center - 0.5 * size, center + 0.5 * size => center, size !! it returns center and size; return x1, y1, x2, y2
         torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => (1 + deltas[..., 2:])
             !! the size grows by the delta itself; the delta is a logarithm
         torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => deltas[..., 2:]
@@ -85,8 +84,6 @@ def nms(ask: Ask) -> str:
         descending=True => descending=False !! it begins with the lowest score; order by score, descending
         ~(iou > iou_threshold) => iou > iou_threshold !! it keeps the boxes that overlap the best one; drop them
         [~(iou > iou_threshold)] => !! it drops nothing: of boxes on the same object only the best survives
-        ~(iou > iou_threshold) => (iou > 0) & (iou <= iou_threshold) !! it drops boxes that do not overlap
-        stack(kept) => stack(kept[::-1]) !! the best box comes last; the best score comes first
         while => return left[~(box_iou(boxes[left], boxes[left]) > iou_threshold).triu(1).any(dim=0)]\\n    while
             !! a box that has been dropped still suppresses others
         stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
@@ -122,12 +119,10 @@ def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
 def true_positives(ask: Ask) -> str:
     """Which of the detections of a class in an image find an object that is still free."""
     slips = """
-        iou[:, best], tp[d] = -1, True => tp[d] = True
-            !! both detections of one object are true positives; the second is a duplicate
+        iou[:, best], tp[d] = -1, True => tp[d] = True !! the second detection of one object is a duplicate
         iou[d].argmax() => ours.box_iou(boxes, objects)[d].argmax()
             !! a detection whose best object is taken may still find another one that is free
-        iou[d].argmax() => (iou[d] >= 0).int().argmax()
-            !! a detection takes the first free object, not the one that it overlaps most
+        iou[d].argmax() => (iou[d] >= 0).int().argmax() !! it takes the first free object, not the one it overlaps most
         iou[d].argmax() => (iou[d] >= threshold).int().argmax()
             !! a detection takes the first object that is good enough; it takes the one that it overlaps most
         >= threshold => > threshold !! an IoU equal to the threshold is enough
@@ -185,8 +180,7 @@ def _average_by_hand(precision: Tensor, recall: Tensor) -> float:
 def average_precision(ask: Ask) -> str:
     """The mean of the interpolated precision at 101 recalls."""
     slips = """
-        sum(heights) / len(heights) => float(precision.mean())
-            !! it is the mean of the precisions in the list; take the mean over 101 recalls
+        sum(heights) / len(heights) => float(precision.mean()) !! that is the mean of the list; average over 101 recalls
         sum(heights) / len(heights) => area_under_curve(precision.numpy(), recall.numpy())
             !! that is the exact area under the curve (VOC 2010); COCO takes 101 points
         RECALLS_COCO => RECALLS_VOC2007 !! those are 11 points (VOC 2007); COCO takes 101

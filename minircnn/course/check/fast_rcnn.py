@@ -43,14 +43,11 @@ def label_rois(ask: Ask) -> str:
         overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground
         overlap >= 0.5 => overlap >= 0 !! every region gets a class; an IoU below 0.5 means background, 0
         target["labels"][nearest] => nearest !! labels are numbers of objects; look up their classes in target['labels']
-        target["labels"][nearest] => nearest + 1
-            !! the labels are numbers of objects, plus 1; look up their classes in target['labels']
         overlap, nearest => nearest = (box_iou(boxes, objects) >= 0.5).int().argmax(dim=1)\\n    overlap, _
             !! a region belongs to the object that it overlaps most, not to the first above 0.5
         encode_boxes(boxes, objects[nearest]) => encode_boxes(objects[nearest], boxes)
             !! the deltas lead from the object to the region; exchange them
-        objects[nearest]) => objects[nearest], WEIGHTS)
-            !! the deltas are multiplied by weights already; that comes in the next exercise
+        objects[nearest]) => objects[nearest], WEIGHTS) !! the deltas have weights already; those come in the next one
         objects[nearest]) => objects[:1].expand_as(boxes))
             !! all deltas lead to the first object; take the one that each region overlaps most
     """
@@ -104,8 +101,7 @@ def sample_rois(ask: Ask) -> str:
     """A batch of regions: a quarter of foreground, the rest background."""
     torch.manual_seed(0)
     slips = """
-        torch.cat([proposals, target["boxes"]]) => proposals
-            !! the objects themselves are missing: add target['boxes'] to the proposals
+        torch.cat([proposals, target["boxes"]]) => proposals !! the objects are missing: add target['boxes'] to them
         [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
         : count - len(foreground) => : count - int(fraction * count)
             !! in an image with little foreground, background fills up to count regions
@@ -163,13 +159,10 @@ def smooth_l1(ask: Ask) -> str:
     slips = """
         size - 0.5 * beta) => size - 0.5 * beta).sum() !! it returns one number; the loss of each error is wanted
         size < beta => size < math.inf !! it is the parabola everywhere; from beta on the loss is linear
-        size < beta => size < 0 !! it is the line everywhere; below beta the loss is a parabola
-        size < beta => size >= beta !! parabola and line are exchanged
         size - 0.5 * beta => size !! the two pieces do not meet at beta: the line is |x| - beta / 2
         size < beta => error < beta !! negative errors count as small ones; compare |x| with beta
         0.5 * size**2 => size**2 !! the parabola lacks its factor: 0.5 · x² / beta
         error.abs() => error.abs(); beta = 1.0 !! it is right for beta 1 only, and ignores beta
-        / beta => * beta !! with beta 1 it is right, but the parabola has to be divided by beta
         / beta => !! with beta 1 it is right, but the parabola is not divided by beta
     """
 
@@ -190,21 +183,12 @@ def fast_rcnn_loss(ask: Ask) -> str:
     slips = """
         labels[positive]] => labels[positive] - 1]
             !! it takes the row before the true class; labels count from 1 and row 0 is the background's
-        labels[positive]] => logits[positive].argmax(dim=1)]
-            !! it takes the row of the most probable class; take that of the true one
         labels > 0 => labels >= 0 !! background has a box loss; only foreground has (labels > 0)
         / len(labels) => / len(positive) !! the box loss divides by the number of foreground regions; divide by all
-        / len(labels) => / len(labels) / 4 !! the box loss is a mean over the four numbers; it is their sum
         / len(labels) => !! the box loss is a sum over the regions; divide by their number
         own, wanted[positive] => deltas[positive], wanted[positive, None].expand(-1, 7, 4)
             !! the box losses of all classes are added up; only the true class counts
         (logits, labels) => (logits.softmax(dim=1), labels) !! cross_entropy takes logits; it is given probabilities
-        logits, labels) => logits, labels, reduction="sum") !! the class loss is a sum; divide by the number of regions
-        F.cross_entropy(logits, labels), => -F.cross_entropy(logits, labels), !! the class loss lacks its minus sign
-        F.cross_entropy(logits, labels) => F.cross_entropy(logits[positive], labels[positive])
-            !! the class loss leaves out background, which is a class, too
-        F.cross_entropy(logits, labels), box => box, F.cross_entropy(logits, labels)
-            !! they are exchanged; the class loss comes first
         beta=beta => beta=1.0 !! it ignores beta; give it to smooth_l1
     """
 
@@ -277,8 +261,7 @@ def lr_factor(ask: Ask) -> str:
         iteration < warmup => False !! there is no warm-up
         / (warmup + 1) => / max(warmup, 1) !! the warm-up reaches 1 one batch too early
         0.5 * (1 + math.cos(math.pi * done)) => math.cos(math.pi * done) !! it falls from 1 to -1; bring it to 1 … 0
-        (iteration - warmup) / (iterations - warmup) => iteration / iterations
-            !! the cosine has to begin where the warm-up ends
+        (iteration - warmup) / (iterations - warmup) => iteration / iterations !! the cosine begins where warm-up ends
         / (iterations - warmup) => / iterations !! the cosine falls over the iterations that are left, not over all
         math.pi * => 180 * !! math.cos takes radians: half a period is math.pi
     """
@@ -316,8 +299,7 @@ def training_step(ask: Ask) -> str:
         (of_class + of_box) => of_box !! the class loss reaches no parameter; learn from the sum of both losses
         features, _ = model.features(images) => features = model.features(images)[0].detach()
             !! the backbone does not learn; compute its features with gradients, once for the batch
-        optimizer.zero_grad() => pass
-            !! gradients of the batch before are still in it: call optimizer.zero_grad() before backward()
+        optimizer.zero_grad() => pass !! gradients of the batch before are still in it: zero_grad() before backward()
     """
     ask.cases([_batch()], slips, may_change=True, rtol=1e-3, run=_stepped)
     return "losses and parameters after a step equal to the package's"

@@ -114,11 +114,9 @@ def predict(ask: Ask) -> str:
             !! the deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
         .view(*logits.shape, 4) => .view(len(x), 4, -1).transpose(1, 2)
             !! the four deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
-        to_rois(boxes) => to_rois([torch.cat(boxes)])
-            !! all boxes are pooled from the first image; to_rois(boxes) keeps apart whose they are
+        to_rois(boxes) => to_rois([torch.cat(boxes)]) !! all boxes are pooled from the first image: use to_rois(boxes)
         1 / 8 => 1.0 !! boxes are in pixels, and a cell has 8 of them: roi_pool needs the scale 1 / 8
-        return logits, => return logits.softmax(dim=1),
-            !! they are probabilities; the loss wants logits, softmax comes in detect
+        return logits, => return logits.softmax(dim=1), !! they are probabilities; the loss wants logits: no softmax
     """
 
     def right(detector: nn.ModuleDict, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -178,8 +176,7 @@ def detect(ask: Ask) -> str:
         .softmax(dim=1) => .sigmoid() !! each class has a sigmoid of its own; the classes compete in a softmax
         .softmax(dim=1) => .softmax(dim=0) !! softmax runs over the proposals; it runs over the classes, dim=1
         , BOX_WEIGHTS) => ) !! decode_boxes has no weights; the targets were encoded with BOX_WEIGHTS
-        decode_boxes(proposals, box_deltas, BOX_WEIGHTS) => proposals
-            !! boxes are the proposals; the heads refine them once more
+        decode_boxes(proposals, box_deltas, BOX_WEIGHTS) => proposals !! boxes are the proposals; refine them once more
         0.6, count => 0.7, count !! proposals are suppressed at 0.7 as in training; in detection at 0.6
         0.6, count => 0.6, 60 !! there are always 60 proposals; take as many as count says
     """

@@ -40,20 +40,13 @@ def _mask_branch(channels: int, width: int, num_classes: int) -> nn.Sequential:
 def mask_branch(ask: Ask) -> str:
     """Four convolutions, a deconvolution, and one mask for each class."""
     slips = """
-        nn.ConvTranspose2d(width, width, 2, stride=2) => nn.Upsample(scale_factor=2)
-            !! it has no deconvolution (nn.ConvTranspose2d)
-        2, stride=2) => 4, stride=2, padding=1) !! the deconvolution's kernel is larger than 2; each cell becomes 2 × 2
+        nn.ConvTranspose2d(width, width, 2, stride=2) => nn.Upsample(scale_factor=2) !! it has no nn.ConvTranspose2d
         (channels, width, width, width) => (channels, width, width) !! it has 3 convolutions of 3 × 3; four are wanted
         num_classes, 1)) => num_classes - 1, 1)) !! wanted is one mask a class, background included
-        , stride=2 => !! the deconvolution does not double the side; its stride is 2
         , padding=1 => !! convolutions without padding=1 cut off the border
-        num_classes, 1)) => num_classes, 1), nn.Sigmoid())
-            !! the branch ends with a sigmoid; it returns logits, and the loss takes the sigmoid
-        num_classes, 1)) => num_classes, 1), nn.ReLU()) !! the branch ends with a ReLU, but logits may be negative
+        num_classes, 1)) => num_classes, 1), nn.Sigmoid()) !! it ends with a sigmoid; return logits, the loss takes it
         stride=2), nn.ReLU()] => stride=2)] !! the deconvolution has no ReLU behind it
-        padding=1), nn.ReLU()] => padding=1)]
-            !! the convolutions have no ReLU behind them: four of them are a single linear one
-        nn.ReLU() => nn.Identity() !! no layer has a ReLU behind it: together they are a single linear one
+        padding=1), nn.ReLU()] => padding=1)] !! the convolutions have no ReLU behind them: four are a single linear one
     """
 
     def theirs(channels: int, width: int, num_classes: int) -> nn.Sequential:
@@ -82,12 +75,10 @@ def project_masks_on_boxes(ask: Ask) -> str:
     masks, boxes = random_masks(3), random_boxes(3, seed=1, size=30) + torch.tensor([5.3, 2.6, 22.7, 9.4])
     slips = """
         gt_index[:, => torch.arange(len(boxes))[:, !! it ignores gt_index: box n belongs to object gt_index[n]
-        gt_index[:, None] => 0 * gt_index[:, None] !! it ignores gt_index: every box gets the first mask
         boxes], dim=1) => boxes.round()], dim=1) !! it rounds the boxes to whole pixels before it crops
         aligned=aligned => aligned=False !! it is half a pixel off: pixel 0 has its center at 0.5, so pass aligned=True
         1.0, aligned => 1 / 8, aligned !! spatial_scale is not 1: masks and boxes are both in pixels of the image
         1.0, aligned => 1.0, 1, aligned !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
-        1.0, => 1.0, 2, !! two points along a cell are too few; sampling_ratio=-1 takes as many as pixels
         )[:, 0] => )[:, 0].round() !! it decides between 0 and 1; a cell on the outline holds the share that is covered
         )[:, 0] => ) !! it holds a dimension of channels; a target is (m, m)
     """
@@ -123,8 +114,6 @@ def mask_loss(ask: Ask) -> str:
         (own, => (own.sigmoid(), !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
         , labels] => , labels - 1] !! labels count from 1, and channel 0 is the background: no - 1
         (own, wanted) => (own, wanted, reduction="sum") !! it sums over regions and cells; take the mean
-        (own, wanted) => (own, wanted, reduction="sum") / len(own) !! it sums over the cells; take the mean over them
-        (own, wanted) => (own, wanted) * len(own) !! it sums over the regions; take the mean over them
         F.binary_cross_entropy_with_logits(own, wanted) => (own.sigmoid() - wanted).square().mean()
             !! it is the squared error; wanted is binary cross-entropy
     """
@@ -161,18 +150,11 @@ def predict_masks(ask: Ask) -> str:
     features, boxes, labels, _ = _regions()
     slips = """
         .sigmoid() => !! it returns logits; take the sigmoid
-        .sigmoid() => .softmax(dim=1) !! it is a softmax over the classes; each mask has its own sigmoid
         , labels] => , labels - 1] !! channel 0 is the background, so the label is the channel: no - 1
-        [torch.arange(len(labels)), labels] => .amax(dim=1)
-            !! it takes the largest of all masks at each cell; take the mask of the class
-        torch.arange(len(labels)), labels => :, labels
-            !! [:, labels] takes every label for every box; index with [torch.arange(N), labels]
+        torch.arange(len(labels)), labels => :, labels !! it takes every label for every box: [torch.arange(N), labels]
         [torch.arange(len(labels)), labels] => !! it returns the masks of all classes; keep that of a detection's class
-        , labels] => , labels].round() !! it decides already; return probabilities
         1 / stride => 1.0 !! RoIAlign works in cells: spatial_scale is 1 / stride
-        1 / stride => stride !! RoIAlign multiplies pixels by it: spatial_scale is 1 / stride and not stride
         aligned=True => aligned=False !! it is half a cell off: pass aligned=True
-        14 => 7 !! the branch gets another grid than 14 × 14 cells
         sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign has other sampling points; sampling_ratio is 2
     """
 
@@ -214,8 +196,7 @@ def train_step(ask: Ask) -> str:
         1 / 8 => 1.0 !! RoIAlign's spatial_scale is 1 / 8
         sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign's sampling_ratio is 2
         branch(pooled) => branch(pooled).sigmoid() !! the loss wants logits, without a sigmoid
-        optimizer.step() => pass
-            !! the branch's weights stay as they were: backward() makes gradients, optimizer.step() uses them
+        optimizer.step() => pass !! the branch's weights stay as they were: call backward(), then optimizer.step()
         optimizer.zero_grad() => pass !! the gradients of both steps add up; does zero_grad() come before backward()?
     """
 
@@ -258,11 +239,8 @@ def paste_mask(ask: Ask) -> str:
         (box[1], box[3], size[0]), (box[0], box[2], size[1]) => (box[0], box[2], size[0]), (box[1], box[3], size[1])
             !! x and y of the box are exchanged
         * m - 0.5 => * m - 0.5; place = place.round() !! it takes the nearest cell; interpolate between four
-        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1)
-            !! outside of its box it repeats the mask's edge; there is nothing, 0
+        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1) !! it repeats the mask's edge; outside it is 0
         * m - 0.5 => * (m - 1) !! the outer cells lie half a cell inside of the box, not on its edges
-        weights[0] @ mask @ weights[1].T => (weights[0] @ mask @ weights[1].T).round()
-            !! it decides already; return probabilities
     """
     text = "it stretches the mask over whole pixels, as torchvision does"
     also = {text: lambda mask, box, size: paste_masks_in_image(mask[None, None], box[None], size)[0, 0]}

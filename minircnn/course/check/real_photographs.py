@@ -49,15 +49,11 @@ def convolve(ask: Ask) -> str:
     """A convolution and the frozen batch norm behind it, in one."""
     slips = """
         , conv.stride, conv.padding => !! stride and padding are missing: pass conv.stride and conv.padding
-        return => f = torch.ones_like(f); s = None; return !! it is the convolution without the norm
         torch.sqrt(norm.running_var + norm.eps) => (norm.running_var + norm.eps)
             !! it divides by the variance; divide by the square root of running_var + eps
         + norm.eps => !! eps is missing under the root
         norm.weight / => 1 / !! the factor lacks the norm's own weight
-        , s, => , None, !! nothing is added: the summand s is the bias of the convolution
         norm.running_mean * f => norm.running_mean !! the mean is subtracted without the factor: s = b - mean · f
-        - norm.running_mean * f => !! the mean is forgotten: s = b - mean · f
-        - norm.running_mean => + norm.running_mean !! the mean is added; subtract it: s = b - mean · f
         conv.weight * f[:, None, None, None] => conv.weight !! the weights lack the factor
         f[:, None, => f[None, :, !! the factor is on the input channels; output channels come first in conv.weight
     """
@@ -171,13 +167,9 @@ def pyramid_level(ask: Ask) -> str:
         .floor() => .round() !! it rounds to the nearest level; ⌊ ⌋ rounds down
         + 1e-6).floor() => ).ceil() !! it rounds up; ⌊ ⌋ rounds down
         .clamp(lowest, highest) => !! levels below 2 and above 5 do not exist: cut them off at both ends
-        .clamp(lowest, highest) => .clamp(max=5) !! they are not cut off at 2: the smallest boxes need P2
-        .clamp(lowest, highest) => .clamp(min=2) !! they are not cut off at 5: P6 is no level for regions
         .sqrt() => !! it takes the area; take its square root
-        size = => size = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1); _ =
-            !! it takes the longer side; take the root of the area
+        size = => size = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1); _ = !! it takes the longer side, not the area's root
         log2 => log !! it takes the natural logarithm; take log2
-        size = => size = boxes[:, 2:].prod(dim=1).sqrt(); _ = !! it takes the corner for the size: a width is x2 - x1
         .long() => .long() - 2 !! it counts from 0; P2 is level 2
     """
     sides = [[224, 224], [112, 448], [112, 112], [320, 320], [300, 60], [700, 500], [30, 10], [900, 900]]
@@ -205,8 +197,7 @@ def target_from_labels(ask: Ask) -> str:
     """Boxes, labels and masks out of an image of numbers."""
     slips = """
         .unique()[1:] => .unique() !! 0 is the background, and no object
-        torch.ones(len(masks), dtype=torch.int64) => numbers
-            !! labels are classes and not the numbers of objects: all are coins, class 1
+        torch.ones(len(masks), dtype=torch.int64) => numbers !! labels are classes, not objects' numbers: all are 1
         torch.ones => torch.zeros !! label 0 is the background; the first class is 1
         + 1 => !! boxes end one pixel early: edges lie between pixels, x2 is the last column + 1
         [x1, y1, x2, y2] => [y1, x1, y2, x2] !! rows and columns are exchanged: a box is x1, y1, x2, y2

@@ -27,16 +27,12 @@ def pooled_cells(ask: Ask) -> str:
     slips = """
         whole => round !! Python's round takes 2.5 to the even number, 2; here halves go away from zero
         whole => math.floor !! it rounds down; an edge goes to the nearest cell
-        whole => math.ceil !! it rounds up; an edge goes to the nearest cell
         whole(start / stride), whole( => math.floor(start / stride), math.ceil(
             !! it rounds outwards; only bins are rounded so, an edge goes to the nearest cell
-        whole(end / stride) => whole(end / stride) - 1
-            !! the last cell is one too few: the cell to which the end is rounded counts in
-        whole(end / stride) => whole(end / stride) + 1
-            !! the last cell is one too many: return the last cell itself, not the one behind it
+        whole(end / stride) => whole(end / stride) - 1 !! the last cell is one too few: the end's cell counts in
+        whole(end / stride) => whole(end / stride) + 1 !! the last cell is one too many: return the last itself
         / stride => !! those are pixels; divide the edges by the stride
         whole( => math.floor(0.5 + !! -0.5 becomes 0; halves go away from zero, to -1
-        whole => float !! it returns edges that are not rounded
     """
     cases = [(20, 60, 8), (17, 30, 8), (19, 30, 8), (12, 44, 8), (13.0, 50.0, 8), (40, 41, 16), (-4.0, 20.0, 8)]
     ask.cases(cases, slips, "for pixels {0:g} to {1:g} at stride {2}")
@@ -69,13 +65,10 @@ def bins(ask: Ask) -> str:
         last - first + 1 => last - first !! the last cell counts in: from first to last there are last - first + 1 cells
         math.ceil => math.floor !! bins end too early: an end is rounded up, so that neighbors may share a cell
         math.floor => math.ceil !! bins start too late: a start is rounded down, so that neighbors may share a cell
-        math.floor(k * cells / n), first + math.ceil( => math.ceil(k * cells / n), first + math.floor(
-            !! bins are rounded inwards; round outwards: starts down, ends up
         math.floor(k * cells / n), first + math.ceil( => round(k * cells / n), first + round(
             !! bins are rounded to the nearest cell; round outwards: starts down, ends up
         first + math => math !! bins are counted from the region's first cell; add first to get cells of the map
         end, 0), size) => end, 0), size) - 1 !! an end is the cell before which the bin ends, not its last cell
-        end, 0), size) => end, 0), size) - start !! it returns start and length of each bin; wanted are start and end
     """
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
     ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
@@ -158,8 +151,7 @@ def roi_pool(ask: Ask) -> str:
 
     slips = """
         int(roi[0]) => 0 !! it always looks at the first image; column 0 of rois is the number of the image
-        in rois => in rois[rois[:, 0].argsort(stable=True)]
-            !! the regions come in another order: one result for each row of rois, in their order
+        in rois => in rois[rois[:, 0].argsort(stable=True)] !! results must be in the order of the rows of rois
         roi[1:] => roi[:4] !! it takes columns 0 to 3 as the box; column 0 is the image, the box follows
         1 / scale => scale !! scale is 1 / stride: you divide by it where you should multiply
     """
@@ -210,8 +202,7 @@ def pool_gradient(ask: Ask) -> str:
     slips = """
         cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
             !! of equal cells the first one gets the gradient, row by row; yours is the last
-        [row, column] += => [:] += (cells == cells.max()) *
-            !! of equal cells only the first one gets the gradient; yours gives it to all of them
+        [row, column] += => [:] += (cells == cells.max()) * !! only the first of equal cells gets the gradient, not all
     """
     ask.cases(flat, slips, "for a map with many equal values")
     boxes = random_regions(30, seed=20, low=-20, high=110)

@@ -65,7 +65,6 @@ def color_histogram(ask: Ask) -> str:
     """The colors of a region, in 75 bins."""
     slips = """
         / counts.sum() => !! it counts pixels; divide by the sum of all 75, so that large and small regions compare
-        counts / counts.sum() => 3 * counts / counts.sum() !! each channel sums to 1; all 75 numbers together must
         / counts.sum() => / region.numel() !! it is divided by the pixels of the image; divide by the sum of all 75 bins
         channels[region] => channels.flatten(0, 1) !! it looks at the whole image; take the pixels of the region
         torch.bincount(bins[:, c], minlength=25) => torch.histc(channels[region][:, c], 25)
@@ -73,7 +72,6 @@ def color_histogram(ask: Ask) -> str:
         counts / counts.sum() => (counts / counts.sum()).view(3, 25).T.flatten()
             !! the channels lie one value after the other; put the 25 bins of red first, then green, then blue
         torch.cat( => sum( !! it is one histogram for all channels; each channel has its own 25 bins
-        torch.cat( => torch.stack( !! put the three histograms side by side, as 75 numbers
     """
 
     def right(channels: Tensor, region: Tensor) -> Tensor:
@@ -103,8 +101,7 @@ def histogram_intersection(ask: Ask) -> str:
         .sum() => .mean() !! it takes the mean over the bins; take the sum
         .sum() => .sum() / torch.maximum(a, b).sum() !! it divides by the union of both; the sum alone lies in [0, 1]
         torch.minimum(a, b) => (a - b).abs() !! it adds up the differences; add up what both have
-        torch.minimum(a, b).sum() => 1 - (a - b).abs().sum()
-            !! it subtracts the whole distance from 1: each difference counts twice
+        torch.minimum(a, b).sum() => 1 - (a - b).abs().sum() !! it subtracts the whole distance from 1, not half of it
         .sum() => .min() !! it is the smallest value of all; take the smaller of the two in each bin, and the sum
     """
 
@@ -143,13 +140,9 @@ def similarity(ask: Ask) -> str:
         + size => !! size is missing
         + fill => !! fill is missing
         color + texture + size + fill => (color + texture + size + fill) / 4 !! it is the mean of the four; add them up
-        1 - both / => both / !! the size of both counts for them; it is 1 minus their share of the image
-        1 - (around => (around !! the empty share of the box counts for them; fill is 1 minus it
         float((high - low).prod()) => sum(float((r["box"][2:] - r["box"][:2]).prod()) for r in (a, b))
             !! fill compares with the areas of both boxes; take the one box around both
         - both) / image_area => - both) / around !! fill divides by the box around both; divide by the area of the image
-        (around - both) => around !! fill does not subtract the regions: only the empty part of the box counts
-        (high - low) => high !! the box around both begins at the smaller x1 and y1, not at 0
     """
 
     def right(a: Region, b: Region, area: float) -> float:
@@ -183,7 +176,6 @@ def merge_regions(ask: Ask) -> str:
             !! the weights are exchanged: each histogram goes with the size of its own region
         low[:2], high[2:] => high[:2], low[2:] !! the box is the part that both boxes share; take the box around both
         high[2:] => low[2:] !! all corners of the box are the smaller ones; x2 and y2 are the larger ones
-        low[:2] => high[:2] !! all corners of the box are the larger ones; x1 and y1 are the smaller ones
         "size": size => "size": max(a["size"], b["size"]) !! the size is not the sum of both sizes
     """
     painted = (_joined(*which) for which in _touching())
@@ -228,8 +220,7 @@ def group_regions(ask: Ask) -> str:
     slips = """
         max( => min( !! it merges the least similar neighbors first; take the most similar pair
         or j in pair => !! the new region gets the neighbors of one of the two only; it has those of both
-        in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j}
-            !! it merges regions that do not touch; only neighbors may be merged
+        in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j} !! it merges regions that do not touch
         in sorted(old.keys() - {i, j}) => in () !! the new region gets no neighbors, so the loop ends early
         = _similarity(nodes[n], nodes[new], image_area) => = old[n]
             !! the new region keeps the similarity that one of the two had; compute it anew
@@ -289,16 +280,12 @@ def recall_at(ask: Ask) -> str:
     slips = """
         >= iou_threshold => > iou_threshold !! an IoU equal to the threshold is enough
         [:count] => !! it looks at all proposals; take the first count of each image
-        [:count] => [count - 1 : count] !! it looks at one proposal of each image; take the first count
         covered.sum(), objects + len(covered) => covered.float().mean(), objects + 1
             !! it is the mean of the images' shares; divide by all objects of all images
         any(dim=1) => any(dim=0) !! it counts proposals that cover an object; count objects that are covered
-        covered.sum() => (iou >= iou_threshold).any(dim=0).sum()
-            !! it counts an object once for each proposal that covers it; it is found or not
-        found / objects => found !! it is the number of objects found; divide by the number of all objects
+        covered.sum() => (iou >= iou_threshold).any(dim=0).sum() !! it counts an object once for each proposal
         found / objects => found / len(targets) !! it divides by the number of images; divide by the number of objects
-        (iou >= iou_threshold).any(dim=1) => iou.amax(dim=1)
-            !! it is the mean best IoU; count the objects whose best IoU reaches the threshold
+        (iou >= iou_threshold).any(dim=1) => iou.amax(dim=1) !! it is the mean best IoU; count those above the threshold
     """
 
     def right(proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], threshold: float, count: int) -> float:
