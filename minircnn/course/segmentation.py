@@ -1,7 +1,5 @@
 """What notebook 10 measures around the learner's functions: matches, mistakes, parity, tables of ablations, times."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

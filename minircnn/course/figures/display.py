@@ -1,7 +1,5 @@
 """A figure as the output of a notebook cell, with a text for those who cannot see it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing here is meant for a notebook itself, so `figures` does not hold it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
