@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_type
 
 
 def _map_size(n: int, kernel: int, stride: int, padding: int) -> int:
@@ -33,7 +33,6 @@ def map_size(ask: Ask) -> str:
     """
 
     def right(n: int, kernel: int, stride: int, padding: int) -> int:
-        """The judge slides a window of torch."""
         return F.conv1d(torch.zeros(1, 1, n), torch.zeros(1, 1, kernel), stride=stride, padding=padding).shape[2]
 
     cases = [(20, 5, 2, 6), (13, 3, 2, 0), (12, 3, 2, 1), (10, 3, 1, 0), (224, 11, 4, 2), (55, 3, 2, 0), (64, 7, 2, 2)]
@@ -66,10 +65,7 @@ def alexnet(ask: Ask) -> str:
     """The network, layer by layer."""
     with torch.device("meta"):  # shapes without numbers: 61 million parameters take no memory
         network, right = ask(21), _alexnet(21)
-        if network is None:
-            raise NotYet("it returns None; did you forget `return`?")
-        if not isinstance(network, nn.Sequential):
-            raise NotYet(f"it returns a {type(network).__name__}; an nn.Sequential of all layers is wanted")
+        refuse_kind(network, nn.Sequential, "an nn.Sequential of all layers")
         layers, wanted = ([_described(layer) for layer in net] for net in (network, right))
         for kind in ("ReLU", "Dropout", "Flatten", "MaxPool2d", "Conv2d", "Linear"):
             counts = [sum(text.startswith(kind) for text in texts) for texts in (layers, wanted)]
@@ -139,11 +135,7 @@ def cross_entropy(ask: Ask) -> str:
     for _ in range(5):
         scores = torch.from_numpy(random.normal(0, 2, (8, 5))).float()
         cases.append((scores, torch.from_numpy(random.randint(0, 5, 8))))
-
-    def right(scores: Tensor, labels: Tensor) -> float:
-        return float(F.cross_entropy(scores, labels))
-
-    ask.cases(cases, slips, "for 8 images and 5 classes", right=right, change=float)
+    ask.cases(cases, slips, "for 8 images", right=lambda *case: float(F.cross_entropy(*case)), change=float)
     value = ask(torch.tensor([[1000.0, 0.0], [0.0, 1000.0]]), torch.tensor([0, 0]))
     if not abs(float(value) - 500) < 0.1:
         raise NotYet("for scores of 1000 the exponential overflows: subtract the largest score first, or use logsumexp")
@@ -187,19 +179,14 @@ def _two_steps(step: Callable[..., Any]) -> dict[str, Any]:
         if isinstance(losses[-1], Tensor) and losses[-1].requires_grad:
             raise NotYet("it returns the tensor, which keeps the whole graph in memory: return loss.item()")
     if torch.equal(weights[0], weights[2]):
-        raise NotYet(
-            "the weights do not change: call loss.backward(), then optimizer.step(), and zero_grad before both"
-        )
+        raise NotYet("the weights do not change: call zero_grad(), then loss.backward(), then optimizer.step()")
     if torch.equal(weights[0], weights[1]):
         raise NotYet("the first step changes nothing: optimizer.step() comes after loss.backward()")
-    return {
-        "the weights after two steps": weights[2],
-        "the weights are right, but the loss is not what it returns": losses,
-    }
+    loss = "the weights are right, but the loss is not what it returns"
+    return {"the weights after two steps": weights[2], loss: losses}
 
 
 def _crop_places(box: Tensor, size: int, context: float) -> tuple[Tensor, Tensor]:
-    """Where the columns and the rows of a crop look: twice ``(size,)``."""
     sides = box[2:] - box[:2]
     margin = context / (size - 2 * context) * sides
     low, high = box[:2] - margin, box[2:] + margin
@@ -238,10 +225,8 @@ def crop_places(ask: Ask) -> str:
     boxes = random_boxes(20, seed=3, size=60.0) + 30  # well inside an image of 128 × 128
     boxes[:, 2:] += 4
     cases = [(box, *((10, 0), (12, 2), (64, 8), (227, 16))[n % 4]) for n, box in enumerate(boxes)]
-    what = "for {0}, size {1}, context {2}"
-    ask.cases(cases, slips, what, right=right, atol=1e-2)
-    box = torch.tensor([10.0, 20.0, 40.0, 80.0])
-    ask.cases([(box, 64, 4.5)], what="for a context of {2} pixels", atol=1e-2)
+    ask.cases(cases, slips, "for {0}, size {1}, context {2}", right=right, atol=1e-2)
+    ask.cases([(torch.tensor([10.0, 20.0, 40.0, 80.0]), 64, 4.5)], what="for a context of {2} pixels", atol=1e-2)
     return "the inner part is what torchvision's RoIAlign sees, for 20 boxes"
 
 

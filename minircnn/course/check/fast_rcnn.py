@@ -12,23 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from minircnn import fast_rcnn as ours
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import box_iou, encode_boxes
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_shape, refuse_type
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
+Tensors, Target = Sequence[Tensor], dict[str, Any]
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 TINY = replace(SMALL, channels=(4, 4, 4, 4, 4), hidden=8, pool5_size=2)
 
 
-def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _label_rois(boxes: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     objects, labels = target["boxes"], torch.zeros(len(boxes), dtype=torch.int64)
     if len(objects) == 0:
         return labels, torch.zeros_like(boxes)
@@ -65,7 +66,7 @@ def _of_foreground(value: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
 
 
-def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, Tensor]]:
+def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, Target]:
     """Regions around four objects, and elsewhere; the labels of the objects are no row numbers."""
     rng = np.random.RandomState(seed)
     objects = torch.tensor([[0.0, 0, 40, 30], [5, 2, 45, 34], [50, 50, 90, 95], [60, 10, 80, 60]])
@@ -73,19 +74,15 @@ def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, 
     return torch.cat([around, random_boxes(far, seed)]), {"boxes": objects, "labels": torch.tensor([2, 5, 6, 5])}
 
 
-def _by_torchvision(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _by_torchvision(boxes: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     heads = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, (1.0,) * 4, 0.05, 0.5, 100)
     (nearest,), (labels,) = heads.assign_targets_to_proposals([boxes], [target["boxes"]], [target["labels"]])
     deltas = heads.box_coder.encode_single(target["boxes"][nearest] if len(target["boxes"]) else boxes, boxes)
-    return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
+    return _of_foreground((labels, deltas))
 
 
 def _sample_rois(
-    proposals: Tensor,
-    target: dict[str, Any],
-    count: int = 64,
-    fraction: float = 0.25,
-    weights: Sequence[float] = WEIGHTS,
+    proposals: Tensor, target: Target, count: int = 64, fraction: float = 0.25, weights: Sequence[float] = WEIGHTS
 ) -> tuple[Tensor, Tensor, Tensor]:
     boxes = torch.cat([proposals, target["boxes"]])
     labels, deltas = _label_rois(boxes, target)
@@ -119,7 +116,7 @@ def sample_rois(ask: Ask) -> str:
     return "classes and targets equal to torchvision's, 60 batches of three images"
 
 
-def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tensor]) -> dict[str, Any]:
+def _drawn(sample: Callable[..., Any], proposals: Tensor, target: Target) -> dict[str, Any]:
     """What does not depend on chance in a sample; refused if something else than regions and what is theirs."""
     known = torch.cat([proposals, target["boxes"]])
     right, deltas = _by_torchvision(known, target)
@@ -138,10 +135,8 @@ def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tens
     positive = labels > 0
     targets, deltas = targets[positive], deltas[rows][positive]
     factor = targets.abs().sum(dim=0) / deltas.abs().sum(dim=0)  # nan where objects alone are foreground
-    for what, same in (
-        ("labels", torch.equal(labels, right[rows])),
-        ("targets", torch.allclose(targets, deltas * factor.nan_to_num(), 1e-3, 1e-3)),
-    ):
+    alike = torch.allclose(targets, deltas * factor.nan_to_num(), 1e-3, 1e-3)
+    for what, same in (("labels", torch.equal(labels, right[rows])), ("targets", alike)):
         if not same:
             raise NotYet(f"the {what} belong to other regions; index boxes, labels and deltas alike")
     return {"foreground": int(positive.sum()), "all regions": len(rows), "what multiplies the deltas": factor}
@@ -211,7 +206,7 @@ def _tiny_model() -> FastRCNN:
     return fast_rcnn_alexnet(AlexNet(TINY, 1), ("background", "a", "b"))
 
 
-def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> torch.optim.Optimizer:
+def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> Optimizer:
     model.backbone.conv1.requires_grad_(False)
     convolutions = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [{"params": convolutions, "lr": backbone_factor * learning_rate}, {"params": model.roi_heads.parameters()}]
@@ -224,8 +219,7 @@ def make_optimizer(ask: Ask) -> str:
     for rate, factor in ((1e-3, 0.1), (2e-2, 0.5)):
         model = _tiny_model()
         optimizer = ask(model, rate, factor, may_change=True)
-        if not isinstance(optimizer, torch.optim.AdamW):
-            raise NotYet(f"it returns a {type(optimizer).__name__}; torch.optim.AdamW is wanted")
+        refuse_kind(optimizer, torch.optim.AdamW, "torch.optim.AdamW")
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
         layers = dict(model.backbone.named_children()) | dict(model.roi_heads.box_head.named_children())
         layers |= dict(model.roi_heads.box_predictor.named_children())
@@ -265,19 +259,14 @@ def lr_factor(ask: Ask) -> str:
         / (iterations - warmup) => / iterations !! the cosine falls over the iterations that are left, not over all
         math.pi * => 180 * !! math.cos takes radians: half a period is math.pi
     """
-    cases = [
-        (i, iterations, warmup) for iterations, warmup in ((100, 9), (600, 60), (50, 0)) for i in range(iterations)
-    ]
+    schedules = (100, 9), (600, 60), (50, 0)
+    cases = [(i, iterations, warmup) for iterations, warmup in schedules for i in range(iterations)]
     ask.cases(cases, slips, "iteration {0} of {1}")
     return "three schedules, iteration by iteration"
 
 
 def _training_step(
-    model: FastRCNN,
-    optimizer: torch.optim.Optimizer,
-    images: Sequence[Tensor],
-    proposals: Sequence[Tensor],
-    targets: Sequence[dict[str, Any]],
+    model: FastRCNN, optimizer: Optimizer, images: Tensors, proposals: Tensors, targets: Sequence[Target]
 ) -> dict[str, float]:
     sampled = [_sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
     boxes, labels, wanted = zip(*sampled, strict=True)
@@ -305,7 +294,7 @@ def training_step(ask: Ask) -> str:
     return "losses and parameters after a step equal to the package's"
 
 
-def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
+def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[Target]]:
     """Images with so few regions that all of them are drawn."""
     scenes = [_scene(seed, near=4, far=12) for seed in range(count)]
     images = [torch.rand(3, 100, 100, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
@@ -368,9 +357,7 @@ def train(ask: Ask) -> str:
 
 
 @contextmanager
-def watching(
-    backbone: nn.Module, note: Callable[[torch.optim.Optimizer], Any]
-) -> Iterator[tuple[list[Any], list[Tensor]]]:
+def watching(backbone: nn.Module, note: Callable[[Optimizer], Any]) -> Iterator[tuple[list[Any], list[Tensor]]]:
     """Collect what there is to note of the optimizer before each step, and the images that a backbone gets."""
     steps, batches = [], []
     handles = [

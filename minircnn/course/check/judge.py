@@ -198,6 +198,14 @@ def exercise(
     return decorate
 
 
+def refuse_kind(value: Any, kind: type, what: str = "") -> None:  # noqa: ANN401
+    """Refuse what is no object of a class; ``what`` names what is wanted, if not as the class does."""
+    if value is None:
+        raise NotYet("it returns None; did you forget `return`?")
+    if not isinstance(value, kind):
+        raise NotYet(f"it returns a {_kind(value)}; {what or 'a ' + kind.__name__} is wanted")
+
+
 def refuse_type(value: Any, wanted: Any) -> None:  # noqa: ANN401
     """Refuse another kind of value than the one that is wanted."""
     for where, one, right in _leaves(value, wanted):

@@ -17,7 +17,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from minircnn import pooling, resnet_fpn
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_type
 from minircnn.mask_rcnn import MaskRCNN, load_mask_rcnn
 
 
@@ -79,7 +79,6 @@ def _block(before: int, stride: int = 1, projected: bool = False) -> nn.Module:
 
 
 def _by_torchvision(x: Tensor, block: nn.Module) -> Tensor:
-    """What torchvision's block makes of it, with the same weights."""
     stride, shortcut = block.conv2.stride[0], None
     if block.downsample is not None:
         shortcut = nn.Sequential(nn.Conv2d(x.shape[1], 16, 1, stride, bias=False), FrozenBatchNorm2d(16))
@@ -143,8 +142,8 @@ def pyramid(ask: Ask) -> str:
     """
     torch.manual_seed(2)
     widths, cases = (4, 6, 8, 10), []
-    fpn = resnet_fpn.FeaturePyramid(widths, 5)
-    fpn = _apart(fpn, "it calls the pyramid itself; build it out of inner_blocks and layer_blocks")
+    text = "it calls the pyramid itself; build it out of inner_blocks and layer_blocks"
+    fpn = _apart(resnet_fpn.FeaturePyramid(widths, 5), text)
     for sizes in ((32, 16, 8, 4), (25, 13, 7, 4)):
         cases.append(([torch.randn(1, width, n, n + 3) for width, n in zip(widths, sizes, strict=True)], fpn))
 
@@ -174,11 +173,8 @@ def pyramid_level(ask: Ask) -> str:
     """
     sides = [[224, 224], [112, 448], [112, 112], [320, 320], [300, 60], [700, 500], [30, 10], [900, 900]]
     few = torch.tensor([[150.0, 150.0, 150.0 + width, 150.0 + height] for width, height in sides])
-
-    def right(boxes: Tensor) -> Tensor:
-        return LevelMapper(2, 5)([boxes]) + 2
-
-    ask.cases([(few,), (random_boxes(500, seed=3, size=900),)], slips, "for {0.shape[0]} boxes", right=right)
+    cases = [(few,), (random_boxes(500, seed=3, size=900),)]
+    ask.cases(cases, slips, "for {0.shape[0]} boxes", right=lambda boxes: LevelMapper(2, 5)([boxes]) + 2)
     return "equal to torchvision's LevelMapper for 500 boxes"
 
 
@@ -239,9 +235,7 @@ def for_new_classes(ask: Ask) -> str:
     """A detector whose last layers are new."""
     detector, classes = copy.deepcopy(_small()), ["background", "cup", "spoon", "saucer"]
     new = ask(detector, classes)
-    if not isinstance(new, MaskRCNN):
-        kind = "None; did you forget `return`?" if new is None else f"a {type(new).__name__}; a MaskRCNN is wanted"
-        raise NotYet(f"it returns {kind}")
+    refuse_kind(new, MaskRCNN)
     before, after = detector.state_dict(), new.state_dict()
     for key, old in before.items():
         name = next((name for name in _LAST if key.startswith("roi") and f".{name}." in key), None)

@@ -1,6 +1,7 @@
 """Figures of notebooks 00 to 02: tasks and data, boxes and metrics, and how regions become proposals."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,16 +12,16 @@ from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.course.figures.charts import plot_label_map
-from minircnn.course.figures.colors import BLUE, GRAY, LIME, ORANGE, PINK, RED, SAND, YELLOW
-from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import listed, outline, plot_curves, plot_shares, zoom
+from minircnn.course.figures.colors import BLUE, GRAY, LIME, ORANGE, PINK, RED, YELLOW
+from minircnn.course.figures.display import Curves, Names, Target, show
+from minircnn.course.figures.panels import listed, outline, plot_curves, zoom
 from minircnn.datasets.images import ImageDataset
 from minircnn.metrics import RECALLS_COCO, RECALLS_VOC2007, area_under_curve, average_at_points, interpolate
 from minircnn.plotting import class_color, draw_labels, draw_objects, image_grid, show_image
 from minircnn.selective_search import MergeTree
 
 
-def four_tasks(image: Tensor, target: Mapping[str, Tensor], classes: Sequence[str], name: str) -> None:
+def four_tasks(image: Tensor, target: Target, classes: Names, name: str) -> None:
     """One image with what classification, detection, semantic and instance segmentation say about it."""
     of_class = torch.zeros(image.shape[1:], dtype=torch.int64)  # 0 is "no object"
     of_object = of_class.clone()
@@ -78,7 +79,7 @@ def corner_of_box(image: Tensor, box: Tensor, mask: Tensor, label: int) -> None:
     show(figure, alt=f"{alt} mask have the numbers {last[1]} and {last[0]}.")
 
 
-def shapes_and_sizes(ratios: Mapping[str, Tensor], sizes: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+def shapes_and_sizes(ratios: Target, sizes: Target, classes: Names) -> None:
     """Height : width of the boxes of each class, and the square root of their areas."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     order = sorted(ratios, key=lambda name: -ratios[name].median())
@@ -108,7 +109,7 @@ def boxes_on_grid(a: Tensor, b: Tensor) -> None:
     """Two boxes ``(4,)`` with small whole numbers, on the lines of a grid of pixels."""
     figure, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
     for box, color, name in ((a, BLUE, "a"), (b, ORANGE, "b")):
-        outline(ax, box, color, fill=0.25, edge=False)
+        outline(ax, box, color, edge=False).set_facecolor((*to_rgb(color), 0.25))
         center = (box[:2] + box[2:]) / 2 + (box[:2] - box[2:]) * torch.tensor([0.4, 0.33]) * (1 if name == "a" else -1)
         ax.text(*center.tolist(), name, color=color, fontsize=14, ha="center", va="center")
     right, bottom = (torch.maximum(a, b)[2:] + 1).int().tolist()
@@ -155,18 +156,21 @@ def suppression_rounds(image: Tensor, boxes: Tensor, scores: Tensor, kept: Tenso
     columns = min(len(rounds) + 2, 3)
     rows = -(-(len(rounds) + 2) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(3.3 * columns, 3 * rows), layout="constrained", squeeze=False)
-    panels = list(grid.ravel())
-    colors = [f"C{i}" for i in range(len(boxes))]
-    _tagged(panels[0], image, boxes, range(len(boxes)), colors, tags, f"before: {len(boxes)} boxes")
-    for ax, (best, losers, still) in zip(panels[1:], rounds, strict=False):
-        _tagged(ax, image, boxes, losers, [PINK] * len(losers), tags, style=":")
+    titles = [f"keep {best}, drop {losers or 'none'}" for best, losers, _ in rounds]
+    titles = [f"before: {len(boxes)} boxes", *titles, f"after: {len(kept)} boxes"]
+    for ax, title in zip_longest(grid.flat, titles):
+        if title:
+            zoom(show_image(image, ax=ax), boxes, _MARGIN)
+            ax.set_title(title)
+        else:
+            ax.remove()
+    _tagged(grid.flat[0], boxes, range(len(boxes)), [f"C{i}" for i in range(len(boxes))], tags)
+    for ax, (best, losers, still) in zip(grid.flat[1:], rounds, strict=False):
+        _tagged(ax, boxes, losers, [PINK] * len(losers), tags, ":")
         for i in still:
             outline(ax, boxes[i], "white", width=1)
-        _tagged(ax, None, boxes, [best], [LIME], tags, f"keep {best}, drop {losers or 'none'}")
-    kept = kept.tolist()
-    _tagged(panels[len(rounds) + 1], image, boxes, kept, [LIME] * len(kept), tags, f"after: {len(kept)} boxes")
-    for unused in panels[len(rounds) + 2 :]:
-        unused.remove()
+        _tagged(ax, boxes, [best], [LIME], tags)
+    _tagged(grid.flat[len(rounds) + 1], boxes, kept.tolist(), [LIME] * len(kept), tags)
     texts = "; ".join(f"{best} drops {losers or 'none'}" for best, losers, _ in rounds)
     show(figure, alt=f"Of {len(boxes)} boxes {len(kept)} remain: each round keeps the best box left, green: {texts}.")
 
@@ -176,8 +180,9 @@ def judged_detections(image: Tensor, boxes: Tensor, scores: Tensor, tp: Tensor, 
     tags = [f"{score:.2f}" for score in scores.tolist()]
     colors = [LIME if right else PINK for right in tp.tolist()]
     _, ax = plt.subplots(figsize=(5.5, 4.6), layout="constrained")
-    title = "true positives green, false positives red"
-    _tagged(ax, image, torch.cat([boxes, objects]), range(len(boxes)), colors, tags, title)
+    zoom(show_image(image, ax=ax), torch.cat([boxes, objects]), _MARGIN)
+    ax.set_title("true positives green, false positives red")
+    _tagged(ax, boxes, range(len(boxes)), colors, tags)
     for box in objects:
         outline(ax, box, "white", style="--", width=1.2)
     texts = ", ".join(f"{tag} {'true' if right else 'false'}" for tag, right in zip(tags, tp.tolist(), strict=True))
@@ -243,23 +248,10 @@ def largest_inside(data: ImageDataset, label: int, margin: int = 4) -> tuple[Ten
     return data.load_image(found[0]), *found[1:]
 
 
-def _tagged(
-    ax: Axes,
-    image: Tensor | None,
-    boxes: Tensor,
-    numbers: Sequence[int],
-    colors: Sequence[str],
-    tags: Sequence[str],
-    title: str = "",
-    **options: str,
-) -> None:
-    """The part of an image that holds all boxes, and some of them, each with its tag in its color."""
-    if image is not None:
-        zoom(show_image(image, ax=ax), boxes, _MARGIN)
-    if title:
-        ax.set_title(title)
+def _tagged(ax: Axes, boxes: Tensor, numbers: Sequence[int], colors: Names, tags: Names, style: str = "-") -> None:
+    """Some of the boxes, each with its tag in its color."""
     for i, color in zip(numbers, colors, strict=True):
-        outline(ax, boxes[i], color, **options)
+        outline(ax, boxes[i], color, style)
     draw_labels(ax, [tags[i] for i in numbers], boxes[list(numbers)].tolist(), [to_rgb(color) for color in colors])
 
 
@@ -278,7 +270,7 @@ def segmentations(image: np.ndarray, maps: Mapping[str, np.ndarray], what: str) 
     show(axes, alt=f"{what} {', '.join(titles)}.")
 
 
-def tiny_regions(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+def tiny_regions(image: np.ndarray, labels: np.ndarray, names: Names) -> None:
     """A few pixels ``(H, W, 3)``, with the number and name of each region."""
     ax = show_image(image, width=3.6)
     ax.images[0].set_interpolation("nearest")
@@ -291,7 +283,7 @@ def tiny_regions(image: np.ndarray, labels: np.ndarray, names: Sequence[str]) ->
     show(ax, alt=f"An image of 6 × 8 pixels with three regions: {texts}.")
 
 
-def color_histograms(histograms: Mapping[str, Tensor]) -> None:
+def color_histograms(histograms: Target) -> None:
     """Histograms ``(75,)`` of regions below each other, the three channels in their colors."""
     figure, axes = plt.subplots(len(histograms), 1, figsize=(8, 3.6), layout="constrained", sharex=True, sharey=True)
     for ax, (name, values) in zip(axes, histograms.items(), strict=True):
@@ -349,7 +341,7 @@ def climbing(tree: MergeTree, image: np.ndarray, line: Sequence[int], steps: Seq
     show(axes, alt=f"A region grows, with its box, and the ground truth dashed: {'; '.join(titles)}.")
 
 
-def best_proposals(images: Mapping[str, Tensor], proposals: Mapping[str, Tensor], objects: Mapping) -> None:
+def best_proposals(images: Target, proposals: Target, objects: Mapping) -> None:
     """Four photographs with their objects, dashed, and the best proposal of each; ``objects`` are boxes by name."""
     figure = plt.figure(figsize=(7.3, 5.9), layout="constrained")
     shapes = [image.shape[2] / image.shape[1] for image in images.values()]  # width by height
@@ -371,7 +363,7 @@ def best_proposals(images: Mapping[str, Tensor], proposals: Mapping[str, Tensor]
     show(figure, alt=f"Objects of four photographs, dashed, and the proposal of largest IoU: {', '.join(found)}.")
 
 
-def recall_curves(counts: Sequence[int], recall: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
+def recall_curves(counts: Sequence[int], recall: Mapping[float, Curves]) -> None:
     """Recall against the number of proposals: a panel for each IoU threshold, a line for each kind of proposals."""
     figure, axes = plt.subplots(1, len(recall), figsize=(9, 3.6), layout="constrained", sharey=True)
     for ax, (threshold, curves) in zip(axes, recall.items(), strict=True):
@@ -381,11 +373,3 @@ def recall_curves(counts: Sequence[int], recall: Mapping[float, Mapping[str, Seq
     axes[1].legend(frameon=False, loc="upper left")
     texts = [f"at IoU {iou} {listed({k: v[-1] for k, v in curves.items()})}" for iou, curves in recall.items()]
     show(figure, alt=f"Recall against the number of proposals. With {counts[-1]} proposals: {'; '.join(texts)}.")
-
-
-def shares_of_time(seconds: Mapping[str, float]) -> None:
-    """One bar, divided by stages."""
-    figure, ax = plt.subplots(figsize=(9, 1.6), layout="constrained")
-    title = f"one photograph: {sum(seconds.values()):.1f} s on this machine"
-    plot_shares(ax, seconds, (SAND, RED, ORANGE, BLUE, GRAY), title, 3)
-    show(figure, alt=f"One bar, divided into the shares of time of {', '.join(seconds)}.")

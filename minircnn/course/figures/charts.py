@@ -17,7 +17,9 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 
 from minircnn.boxes import box_iou
-from minircnn.course.figures.panels import outline
+from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, RED, SAND
+from minircnn.course.figures.display import Names, show
+from minircnn.course.figures.panels import outline, plot_stacked
 from minircnn.evaluation import Result
 from minircnn.plotting import (
     TITLE_SIZE,
@@ -35,17 +37,10 @@ from minircnn.plotting import (
 
 
 def plot_detections(
-    image: Image,
-    objects: Objects,
-    classes: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str | None = None,
-    width: float | None = None,
-    **options: bool,
+    image: Image, objects: Objects, classes: Names | None = None, masks: bool = True, names: bool = True, **at: object
 ) -> Axes:
     """An image with the objects of a target or the detections of a model: :func:`show_image`, :func:`draw_objects`."""
-    return draw_objects(show_image(image, ax=ax, title=title, width=width), objects, classes, **options)
+    return draw_objects(show_image(image, **at), objects, classes, masks=masks, names=names)
 
 
 def plot_pr_curves(result: Result, iou_threshold: float = 0.5) -> Axes:
@@ -69,9 +64,7 @@ def plot_pr_curves(result: Result, iou_threshold: float = 0.5) -> Axes:
     return ax
 
 
-def plot_losses(
-    history: Sequence[Mapping[str, float]], *, window: int = 20, ax: Axes | None = None, title: str | None = None
-) -> Axes:
+def plot_losses(history: Sequence[Mapping], window: int = 20, ax: Axes | None = None, title: str = "") -> Axes:
     """Losses during training by name: a thin line for each batch, and a thick one for the mean of the last ``window``.
 
     ``history`` has the losses of each iteration, as :func:`minircnn.training.fit` returns them.
@@ -95,19 +88,13 @@ def plot_losses(
 
 
 def plot_proposals(
-    image: Image,
-    boxes: Tensor,
-    objects: Objects | None = None,
-    classes: Sequence[str] | None = None,
-    *,
-    ax: Axes | None = None,
-    title: str | None = None,
+    image: Image, boxes: Tensor, objects: Objects | None = None, classes: Names | None = None, ax: Axes | None = None
 ) -> Axes:
     """Many boxes (P, 4) in thin lines; for each object its true box (dashed) and, in its color, the best proposal.
 
     The label of a best proposal states its IoU with the object. Crowds are left out: a proposal is for one object.
     """
-    ax = show_image(image, ax=ax, title=title)
+    ax = show_image(image, ax=ax)
     # The more boxes there are, the fainter each: a thousand of them have to leave the image visible.
     faint = float(np.clip(6 / math.sqrt(max(len(boxes), 1)), 0.12, 0.7))
     patches = [Rectangle((x1, y1), x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes.tolist()]
@@ -130,12 +117,7 @@ def plot_proposals(
 
 
 def plot_label_map(
-    labels: np.ndarray | Tensor,
-    image: np.ndarray | Tensor | None = None,
-    *,
-    opacity: float = 0.6,
-    ax: Axes | None = None,
-    title: str | None = None,
+    labels: np.ndarray | Tensor, image: Image | None = None, *, opacity: float = 0.6, ax: Axes | None = None
 ) -> Axes:
     """The regions of a segmentation (H, W), each in its own color, with dark lines between them.
 
@@ -151,7 +133,7 @@ def plot_label_map(
     edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edges[:-1] |= labels[:-1] != labels[1:]
     colors[edges] *= 0.35
-    return show_image(colors, ax=ax, title=title)
+    return show_image(colors, ax=ax)
 
 
 def label_map_colors(labels: np.ndarray) -> np.ndarray:
@@ -188,9 +170,7 @@ def mosaic(tiles: np.ndarray, columns: int, gap: tuple[int, int]) -> np.ndarray:
     return canvas
 
 
-def plot_filters(
-    weight: Tensor, *, columns: int | None = None, ax: Axes | None = None, title: str | None = None
-) -> Axes:
+def plot_filters(weight: Tensor, columns: int = 0, ax: Axes | None = None, title: str | None = None) -> Axes:
     """The filters of a first convolution (F, 3, h, w), red first, as small images, by default in a square.
 
     A filter holds a weight for each color of each pixel. Gray is weight 0; each filter is scaled on its own, so that
@@ -204,7 +184,7 @@ def plot_filters(
     return _show_tiles(tiles.transpose(0, 2, 3, 1), columns, ax, title)
 
 
-def plot_maps(maps: Tensor, *, columns: int | None = None, ax: Axes | None = None, title: str | None = None) -> Axes:
+def plot_maps(maps: Tensor, columns: int = 0, ax: Axes | None = None) -> Axes:
     """Activation maps (C, h, w) of one image, behind a ReLU, each from black (0) to light yellow (its largest)."""
     values = maps.detach().cpu().double().numpy()
     if values.ndim != 3 or 0 in values.shape:
@@ -213,10 +193,10 @@ def plot_maps(maps: Tensor, *, columns: int | None = None, ax: Axes | None = Non
         raise ValueError(f"maps hold values from {values.min():.3g}: show what comes out of a ReLU, which is >= 0")
     largest = values.max(axis=(1, 2), keepdims=True)
     shares = values / np.where(largest > 0, largest, 1)
-    return _show_tiles(plt.get_cmap("inferno")(shares)[..., :3], columns, ax, title)
+    return _show_tiles(plt.get_cmap("inferno")(shares)[..., :3], columns, ax)
 
 
-def _show_tiles(tiles: np.ndarray, columns: int | None, ax: Axes | None, title: str | None) -> Axes:
+def _show_tiles(tiles: np.ndarray, columns: int, ax: Axes | None, title: str | None = None) -> Axes:
     """(N, h, w, 3) as a mosaic; pixels stay squares with sharp edges."""
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
     # The same share of a tile whatever its size: sheets of small and of large maps below each other stay in line.
@@ -227,12 +207,7 @@ def _show_tiles(tiles: np.ndarray, columns: int | None, ax: Axes | None, title: 
 
 
 def contact_sheet(
-    images: Sequence[Tensor] | Tensor,
-    *,
-    columns: int = 8,
-    labels: Sequence[int | None],
-    captions: Sequence[str],
-    row_titles: Sequence[str] = (),
+    images: Sequence[Tensor], labels: Sequence[int | None], captions: Names, columns: int = 8, row_titles: Names = ()
 ) -> Axes:
     """Many small images of one size, row by row on one pair of axes, which counts in their pixels.
 
@@ -261,10 +236,36 @@ def contact_sheet(
     return ax
 
 
-def _axes_beside(canvas: np.ndarray, row_titles: Sequence[str]) -> Axes:
+def _axes_beside(canvas: np.ndarray, row_titles: Names) -> Axes:
     """Axes that a sheet fills, in a new figure with room for the row titles beside them."""
     # A few per cent wider than the outlines of the letters, and the distance that matplotlib leaves beside ticks.
     long = max((TextPath((0, 0), text, size=TITLE_SIZE).get_extents().width for text in row_titles), default=0.0)
     beside = (1.05 * long + 8) / 72 if long else 0.0  # inches
     figure = plt.figure(figsize=(_WIDTH, (_WIDTH - beside) * canvas.shape[0] / canvas.shape[1]))
     return figure.add_axes((beside / _WIDTH, 0, 1 - beside / _WIDTH, 1))
+
+
+def shares_of_time(seconds: Mapping[str, float]) -> None:
+    """The stages of selective search in a photograph as shares of its time."""
+    title = f"one photograph: {sum(seconds.values()):.1f} s on this machine"
+    alt = f"One bar, divided into the shares of time of {', '.join(seconds)}."
+    _show_shares(seconds, (SAND, RED, ORANGE, BLUE, GRAY), title, 1.6, 3, alt)
+
+
+def time_bar(seconds: Mapping[str, float]) -> None:
+    """The stages of R-CNN for one image as shares of its time."""
+    title = f"R-CNN: {sum(seconds.values()):.2f} s an image on this machine"
+    alt = f"One bar, divided into the shares of {', '.join(seconds)}."
+    _show_shares(seconds, (RED, SAND, BLUE, GREEN, GRAY), title, 1.5, len(seconds), alt)
+
+
+def _show_shares(values: Mapping[str, float], colors: Names, title: str, height: float, columns: int, alt: str) -> None:
+    """One bar of full length, divided as the values are, with their shares in the legend below it."""
+    figure, ax = plt.subplots(figsize=(9, height), layout="constrained")
+    shares = {name: value / sum(values.values()) for name, value in values.items()}
+    names = [f"{name} {100 * share:.0f}%" for name, share in shares.items()]
+    plot_stacked(ax, {"": [*shares.values()]}, dict(zip(names, colors, strict=True)))
+    ax.set(xlim=(0, 1), yticks=[], xticks=[], title=title)
+    ax.legend(ncols=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
+    ax.spines[:].set_visible(False)
+    show(figure, alt=alt)

@@ -1,7 +1,7 @@
 """A figure as the output of a notebook cell, with a text for those who cannot see it."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,8 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
+from torch import Tensor
 
 from minircnn.plotting import render_png
+
+# What figures are given
+Names, Curves = Sequence[str], Mapping[str, Sequence[float]]
+Target, Box = Mapping[str, Tensor], Tensor | Sequence[float]
 
 DPI = 150
 SHOWN_DPI = 100  # by which the page makes it as wide as its text; the rest are finer dots on a dense screen

@@ -1,7 +1,6 @@
 """Figures of notebooks 05 and 06: one feature map for all proposals, RoIPool, and Fast R-CNN."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from minircnn.boxes import box_iou
 from minircnn.course.figures.charts import plot_proposals
 from minircnn.course.figures.colors import BLUE, EXACT, GRAY, GREEN, LIGHT_BLUE, ORANGE, POOLED, RED, WHITE, YELLOW
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import Names, Target, show
 from minircnn.course.figures.maps import Edges, draw_bins, draw_grid, mark_maxima, plot_cells, plot_row
 from minircnn.course.figures.panels import draw_diagram, listed, name_rows, outline, plot_bars, plot_stacked, zoom
 from minircnn.plotting import class_color, draw_box, draw_objects, image_grid, show_image
@@ -124,7 +123,7 @@ def two_proposals_one_region(image: Tensor, pair: Tensor, cells: Sequence[int], 
     show(axes, alt=f"Two proposals and the one box of whole cells that both become: {taken[0].tolist()} in pixels.")
 
 
-def classified_by_size(right: Mapping[str, Tensor], side: Tensor, limit: float) -> None:
+def classified_by_size(right: Target, side: Tensor, limit: float) -> None:
     """Bars: percent of objects classified correctly by each kind of features, by the objects' size in pixels."""
     groups = {"all": side > 0, f"under {limit:g} px": side < limit, f"{limit:g} px and more": side >= limit}
     _, ax = plt.subplots(figsize=(7.5, 3.0), layout="constrained")
@@ -171,9 +170,7 @@ def three_trainings() -> None:
     )
 
 
-def sampled_rois(
-    image: Tensor, target: dict[str, Any], every: Sequence[Tensor], drawn: Sequence[Tensor], classes: Sequence[str]
-) -> None:
+def sampled_rois(image: Tensor, target: dict, every: Sequence[Tensor], drawn: Sequence[Tensor], classes: Names) -> None:
     """An image with its objects; all proposals; and those that were drawn. ``every`` and ``drawn``: boxes, labels."""
     kinds = (("all proposals", *every), ("sampled", *drawn))
     texts = [f"{name}: {int((labels > 0).sum())} of {len(labels)} foreground" for name, _, labels in kinds]
@@ -217,7 +214,7 @@ def loss_curves(losses: Mapping[str, Callable[[Tensor], Tensor]]) -> None:
     show(figure, alt=f"Left the losses {', '.join(losses)} against the error from -4 to 4, right their gradients.")
 
 
-def gradient_table(gradients: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+def gradient_table(gradients: Tensor, labels: Tensor, classes: Names) -> None:
     """The size of the gradient ``(R, K, 4)`` at each box delta of each region."""
     figure, ax = plt.subplots(figsize=(8.5, 4.2), layout="constrained")
     image = ax.imshow(gradients.abs().flatten(1), cmap="Blues", aspect="auto")
@@ -235,9 +232,7 @@ def gradient_table(gradients: Tensor, labels: Tensor, classes: Sequence[str]) ->
     show(figure, alt=f"{alt} {where}; {int((labels == 0).sum())} regions are background.")
 
 
-def one_region(
-    image: Tensor, proposal: Tensor, truth: Tensor, refined: Tensor, scores: Tensor, classes: Sequence[str]
-) -> None:
+def one_region(image: Tensor, proposal: Tensor, truth: Tensor, refined: Tensor, scores: Tensor, classes: Names) -> None:
     """A proposal ``(4,)``, the object, the box of each class ``(K, 4)``, and the probability of each ``(K,)``."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.7), width_ratios=(1, 1.2), layout="constrained")
     show_image(image, ax=axes[0], title="yellow: proposal; dashed: ground truth;\nother colors: the box of each class")

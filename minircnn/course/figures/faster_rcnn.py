@@ -11,7 +11,7 @@ from torch import Tensor
 from minircnn.boxes import box_iou
 from minircnn.course.figures.charts import plot_losses, plot_proposals
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, WHITE
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import Curves, Names, Target, show
 from minircnn.course.figures.maps import draw_grid, plot_row, plot_score_maps, strongest_channel
 from minircnn.course.figures.mask_rcnn import ablation_dots
 from minircnn.course.figures.panels import (
@@ -43,7 +43,7 @@ def objectness_of_cells(image: Tensor, boxes: Tensor, mean: Tensor, read_out: Te
     show(axes, alt=f"{alt} classifier reads from it, above one half in {int((read_out > 0.5).sum())} cells.")
 
 
-def object_shapes(shapes: Tensor, labels: Tensor, classes: Sequence[str], ours: Tensor, chosen: Tensor) -> None:
+def object_shapes(shapes: Tensor, labels: Tensor, classes: Names, ours: Tensor, chosen: Tensor) -> None:
     """Widths and heights ``(N, 2)`` of objects, the median of each class, and those of two sets of anchors."""
     _, ax = plt.subplots(figsize=(7.6, 5), layout="constrained")
     ax.hexbin(*shapes.T.numpy(), gridsize=28, xscale="log", yscale="log", cmap="Greys", mincnt=1, linewidths=0, vmax=25)
@@ -100,7 +100,7 @@ def objectness_by_anchor(image: Tensor, boxes: Tensor, probability: Tensor, size
     show(figure, alt=f"{alt}, with the boxes of {len(boxes)} objects.")
 
 
-def preferred_ratios(shares: Tensor, classes: Sequence[str]) -> None:
+def preferred_ratios(shares: Tensor, classes: Names) -> None:
     """For each class the shares ``(K, 3)``, in percent, of wide, square and tall anchors with the highest score."""
     _, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
     plot_stacked(ax, dict(zip(classes[1:], shares.tolist(), strict=True)), dict(zip(NAMES, COLORS, strict=True)))
@@ -112,9 +112,7 @@ def preferred_ratios(shares: Tensor, classes: Sequence[str]) -> None:
     show(ax, alt=f"Bars of shares; most often the anchor with the highest score is, for class {best}.")
 
 
-def proposal_stages(
-    image: Tensor, target: Mapping, classes: Sequence[str], stages: Mapping[str, Tensor], few: int = 15
-) -> None:
+def proposal_stages(image: Tensor, target: Mapping, classes: Names, stages: Target, few: int = 15) -> None:
     """After each step the best ``few`` boxes, and for each object the box that fits best among all that are left."""
     titles = [f"{name}: {len(boxes)} boxes" for name, boxes in stages.items()]
     axes = image_grid([0.7 * image] * len(stages), titles=titles, columns=len(stages))
@@ -156,7 +154,7 @@ def anchor_labels(
     show(axes, alt=f"Three times the image, ground truth white, with anchors: {'; '.join(titles)}.")
 
 
-def recall_against_search(counts: Sequence[int], curves: Mapping[float, Mapping[str, Sequence[float]]]) -> None:
+def recall_against_search(counts: Sequence[int], curves: Mapping[float, Curves]) -> None:
     """Recall against the number of proposals, a panel for each IoU, a line for each way to propose."""
     figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.9), layout="constrained", sharey=True)
     for ax, (iou, lines) in zip(axes, curves.items(), strict=True):
@@ -217,7 +215,7 @@ def two_detectors() -> None:
     )
 
 
-def losses_and_layers(norms: Mapping[str, Sequence[float]], layers: Sequence[str]) -> None:
+def losses_and_layers(norms: Curves, layers: Names) -> None:
     """For each loss the layers that it gives a gradient; ``norms`` are 0 where there is none."""
     table = np.array(list(norms.values())) > 0
     figure, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
@@ -237,7 +235,7 @@ def losses_and_layers(norms: Mapping[str, Sequence[float]], layers: Sequence[str
     show(figure, alt=f"A table of losses and layers: {'; '.join(texts)}.")
 
 
-def score_maps(image: Tensor, objects: Mapping[str, Tensor], logits: Tensor, sizes: Sequence[float]) -> None:
+def score_maps(image: Tensor, objects: Target, logits: Tensor, sizes: Sequence[float]) -> None:
     """Objectness of each anchor of each cell, ``(h, w, A)`` logits, a map for each kind of anchor."""
     figure, axes = plt.subplots(3, len(sizes), figsize=(9, 7.1), layout="constrained")
     scores, stride = logits.sigmoid().permute(2, 0, 1), image.shape[-1] / len(logits)
@@ -246,9 +244,7 @@ def score_maps(image: Tensor, objects: Mapping[str, Tensor], logits: Tensor, siz
     show(figure, alt=f"{alt} {len(sizes)} columns for their sizes, with the ground truth.")
 
 
-def anchors_to_proposals(
-    image: Tensor, objects: Mapping[str, Tensor], anchors: Tensor, refined: Tensor, proposals: Tensor
-) -> None:
+def anchors_to_proposals(image: Tensor, objects: Target, anchors: Tensor, refined: Tensor, proposals: Tensor) -> None:
     """The best anchor of each object ``(G, 4)``, the same refined, and all proposals ``(P, 4)``."""
     titles = ["dashed: anchors; full lines: refined", f"the {len(proposals)} proposals"]
     axes = image_grid([image] * 2, titles=titles)
@@ -280,7 +276,7 @@ def pooled_proposal(image: Tensor, features: Tensor, box: Tensor, pooled: Tensor
     show(axes, alt=f"{alt} of the feature map, the one that is larger there by most; and its bins after RoIPool.")
 
 
-def class_table(probabilities: Tensor, classes: Sequence[str]) -> None:
+def class_table(probabilities: Tensor, classes: Names) -> None:
     """Class probabilities ``(P, K)``: a column for each proposal, the one with the highest objectness first."""
     figure, ax = plt.subplots(figsize=(9, 2.5), layout="constrained")
     picture = ax.imshow(probabilities.T, cmap="magma", vmin=0, vmax=1, aspect="auto")
@@ -292,7 +288,7 @@ def class_table(probabilities: Tensor, classes: Sequence[str]) -> None:
     show(figure, alt=f"Class probabilities of {len(probabilities)} proposals. The most probable are: {found}.")
 
 
-def three_steps(image: Tensor, candidates: Mapping, after: Mapping, classes: Sequence[str]) -> None:
+def three_steps(image: Tensor, candidates: Mapping, after: Mapping, classes: Names) -> None:
     """Boxes above 0.1 before NMS and after it, and detections above 0.5; dicts of boxes, labels, scores."""
     steps = [
         {name: value[found["scores"] > least] for name, value in found.items()}
@@ -324,11 +320,7 @@ def seeds_and_means(groups: Mapping[str, Sequence[Any]]) -> None:
 
 
 def false_positives(
-    images: Sequence[Tensor],
-    targets: Sequence[Mapping],
-    detections: Sequence[Mapping],
-    errors: Sequence[Any],
-    classes: Sequence[str],
+    images: Sequence, targets: Sequence[Target], detections: Sequence[Target], errors: Sequence, classes: Names
 ) -> None:
     """The most confident false positives, eight at most, with the ground truth dashed."""
     errors = errors[:8]

@@ -16,7 +16,7 @@ from torch import Tensor
 from minircnn.course.coins import Segmentation
 from minircnn.course.figures.charts import plot_label_map, plot_proposals
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import Names, Target, show
 from minircnn.course.figures.panels import listed, plot_bars
 from minircnn.plotting import NOTEBOOK_WIDTH, Image, Objects, draw_box, draw_objects, image_grid, show_image
 
@@ -48,7 +48,7 @@ class Row:
     totals: Sequence[float]  # panel by panel, milliseconds of all stages. They need not be the sums, as medians are not
 
 
-def plot_history(rows: Sequence[Row], titles: Sequence[str]) -> Figure:
+def plot_history(rows: Sequence[Row], titles: Names) -> Figure:
     """Average precision beside the time for an image, a row for each detector.
 
     Time has two bars in a row, both on a linear axis. The dark one is as long as the time itself, beside the longest of
@@ -147,7 +147,7 @@ def _bare(ax: Axes) -> None:
         ax.spines[side].set_visible(False)
 
 
-def plot_generations(image: Image, views: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> np.ndarray:
+def plot_generations(image: Image, views: Sequence[Mapping[str, Any]], classes: Names) -> np.ndarray:
     """One image as each of several detectors sees it: above its proposals, below what it makes of them.
 
     A view has ``name``, ``proposals`` ``(P, 4)`` and ``found``, its detections, which may have ``masks`` bool. Scores
@@ -168,7 +168,7 @@ def plot_generations(image: Image, views: Sequence[Mapping[str, Any]], classes: 
 LEVELS = {"P2": BLUE, "P3": GREEN, "P4": ORANGE, "P5": RED, "P6": PURPLE}
 
 
-def found_in_photographs(photographs: Mapping[str, Tensor], found: Sequence[Mapping], classes: Sequence[str]) -> None:
+def found_in_photographs(photographs: Target, found: Sequence[Mapping], classes: Names) -> None:
     """Photographs by name, three in a row, each with the detections in it."""
     counts = [f"{name}: {len(one['labels'])} found" for name, one in zip(photographs, found, strict=True)]
     axes = image_grid([*photographs.values()], titles=counts, objects=found, classes=classes, columns=3)
@@ -219,7 +219,7 @@ def cells_of_levels(image: Tensor, boxes: Tensor, level_of: Callable[[Tensor], T
 
 def watershed_steps(photograph: np.ndarray, steps: Segmentation) -> None:
     """From gray levels to numbered coins."""
-    panels: dict[str, Any] = {
+    panels: dict = {
         "the photograph": photograph,
         "one threshold (Otsu)": 1.0 * (photograph > threshold_otsu(photograph)),
         "gradient (Sobel)": steps.gradient / steps.gradient.max(),
@@ -248,7 +248,7 @@ def circles_on_masks(photograph: np.ndarray, target: Mapping, circles: Sequence[
     show(ax, alt=f"{alt} parts what is for learning from what is for measuring.")
 
 
-def before_and_after(image: Tensor, panels: Mapping[str, tuple[Mapping, Sequence[str]]]) -> None:
+def before_and_after(image: Tensor, panels: Mapping[str, tuple[Mapping, Names]]) -> None:
     """One image with several sets of objects, each with its classes, one below the other."""
     titles = [f"{title}: {len(objects['labels'])}" for title, (objects, _) in panels.items()]
     axes = image_grid([image] * len(panels), titles=titles, columns=1, width=7.5)

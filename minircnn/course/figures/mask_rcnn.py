@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minircnn.course.figures.charts import plot_losses
 from minircnn.course.figures.colors import BLUE, EXACT, GREEN, ORANGE, PURPLE, WHITE
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import Box, Names, Target, show
 from minircnn.course.figures.maps import draw_bins, plot_cells, plot_misalignment, plot_row
 from minircnn.course.figures.panels import draw_level, listed, name_rows, outline, plot_curves, plot_dots
 from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, image_grid, show_image
@@ -32,9 +32,7 @@ def roundings(image: Tensor, region: Sequence[float], map_size: tuple[int, int],
     show(axes, alt=f"{alt} {ends} Sixteen sampling points of RoIAlign lie evenly in the region.")
 
 
-def moved_region(
-    image: Tensor, regions: Sequence[Sequence[float]], map_size: tuple[int, int], window: Sequence
-) -> None:
+def moved_region(image: Tensor, regions: Sequence[Box], map_size: tuple[int, int], window: Box) -> None:
     """A region at some positions, on the image and on the map, with RoIPool's cells and bins and RoIAlign's points."""
     figure, grid = plt.subplots(2, len(regions), figsize=(9, 4.7), layout="constrained")
     per_cell, takes = image.shape[2] / map_size[1], []
@@ -133,7 +131,7 @@ def two_gradients(channel: Tensor, box: Tensor, pooled: Tensor, aligned: Tensor,
     show(axes, alt=f"The gradient of a region reaches {counts[0]} cells by RoIPool, {counts[1]} by RoIAlign.")
 
 
-def errors_of_position(errors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def errors_of_position(errors: Mapping[str, Target]) -> None:
     """For each map the error in pixels, by kind of pooling, over a shift by 0, 1, … pixels."""
     figure, axes = plt.subplots(1, len(errors), figsize=(9, 3.3), sharey=True, layout="constrained")
     texts = []
@@ -187,9 +185,7 @@ _PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
 _WIDTH = 6.2  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
-def mask_targets(
-    image: Tensor, mask: Tensor, proposals: Mapping[str, Tensor], overlaps: Tensor, targets: Tensor
-) -> None:
+def mask_targets(image: Tensor, mask: Tensor, proposals: Target, overlaps: Tensor, targets: Tensor) -> None:
     """Proposals for an object with its mask ``(H, W)``, and below each its target; pale where it is background."""
     figure, axes = plt.subplots(2, len(proposals), figsize=(6.5, 3.7), layout="constrained")
     for column, (name, box) in enumerate(proposals.items()):
@@ -205,7 +201,7 @@ def mask_targets(
     show(figure, alt=f"A cat and four boxes with their IoU, and the cat's mask as each box sees it: {texts}.")
 
 
-def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+def detection_stages(image: Tensor, proposals: Tensor, found: Target, classes: Names) -> None:
     """Proposals, all detections, and those with a score above 0.5, which get names."""
     sure = {key: value[found["scores"] > 0.5] for key, value in found.items() if key != "masks"}
     counts = len(proposals), len(found["labels"]), len(sure["labels"])
@@ -218,9 +214,7 @@ def detection_stages(image: Tensor, proposals: Tensor, found: Mapping[str, Tenso
     show(axes, alt=f"An image with {counts[0]} proposals, {counts[1]} detections, and the {counts[2]} best of them.")
 
 
-def masks_of_classes(
-    image: Tensor, boxes: Tensor, masks: Tensor, labels: Sequence[int], classes: Sequence[str]
-) -> None:
+def masks_of_classes(image: Tensor, boxes: Tensor, masks: Tensor, labels: Sequence[int], classes: Names) -> None:
     """A row for each detection: its pixels and its mask for each class ``(N, K, m, m)``, its own class framed."""
     crops = roi_align(image[None], to_rois([boxes]), 56, 1.0, aligned=True)
     rows = len(labels)
@@ -248,7 +242,7 @@ def pasted_mask(image: Tensor, mask: Tensor, box: Tensor, pasted: Tensor, label:
     show(axes, alt=f"{alt}: {title}.")
 
 
-def pasted_ones(box: Tensor, pasted: Mapping[str, Tensor]) -> None:
+def pasted_ones(box: Tensor, pasted: Target) -> None:
     """A mask of ones, pasted over one box ``(4,)`` in several ways: ``(H, W)`` each."""
     figure, axes = plt.subplots(1, len(pasted), figsize=(6.4, 3.5), layout="constrained")
     for ax, (name, values) in zip(axes, pasted.items(), strict=True):
@@ -278,9 +272,7 @@ def threshold_curve(means: Mapping[float, float]) -> None:
     show(figure, alt=f"Mean IoU of masks against the threshold: a curve that is highest at {best:g}.")
 
 
-def mask_gallery(
-    images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]], classes: Sequence[str], titles: Sequence[str]
-) -> None:
+def mask_gallery(images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]], classes: Names, titles: Names) -> None:
     """Images, three in a row, with their objects, masks and names."""
     axes = image_grid(images, titles=titles, objects=objects, classes=classes, columns=3, width=_WIDTH)
     counts = ", ".join(f"{title} {len(one['labels'])}" for title, one in zip(titles, objects, strict=True))
@@ -290,9 +282,9 @@ def mask_gallery(
 def worst_cases(
     cases: Mapping[str, Sequence[tuple[float, int, int | None, int]]],
     images: Sequence[Tensor],
-    found: Sequence[Mapping[str, Tensor]],
+    found: Sequence[Target],
     targets: Sequence[Mapping[str, Any]],
-    classes: Sequence[str],
+    classes: Names,
 ) -> None:
     """The two largest objects missed, the worst of each other mistake: what was found, and beside it what is there."""
     worst = [(kind, *case) for kind, ordered in cases.items() for case in ordered[: 2 if kind == "missed" else 1]]
@@ -310,7 +302,7 @@ def worst_cases(
     show(figure, alt=f"Pairs of images, detections left and ground truth right. {'; '.join(titles)}.")
 
 
-def _only(objects: Mapping[str, Any], row: int) -> dict[str, Any]:
+def _only(objects: Mapping[str, Any], row: int) -> dict:
     return {key: objects[key][row : row + 1] for key in ("boxes", "labels", "scores", "masks") if key in objects}
 
 

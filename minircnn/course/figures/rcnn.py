@@ -13,7 +13,7 @@ from minircnn.boxes import box_iou
 from minircnn.course.errors import KINDS, Judged
 from minircnn.course.figures.charts import plot_detections, plot_filters, plot_losses, plot_maps
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, SAND, YELLOW
-from minircnn.course.figures.display import show
+from minircnn.course.figures.display import Curves, Names, Target, show
 from minircnn.course.figures.panels import (
     draw_level,
     listed,
@@ -21,7 +21,6 @@ from minircnn.course.figures.panels import (
     outline_truth,
     plot_bars,
     plot_curves,
-    plot_shares,
     plot_stacked,
     zoom,
 )
@@ -64,7 +63,7 @@ def filters_before_and_after(trained: Tensor, random: Tensor) -> None:
     show(figure, alt=f"The {len(trained)} filters of conv1 as small images, after training and before, when random.")
 
 
-def maps_of_layers(image: Tensor, target: Mapping[str, Any], layers: Mapping[str, Tensor], classes: Sequence) -> None:
+def maps_of_layers(image: Tensor, target: Mapping[str, Any], layers: Target, classes: Sequence) -> None:
     """An image, and of each layer the six maps of ``(C, h, w)`` with the largest spread."""
     figure, grid = plt.subplots(6, 2, figsize=(9, 7.5), width_ratios=[1, 6], layout="constrained")
     plot_detections(image, target, classes, ax=grid[0, 1], masks=False, names=False)
@@ -79,7 +78,7 @@ def maps_of_layers(image: Tensor, target: Mapping[str, Any], layers: Mapping[str
     show(figure, alt=f"An image and six activation maps of each convolution, which get coarser: {texts} cells.")
 
 
-def areas_by_layer(layers: Sequence[str], curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def areas_by_layer(layers: Names, curves: Mapping[str, Curves]) -> None:
     """Area under the ROC curve by layer: a panel for each kind of classifier, a line for each network."""
     figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.2), layout="constrained", sharey=True)
     for ax, (title, networks) in zip(axes, curves.items(), strict=True):
@@ -134,7 +133,7 @@ def scores_of_features(results: Mapping[str, Mapping[str, float]]) -> None:
     show(figure, alt=f"Bars of {', '.join(scores)} for two questions: {' and '.join(results)}.")
 
 
-def few_examples(amounts: Sequence[int], curves: Mapping[str, Sequence[float]]) -> None:
+def few_examples(amounts: Sequence[int], curves: Curves) -> None:
     """Accuracy against the number of examples of each of six classes."""
     figure, ax = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
     labels = {"xlabel": "examples of each class", "ylabel": "accuracy"}
@@ -148,7 +147,7 @@ _MOST = 8  # boxes in one panel; more cannot be told apart
 
 
 def proposal_labels(
-    image: Tensor, target: Mapping[str, Tensor], proposals: Tensor, labels: Tensor, negative: Tensor, k: int, name: str
+    image: Tensor, target: Target, proposals: Tensor, labels: Tensor, negative: Tensor, k: int, name: str
 ) -> None:
     """What proposals are for fine-tuning, ``labels`` ``(P,)``, and for the SVM of class k, ``negative`` ``(P,)``."""
     panels = (("fine-tuning", "with a class", labels > 0), (f"SVM for {name}s", "not used", ~negative))
@@ -212,14 +211,6 @@ def refined_boxes(data: ImageDataset, examples: Sequence[tuple[int, Tensor, Tens
     show(axes, alt=f"Proposals and what regression makes of them, with the ground truth: {'; '.join(titles)}.")
 
 
-def time_bar(seconds: Mapping[str, float]) -> None:
-    """The stages of one image as shares of its time."""
-    figure, ax = plt.subplots(figsize=(9, 1.5), layout="constrained")
-    title = f"R-CNN: {sum(seconds.values()):.2f} s an image on this machine"
-    plot_shares(ax, seconds, (RED, SAND, BLUE, GREEN, GRAY), title, len(seconds))
-    show(figure, alt=f"One bar, divided into the shares of {', '.join(seconds)}.")
-
-
 def ablation_bars(rows: Sequence[object]) -> None:
     """AP50 and AP75 of SVMs on each layer, before and after fine-tuning, and with box regression."""
     figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
@@ -236,7 +227,7 @@ def ablation_bars(rows: Sequence[object]) -> None:
     show(figure, alt=f"AP50 and AP75: three layers as pre-trained, then fine-tuned, at last with boxes; AP50 {texts}.")
 
 
-def error_shares(shares: np.ndarray, names: Sequence[str]) -> None:
+def error_shares(shares: np.ndarray, names: Names) -> None:
     """For each class (a row) the shares of true positives and of the three kinds of errors (columns)."""
     figure, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
     plot_stacked(
@@ -248,16 +239,14 @@ def error_shares(shares: np.ndarray, names: Sequence[str]) -> None:
     show(figure, alt=f"A bar for each class, divided by kind of error; on average: {mean}.")
 
 
-def confident_errors(
-    data: ImageDataset, detections: Sequence[Mapping[str, Tensor]], errors: Sequence[Judged], classes: Sequence[str]
-) -> None:
+def confident_errors(data: ImageDataset, found: Sequence[Target], errors: Sequence[Judged], classes: Names) -> None:
     """The most confident errors (full lines) with all objects of their images (dashed)."""
-    labels = [int(detections[error.image]["labels"][error.row]) for error in errors]
+    labels = [int(found[error.image]["labels"][error.row]) for error in errors]
     texts = [f"{classes[k]} {error.score:+.1f}: {error.kind}" for k, error in zip(labels, errors, strict=True)]
     images, targets = zip(*(data[error.image] for error in errors), strict=True)
     titles = [text.replace(": ", "\n") for text in texts]
     axes = image_grid(images, titles=titles, columns=-(-len(errors) // 2))
     for ax, target, error, label in zip(axes, targets, errors, labels, strict=True):
         outline_truth(ax, target)
-        outline(ax, detections[error.image]["boxes"][error.row], class_color(label), width=2.5)
+        outline(ax, found[error.image]["boxes"][error.row], class_color(label), width=2.5)
     show(axes, alt=f"The most confident errors with the objects of their images, dashed: {'; '.join(texts)}.")
