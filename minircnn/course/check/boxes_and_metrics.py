@@ -88,9 +88,7 @@ def nms(ask: Ask) -> str:
             !! a box that has been dropped still suppresses others
         stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
     """
-    boxes = torch.tensor(
-        [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]]
-    )
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 50, 60, 60]]).float()
     row = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 0.0, 13.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
     cases = [
         (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minircnn.alexnet import load_alexnet
 from minircnn.course import capstone
 from minircnn.course.check.fast_rcnn import refuse_rates, watching
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, difference, exercise, hint, refuse_kind, refuse_type
 from minircnn.course.check.region_proposals import compare_losses
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNHead, load_faster_rcnn
@@ -58,9 +58,7 @@ def _built(build: Callable[..., nn.ModuleDict], num_classes: int) -> dict[str, A
     """What a detector is made of, in numbers."""
     network = load_alexnet()
     detector = build(network, num_classes)
-    refuse_type(detector, nn.ModuleDict())
-    if not isinstance(detector, nn.ModuleDict):
-        raise NotYet(f"it returns a {type(detector).__name__}; an nn.ModuleDict is wanted")
+    refuse_kind(detector, nn.ModuleDict, "an nn.ModuleDict")
     for name in ("backbone", "rpn_head", "box_head", "cls_score", "bbox_pred"):
         if name not in detector:
             raise NotYet(f"there is no part {name!r}; it has {', '.join(detector)}")
@@ -230,9 +228,8 @@ def train(ask: Ask) -> str:
         raise NotYet("conv1 learns; freeze it: detector.backbone.conv1.requires_grad_(False)")
     for name in still:
         if name not in frozen:
-            raise NotYet(
-                f"{name.rpartition('.')[0]} does not learn: it must be in the optimizer, and all four losses in the sum"
-            )
+            layer = name.rpartition(".")[0]
+            raise NotYet(f"{layer} does not learn: it must be in the optimizer, and all four losses in the sum")
     return "batches, steps, two learning rates, warm-up and clipping, in 10 iterations"
 
 

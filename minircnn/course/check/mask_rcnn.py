@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_kind, refuse_type
 from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
@@ -55,9 +55,7 @@ def mask_branch(ask: Ask) -> str:
 
     def run(build: Callable[..., nn.Sequential], *sizes: int) -> Tensor:
         branch = build(*sizes)
-        refuse_type(branch, nn.Identity())
-        if not isinstance(branch, nn.Sequential):
-            raise NotYet(f"it returns a {type(branch).__name__}; an nn.Sequential is wanted")
+        refuse_kind(branch, nn.Sequential, "an nn.Sequential")
         for weight in branch.parameters():
             weight.data.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.numel()))
         with hint("its layers do not fit together:"):
@@ -285,14 +283,11 @@ def mask_iou(ask: Ask) -> str:
         shared / union => union !! it is the union
     """
 
-    def of_boxes(a: Tensor, b: Tensor) -> Tensor:
-        return torchvision.ops.box_iou(boxes_around(a), boxes_around(b))
-
     def right(a: Tensor, b: Tensor) -> Tensor:
         return torch.from_numpy(rle.iou(encode_masks(a), encode_masks(b), [0] * len(b))).float()
 
     a, b, empty = random_masks(4), random_masks(5, seed=1), torch.zeros(1, 40, 60, dtype=torch.bool)
-    also = {"that is the IoU of the boxes; count pixels": of_boxes}
+    also = {"that is the IoU of the boxes; count pixels": lambda *of: torchvision.ops.box_iou(*map(boxes_around, of))}
     ask.cases([(a, b)], slips, "for four and five ellipses", right=right, also=also)
     with hint("an empty mask has an IoU of 0, even with another one: a union of at least 1 pixel; here"):
         ask.cases([(empty, torch.cat([empty, a]))])
@@ -309,12 +304,8 @@ def masks_to_boxes(ask: Ask) -> str:
         [x1, y1, x2, y2] => [x1, y1, x2 - x1, y2 - y1] !! these are x1, y1, width, height; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1 + 1, y1 + 1, x2, y2] !! x1 and y1 are one too large: pixel 0 begins at 0
     """
-
-    def right(masks: Tensor) -> Tensor:
-        return torchvision.ops.masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-
-    masks = random_masks(30)
-    ask.cases([(masks,)], slips, "for 30 ellipses", right=right, rtol=0)
+    masks, theirs, far_side = random_masks(30), torchvision.ops.masks_to_boxes, torch.tensor([0.0, 0.0, 1.0, 1.0])
+    ask.cases([(masks,)], slips, "for 30 ellipses", right=lambda masks: theirs(masks) + far_side, rtol=0)
     value = ask(masks)
     if not value.is_floating_point():
         raise NotYet(f"it returns {value.dtype}; boxes are floats")

@@ -14,6 +14,7 @@ from minircnn.course.errors import KINDS
 from minircnn.course.errors import error_kind as _error_kind
 from minircnn.rcnn import EASY, HARD, SVMSettings, margins, ridge_regression, train_svm
 
+Size = tuple[int, int]
 NOTHING = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
@@ -196,12 +197,7 @@ def fit_ridge(ask: Ask) -> str:
 
 
 def _detect(
-    proposals: Tensor,
-    scores: Tensor,
-    deltas: Tensor,
-    size: tuple[int, int],
-    threshold: float = -1.5,
-    iou_threshold: float = 0.3,
+    proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, threshold: float = -1.5, iou_threshold: float = 0.3
 ) -> dict[str, Tensor]:
     """Refined boxes after NMS within each class, by torchvision's parts."""
     good = (scores > threshold) & (torch.arange(scores.shape[1]) > 0)

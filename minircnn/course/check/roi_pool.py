@@ -133,9 +133,8 @@ def pool_region(ask: Ask) -> str:
     slips = "features.new_zeros( => -torch.inf + torch.zeros( !! not an infinite one"
     with hint("a bin beyond the map has no cells, and no maximum; its value is 0:"):
         ask.cases([(features, beyond, 3, 8)], slips)
-    ask.cases(
-        [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)], what="for the region {1}"
-    )
+    cases = [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)]
+    ask.cases(cases, what="for the region {1}")
     return "equal to torchvision's roi_pool for 67 regions, some beyond the map"
 
 
@@ -235,11 +234,9 @@ def windows(ask: Ask) -> str:
         calls.append(1)
         return torch.maximum(a, b)
 
-    def right(values: Tensor, k: int, _: object) -> Tensor:
-        return values.unfold(0, k, 1).amax(dim=1)
-
     sizes = (1, 2, 3, 4, 5, 8, 13, 31, 40)
-    ask.cases([(values, k, maximum) for k in sizes], slips, "for windows of {1}", right=right, rtol=0, atol=0)
+    cases = [(values, k, maximum) for k in sizes]
+    ask.cases(cases, slips, "for windows of {1}", right=lambda v, k, _: v.unfold(0, k, 1).amax(dim=1), rtol=0, atol=0)
     for k in sizes:
         calls.clear()
         ask(values, k, maximum)

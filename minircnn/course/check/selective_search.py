@@ -179,11 +179,8 @@ def merge_regions(ask: Ask) -> str:
         "size": size => "size": max(a["size"], b["size"]) !! the size is not the sum of both sizes
     """
     painted = (_joined(*which) for which in _touching())
-
-    def right(a: Region, b: Region) -> dict[str, Any]:
-        return {**_merge_regions(a, b), **next(painted)}
-
-    ask.cases(_pairs(), slips, "for regions of {0[size]} and {1[size]} pixels", right=right)
+    what = "for regions of {0[size]} and {1[size]} pixels"
+    ask.cases(_pairs(), slips, what, right=lambda a, b: {**_merge_regions(a, b), **next(painted)})
     return "equal to counting the pixels again, 30 times"
 
 
@@ -245,9 +242,7 @@ def group_regions(ask: Ask) -> str:
                 raise NotYet(f"merge {step} is of {pair}, wanted is {right}; do old pairs of a merged region stay?")
         if not isinstance(nodes, (list, tuple)) or len(nodes) != 2 * n - 1:
             count = len(nodes) if isinstance(nodes, (list, tuple)) else "no list"
-            raise NotYet(
-                f"wanted are all {2 * n - 1} regions that ever existed, with the {n} initial ones; not {count}"
-            )
+            raise NotYet(f"wanted are all {2 * n - 1} regions that ever existed, the {n} initial ones too; not {count}")
         if not all(isinstance(node, Mapping) and "box" in node for node in nodes):
             raise NotYet('the regions must stay dicts with "size", "box", "color" and "texture"')
         if not torch.equal(torch.as_tensor(nodes[-1]["box"]).float(), torch.tensor([0.0, 0.0, 40.0, 40.0])):

@@ -143,11 +143,9 @@ def label_map_colors(labels: np.ndarray) -> np.ndarray:
     get hues far apart.
     """
     numbers, position = np.unique(labels, return_inverse=True)
-    saturations, values = (0.45, 0.7, 0.95), (0.95, 0.75, 0.6)
-    colors = [
-        colorsys.hsv_to_rgb(n * 0.6180339887498949 % 1, saturations[n % 3], values[n // 3 % 3])
-        for n in map(int, numbers)
-    ]
+    saturation, value = (0.45, 0.7, 0.95), (0.95, 0.75, 0.6)
+    hues = numbers * 0.6180339887498949 % 1
+    colors = [colorsys.hsv_to_rgb(h, saturation[n % 3], value[n // 3 % 3]) for h, n in zip(hues, numbers, strict=True)]
     return np.array(colors).reshape(-1, 3)[position.reshape(labels.shape)]
 
 

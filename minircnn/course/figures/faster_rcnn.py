@@ -270,10 +270,9 @@ def pooled_proposal(image: Tensor, features: Tensor, box: Tensor, pooled: Tensor
         draw_grid(ax, stride, opacity=0.25)
         outline(ax, cells, "cyan")
         outline(ax, box, "white", style="--", width=1.5)
-    alt = (
-        f"A proposal and the whole cells around it: columns {x1} to {x2 - 1}, rows {y1} to {y2 - 1}; channel {channel}"
-    )
-    show(axes, alt=f"{alt} of the feature map, the one that is larger there by most; and its bins after RoIPool.")
+    alt = f"A proposal and the whole cells around it: columns {x1} to {x2 - 1}, rows {y1} to {y2 - 1}; channel"
+    alt = f"{alt} {channel} of the feature map, the one that is larger there by most"
+    show(axes, alt=f"{alt}; and its bins after RoIPool.")
 
 
 def class_table(probabilities: Tensor, classes: Names) -> None:

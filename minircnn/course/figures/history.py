@@ -52,20 +52,12 @@ def plot_history(rows: Sequence[Row], titles: Names) -> Figure:
     """Average precision beside the time for an image, a row for each detector.
 
     Time has two bars in a row, both on a linear axis. The dark one is as long as the time itself, beside the longest of
-    its panel: the fastest is hundreds of times as fast as the slowest, and so its bar is all but gone. The colored one
-    below has full length for every detector, and is divided as its stages divide its time. ``titles`` are those of the
-    panels with times.
+    its panel; the colored one below has full length, and is divided as the stages divide the time. ``titles`` are those
+    of the panels with times.
     """
-    figure, axes = plt.subplots(
-        1,
-        1 + len(titles),
-        figsize=(NOTEBOOK_WIDTH, 1.5 + 0.6 * len(rows)),
-        sharey=True,
-        layout="constrained",
-        gridspec_kw={"width_ratios": [0.8, *[1.25] * len(titles)]},
-        squeeze=False,
-    )
-    first, *others = axes[0]
+    size, widths = (NOTEBOOK_WIDTH, 1.5 + 0.6 * len(rows)), [0.8, *[1.25] * len(titles)]
+    figure = plt.figure(figsize=size, layout="constrained")
+    first, *others = figure.subplots(1, len(widths), sharey=True, width_ratios=widths, squeeze=False)[0]
     _draw_accuracy(first, rows)
     for panel, (ax, title) in enumerate(zip(others, titles, strict=True)):
         _draw_times(ax, [row.times[panel] for row in rows], [row.totals[panel] for row in rows], title)
@@ -199,10 +191,9 @@ def cells_of_levels(image: Tensor, boxes: Tensor, level_of: Callable[[Tensor], T
         here = side[of_side == k]
         left.plot(here, here / 2**k, color=color, linewidth=3, label=name)
     left.plot(side, side / 8, color=GRAY, linestyle=":", label="one map of stride 8")
-    left.set(
-        xscale="log", xlabel="side of a box in pixels", ylabel="cells a side", title="From a pyramid", ylim=(0, 60)
-    )
-    left.set_xticks([10, 30, 100, 300, 1000], ["10", "30", "100", "300", "1000"])
+    left.set(xlabel="side of a box in pixels", ylabel="cells a side", title="From a pyramid", ylim=(0, 60))
+    left.set_xscale("log")
+    left.set_xticks(ticks := [10, 30, 100, 300, 1000], ticks)
     left.legend(frameon=False)
     levels = level_of(enlarged * boxes).tolist()
     show_image(image, ax=right, title="Regions, and the cells of their levels")
@@ -242,10 +233,8 @@ def circles_on_masks(photograph: np.ndarray, target: Mapping, circles: Sequence[
     ax.axhline(cut, color="white", linewidth=1.5)
     for row, text in ((14, "to learn from"), (cut + 10, "to measure with")):
         ax.text(6, row, text, color="white", fontsize=9)
-    alt = (
-        f"A photograph with the masks of {len(target['labels'])} coins and {len(circles)} circles; a line at row {cut}"
-    )
-    show(ax, alt=f"{alt} parts what is for learning from what is for measuring.")
+    alt = f"A photograph with the masks of {len(target['labels'])} coins and {len(circles)} circles; a line"
+    show(ax, alt=f"{alt} at row {cut} parts what is for learning from what is for measuring.")
 
 
 def before_and_after(image: Tensor, panels: Mapping[str, tuple[Mapping, Names]]) -> None:

@@ -1,8 +1,7 @@
 """Feature maps: their cells, a region's bins, and the cells and points that RoIPool and RoIAlign take for it.
 
 A map is drawn in the pixels of its image: cell (row i, column j) covers the square from (j, i) to (j + 1, i + 1),
-times the stride, which need not be a whole number. So a box in pixels, drawn with the same axes, lies where pooling
-sees it.
+times the stride, so that a box in pixels, drawn with the same axes, lies where pooling sees it.
 
 Shape comments: h w size of the map, n m rows and columns of a region's grid of bins.
 """
@@ -195,13 +194,10 @@ def plot_misalignment(
 
 
 def _titles(found: Misalignment) -> tuple[str, str]:
-    """How far the edges are off, in pixels, and how many cells wide what is pooled is."""
     off = max(abs(pixels) for pixels in found.shift)
     wide, taken = found.exact[2] - found.exact[0], found.pooled[2] - found.pooled[0]
-    return (
-        f"RoIPool's cells miss the region's edges by up to {off:.1f} pixels",
-        f"{wide:.2f} cells wide; RoIPool takes {taken}, RoIAlign samples inside",
-    )
+    edges = f"RoIPool's cells miss the region's edges by up to {off:.1f} pixels"
+    return edges, f"{wide:.2f} cells wide; RoIPool takes {taken}, RoIAlign samples inside"
 
 
 def _draw_edges(ax: Axes, cell: tuple[float, float], feature_size: tuple[int, int]) -> None:

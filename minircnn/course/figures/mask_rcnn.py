@@ -329,9 +329,8 @@ def boxes_against_masks(per_class: Mapping[str, tuple[float, float]], pairs: Seq
         ax.grid(color="0.92")
         ax.set_axisbelow(True)
         ax.legend(frameon=False, loc=place)
-    ends = " and ".join(
-        f"{quality.numpy()[b].mean():.2f} for the {n} sixth" for b, n in ((bins[0], "smallest"), (bins[-1], "largest"))
-    )
+    kinds = ((bins[0], "smallest"), (bins[-1], "largest"))
+    ends = " and ".join(f"{quality.numpy()[rows].mean():.2f} for the {name} sixth" for rows, name in kinds)
     texts = ", ".join(f"{name} {box:.0f} and {mask:.0f}" for name, (box, mask) in per_class.items())
     show(figure, alt=f"Left: AP of boxes and of masks: {texts}. Right: IoU of found objects, of masks {ends}.")
 
@@ -345,9 +344,8 @@ def ablation_dots(groups: Mapping[str, Sequence[Any]], keys: Mapping[str, str]) 
         plot_dots(ax, values, colors, xlabel="percent", title=title)
     first, name = next(iter(keys.items()))
     means = listed({group: 100 * mean(getattr(row, first) for row in rows) for group, rows in groups.items()}, ".1f")
-    show(
-        figure, alt=f"A dot for each seed and a line at the mean, for {', '.join(keys.values())}; mean {name}: {means}."
-    )
+    alt = f"A dot for each seed and a line at the mean, for {', '.join(keys.values())}"
+    show(figure, alt=f"{alt}; mean {name}: {means}.")
 
 
 def tallest(target: Mapping[str, Any], label: int) -> int:

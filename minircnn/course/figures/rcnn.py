@@ -230,9 +230,8 @@ def ablation_bars(rows: Sequence[object]) -> None:
 def error_shares(shares: np.ndarray, names: Names) -> None:
     """For each class (a row) the shares of true positives and of the three kinds of errors (columns)."""
     figure, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
-    plot_stacked(
-        ax, dict(zip(names, shares, strict=True)), dict(zip(KINDS, (GREEN, "#e0b428", "#a2329a", GRAY), strict=True))
-    )
+    colors = dict(zip(KINDS, (GREEN, "#e0b428", "#a2329a", GRAY), strict=True))
+    plot_stacked(ax, dict(zip(names, shares, strict=True)), colors)
     ax.set(xlim=(0, 1), xlabel="share of the best detections")
     figure.legend(ncols=4, frameon=False, loc="outside lower center")
     mean = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in zip(KINDS, shares.mean(axis=0), strict=True))
