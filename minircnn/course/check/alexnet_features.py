@@ -23,8 +23,7 @@ def map_size(ask: Ask) -> str:
     """How many places a window has."""
     slips = """
         // stride => / stride !! a window that does not fit entirely has no place: round down
-        (n + 2 * padding - kernel) // stride => -(-(n + 2 * padding - kernel) // stride)
-            !! it rounds up; a window that does not fit entirely has no place
+        - kernel) // stride => - kernel + stride - 1) // stride !! it rounds up; a window that does not fit has no place
         // stride + 1 => // stride !! it counts steps; there is one place more than steps
         + 2 * padding => !! the padding is missing
         2 * padding => padding !! the padding is added on both sides
@@ -240,12 +239,10 @@ def _nearest_mean(features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
 def nearest_mean(ask: Ask) -> str:
     """The class whose mean feature is nearest."""
     slips = """
-        return classes[torch.cdist(queries, means).argmin(dim=1)] => return torch.cdist(queries, means).argmin(dim=1)
-            !! it returns places in the list of classes; return the labels themselves
+        return classes[ => return torch.arange(len(classes))[ !! it returns places in the list of classes; return labels
         argmin => argmax !! it takes the farthest mean
         torch.cdist(queries, means).argmin => (queries @ means.T).argmax !! it takes the largest product, not distance
-        classes[torch.cdist(queries, means) => labels[torch.cdist(queries, features)
-            !! it takes the class of the nearest example; take the nearest mean
+        means = => means, classes = features, labels; _ = !! it takes the class of the nearest example, not of the mean
         .mean(dim=0) => .sum(dim=0) !! it adds up the features of a class; take the mean
         , means) => , means, p=1) !! it adds up absolute differences; the distance is Euclidean
         .argmin(dim=1)] => .argmin(dim=1)][:, None] !! give one class for each query

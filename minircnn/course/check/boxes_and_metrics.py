@@ -44,8 +44,7 @@ def encode_boxes(ask: Ask) -> str:
         src: Tensor, dst: Tensor, => dst: Tensor, src: Tensor, !! the deltas lead from dst to src: exchange them
         offset / src_size => offset !! the shift is in pixels: divide it by the width and height of src
         offset / src => offset / dst !! the shift is divided by the size of dst; the detector knows only that of src
-        (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size) => dst[:, :2] - src[:, :2]
-            !! it shifts the upper left corner; the deltas shift the center
+        + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size => ) - (src[:, :2] !! it shifts the corner and not the center
         torch.log(dst_size / src_size) => torch.log(dst_size / src_size).flip(1) !! width and height are exchanged
     """
     right = BoxCoder((1.0,) * 4).encode_single
@@ -59,10 +58,8 @@ def decode_boxes(ask: Ask) -> str:
     src, deltas = random_boxes(500, seed=4), torch.from_numpy(np.random.RandomState(5).normal(0, 0.3, (500, 4))).float()
     slips = """
         center - 0.5 * size, center + 0.5 * size => center, size !! it returns center and size; return x1, y1, x2, y2
-        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => (1 + deltas[..., 2:])
-            !! the size grows by the delta itself; the delta is a logarithm
-        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => deltas[..., 2:]
-            !! the size is multiplied by the delta; the delta is a logarithm
+        torch.exp( => (1 + !! the size grows by the delta itself; the delta is a logarithm
+        torch.exp( => ( !! the size is multiplied by the delta; the delta is a logarithm
         deltas[..., :2] * size => deltas[..., :2] !! the shift is taken as pixels; it is in widths and heights of src
         deltas[..., :2] * size => deltas[..., :2] * size * torch.exp(deltas[..., 2:])
             !! the shift is applied to the new size; it is in widths and heights of src
@@ -79,8 +76,7 @@ def decode_boxes(ask: Ask) -> str:
 def nms(ask: Ask) -> str:
     """Indices of the boxes that survive, best first."""
     slips = """
-        scores.argsort(descending=True, stable=True) => torch.arange(len(scores))
-            !! it looks at the boxes in the given order; begin with the best score
+        scores.argsort( => torch.zeros_like(scores).argsort( !! it goes in the given order; begin with the best score
         descending=True => descending=False !! it begins with the lowest score; order by score, descending
         ~(iou > iou_threshold) => iou > iou_threshold !! it keeps the boxes that overlap the best one; drop them
         [~(iou > iou_threshold)] => !! it drops nothing: of boxes on the same object only the best survives
@@ -121,8 +117,7 @@ def true_positives(ask: Ask) -> str:
         iou[d].argmax() => ours.box_iou(boxes, objects)[d].argmax()
             !! a detection whose best object is taken may still find another one that is free
         iou[d].argmax() => (iou[d] >= 0).int().argmax() !! it takes the first free object, not the one it overlaps most
-        iou[d].argmax() => (iou[d] >= threshold).int().argmax()
-            !! a detection takes the first object that is good enough; it takes the one that it overlaps most
+        iou[d].argmax() => (iou[d] >= threshold).int().argmax() !! it takes the first object that is good enough
         >= threshold => > threshold !! an IoU equal to the threshold is enough
     """
     objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 6.0, 10.0, 16.0]])
@@ -151,8 +146,7 @@ def precision_recall(ask: Ask) -> str:
     slips = """
         return precision, recall => return recall, precision !! they are exchanged: precision comes first
         torch.arange(1, len(tp) + 1) => len(tp) !! precision divides by all detections; divide by the detections so far
-        found / num_objects => found / torch.arange(1, len(tp) + 1)
-            !! recall divides by the detections so far; divide by the number of objects
+        / num_objects => / torch.arange(1, len(tp) + 1) !! recall divides by the detections so far, not by num_objects
         / num_objects => / found[-1] !! recall divides by the number of detections found; divide by num_objects
         .cumsum(0) => !! they tell whether each detection is right; count those so far (cumsum)
     """
@@ -211,8 +205,7 @@ def generalized_iou(ask: Ask) -> str:
     slips = """
         - (enclosing - union) / enclosing => !! that is IoU; subtract the share of the enclosing box that is empty
         iou - => iou + !! it adds the empty share; subtract it
-        (enclosing - union) / enclosing => (enclosing - union)
-            !! it subtracts the empty area; divide it by the area of the enclosing box
+        ) / enclosing => ) !! it subtracts the empty area; divide it by the area of the enclosing box
         (enclosing - union) => union !! it subtracts the share that the union covers, not the empty one
         ) / enclosing => ) / union !! it divides the empty area by the union; divide it by the enclosing box
     """

@@ -46,11 +46,9 @@ def label_rois(ask: Ask) -> str:
         target["labels"][nearest] => nearest !! labels are numbers of objects; look up their classes in target['labels']
         overlap, nearest => nearest = (box_iou(boxes, objects) >= 0.5).int().argmax(dim=1)\\n    overlap, _
             !! a region belongs to the object that it overlaps most, not to the first above 0.5
-        encode_boxes(boxes, objects[nearest]) => encode_boxes(objects[nearest], boxes)
-            !! the deltas lead from the object to the region; exchange them
+        boxes, objects[nearest] => objects[nearest], boxes !! the deltas lead from object to region; exchange them
         objects[nearest]) => objects[nearest], WEIGHTS) !! the deltas have weights already; those come in the next one
-        objects[nearest]) => objects[:1].expand_as(boxes))
-            !! all deltas lead to the first object; take the one that each region overlaps most
+        [nearest]) => [:1].expand_as(boxes)) !! all deltas lead to the first object; take the one overlapped most
     """
     half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
     one = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([3])}
@@ -100,8 +98,7 @@ def sample_rois(ask: Ask) -> str:
     slips = """
         torch.cat([proposals, target["boxes"]]) => proposals !! the objects are missing: add target['boxes'] to them
         [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
-        : count - len(foreground) => : count - int(fraction * count)
-            !! in an image with little foreground, background fills up to count regions
+        - len(foreground) => - int(fraction * count) !! with little foreground, background fills up to count regions
         * torch.tensor(weights) => !! the targets lack the weights; multiply the deltas by them
         * torch.tensor(weights) => / torch.tensor(weights) !! the targets are divided by the weights; multiply
     """
@@ -176,8 +173,7 @@ def fast_rcnn_loss(ask: Ask) -> str:
     labels = torch.randint(0, 7, (64,), generator=generator) * (torch.rand(64, generator=generator) < 0.4)
     case = (logits, deltas, labels, 2 * torch.randn(64, 4, generator=generator))
     slips = """
-        labels[positive]] => labels[positive] - 1]
-            !! it takes the row before the true class; labels count from 1 and row 0 is the background's
+        labels[positive]] => labels[positive] - 1] !! it takes the row before the true class; row 0 is the background's
         labels > 0 => labels >= 0 !! background has a box loss; only foreground has (labels > 0)
         / len(labels) => / len(positive) !! the box loss divides by the number of foreground regions; divide by all
         / len(labels) => !! the box loss is a sum over the regions; divide by their number
@@ -286,8 +282,7 @@ def training_step(ask: Ask) -> str:
         optimizer.step() => pass !! no parameter has changed: zero_grad, then backward, then step
         (of_class + of_box) => of_class !! the box loss reaches no parameter; learn from the sum of both losses
         (of_class + of_box) => of_box !! the class loss reaches no parameter; learn from the sum of both losses
-        features, _ = model.features(images) => features = model.features(images)[0].detach()
-            !! the backbone does not learn; compute its features with gradients, once for the batch
+        predict(features => predict(features.detach() !! the backbone does not learn; do not detach its features
         optimizer.zero_grad() => pass !! gradients of the batch before are still in it: zero_grad() before backward()
     """
     ask.cases([_batch()], slips, may_change=True, rtol=1e-3, run=_stepped)

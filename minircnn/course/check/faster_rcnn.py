@@ -108,10 +108,8 @@ def predict(ask: Ask) -> str:
     """Class logits and box deltas of RoIs."""
     slips = """
         .view(*logits.shape, 4) => !! the deltas stand in one row (R, 4 K); view them as (R, K, 4)
-        .view(*logits.shape, 4) => .view(len(x), 4, -1)
-            !! the deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
-        .view(*logits.shape, 4) => .view(len(x), 4, -1).transpose(1, 2)
-            !! the four deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
+        .view(*logits.shape, 4) => .view(len(x), 4, -1) !! the deltas of a class stand side by side: view (R, K, 4)
+        .view(*logits.shape, 4) => .view(len(x), 4, -1).mT !! the four deltas of a class stand side by side, (R, K, 4)
         to_rois(boxes) => to_rois([torch.cat(boxes)]) !! all boxes are pooled from the first image: use to_rois(boxes)
         1 / 8 => 1.0 !! boxes are in pixels, and a cell has 8 of them: roi_pool needs the scale 1 / 8
         return logits, => return logits.softmax(dim=1), !! they are probabilities; the loss wants logits: no softmax
@@ -137,8 +135,7 @@ def joint_losses(ask: Ask) -> str:
         , BETA) => ) !! the heads' box loss has a beta of 1; give BETA to fast_rcnn_loss
         , size) => , size, 0.6, 60) !! there are as few proposals as in detection; leave filter_proposals its defaults
         "classifier": classifier, "box": box => "classifier": box, "box": classifier !! classifier and box are exchanged
-        "objectness": objectness, "rpn_box": rpn_box => "objectness": rpn_box, "rpn_box": objectness
-            !! objectness and rpn_box are exchanged
+        objectness, rpn_box = rpn_losses => rpn_box, objectness = rpn_losses !! objectness and rpn_box are exchanged
     """
 
     def right(detector: nn.ModuleDict, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:

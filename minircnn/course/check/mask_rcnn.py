@@ -112,8 +112,7 @@ def mask_loss(ask: Ask) -> str:
         (own, => (own.sigmoid(), !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
         , labels] => , labels - 1] !! labels count from 1, and channel 0 is the background: no - 1
         (own, wanted) => (own, wanted, reduction="sum") !! it sums over regions and cells; take the mean
-        F.binary_cross_entropy_with_logits(own, wanted) => (own.sigmoid() - wanted).square().mean()
-            !! it is the squared error; wanted is binary cross-entropy
+        binary_cross_entropy_with_logits(own => mse_loss(own.sigmoid() !! it is the squared error, not cross-entropy
     """
     ask.cases([(logits, labels, wanted)], slips, "for six regions and five classes")
     logits.requires_grad_()
@@ -234,8 +233,7 @@ def paste_mask(ask: Ask) -> str:
         + 0.5 - low => - low !! it asks for the pixel's corner; the center of row i is at i + 0.5
         * m - 0.5 => * m !! cell k has its value at k + 0.5 of the mask: subtract 0.5
         @ mask @ => @ mask.T @ !! rows and columns of the mask are exchanged
-        (box[1], box[3], size[0]), (box[0], box[2], size[1]) => (box[0], box[2], size[0]), (box[1], box[3], size[1])
-            !! x and y of the box are exchanged
+        m, weights = => box = box[[1, 0, 3, 2]]; m, weights = !! x and y of the box are exchanged
         * m - 0.5 => * m - 0.5; place = place.round() !! it takes the nearest cell; interpolate between four
         * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1) !! it repeats the mask's edge; outside it is 0
         * m - 0.5 => * (m - 1) !! the outer cells lie half a cell inside of the box, not on its edges
@@ -278,8 +276,7 @@ def mask_iou(ask: Ask) -> str:
         + b.sum(dim=1) - shared => !! it divides by the pixels of a; the union is those of a or b
         / union.clamp(min=1) => !! it is the intersection; divide it by the union
         a, b = => b, a = !! rows and columns are exchanged: a row for each mask of a
-        shared / union => 2 * shared / (union + shared)
-            !! that is the Dice coefficient, twice the intersection over the sum; divide by the union
+        shared / union => 2 * shared / (union + shared) !! that is the Dice coefficient; divide by the union
         shared / union => union !! it is the union
     """
 
@@ -298,8 +295,7 @@ def mask_iou(ask: Ask) -> str:
 def masks_to_boxes(ask: Ask) -> str:
     """The smallest box around each mask."""
     slips = """
-        torch.arange(1, occupied.shape[1] + 1) => torch.arange(occupied.shape[1])
-            !! x2 and y2 are those of the last pixel, as in torchvision; its far side is one further
+        [x1, y1, x2, y2] => [x1, y1, x2 - 1, y2 - 1] !! x2 and y2 are the last pixel's; its far side is one further
         [x1, y1, x2, y2] => [y1, x1, y2, x2] !! these are y1, x1, y2, x2; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1, y1, x2 - x1, y2 - y1] !! these are x1, y1, width, height; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1 + 1, y1 + 1, x2, y2] !! x1 and y1 are one too large: pixel 0 begins at 0

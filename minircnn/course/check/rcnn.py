@@ -31,8 +31,7 @@ def finetuning_labels(ask: Ask) -> str:
     """The class of each proposal for fine-tuning."""
     slips = """
         >= 0.5 => > 0.5 !! an IoU equal to 0.5 is enough for a class
-        box_iou(proposals, boxes).max => (box_iou(proposals, boxes) >= 0.5).float().max
-            !! it takes the first object that is overlapped by 0.5; take the one that is overlapped most
+        .max(dim => .ge(0.5).float().max(dim !! it takes the first object of an IoU of 0.5; take the one overlapped most
         >= 0.5 => >= 0 !! a proposal below an IoU of 0.5 is background, 0, even if it overlaps some object
         >= 0.5 => >= 0.3 !! the threshold of the SVMs is 0.3; here it is 0.5
         labels[which] => which !! it returns which object each proposal overlaps: look up its class in labels
@@ -128,8 +127,7 @@ def mining_round(ask: Ask) -> str:
         > HARD => > 0 !! a negative is hard from a score of -1 on, where its loss begins, not from 0
         torch.cat([negatives, hard]) => hard !! the negatives from before are lost: fit to both together
         train_svm(positives, negatives, SVMSettings()) => weights !! the SVM is still the one from before: fit again
-        margins(negatives, fitted) => margins(negatives, weights)
-            !! what is easy is judged by the SVM from before; judge it by the new one
+        fitted) >= => weights) >= !! what is easy is judged by the SVM from before; judge it by the new one
         torch.cat([negatives, => torch.cat([negatives[margins(negatives, weights) >= EASY],
             !! easy negatives were dropped before the SVM was fitted; fit first, then drop
         >= EASY => >= -torch.inf !! no negative is dropped: those below -1.2 go
@@ -246,8 +244,7 @@ def error_kind(ask: Ask) -> str:
         and not taken[best] => !! the object is taken by a better detection: a duplicate is a localization error
         overlap.masked_fill(labels != k, 0) => overlap !! the object that it overlaps is of another class
         if of_class[best] >= 0.1 => if False !! an IoU of 0.1 to 0.5 is a localization error
-        if of_class[best] >= 0.1 => if of_class[best] == overlap.max() >= 0.1
-            !! an object of its own class comes first, from an IoU of 0.1 on, even if another one is overlapped more
+        [best] >= 0.1 => [best] == overlap.max() >= 0.1 !! an object of its own class comes first, from an IoU of 0.1
         overlap.max() >= 0.1 => overlap.max() >= 0 !! below an IoU of 0.1 it is background
         >= 0.5 => > 0.5 !! an IoU equal to 0.5 is enough
         of_class[best] >= 0.1 => of_class[best] > 0.1 !! an IoU equal to 0.1 is enough

@@ -49,8 +49,7 @@ def convolve(ask: Ask) -> str:
     """A convolution and the frozen batch norm behind it, in one."""
     slips = """
         , conv.stride, conv.padding => !! stride and padding are missing: pass conv.stride and conv.padding
-        torch.sqrt(norm.running_var + norm.eps) => (norm.running_var + norm.eps)
-            !! it divides by the variance; divide by the square root of running_var + eps
+        torch.sqrt( => ( !! it divides by the variance; divide by the square root of running_var + eps
         + norm.eps => !! eps is missing under the root
         norm.weight / => 1 / !! the factor lacks the norm's own weight
         norm.running_mean * f => norm.running_mean !! the mean is subtracted without the factor: s = b - mean · f
@@ -105,8 +104,7 @@ def bottleneck(ask: Ask) -> str:
         (y + shortcut).relu() => y + shortcut !! the ReLU after the addition is missing
         ).relu()\\n    y => )\\n    y !! between the convolutions there is no ReLU
         resnet_fpn.convolve(x, *block.downsample) => x !! the block has a downsample: the shortcut is x sent through it
-        resnet_fpn.convolve(x, *block.downsample) => block.downsample[0](x)
-            !! downsample is a convolution and a norm; the norm is missing
+        resnet_fpn.convolve(x, *block.downsample) => block.downsample[0](x) !! the norm of the downsample is missing
     """
     torch.manual_seed(1)
     x = torch.randn(2, 16, 7, 7)
@@ -131,8 +129,7 @@ def _pyramid(maps: list[Tensor], fpn: nn.Module) -> list[Tensor]:
 def pyramid(ask: Ask) -> str:
     """The top-down pathway of a feature pyramid."""
     slips = """
-        levels.insert(0, layer(lateral)) => levels.append(layer(lateral))
-            !! the order is from coarse to fine; P2, the finest, comes first
+        insert(0, => append( !! the order is from coarse to fine; P2, the finest, comes first
         ::2, ::2]] => ::2, ::2]][::-1] !! the order is from coarse to fine; P2, the finest, comes first, and P6 last
         if top is not None => if False !! nothing is handed down: add the coarser sum, enlarged, to each lateral map
         layer(lateral) => lateral !! the 3 × 3 convolutions (layer_blocks) are missing

@@ -21,8 +21,7 @@ from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
 def base_anchors(ask: Ask) -> str:
     """The anchors of one cell."""
     slips = """
-        [-widths, -heights, widths, heights] => [-heights, -widths, heights, widths]
-            !! the aspect ratio is height / width: with 2 an anchor is tall
+        ratio.sqrt() => (1 / ratio).sqrt() !! the aspect ratio is height / width: with 2 an anchor is tall
         / 2).round() => * tall.repeat_interleave(len(size))[:, None] / 2).round()
             !! the area changes with the ratio: width · height must be size²
         ratio.sqrt() => ratio !! width and height lack the square root: their ratio becomes ratio²
@@ -55,8 +54,7 @@ def grid_anchors(ask: Ask) -> str:
         + offset => !! the offset is missing: the center of cell 0 is at offset · stride
         + offset) * stride => ) * stride + offset !! the offset is taken as pixels; it is a share of the stride
         4) => 4).clamp(min=0) !! the anchors are clipped to the image; leave them as they are
-        (torch.arange(count) + offset) * stride => torch.arange(count) + offset * stride
-            !! cells are one pixel apart; they are stride pixels apart
+        count) + offset) => count)) + offset !! cells are one pixel apart; they are stride pixels apart
     """
     base = AnchorGenerator().generate_anchors([16.0, 40.0], [0.5, 1.0, 2.0])  # (6, 4)
 
@@ -98,11 +96,9 @@ def RPNHead(ask: Ask) -> str:
         own[0].load_state_dict(right.state_dict())
         other.load_state_dict(right.state_dict())
     slips = """
-        self.conv(features) => self.conv(features)[:, :, 1:-1, 1:-1]
-            !! the windows at the edge are missing: the 3 × 3 convolution needs padding=1
+        .conv(features) => .conv(features)[:, :, 1:-1, 1:-1] !! the windows at the edge are missing: it needs padding=1
         self.conv(features) => self.conv[0][0](features) !! the ReLU behind the 3 × 3 convolution is missing
-        self.cls_logits(x).permute(0, 2, 3, 1) => self.cls_logits(x)
-            !! the order of logits differs: move the anchors behind the cells (permute) before you flatten
+        logits(x).permute(0, 2, 3, 1) => logits(x) !! the order of logits differs: anchors go behind cells (permute)
         .permute(0, 2, 3, 1) => !! the order of logits and deltas differs: move the anchors behind the cells (permute)
         flatten(1) => flatten(1).sigmoid() !! objectness went through a sigmoid; logits are wanted
         self.bbox_pred(x).permute(0, 2, 3, 1) => self.bbox_pred(x) !! the order of deltas differs: permute them, too
@@ -136,8 +132,7 @@ def filter_proposals(ask: Ask) -> str:
     slips = """
         decode_boxes(anchors[best], deltas[best]) => anchors[best] !! the boxes are the anchors: decode the deltas
         , size) => , size[::-1]) !! size is (height, width), and here it is used the other way round
-        clip_boxes(decode_boxes(anchors[best], deltas[best]), size) => decode_boxes(anchors[best], deltas[best])
-            !! boxes reach out of the image: clip them
+        clip_boxes( => (lambda boxes, _: boxes)( !! boxes reach out of the image: clip them
         >= 1e-3 => >= 0 !! boxes without area stay; drop those with a side below 0.001
         [:post_nms_top_n] => !! it keeps all that NMS leaves and not the best post_nms_top_n
         nms(boxes, scores, nms_threshold) => torch.arange(len(boxes)) !! NMS is missing
@@ -165,8 +160,7 @@ def _labelers(slips: str) -> dict[str, Callable[..., Any]]:
 def label_anchors(ask: Ask) -> str:
     """Which anchors are positive, negative, or ignored."""
     slips = """
-        if allow_low_quality_matches => if False
-            !! an object without an anchor of IoU `high` gets no positive one: its best anchors are positive
+        if allow_low_quality_matches => if False !! an object without anchors of IoU `high`: its best are positive
         ((iou == best_of_object) & (best_of_object > 0)).any(dim=0) => iou.argmax(dim=1)
             !! two anchors tie for the second object: both are positive
         amax(dim=1 => amax(dim=0 !! each anchor is the best of some object; take the best anchor of each *object*
@@ -218,8 +212,7 @@ OBJECTNESS_SLIPS = """
     return F. => return sum(errors) / len(scores), F. !! they are exchanged: the objectness loss comes first
     scores, wanted) => scores, wanted, reduction="sum") !! the objectness loss is a sum; divide by the anchors drawn
     with_logits(scores => with_logits(scores.sigmoid() !! sigmoid comes twice: …_with_logits takes logits
-    torch.cat([positive, negative]) => torch.arange(len(label))
-        !! anchors that are ignored enter the objectness loss; draw 128 of each image with subsample
+    [positive, negative] => [torch.arange(len(label))] !! ignored anchors enter the objectness loss; use subsample
     [positive, negative] => [positive] !! the objectness loss lacks the negative anchors
     [positive, negative] => [positive, negative[: len(positive)]] !! negative anchors fill the sample up to 128
 """
@@ -228,8 +221,7 @@ BOX_SLIPS = """
     , reduction="sum" => !! smooth L1 takes a mean before you divide; give it reduction="sum"
     / len(scores) => !! the box loss is a sum; divide it by the number of anchors drawn
     beta=BETA => beta=1.0 !! smooth L1 has beta 1; take 1 / 9, which notebook 08 calls BETA
-    = encode_boxes( => = (lambda a, b: encode_boxes(b, a))(
-        !! encode_boxes leads from the object to the anchor; exchange them: the anchor comes first
+    = encode_boxes( => = (lambda a, b: encode_boxes(b, a))( !! encode_boxes leads from object to anchor; exchange
     gt_index[positive] => 0 * gt_index[positive] !! all positive anchors have the first object as target; use gt_index
     goals = => positive = chosen; goals = !! negative anchors have no box to learn; only positive ones have a box loss
 """

@@ -82,8 +82,7 @@ def value_at_pixel(ask: Ask) -> str:
         down - 0.5, across - 0.5 => down - 0.5 * height / image_size[0], across - 0.5 * width / image_size[1]
             !! it subtracts half a pixel; subtract half a cell, after the division
         y: float, x: float => x: float, y: float !! x and y are exchanged
-        y * height / image_size[0], x * width / image_size[1] => y * width / image_size[1], x * height / image_size[0]
-            !! rows and columns have their own ratios; height belongs to y
+        height, width = => width, height = !! rows and columns have their own ratios; height belongs to y
     """
     other = random_map(2, 20, 30, seed=3), (90, 200)
     places = [[31.0, 77.5], [55.0, 90.25], [12.5, 150.0], [70.0, 41.0]]
@@ -112,8 +111,7 @@ def sampling_points(ask: Ask) -> str:
         (torch.arange(count) + 0.5) / count => (torch.arange(n)[:, None] + torch.linspace(0, 1, samples)) / n
             !! the points of a bin lie on its edges; each lies in the middle of its part
         .view(n, samples) => .view(samples, n).T !! bins and points are exchanged: row k holds the points of bin k
-        length = end - start => start, end = round(start), round(end); length = end - start
-            !! it rounds the edges; RoIAlign rounds nothing
+        length = end => start, end = round(start), round(end); length = end !! it rounds edges; RoIAlign rounds nothing
         length = end - start => length = max(end - start, 1.0) !! with aligned a region may be shorter than one cell
     """
     cases = [(0.0, 2.93, 2, 2), (1.625, 6.25, 2, 3), (3.2, 11.4, 3, 2), (-1.5, 4.0, 4, 2), (2.0, 3.1, 2, 4)]

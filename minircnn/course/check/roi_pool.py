@@ -73,8 +73,7 @@ def bins(ask: Ask) -> str:
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
     ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
     slips = """
-        (min(max(start, 0), size), min(max(end, 0), size)) => (start, end)
-            !! cells beyond the map do not exist: limit starts and ends to 0 and size
+        (min(max(start, 0), size), min(max(end, 0), size)) => (start, end) !! cells beyond the map do not exist
     """
     beyond = [(-3, 4, 2, 7), (5, 9, 3, 7), (9, 12, 2, 7)]
     many = [(first, first + more, n, 16) for first in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)]
@@ -199,8 +198,7 @@ def pool_gradient(ask: Ask) -> str:
     ask.cases(cases, slips, "for random values")
     flat = [(case[0], features.relu().round(), *case[2:]) for case in cases]
     slips = """
-        cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
-            !! of equal cells the first one gets the gradient, row by row; yours is the last
+        cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax() !! of equal cells yours is the last
         [row, column] += => [:] += (cells == cells.max()) * !! only the first of equal cells gets the gradient, not all
     """
     ask.cases(flat, slips, "for a map with many equal values")

@@ -69,8 +69,7 @@ def color_histogram(ask: Ask) -> str:
         channels[region] => channels.flatten(0, 1) !! it looks at the whole image; take the pixels of the region
         torch.bincount(bins[:, c], minlength=25) => torch.histc(channels[region][:, c], 25)
             !! the bins reach from the smallest to the largest value; they must reach from 0 to 1
-        counts / counts.sum() => (counts / counts.sum()).view(3, 25).T.flatten()
-            !! the channels lie one value after the other; put the 25 bins of red first, then green, then blue
+        return counts => return counts.view(3, 25).T.flatten() !! the 25 bins of red come first, then green, then blue
         torch.cat( => sum( !! it is one histogram for all channels; each channel has its own 25 bins
     """
 
@@ -219,8 +218,7 @@ def group_regions(ask: Ask) -> str:
         or j in pair => !! the new region gets the neighbors of one of the two only; it has those of both
         in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j} !! it merges regions that do not touch
         in sorted(old.keys() - {i, j}) => in () !! the new region gets no neighbors, so the loop ends early
-        = _similarity(nodes[n], nodes[new], image_area) => = old[n]
-            !! the new region keeps the similarity that one of the two had; compute it anew
+        _similarity(nodes[n], nodes[new], image_area) => old[n] !! the new region keeps a similarity; compute it anew
     """
     for seed in range(4):
         described = _patchwork(seed)
