@@ -49,8 +49,7 @@ Batch = tuple[Tensor, list[dict[str, Tensor]]]
 # ------------------------------------------------------------------------------ parts that are given
 def prepare(image: Tensor, target: Mapping[str, Tensor], side: int = 128) -> tuple[Tensor, dict[str, Tensor]]:
     """Normalize an image ``(3, H, W)`` as AlexNet learned it, and resize it to a square, with its boxes."""
-    small = {name: target[name] for name in ("boxes", "labels")}
-    sizes = tuple(image.shape[1:]), (side, side)
+    small, sizes = {name: target[name] for name in ("boxes", "labels")}, (tuple(image.shape[1:]), (side, side))
     return resize((image - 0.45) / 0.25, (side, side)), resize_target(small, *sizes)
 
 
@@ -262,8 +261,7 @@ def train(
     detector.backbone.conv1.requires_grad_(False)
     backbone = [p for p in detector.backbone.parameters() if p.requires_grad]
     new = [p for name, part in detector.items() if name != "backbone" for p in part.parameters()]
-    groups = [{"params": backbone, "lr": 3e-4}, {"params": new, "lr": 3e-3}]
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW([{"params": backbone, "lr": 3e-4}, {"params": new, "lr": 3e-3}])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: schedule(i, iterations))
     history = []
     for _ in range(iterations):

@@ -150,8 +150,7 @@ def _trainings(m: Measured) -> str:
 
 def _rcnn_is_slow(m: Measured) -> bool:
     passes = m.record["paper_scale"]["proposals"] if m.paper else m.rcnn.passes
-    slowest = max(m.detectors, key=m.ms)
-    return slowest == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
+    return max(m.detectors, key=m.ms) == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
 
 
 def _proposals_are_nearly_free(m: Measured) -> bool:

@@ -38,8 +38,7 @@ def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
 
 def training_command() -> str:
     """How the shipped Mask R-CNN was trained."""
-    record = json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
-    return record["command"].split(" --out")[0]
+    return json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))["command"].split(" --out")[0]
 
 
 @torch.no_grad()

@@ -100,7 +100,6 @@ def nms(ask: Ask) -> str:
 
 
 def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
-    """Each detection, best first, takes the free object that it overlaps most, if by the threshold."""
     iou, tp = ours.box_iou(boxes, objects), torch.zeros(len(boxes), dtype=torch.bool)
     for d in range(len(boxes) if len(objects) else 0):
         best = iou[d].argmax()
@@ -111,7 +110,7 @@ def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
 
 @exercise(_true_positives)
 def true_positives(ask: Ask) -> str:
-    """Which of the detections of a class in an image find an object that is still free."""
+    """Which detections of a class, best first, find an object that is still free, by the threshold."""
     slips = """
         iou[:, best], tp[d] = -1, True => tp[d] = True !! the second detection of one object is a duplicate
         iou[d].argmax() => ours.box_iou(boxes, objects)[d].argmax()
@@ -134,7 +133,6 @@ def true_positives(ask: Ask) -> str:
 
 
 def _precision_recall(tp: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
-    """After each of the ranked detections: what share is right, and what share of the objects is found."""
     found = tp.double().cumsum(0)
     precision, recall = found / torch.arange(1, len(tp) + 1), found / num_objects
     return precision, recall
@@ -156,7 +154,6 @@ def precision_recall(ask: Ask) -> str:
 
 
 def _average_precision(precision: Tensor, recall: Tensor) -> float:
-    """COCO's, at 101 recalls."""
     return average_at_points(precision.double().numpy(), recall.double().numpy(), RECALLS_COCO)
 
 

@@ -98,8 +98,7 @@ def rpn_losses(ask: Ask) -> str:
     logits, deltas = torch.randn(2, len(anchors)), 0.3 * torch.randn(2, len(anchors), 4)
     # The two losses are means over the drawn anchors of the whole batch, also where an image has few of them.
     few = logits[:, ::40], deltas[:, ::40], anchors[::40], targets
-    alone = logits[:1], deltas[:1], anchors, targets[:1]
-    compare_losses(ask, [(logits, deltas, anchors, targets), few, alone])
+    compare_losses(ask, [(logits, deltas, anchors, targets), few, (logits[:1], deltas[:1], anchors, targets[:1])])
     return "equal to torchvision's RegionProposalNetwork for three batches"
 
 

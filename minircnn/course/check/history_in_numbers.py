@@ -58,7 +58,6 @@ def _times(record: Record, key: str) -> list[Mapping[str, float]]:
 
 
 def _speed_up(record: Record, slow: str, fast: str, stage: str = "all") -> tuple[float, ...]:
-    """How many times as long one detector takes as another, at both sizes."""
     pairs = zip(_times(record, slow), _times(record, fast), strict=True)
     ratios = tuple(one[stage] / other[stage] for one, other in pairs)
     return ratios
@@ -81,14 +80,13 @@ def speed_up(ask: Ask) -> str:
 
 
 def _limit_without(record: Record, key: str, stage: str) -> tuple[float, ...]:
-    """How many times as fast a detector would be if a stage took no time, at both sizes (Amdahl's law)."""
     limits = tuple(times["all"] / (times["all"] - times[stage]) for times in _times(record, key))
     return limits
 
 
 @exercise(_limit_without)
 def limit_without(ask: Ask) -> str:
-    """The speed-up if a stage took no time."""
+    """How many times as fast a detector would be if a stage took no time (Amdahl's law)."""
     slips = """
         times["all"] / (times["all"] - times[stage]) => times[stage] / times["all"] !! that is the stage's share of time
         times["all"] / (times["all"] - times[stage]) => 1 - times[stage] / times["all"]
@@ -109,7 +107,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def _cost_of_rounding(rows: Rows, stride: int, figure: str) -> tuple[float, float]:
-    """What RoIPool loses against RoIAlign: points, and percent of RoIAlign's."""
     pool, align = (_mean(rows, figure, pooling=way, stride=stride, mask_kind="sigmoid") for way in ("pool", "align"))
     points = 100 * (align - pool)
     return points, points / align
@@ -147,7 +144,6 @@ def cost_of_rounding(ask: Ask) -> str:
 
 
 def _verdicts() -> dict[str, str]:
-    """What the numbers say to each claim."""
     return {claim.id: claim.verdict(results()) for claim in (*CLAIMS, *OFTEN_TOLD)}
 
 

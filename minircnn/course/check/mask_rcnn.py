@@ -50,8 +50,7 @@ def mask_branch(ask: Ask) -> str:
     """
 
     def theirs(channels: int, width: int, num_classes: int) -> nn.Sequential:
-        heads = MaskRCNNHeads(channels, (width,) * 4, 1)
-        return nn.Sequential(heads, MaskRCNNPredictor(width, width, num_classes))
+        return nn.Sequential(MaskRCNNHeads(channels, (width,) * 4, 1), MaskRCNNPredictor(width, width, num_classes))
 
     def run(build: Callable[..., nn.Sequential], *sizes: int) -> Tensor:
         branch = build(*sizes)
@@ -83,8 +82,7 @@ def project_masks_on_boxes(ask: Ask) -> str:
     own = torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
     text = "it crops the object's own box; the branch sees the proposal"
     also = {text: lambda masks, _, index, size: _crop(masks, own[index], index, size)}
-    case = (masks, boxes, torch.tensor([2, 0, 0]), 7)
-    ask.cases([case], slips, "for three ellipses", right=_crop, also=also)
+    ask.cases([(masks, boxes, torch.tensor([2, 0, 0]), 7)], slips, "for three ellipses", right=_crop, also=also)
     masks, boxes, gt_index = random_masks(8, seed=2), random_boxes(100, seed=3, size=40), torch.arange(100) % 8
     ask.cases([(masks, boxes, gt_index, 28)], what="for 100 boxes and 28 × 28 cells", right=_crop, atol=1e-4)
     ask.cases([(masks, boxes[:0], gt_index[:0], 28)], what="without boxes")
@@ -132,7 +130,6 @@ def mask_loss(ask: Ask) -> str:
 
 
 def _predict_masks(branch: nn.Module, features: Tensor, boxes: Tensor, labels: Tensor, stride: float) -> Tensor:
-    """The mask of each detection's class, as probabilities."""
     pooled = roi_align(features, to_rois([boxes]), 14, 1 / stride, sampling_ratio=2, aligned=True)
     every = branch(pooled).sigmoid()
     return every[torch.arange(len(labels)), labels]

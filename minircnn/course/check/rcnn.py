@@ -19,7 +19,6 @@ NOTHING = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
 def _finetuning_labels(proposals: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """The class of the object that each proposal overlaps most, 0 below an IoU of 0.5."""
     if not len(boxes):
         return torch.zeros(len(proposals), dtype=torch.int64)
     overlap, which = box_iou(proposals, boxes).max(dim=1)
@@ -28,7 +27,7 @@ def _finetuning_labels(proposals: Tensor, boxes: Tensor, labels: Tensor) -> Tens
 
 @exercise(_finetuning_labels)
 def finetuning_labels(ask: Ask) -> str:
-    """The class of each proposal for fine-tuning."""
+    """The class of the object that each proposal overlaps most, 0 below an IoU of 0.5."""
     slips = """
         >= 0.5 => > 0.5 !! an IoU equal to 0.5 is enough for a class
         .max(dim => .ge(0.5).float().max(dim !! it takes the first object of an IoU of 0.5; take the one overlapped most
@@ -54,14 +53,13 @@ def finetuning_labels(ask: Ask) -> str:
 
 
 def _svm_negatives(proposals: Tensor, boxes: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Which proposals overlap every object of a class by less than 0.3."""
     iou = box_iou(proposals, boxes[labels == k])
     return (iou < 0.3).all(dim=1)
 
 
 @exercise(_svm_negatives)
 def svm_negatives(ask: Ask) -> str:
-    """Which proposals are negatives for the SVM of a class."""
+    """Negatives for the SVM of a class: proposals that overlap each of its objects by less than 0.3."""
     slips = """
         .all(dim=1) => .any(dim=1) !! a negative overlaps *every* object of the class by less than 0.3: all, not any
         .all(dim=1) => [:, 0] !! it looks at the first object of the class only
@@ -86,7 +84,6 @@ def svm_negatives(ask: Ask) -> str:
 
 
 def _hinge_loss(scores: Tensor, signs: Tensor) -> Tensor:
-    """max(0, 1 - y s) of each example."""
     return (1 - signs * scores).clamp(min=0)
 
 
@@ -113,7 +110,6 @@ def hinge_loss(ask: Ask) -> str:
 
 
 def _mining_round(weights: Tensor, positives: Tensor, negatives: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the hard ones of the new negatives in, fit the SVM again, and drop what has become easy."""
     hard = new[margins(new, weights) > HARD]
     negatives = torch.cat([negatives, hard])
     fitted = train_svm(positives, negatives, SVMSettings())
@@ -189,15 +185,13 @@ def fit_ridge(ask: Ask) -> str:
         t = 0.3 * torch.randn(count, 4, generator=generator) + torch.tensor([0.5, -0.2, 0.1, 0.3])
         x[:, 0] += 3 * t[:, 0]
         cases.append((x, t, 10.0))
-    what = "for {0.shape[0]} examples of {0.shape[1]} features"
-    ask.cases(cases, slips, what, rtol=1e-3, atol=1e-4)
+    ask.cases(cases, slips, "for {0.shape[0]} examples of {0.shape[1]} features", rtol=1e-3, atol=1e-4)
     return "equal to scikit-learn's Ridge, for more examples than features and for fewer"
 
 
 def _detect(
     proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, threshold: float = -1.5, iou_threshold: float = 0.3
 ) -> dict[str, Tensor]:
-    """Refined boxes after NMS within each class, by torchvision's parts."""
     good = (scores > threshold) & (torch.arange(scores.shape[1]) > 0)
     rows, labels = torch.where(good)
     boxes = BoxCoder((1.0,) * 4).decode_single(deltas[rows, labels], proposals[rows])
@@ -230,8 +224,7 @@ def detect(ask: Ask) -> str:
         > threshold => > -1.5 !! threshold is ignored; take it from the arguments
         *found, iou_threshold => *found, 0.3 !! iou_threshold is ignored; take it from the arguments
     """
-    limits = [(*cases[4], 0.5), (*cases[4], -1.5, 0.7)]
-    ask.cases(limits, slips, "for a threshold of {4}", rtol=1e-3, atol=1e-3)
+    ask.cases([(*cases[4], 0.5), (*cases[4], -1.5, 0.7)], slips, "for a threshold of {4}", rtol=1e-3, atol=1e-3)
     with hint("where no score is above the threshold"):
         ask.cases([(*cases[4], 9.0)])
     return "equal to torchvision's decoding, clipping and NMS for 5 images"

@@ -37,7 +37,6 @@ def base_anchors(ask: Ask) -> str:
 
 
 def _grid_anchors(base: Tensor, grid_size: tuple[int, int], stride: int, offset: float = 0.5) -> Tensor:
-    """The anchors ``(A, 4)`` of one cell, at every cell of a feature map ``(h, w)``: ``(h · w · A, 4)``."""
     y, x = ((torch.arange(count) + offset) * stride for count in grid_size)
     y, x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack([x, y, x, y], dim=-1)  # (h, w, 4)

@@ -11,7 +11,6 @@ from minircnn.course.check.roi_pool import random_map, random_regions
 
 
 def _bilinear(features: Tensor, y: float, x: float) -> Tensor:
-    """The value of a map ``(C, h, w)`` at a point in cells."""
     height, width = features.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
         return features.new_zeros(len(features))

@@ -54,7 +54,6 @@ def _patchwork(seed: int) -> ss.Regions:
 
 
 def _color_histogram(channels: Tensor, region: Tensor) -> Tensor:
-    """25 bins for each channel side by side, summing to 1."""
     bins = (channels[region] * 25).long().clamp(max=24)
     counts = torch.cat([torch.bincount(bins[:, c], minlength=25) for c in range(channels.shape[2])]).double()
     return counts / counts.sum()
@@ -155,7 +154,6 @@ def similarity(ask: Ask) -> str:
 
 
 def _merge_regions(a: Region, b: Region) -> dict[str, Any]:
-    """The description of the union, without a look at its pixels."""
     size = a["size"] + b["size"]
     low, high = torch.minimum(a["box"], b["box"]), torch.maximum(a["box"], b["box"])
     weighted = {name: (a["size"] * a[name] + b["size"] * b[name]) / size for name in ("color", "texture")}
@@ -195,7 +193,6 @@ def _joined(seed: int, i: int, j: int) -> dict[str, Tensor]:
 def _group_regions(
     regions: Sequence[Region], neighbors: Sequence[tuple[int, int]], image_area: float
 ) -> tuple[list[Region], list[tuple[int, int]]]:
-    """Merge the two most similar neighbors until one region is left."""
     nodes, merges = list(regions), []
     pairs = {(i, j): _similarity(nodes[i], nodes[j], image_area) for i, j in neighbors}
     while pairs:
@@ -258,7 +255,6 @@ def _as_pairs(merges: Any) -> list[tuple[int, int]]:  # noqa: ANN401
 def _recall_at(
     proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], iou_threshold: float, count: int
 ) -> float:
-    """The share of all objects that one of the first ``count`` proposals of their image covers."""
     found, objects = 0, 0
     for boxes, target in zip(proposals, targets, strict=True):
         iou = box_iou(target["boxes"], boxes[:count])  # (G, P)

@@ -307,8 +307,7 @@ def compared_regions(image: np.ndarray, labels: np.ndarray, spots: Mapping[str, 
     """Regions around some pixels, outlined, and the similarities of pairs: ``{pair: {kind: value}}``."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained", width_ratios=[1.15, 1.3])
     numbers = {name: labels[y, x] for name, (x, y, *_) in spots.items()}
-    shown = np.isin(labels, list(numbers.values()))[..., None]
-    show_image(np.where(shown, image, 0.3 * image), ax=left)
+    show_image(np.where(np.isin(labels, list(numbers.values()))[..., None], image, 0.3 * image), ax=left)
     left.set(xlim=(0, 240), ylim=(365, 155))  # the part with the regions
     edges = [np.arange(side) + 0.5 for side in labels.shape[::-1]]
     for name, (x, y, word_x, word_y) in spots.items():
@@ -333,8 +332,7 @@ def climbing(tree: MergeTree, image: np.ndarray, line: Sequence[int], steps: Seq
     titles = [f"{step} merges: IoU {overlaps[step]:.2f}" for step in steps]
     nodes = [line[step] for step in steps]
     regions = [tree.labels_after(max(0, node - tree.num_first + 1)).numpy()[..., None] == node for node in nodes]
-    images = [np.where(region, image, 0.3 * image) for region in regions]
-    axes = image_grid(images, titles=titles, columns=len(steps))
+    axes = image_grid([np.where(region, image, 0.3 * image) for region in regions], titles=titles, columns=len(steps))
     for ax, node in zip(axes, nodes, strict=True):
         outline(ax, truth, "white", style="--", width=1.2)
         outline(ax, tree.boxes[node], YELLOW, width=1.5)

@@ -216,8 +216,7 @@ def contact_sheet(
     (height, breadth), rows = tiles.shape[1:3], math.ceil(len(tiles) / columns)
     gap = max(2, round(0.06 * breadth))
     dots = columns * (breadth + gap) / _WIDTH  # pixels of the images that lie in an inch
-    lines = max(text.count("\n") + 1 for text in captions)
-    below = gap + math.ceil(1.3 * lines * CAPTION_SIZE / 72 * dots)
+    below = gap + math.ceil(1.3 * max(text.count("\n") + 1 for text in captions) * CAPTION_SIZE / 72 * dots)
     canvas = mosaic(tiles, columns, (below, gap))
     canvas = np.pad(canvas, ((gap, below), (gap, gap), (0, 0)), constant_values=1.0)  # the outer frames need room, too
     ax = show_image(canvas, ax=_axes_beside(canvas, row_titles))

@@ -228,8 +228,7 @@ def circles_on_masks(photograph: np.ndarray, target: Mapping, circles: Sequence[
     ax = show_image(photograph, width=7, title="masks by the watershed (color), circles by the edges (dotted)")
     draw_objects(ax, target, boxes=False, names=False)
     for x, y, radius in circles:
-        circle = plt.Circle((x, y), radius, fill=False, edgecolor="white", linewidth=1, linestyle=":", zorder=5)
-        ax.add_patch(circle)
+        ax.add_patch(plt.Circle((x, y), radius, fill=False, edgecolor="white", linewidth=1, linestyle=":", zorder=5))
     ax.axhline(cut, color="white", linewidth=1.5)
     for row, text in ((14, "to learn from"), (cut + 10, "to measure with")):
         ax.text(6, row, text, color="white", fontsize=9)

@@ -122,8 +122,7 @@ def draw_bins(ax: Axes, rows: Edges, columns: Edges, *, stride: float = 1) -> No
             corner = ((left + inset) * stride, (top + inset) * stride)
             size = ((right - left - 2 * inset) * stride, (bottom - top - 2 * inset) * stride)
             look = {"facecolor": (*color, 0.12), "edgecolor": color, "linewidth": 2, "zorder": 4}
-            style = f"round,pad=0,rounding_size={0.12 * stride}"
-            ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=style, **look))
+            ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=f"round,pad=0,rounding_size={0.12 * stride}", **look))
 
 
 def mark_maxima(ax: Axes, values: Tensor, rows: Edges, columns: Edges, *, stride: float = 1) -> None:
@@ -171,8 +170,7 @@ def plot_misalignment(
     height, width = as_pixels(image).shape[:2]
     found = misalignment(region, (height, width), feature_size)
     left, top, right, bottom = window or (0, 0, width, height)
-    gray = torch.from_numpy(as_pixels(image).mean(axis=2))
-    cells = F.adaptive_avg_pool2d(gray[None, None], feature_size)[0, 0]
+    cells = F.adaptive_avg_pool2d(torch.from_numpy(as_pixels(image).mean(axis=2))[None, None], feature_size)[0, 0]
     stride = (width / feature_size[1], height / feature_size[0])  # x, y
     own_figure = axes is None
     if own_figure:

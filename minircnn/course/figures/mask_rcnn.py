@@ -224,8 +224,7 @@ def masks_of_classes(image: Tensor, boxes: Tensor, masks: Tensor, labels: Sequen
         show_image(crops[row].clamp(0, 1), ax=axes[row, 0], title=None if row else "the box")
         for k, name in enumerate(classes):
             plot_cells(masks[row, k], ax=axes[row, k + 1], title=None if row else name, **_PROBABILITIES)
-        spines = axes[row, label + 1].spines
-        spines[:].set(visible=True, edgecolor=class_color(label), linewidth=3.5)
+        axes[row, label + 1].spines[:].set(visible=True, edgecolor=class_color(label), linewidth=3.5)
     names = ", ".join(classes[label] for label in labels)
     show(figure, alt=f"Detections ({names}), each with its masks for all {len(classes)} classes; its own class framed.")
 

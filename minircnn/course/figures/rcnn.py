@@ -72,8 +72,7 @@ def maps_of_layers(image: Tensor, target: Mapping[str, Any], layers: Target, cla
         ax.text(0.5, 0.5, f"{name}\n{more}", ha="center", va="center")
         ax.axis("off")
     for ax, maps in zip(grid[1:, 1], layers.values(), strict=True):
-        most = maps.std(dim=(1, 2)).argsort(descending=True)[:6]
-        plot_maps(maps[most], columns=6, ax=ax)
+        plot_maps(maps[maps.std(dim=(1, 2)).argsort(descending=True)[:6]], columns=6, ax=ax)
     texts = ", ".join(f"{name} {maps.shape[1]} × {maps.shape[2]}" for name, maps in layers.items())
     show(figure, alt=f"An image and six activation maps of each convolution, which get coarser: {texts} cells.")
 
