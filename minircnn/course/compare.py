@@ -126,11 +126,8 @@ def torchvision_mask_rcnn(model: MaskRCNN) -> TorchvisionMaskRCNN:
     )
 
 
-def _around(
-    model: FasterRCNN,
-    kind: type[TorchvisionFasterRCNN],
-    **layers: Any,  # noqa: ANN401 - modules, named as torchvision names them
-) -> Any:  # noqa: ANN401 - of that kind
+def _around(model: FasterRCNN, kind: type[TorchvisionFasterRCNN], **layers: nn.Module) -> Any:  # noqa: ANN401
+    """One of that kind; layers are named as torchvision names them."""
     rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
     reference = kind(
         _ChannelsLast(model.backbone, model.rpn.head.cls_logits.in_channels),
@@ -250,10 +247,8 @@ def for_pycocotools(detections: Objects, targets: Objects, kind: str, num_classe
     image_ids, labels = range(1, len(targets) + 1), range(1, num_classes + 1)
     other = {"boxes": "segmentation", "masks": "bbox"}[kind]
     scored = [{**target, "scores": target["area"]} for target in targets]
-    objects, results = (
-        [{name: value for name, value in one.items() if name != other} for one in coco_results(part, image_ids, labels)]
-        for part in (scored, detections)
-    )
+    parts = [coco_results(part, image_ids, labels) for part in (scored, detections)]
+    objects, results = ([{key: value for key, value in one.items() if key != other} for one in part] for part in parts)
     crowds = [crowd for target in targets for crowd in target["iscrowd"].tolist()]
     for n, (one, crowd) in enumerate(zip(objects, crowds, strict=True), start=1):
         one |= {"id": n, "area": one.pop("score"), "iscrowd": int(crowd)}

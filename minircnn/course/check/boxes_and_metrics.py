@@ -85,11 +85,9 @@ def nms(ask: Ask) -> str:
         stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
     """
     boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 50, 60, 60]]).float()
+    # Of these box 1 falls to box 0, and must not take box 2 with it.
     row = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 0.0, 13.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
-    cases = [
-        (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4),
-        (row, torch.tensor([0.9, 0.8, 0.7]), 0.4),  # box 1 falls to box 0, and must not take box 2 with it
-    ]
+    cases = [(boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4), (row, torch.tensor([0.9, 0.8, 0.7]), 0.4)]
     cases += [(random_boxes(60, seed=n), random_boxes(15, seed=n + 100).flatten() / 100, 0.4) for n in range(20)]
     ask.cases(cases, slips, "for {0.shape[0]} boxes, threshold {2}", right=torchvision.ops.nms)
     slips = "iou > iou => iou >= iou !! at an IoU equal to the threshold both boxes stay: drop what is above it"

@@ -47,9 +47,7 @@ def bilinear(ask: Ask) -> str:
     def fading(features: Tensor, y: float, x: float) -> Tensor:
         return _by_torchvision(F.pad(features, (2, 2, 2, 2)), y + 2, x + 2)
 
-    slips = """
-        if not (-1 <= y <= height and -1 <= x <= width) => if False !! the value more than a cell outside is 0
-    """
+    slips = "if not (-1 <= y <= height and -1 <= x <= width) => if False !! the value more than a cell outside is 0"
     also = {"beyond the edge the value fades to 0; up to one cell away it is that of the edge": fading}
     beyond = [(-0.4, 2.5), (5.7, 3.2), (2.5, 7.9), (1.2, -0.6), (-1.2, 3.0), (2.0, 9.1)]
     corners = [(5.0, 7.0), (-0.9, 7.6), (6.0, 8.0), (-1.0, -1.0), (6.1, 2.0)]

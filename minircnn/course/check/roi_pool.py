@@ -72,9 +72,7 @@ def bins(ask: Ask) -> str:
     """
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
     ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
-    slips = """
-        (min(max(start, 0), size), min(max(end, 0), size)) => (start, end) !! cells beyond the map do not exist
-    """
+    slips = "(min(max(start, 0), size), min(max(end, 0), size)) => (start, end) !! cells beyond the map do not exist"
     beyond = [(-3, 4, 2, 7), (5, 9, 3, 7), (9, 12, 2, 7)]
     many = [(first, first + more, n, 16) for first in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)]
     ask.cases([*beyond, *many], slips, "for cells {0} to {1} of {3}, {2} bins")
@@ -88,10 +86,8 @@ def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor
 
 def _cells(box: Tensor, n: int, stride: float, size: tuple[int, int]) -> Iterator[tuple[int, int, slice, slice]]:
     """The rows and columns of a map that fall into each bin (i, j), of those that have any."""
-    rows, columns = (
-        [slice(*one) for one in _bins(*_pooled_cells(float(start), float(end), stride), n, side)]
-        for start, end, side in zip(box[[1, 0]], box[[3, 2]], size, strict=True)
-    )
+    edges = zip(box[[1, 0]].tolist(), box[[3, 2]].tolist(), size, strict=True)
+    rows, columns = ([slice(*one) for one in _bins(*_pooled_cells(*ends, stride), n, side)] for *ends, side in edges)
     for i, j in np.ndindex(n, n):
         if rows[i].start < rows[i].stop and columns[j].start < columns[j].stop:
             yield i, j, rows[i], columns[j]

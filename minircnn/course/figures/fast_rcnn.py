@@ -162,12 +162,9 @@ def three_trainings() -> None:
     back = {"arrowstyle": "-|>", "color": RED, "linewidth": 1.4, "connectionstyle": "arc3,rad=0.12"}
     bottom.annotate("", xy=(3.8, 1.1), xytext=(9.1, 1.1), arrowprops=back)
     bottom.text(6.45, 1.49, "gradient", color=RED, fontsize=9, ha="center", va="center")
-    show(
-        figure,
-        alt="R-CNN: images and proposals lead to a network, its features lie on a disk, and from there two further "
-        "trainings begin. Fast R-CNN: convolutions, RoIPool, fc6, fc7, classes and boxes are one model with one loss, "
-        "whose gradient goes all the way back.",
-    )
+    alt = "R-CNN: images and proposals lead to a network, its features lie on a disk, and from there two further"
+    alt = f"{alt} trainings begin. Fast R-CNN: convolutions, RoIPool, fc6, fc7, classes and boxes are one model with"
+    show(figure, alt=f"{alt} one loss, whose gradient goes all the way back.")
 
 
 def sampled_rois(image: Tensor, target: dict, every: Sequence[Tensor], drawn: Sequence[Tensor], classes: Names) -> None:

@@ -208,11 +208,8 @@ def two_detectors() -> None:
     from_map = [((4.15, 1.12), (4.15, 0.78)), ((4.87, 0.4), (5.3, 0.4))]
     draw_diagram(top, "Fast R-CNN: proposals from pixels", (10.2, 2), [*blocks, search], arrows + from_pixels)
     draw_diagram(bottom, "Faster R-CNN: proposals from the feature map", (10.2, 2), [*blocks, rpn], arrows + from_map)
-    show(
-        figure,
-        alt="Two diagrams. Fast R-CNN: selective search makes proposals out of the image. Faster R-CNN: the region "
-        "proposal network makes them out of the backbone's feature map. All else is the same.",
-    )
+    alt = "Two diagrams. Fast R-CNN: selective search makes proposals out of the image. Faster R-CNN: the region"
+    show(figure, alt=f"{alt} proposal network makes them out of the backbone's feature map. All else is the same.")
 
 
 def losses_and_layers(norms: Curves, layers: Names) -> None:
@@ -228,10 +225,8 @@ def losses_and_layers(norms: Curves, layers: Names) -> None:
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     ax.invert_yaxis()
     ax.spines[:].set_visible(False)
-    texts = (
-        f"{name} reaches {', '.join(layer for layer, value in zip(layers, row, strict=True) if value)}"
-        for name, row in zip(norms, table, strict=True)
-    )
+    reached = [[layer for layer, value in zip(layers, row, strict=True) if value] for row in table]
+    texts = (f"{name} reaches {', '.join(own)}" for name, own in zip(norms, reached, strict=True))
     show(figure, alt=f"A table of losses and layers: {'; '.join(texts)}.")
 
 
@@ -289,10 +284,8 @@ def class_table(probabilities: Tensor, classes: Names) -> None:
 
 def three_steps(image: Tensor, candidates: Mapping, after: Mapping, classes: Names) -> None:
     """Boxes above 0.1 before NMS and after it, and detections above 0.5; dicts of boxes, labels, scores."""
-    steps = [
-        {name: value[found["scores"] > least] for name, value in found.items()}
-        for found, least in ((candidates, 0.1), (after, 0.1), (after, 0.5))
-    ]
+    limits = ((candidates, 0.1), (after, 0.1), (after, 0.5))
+    steps = [{name: value[found["scores"] > least] for name, value in found.items()} for found, least in limits]
     counts = [len(step["boxes"]) for step in steps]
     titles = [f"above 0.1: {counts[0]} boxes", f"after NMS: {counts[1]} boxes", f"above 0.5: {counts[2]} detections"]
     axes = image_grid([image] * 3, titles=titles, columns=3)
