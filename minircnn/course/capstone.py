@@ -17,17 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, load_alexnet
-from minircnn.boxes import (
-    POSITIVE,
-    box_iou,
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    match,
-    nms,
-    select_detections,
-    subsample,
-)
+from minircnn.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, match, nms, select_detections, subsample
 from minircnn.course import compare
 from minircnn.course.history import count_parameters
 from minircnn.course.passes import operations
@@ -192,15 +182,10 @@ def foreground(detector: nn.ModuleDict, images: Sequence[Tensor], targets: Targe
 def build_detector(network: AlexNet, num_classes: int) -> nn.ModuleDict:
     """The layers: AlexNet's, taken apart, an RPN head, and two siblings behind fc7."""
     fc6, fc7 = network.classifier.fc6, network.classifier.fc7
-    detector = nn.ModuleDict(
-        {
-            "backbone": network.backbone,
-            "rpn_head": RPNHead(128, 12),
-            "box_head": nn.Sequential(nn.Flatten(), fc6, nn.ReLU(), fc7, nn.ReLU()),
-            "cls_score": nn.Linear(256, num_classes),
-            "bbox_pred": nn.Linear(256, 4 * num_classes),
-        }
-    )
+    box_head = nn.Sequential(nn.Flatten(), fc6, nn.ReLU(), fc7, nn.ReLU())
+    parts = {"backbone": network.backbone, "rpn_head": RPNHead(128, 12), "box_head": box_head}
+    siblings = {"cls_score": nn.Linear(256, num_classes), "bbox_pred": nn.Linear(256, 4 * num_classes)}
+    detector = nn.ModuleDict({**parts, **siblings})
     for name, spread in (("cls_score", 0.01), ("bbox_pred", 0.001)):
         nn.init.normal_(detector[name].weight, std=spread)
         nn.init.zeros_(detector[name].bias)
@@ -215,7 +200,7 @@ def rpn_losses(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets
         positive, negative = subsample(label, 128, 0.5)
         chosen = torch.cat([positive, negative])
         scores.append(own_logits[chosen])
-        wanted.append((label[chosen] == POSITIVE).float())
+        wanted.append((label[chosen] == 1).float())
         goals = encode_boxes(anchors[positive], target["boxes"][gt_index[positive]])
         errors.append(F.smooth_l1_loss(own_deltas[positive], goals, beta=BETA, reduction="sum"))
     scores, wanted = torch.cat(scores), torch.cat(wanted)

@@ -106,8 +106,7 @@ class _ChannelsLast(nn.Module):
 def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
     """Torchvision's FasterRCNN with the configuration and the layers of ours; the layers are shared, not copied.
 
-    Ours has one feature map, RoIPool, anchors without an offset, and one NMS threshold for training and detection:
-    torchvision has no others.
+    Ours has one feature map, RoIPool, anchors without an offset, and one NMS threshold: torchvision has no others.
     """
     pool = _RoIPool(model.roi_heads.config.pool_size, model.roi_heads.stride)
     return _around(model, TorchvisionFasterRCNN, box_roi_pool=pool)

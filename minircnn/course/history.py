@@ -93,8 +93,7 @@ GENERATIONS = (
 def load_all(alike: bool = False) -> dict[str, nn.Module]:
     """The four detectors that come with the project, by key, in evaluation mode.
 
-    ``alike``, all have :data:`THRESHOLDS` in place of those in their files but R-CNN: its scores are no probabilities,
-    and with NMS at 0.5 it is worse on validation images.
+    ``alike``, all but R-CNN, whose scores are no probabilities, have :data:`THRESHOLDS` in place of their own.
     """
     models = {one.key: load(one.weights) for one in GENERATIONS}
     for model in models.values():
@@ -112,8 +111,7 @@ def set_thresholds(model: nn.Module, **thresholds: float) -> None:
 def count_parameters(model: nn.Module) -> int:
     """How many parameters a layer or a detector has.
 
-    R-CNN's support vector machines and box regressions are buffers to PyTorch, but learned they are; so is its
-    network's last layer, which only fine-tuning needs.
+    R-CNN's SVMs and box regressions count, though buffers to PyTorch; so does its last layer, for fine-tuning only.
     """
     learned = sum(parameter.numel() for parameter in model.parameters())
     return learned + model.svm.numel() + model.box.numel() if isinstance(model, RCNN) else learned

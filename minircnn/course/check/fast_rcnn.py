@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,11 +158,8 @@ def smooth_l1(ask: Ask) -> str:
         error.abs() => error.abs(); beta = 1.0 !! it is right for beta 1 only, and ignores beta
         / beta => !! with beta 1 it is right, but the parabola is not divided by beta
     """
-
-    def right(error: Tensor, beta: float) -> Tensor:
-        return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
-
-    ask.cases([(errors, beta) for beta in (1.0, 3.0, 1 / 9)], slips, "with beta {1:.2f}", right=right)
+    cases, theirs = [(errors, beta) for beta in (1.0, 3.0, 1 / 9)], partial(F.smooth_l1_loss, reduction="none")
+    ask.cases(cases, slips, "with beta {1:.2f}", right=lambda error, beta: theirs(error, 0 * error, beta=beta))
     return "equal to torch's for three values of beta"
 
 

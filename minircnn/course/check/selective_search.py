@@ -102,12 +102,10 @@ def histogram_intersection(ask: Ask) -> str:
         torch.minimum(a, b).sum() => 1 - (a - b).abs().sum() !! it subtracts the whole distance from 1, not half of it
         .sum() => .min() !! it is the smallest value of all; take the smaller of the two in each bin, and the sum
     """
-
-    def right(a: Tensor, b: Tensor) -> float:
-        return 1 - float(cityblock(a, b)) / 2  # of histograms that sum to 1: half is what they do not share
-
-    cases = [torch.from_numpy(np.random.RandomState(seed).dirichlet(np.full(40, 0.3), 2)) for seed in range(20)]
-    ask.cases(map(tuple, cases), slips, "for two random histograms", right=right, change=float)
+    pairs = (torch.from_numpy(np.random.RandomState(seed).dirichlet(np.full(40, 0.3), 2)) for seed in range(20))
+    cases, what = map(tuple, pairs), "for two random histograms"
+    # Of histograms that sum to 1, half of the distance is what they do not share.
+    ask.cases(cases, slips, what, right=lambda a, b: 1 - float(cityblock(a, b)) / 2, change=float)
     return "equal to 1 - half of scipy's cityblock distance, 20 times"
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from minircnn.boxes import box_iou
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, RED, SAND
 from minircnn.course.figures.display import Names, show
-from minircnn.course.figures.panels import outline, plot_stacked
+from minircnn.course.figures.panels import outline, plot_parts
 from minircnn.evaluation import Result
 from minircnn.plotting import (
     TITLE_SIZE,
@@ -139,8 +139,7 @@ def plot_label_map(
 def label_map_colors(labels: np.ndarray) -> np.ndarray:
     """A color (H, W, 3) for every region of a segmentation (H, W), which depends on the region's number alone.
 
-    So a region that survives a merge keeps its color. Neighboring numbers, which often lie side by side in the image,
-    get hues far apart.
+    A region that survives a merge keeps its color. Neighboring numbers, often side by side, get hues far apart.
     """
     numbers, position = np.unique(labels, return_inverse=True)
     saturation, value = (0.45, 0.7, 0.95), (0.95, 0.75, 0.6)
@@ -261,7 +260,7 @@ def _show_shares(values: Mapping[str, float], colors: Names, title: str, height:
     figure, ax = plt.subplots(figsize=(9, height), layout="constrained")
     shares = {name: value / sum(values.values()) for name, value in values.items()}
     names = [f"{name} {100 * share:.0f}%" for name, share in shares.items()]
-    plot_stacked(ax, {"": [*shares.values()]}, dict(zip(names, colors, strict=True)))
+    plot_parts(ax, {"": [*shares.values()]}, dict(zip(names, colors, strict=True)))
     ax.set(xlim=(0, 1), yticks=[], xticks=[], title=title)
     ax.legend(ncols=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
     ax.spines[:].set_visible(False)

@@ -12,7 +12,7 @@ from minircnn.course.figures.charts import plot_proposals
 from minircnn.course.figures.colors import BLUE, EXACT, GRAY, GREEN, LIGHT_BLUE, ORANGE, POOLED, RED, WHITE, YELLOW
 from minircnn.course.figures.display import Names, Target, show
 from minircnn.course.figures.maps import Edges, draw_bins, draw_grid, mark_maxima, plot_cells, plot_row
-from minircnn.course.figures.panels import draw_diagram, listed, name_rows, outline, plot_bars, plot_stacked, zoom
+from minircnn.course.figures.panels import draw_diagram, listed, name_rows, outline, plot_bars, plot_parts, zoom
 from minircnn.plotting import class_color, draw_box, draw_objects, image_grid, show_image
 
 
@@ -252,7 +252,7 @@ def stage_bars(rows: Mapping[str, Mapping[str, float]], unit: str) -> None:
     """Milliseconds by stage, a bar for each detector."""
     figure, ax = plt.subplots(figsize=(9, 0.9 + 0.6 * len(rows)), layout="constrained")
     stages = {"proposals": RED, "features": BLUE, "heads": ORANGE, "selection": GRAY}
-    plot_stacked(ax, {name: [row[stage] for stage in stages] for name, row in rows.items()}, stages)
+    plot_parts(ax, {name: [row[stage] for stage in stages] for name, row in rows.items()}, stages)
     for y, row in enumerate(rows.values()):
         total = sum(row[stage] for stage in stages)
         ax.text(total, y, f" {total:,.0f} ms", va="center", fontsize=9)

@@ -14,15 +14,7 @@ from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED,
 from minircnn.course.figures.display import Curves, Names, Target, show
 from minircnn.course.figures.maps import draw_grid, plot_row, plot_score_maps, strongest_channel
 from minircnn.course.figures.mask_rcnn import ablation_dots
-from minircnn.course.figures.panels import (
-    draw_diagram,
-    listed,
-    outline,
-    outline_truth,
-    plot_curves,
-    plot_dots,
-    plot_stacked,
-)
+from minircnn.course.figures.panels import dash_truth, draw_diagram, listed, outline, plot_curves, plot_dots, plot_parts
 from minircnn.plotting import class_color, draw_box, draw_objects, image_grid, show_image
 from minircnn.pooling import misalignment
 
@@ -103,7 +95,7 @@ def objectness_by_anchor(image: Tensor, boxes: Tensor, probability: Tensor, size
 def preferred_ratios(shares: Tensor, classes: Names) -> None:
     """For each class the shares ``(K, 3)``, in percent, of wide, square and tall anchors with the highest score."""
     _, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
-    plot_stacked(ax, dict(zip(classes[1:], shares.tolist(), strict=True)), dict(zip(NAMES, COLORS, strict=True)))
+    plot_parts(ax, dict(zip(classes[1:], shares.tolist(), strict=True)), dict(zip(NAMES, COLORS, strict=True)))
     for bars, values in zip(ax.containers, shares.T, strict=True):
         ax.bar_label(bars, [f"{v:.0f}" if v >= 6 else "" for v in values], label_type="center")
     ax.set(xlim=(0, 100), xlabel="% of the objects", title="anchor with the highest score at the center of the object")
@@ -172,7 +164,7 @@ def time_bars(times: Mapping[str, float]) -> None:
     parts = {"backbone": "0.8", "selective search": RED, "RPN": BLUE, "heads": "0.6"}
     rows = {"with selective search": "RPN", "with an RPN": "selective search"}  # each leaves the other one out
     figure, ax = plt.subplots(figsize=(9, 2.1), layout="constrained")
-    plot_stacked(ax, {row: [times[p] if p != other else 0.0 for p in parts] for row, other in rows.items()}, parts)
+    plot_parts(ax, {row: [times[p] if p != other else 0.0 for p in parts] for row, other in rows.items()}, parts)
     ax.set_xlabel("ms an image")
     figure.legend(ncols=4, frameon=False, loc="outside upper center")
     show(ax, alt=f"Two bars of time, one {' and one '.join(rows)}, divided into {', '.join(parts)}.")
@@ -319,7 +311,7 @@ def false_positives(
     titles = [f"{classes[error.label]} {error.score:.2f}: {error.kind}" for error in errors]
     axes = image_grid([images[error.image] for error in errors], titles=titles, columns=4)
     for ax, error in zip(axes, errors, strict=True):
-        outline_truth(ax, targets[error.image])
+        dash_truth(ax, targets[error.image])
         outline(ax, detections[error.image]["boxes"][error.detection], class_color(error.label))
     kinds = ", ".join(f"{classes[error.label]}: {error.kind}" for error in errors)
     show(axes, alt=f"The most confident false positives, full lines, and the ground truth, dashed: {kinds}.")

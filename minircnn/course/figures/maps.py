@@ -17,12 +17,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from minircnn.course.figures.colors import EXACT, POOLED
+from minircnn.course.figures.colors import EXACT, POOLED, ROUNDED_DOWN
 from minircnn.course.figures.panels import outline
 from minircnn.plotting import (
     NOTEBOOK_WIDTH,
     TITLE_SIZE,
-    Color,
     Image,
     as_pixels,
     class_color,
@@ -143,8 +142,6 @@ def plot_score_maps(axes: np.ndarray, boxes: Tensor, scores: Tensor, sizes: Sequ
         for box in boxes:
             outline(ax, box, "white", width=0.8, edge=False)
 
-
-ROUNDED_DOWN: Color = (1.0, 0.35, 0.85)
 
 _HIGHEST = 4.8  # inches of a figure
 _LINE = 2.2  # points; leaves of the dark rim enough to be seen

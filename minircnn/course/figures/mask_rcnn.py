@@ -279,11 +279,7 @@ def mask_gallery(images: Sequence[Tensor], objects: Sequence[Mapping[str, Any]],
 
 
 def worst_cases(
-    cases: Mapping[str, Sequence[tuple[float, int, int | None, int]]],
-    images: Sequence[Tensor],
-    found: Sequence[Target],
-    targets: Sequence[Mapping[str, Any]],
-    classes: Names,
+    cases: Mapping[str, Sequence], images: Sequence, found: Sequence[Target], targets: Sequence[Target], classes: Names
 ) -> None:
     """The two largest objects missed, the worst of each other mistake: what was found, and beside it what is there."""
     worst = [(kind, *case) for kind, ordered in cases.items() for case in ordered[: 2 if kind == "missed" else 1]]

@@ -29,7 +29,7 @@ def outline(ax: Axes, box: Box, color: str | Color, style: str = "-", width: flo
     return ax.add_patch(patch)
 
 
-def outline_truth(ax: Axes, target: Target) -> None:
+def dash_truth(ax: Axes, target: Target) -> None:
     """The boxes of a target, dashed, in the colors of their classes."""
     for box, label in zip(target["boxes"], target["labels"].tolist(), strict=True):
         outline(ax, box, class_color(label), style="--", width=1.4)
@@ -67,7 +67,7 @@ def plot_bars(ax: Axes, values: Mapping[str, float], color: str | Sequence[Any],
     name_rows(ax, values)
 
 
-def plot_stacked(ax: Axes, rows: Curves, parts: Mapping[str, Any]) -> None:
+def plot_parts(ax: Axes, rows: Curves, parts: Mapping[str, Any]) -> None:
     """A horizontal bar for each row, from the top, divided into parts, each in its color."""
     left = np.zeros(len(rows))
     for (part, color), values in zip(parts.items(), np.array([*rows.values()]).T, strict=True):

@@ -15,13 +15,13 @@ from minircnn.course.figures.charts import plot_detections, plot_filters, plot_l
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, SAND, YELLOW
 from minircnn.course.figures.display import Curves, Names, Target, show
 from minircnn.course.figures.panels import (
+    dash_truth,
     draw_level,
     listed,
     outline,
-    outline_truth,
     plot_bars,
     plot_curves,
-    plot_stacked,
+    plot_parts,
     zoom,
 )
 from minircnn.datasets.images import ImageDataset
@@ -37,7 +37,7 @@ def costs_by_layer(work: Mapping[str, int], parameters: Mapping[str, int]) -> No
     figure, ax = plt.subplots(figsize=(9, 2.0), layout="constrained")
     kinds = {"parameters": parameters, "multiply-adds": work}
     shares = {kind: np.array([*numbers.values()]) / sum(numbers.values()) for kind, numbers in kinds.items()}
-    plot_stacked(ax, shares, dict(zip(work, shades, strict=True)))
+    plot_parts(ax, shares, dict(zip(work, shades, strict=True)))
     ax.set(xlim=(0, 1), xticks=[], title="Shares of the layers")
     ax.legend(ncols=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02), columnspacing=1.2, handlelength=1)
     ax.spines[:].set_visible(False)
@@ -230,7 +230,7 @@ def error_shares(shares: np.ndarray, names: Names) -> None:
     """For each class (a row) the shares of true positives and of the three kinds of errors (columns)."""
     figure, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
     colors = dict(zip(KINDS, (GREEN, "#e0b428", "#a2329a", GRAY), strict=True))
-    plot_stacked(ax, dict(zip(names, shares, strict=True)), colors)
+    plot_parts(ax, dict(zip(names, shares, strict=True)), colors)
     ax.set(xlim=(0, 1), xlabel="share of the best detections")
     figure.legend(ncols=4, frameon=False, loc="outside lower center")
     mean = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in zip(KINDS, shares.mean(axis=0), strict=True))
@@ -245,6 +245,6 @@ def confident_errors(data: ImageDataset, found: Sequence[Target], errors: Sequen
     titles = [text.replace(": ", "\n") for text in texts]
     axes = image_grid(images, titles=titles, columns=-(-len(errors) // 2))
     for ax, target, error, label in zip(axes, targets, errors, labels, strict=True):
-        outline_truth(ax, target)
+        dash_truth(ax, target)
         outline(ax, found[error.image]["boxes"][error.row], class_color(label), width=2.5)
     show(axes, alt=f"The most confident errors with the objects of their images, dashed: {'; '.join(texts)}.")
