@@ -14,7 +14,7 @@ from minircnn.course.figures.charts import plot_losses
 from minircnn.course.figures.colors import BLUE, EXACT, GREEN, ORANGE, PURPLE, WHITE
 from minircnn.course.figures.display import Box, Names, Target, show
 from minircnn.course.figures.maps import draw_bins, plot_cells, plot_misalignment, plot_row
-from minircnn.course.figures.panels import draw_level, listed, name_rows, outline, plot_curves, plot_dots
+from minircnn.course.figures.panels import listed, mark_y, name_rows, outline, plot_curves, plot_dots
 from minircnn.plotting import class_color, draw_box, draw_masks, draw_objects, image_grid, show_image
 from minircnn.pooling import misalignment, roi_align, to_rois
 
@@ -175,7 +175,7 @@ def moved_objects(shifts: Sequence[int], overlaps: Mapping[str, np.ndarray]) -> 
         ax.fill_between(shifts, low, high, color=color, alpha=0.15, linewidth=0)
         ax.plot(shifts, middle, "o-", color=color, label=f"{name}: median, and the middle half")
         last[name] = middle[-1]
-    draw_level(ax, 0.75, "correct for AP75")
+    mark_y(ax, 0.75, "correct for AP75")
     ax.set(xlabel="shift to the right and down, in pixels", ylabel="IoU with itself", xticks=shifts, ylim=(0, 1))
     ax.legend(frameon=False, loc="lower left")
     show(ax, alt=f"IoU of objects with themselves after a shift; medians at {shifts[-1]} pixels: {listed(last)}.")
@@ -255,7 +255,7 @@ def mask_losses(losses: Sequence[float]) -> None:
     """The mask loss of each step, and log 2, the loss of a branch that says one half everywhere."""
     _, ax = plt.subplots(figsize=(5.5, 2.8), layout="constrained")
     plot_losses([{"mask loss": loss} for loss in losses], ax=ax)
-    draw_level(ax, log(2), "log 2: one half everywhere")
+    mark_y(ax, log(2), "log 2: one half everywhere")
     ax.legend(frameon=False, loc="lower left")
     show(ax, alt=f"The mask loss over {len(losses)} steps with its running mean, beside log 2, one half everywhere.")
 

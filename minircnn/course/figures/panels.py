@@ -107,7 +107,7 @@ def draw_diagram(ax: Axes, title: str, size: tuple, blocks: Sequence[tuple], arr
         ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4})
 
 
-def draw_level(ax: Axes, y: float, text: str) -> None:
+def mark_y(ax: Axes, y: float, text: str) -> None:
     """A dashed line across the axes at y, named at its right end."""
     ax.axhline(y, color="0.5", linestyle="--", linewidth=1)
     look = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 9, "color": "0.35"}

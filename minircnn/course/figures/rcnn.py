@@ -14,16 +14,7 @@ from minircnn.course.errors import KINDS, Judged
 from minircnn.course.figures.charts import plot_detections, plot_filters, plot_losses, plot_maps
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, SAND, YELLOW
 from minircnn.course.figures.display import Curves, Names, Target, show
-from minircnn.course.figures.panels import (
-    dash_truth,
-    draw_level,
-    listed,
-    outline,
-    plot_bars,
-    plot_curves,
-    plot_parts,
-    zoom,
-)
+from minircnn.course.figures.panels import dash_truth, listed, mark_y, outline, plot_bars, plot_curves, plot_parts, zoom
 from minircnn.datasets.images import ImageDataset
 from minircnn.plotting import class_color, image_grid, show_image
 from minircnn.pooling import warp_regions
@@ -48,7 +39,7 @@ def costs_by_layer(work: Mapping[str, int], parameters: Mapping[str, int]) -> No
 def training_curve(losses: Sequence[float], chance: float) -> None:
     """The loss of each batch, its running mean, and the loss of guessing."""
     ax = plot_losses([{"mean of 20 batches": loss} for loss in losses])
-    draw_level(ax, chance, f"guessing: {chance:.2f}")
+    mark_y(ax, chance, f"guessing: {chance:.2f}")
     ax.set(ylim=(0, 3.6), ylabel="cross-entropy")
     ax.legend(frameon=False)
     show(ax, alt=f"The loss over {len(losses)} iterations and its running mean, beside that of guessing, {chance:.2f}.")
@@ -137,7 +128,7 @@ def few_examples(amounts: Sequence[int], curves: Curves) -> None:
     figure, ax = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
     labels = {"xlabel": "examples of each class", "ylabel": "accuracy"}
     plot_curves(ax, amounts, curves, (GRAY, SAND, RED), xscale="log", ylim=(0, 1), **labels)
-    draw_level(ax, 1 / 6, "guessing")
+    mark_y(ax, 1 / 6, "guessing")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     show(figure, alt=f"Accuracy against the number of examples of each class for {', '.join(curves)}.")
 
@@ -167,7 +158,7 @@ def loss_curve(losses: Sequence[float], chance: float) -> None:
     """The loss of each batch of fine-tuning, and that of a network that gives all classes one probability."""
     figure, ax = plt.subplots(figsize=(6, 2.7), layout="constrained")
     ax.plot(range(1, len(losses) + 1), losses, color=BLUE)
-    draw_level(ax, chance, f"equal probabilities: {chance:.2f}")
+    mark_y(ax, chance, f"equal probabilities: {chance:.2f}")
     ax.set(xlabel="batches of 128 warped proposals", ylabel="cross-entropy", ylim=(0, chance + 0.45))
     show(figure, alt=f"The cross-entropy of {len(losses)} batches, beside that of equal probabilities, {chance:.2f}.")
 
