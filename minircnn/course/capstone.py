@@ -31,7 +31,7 @@ BOX_WEIGHTS = TOY_TOWN_HEADS.box_weights  # of the regression targets, see noteb
 BETA = TOY_TOWN_HEADS.smooth_l1_beta  # error above which smooth L1 is linear, of both box losses
 LIMITS = {"score_threshold": 0.003, "nms_threshold": 0.5, "max_detections": 100}  # for select_detections
 
-Size, Targets = tuple[int, int], Sequence[Mapping[str, Tensor]]
+Size, Images, Targets = tuple[int, int], Sequence[Tensor], Sequence[Mapping[str, Tensor]]
 Says = Callable[..., dict[str, Tensor]]  # losses or detections
 Batch = tuple[Tensor, list[dict[str, Tensor]]]
 
@@ -93,7 +93,7 @@ def sample_rois(proposals: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor
     return drawn.boxes, drawn.labels, drawn.deltas
 
 
-def draw_batch(images: Sequence[Tensor], targets: Targets, count: int) -> Batch:
+def draw_batch(images: Images, targets: Targets, count: int) -> Batch:
     """Draw images at random: ``(count, 3, H, W)``, with the channels of a pixel side by side, and their targets."""
     chosen = torch.randperm(len(images))[:count].tolist()
     batch = torch.stack([images[i] for i in chosen])
@@ -167,7 +167,7 @@ def costs(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str, 
 
 
 @torch.no_grad()
-def foreground(detector: nn.ModuleDict, images: Sequence[Tensor], targets: Targets) -> float:
+def foreground(detector: nn.ModuleDict, images: Images, targets: Targets) -> float:
     """How many of the RoIs that are sampled from an image in training show an object, on average."""
     count = 0
     for image, target in zip(images, targets, strict=True):
@@ -239,9 +239,7 @@ def detect(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str,
     return select_detections(boxes, class_logits.softmax(dim=1), size, **LIMITS)
 
 
-def train(
-    detector: nn.ModuleDict, images: Sequence[Tensor], targets: Targets, iterations: int
-) -> list[dict[str, float]]:
+def train(detector: nn.ModuleDict, images: Images, targets: Targets, iterations: int) -> list[dict[str, float]]:
     """Train with AdamW on batches of 4 images, and return the losses of each."""
     detector.backbone.conv1.requires_grad_(False)
     backbone = [p for p in detector.backbone.parameters() if p.requires_grad]

@@ -35,9 +35,7 @@ def error_kind(overlap: Tensor, labels: Tensor, k: int, taken: Tensor) -> str:
     return KINDS[2] if overlap.max() >= 0.1 else KINDS[3]
 
 
-def sort_errors(
-    detections: Objects, targets: Objects, label: int, kind_of: Callable[..., str] = error_kind
-) -> list[Judged]:
+def sort_errors(detections: Objects, targets: Objects, label: int, kind_of: Callable = error_kind) -> list[Judged]:
     """Sort the best detections of a class, as many as it has objects, best first, by a rule as :func:`error_kind`."""
     wanted = sum(int((target["labels"] == label).sum()) for target in targets)
     ranked = []

@@ -126,10 +126,8 @@ def nms_tradeoff(thresholds: Sequence[float], recalls: Mapping[float, Sequence[f
     show(ax, alt=f"Recall of {count} proposals against the threshold of NMS; highest at {listed(best, 'g')}.")
 
 
-def anchor_labels(
-    image: Tensor, boxes: Tensor, anchors: Tensor, label: Tensor, low_quality: Tensor, few: int = 25
-) -> None:
-    """All positive anchors, those that are positive only as the best of an object dashed; some of the others."""
+def anchor_labels(image: Tensor, boxes: Tensor, anchors: Tensor, label: Tensor, weak: Tensor, few: int = 25) -> None:
+    """All positive anchors, dashed the weak ones, positive only as the best of an object; some of the others."""
     generator = torch.Generator().manual_seed(0)
     kinds = {"positive": (1, LIME), "ignored": (-1, ORANGE), "negative": (0, "0.8")}
     of_kinds = {name: (label == value).nonzero().flatten() for name, (value, _) in kinds.items()}
@@ -140,7 +138,7 @@ def anchor_labels(
         rows = of_kinds[name]
         shown = rows if value == 1 else rows[torch.randperm(len(rows), generator=generator)[:few]]
         for n in shown.tolist():
-            outline(ax, anchors[n], color, "--" if low_quality[n] else "-", 1.6 if value == 1 else 0.8, edge=False)
+            outline(ax, anchors[n], color, "--" if weak[n] else "-", 1.6 if value == 1 else 0.8, edge=False)
         for box in boxes:
             outline(ax, box, "white", width=1.8, edge=False)
     show(axes, alt=f"Three times the image, ground truth white, with anchors: {'; '.join(titles)}.")
