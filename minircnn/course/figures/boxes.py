@@ -20,6 +20,8 @@ from minircnn.metrics import RECALLS_COCO, RECALLS_VOC2007, area_under_curve, av
 from minircnn.plotting import class_color, draw_labels, draw_objects, image_grid, show_image
 from minircnn.selective_search import MergeTree
 
+_MARGIN = 5  # pixels of the image around the boxes that matter
+
 
 def four_tasks(image: Tensor, target: Target, classes: Names, name: str) -> None:
     """One image with what classification, detection, semantic and instance segmentation say about it."""
@@ -100,9 +102,6 @@ def shapes_and_sizes(ratios: Target, sizes: Target, classes: Names) -> None:
     every = torch.cat(list(sizes.values()))
     alt = f"Left: aspect ratios by class, from the tallest, {order[0]}, to the widest, {order[-1]}. Right: the sizes of"
     show(figure, alt=f"{alt} the objects, from {every.min():.0f} to {every.max():.0f} pixels.")
-
-
-_MARGIN = 5  # pixels of the image around the boxes that matter
 
 
 def boxes_on_grid(a: Tensor, b: Tensor) -> None:

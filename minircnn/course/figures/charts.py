@@ -35,6 +35,10 @@ from minircnn.plotting import (
     show_image,
 )
 
+CAPTION_SIZE = 8.0  # points
+_FRAME = 2.0  # points
+_WIDTH = 8.2  # inches of a sheet; with wider ones notebook 03 would be larger than 2 MB
+
 
 def plot_detections(
     image: Image, objects: Objects, classes: Names | None = None, masks: bool = True, names: bool = True, **at: object
@@ -146,11 +150,6 @@ def label_map_colors(labels: np.ndarray) -> np.ndarray:
     hues = numbers * 0.6180339887498949 % 1
     colors = [colorsys.hsv_to_rgb(h, saturation[n % 3], value[n // 3 % 3]) for h, n in zip(hues, numbers, strict=True)]
     return np.array(colors).reshape(-1, 3)[position.reshape(labels.shape)]
-
-
-CAPTION_SIZE = 8.0  # points
-_FRAME = 2.0  # points
-_WIDTH = 8.2  # inches of a sheet; with wider ones notebook 03 would be larger than 2 MB
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: tuple[int, int]) -> np.ndarray:

@@ -34,6 +34,7 @@ _BOX, _MASK = "#4d4d4d", STAGE_COLORS["masks"]
 _BAR = 0.68  # height of a detector's bars; the next detector is 1 away
 _TIME = 0.24  # height of the bar of its time
 _LEAST_LABEL = 8  # percent: in a narrower part of a bar its number has no room
+LEVELS = {"P2": BLUE, "P3": GREEN, "P4": ORANGE, "P5": RED, "P6": PURPLE}
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,6 @@ def plot_generations(image: Image, views: Sequence[Mapping[str, Any]], classes: 
         plot_proposals(image, view["proposals"], ax=upper)
         draw_objects(lower, objects, classes)
     return axes
-
-
-LEVELS = {"P2": BLUE, "P3": GREEN, "P4": ORANGE, "P5": RED, "P6": PURPLE}
 
 
 def found_in_photographs(photographs: Target, found: Sequence[Mapping], classes: Names) -> None:

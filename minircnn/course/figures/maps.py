@@ -19,22 +19,16 @@ from torch import Tensor
 
 from minircnn.course.figures.colors import EXACT, POOLED, ROUNDED_DOWN
 from minircnn.course.figures.panels import outline
-from minircnn.plotting import (
-    NOTEBOOK_WIDTH,
-    TITLE_SIZE,
-    Image,
-    as_pixels,
-    class_color,
-    draw_box,
-    show_image,
-    text_color,
-)
+from minircnn.plotting import TITLE_SIZE, Image, as_pixels, class_color, draw_box, show_image, text_color
 from minircnn.pooling import Misalignment, misalignment
 
 Edges = Sequence[tuple[float, float]]
 
 _BIN_COLORS = (2, 1, 4, 5)  # labels of class_color: neighboring bins differ, also across a corner
 _INSETS = (0.07, 0.17)  # of a cell
+_HIGHEST = 4.8  # inches of a figure
+_LINE = 2.2  # points; leaves of the dark rim enough to be seen
+_FEW = 40  # cells along an axis up to which each edge gets a tick
 
 
 def plot_cells(
@@ -143,11 +137,6 @@ def plot_score_maps(axes: np.ndarray, boxes: Tensor, scores: Tensor, sizes: Sequ
             outline(ax, box, "white", width=0.8, edge=False)
 
 
-_HIGHEST = 4.8  # inches of a figure
-_LINE = 2.2  # points; leaves of the dark rim enough to be seen
-_FEW = 40  # cells along an axis up to which each edge gets a tick
-
-
 def plot_misalignment(
     image: Image,
     region: Sequence[float],
@@ -171,8 +160,8 @@ def plot_misalignment(
     stride = (width / feature_size[1], height / feature_size[0])  # x, y
     own_figure = axes is None
     if own_figure:
-        tall = min(_HIGHEST, (NOTEBOOK_WIDTH / 2 - 0.4) * (bottom - top) / (right - left) + 1.0)
-        _, axes = plt.subplots(1, 2, figsize=(NOTEBOOK_WIDTH, tall), layout="constrained")
+        tall = min(_HIGHEST, (9 / 2 - 0.4) * (bottom - top) / (right - left) + 1.0)
+        _, axes = plt.subplots(1, 2, figsize=(9, tall), layout="constrained")
     titles = titles or _titles(found)
     show_image(image, ax=axes[0], title=titles[0])
     plot_cells(cells, colors="gray", ax=axes[1], title=titles[1])

@@ -20,6 +20,8 @@ from minircnn.pooling import misalignment, roi_align, to_rois
 
 _PURPLE = "#a2329a"
 _COLORS = {"RoIPool": ORANGE, "RoIWarp": "#8a5fbf", "RoIAlign": BLUE}
+_PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
+_WIDTH = 6.2  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
 def roundings(image: Tensor, region: Sequence[float], map_size: tuple[int, int], window: Sequence[float]) -> None:
@@ -179,10 +181,6 @@ def moved_objects(shifts: Sequence[int], overlaps: Mapping[str, np.ndarray]) -> 
     ax.set(xlabel="shift to the right and down, in pixels", ylabel="IoU with itself", xticks=shifts, ylim=(0, 1))
     ax.legend(frameon=False, loc="lower left")
     show(ax, alt=f"IoU of objects with themselves after a shift; medians at {shifts[-1]} pixels: {listed(last)}.")
-
-
-_PROBABILITIES = {"limits": (0, 1), "colors": "gray"}
-_WIDTH = 6.2  # inches of a gallery; with wider ones the notebook would be larger than 2 MB
 
 
 def mask_targets(image: Tensor, mask: Tensor, proposals: Target, overlaps: Tensor, targets: Tensor) -> None:

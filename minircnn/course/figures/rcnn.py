@@ -20,6 +20,7 @@ from minircnn.plotting import class_color, image_grid, show_image
 from minircnn.pooling import warp_regions
 
 MODES = ("warp", "square with context", "square without context")
+_MOST = 8  # boxes in one panel; more cannot be told apart
 
 
 def costs_by_layer(work: Mapping[str, int], parameters: Mapping[str, int]) -> None:
@@ -131,9 +132,6 @@ def few_examples(amounts: Sequence[int], curves: Curves) -> None:
     mark_y(ax, 1 / 6, "guessing")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     show(figure, alt=f"Accuracy against the number of examples of each class for {', '.join(curves)}.")
-
-
-_MOST = 8  # boxes in one panel; more cannot be told apart
 
 
 def proposal_labels(
