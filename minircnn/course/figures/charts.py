@@ -16,24 +16,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 from torch import Tensor
 
+from minircnn import plotting
 from minircnn.boxes import box_iou
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, ORANGE, RED, SAND
 from minircnn.course.figures.display import Names, show
 from minircnn.course.figures.panels import outline, plot_parts
 from minircnn.evaluation import Result
-from minircnn.plotting import (
-    TITLE_SIZE,
-    Image,
-    Objects,
-    as_arrays,
-    as_pixels,
-    class_color,
-    class_name,
-    draw_box,
-    draw_labels,
-    draw_objects,
-    show_image,
-)
+from minircnn.plotting import TITLE_SIZE, Image, Objects, as_pixels, class_color, class_name, draw_objects, show_image
 
 CAPTION_SIZE = 8.0  # points
 _FRAME = 2.0  # points
@@ -106,7 +95,7 @@ def plot_proposals(
     ax.add_collection(PatchCollection(patches, **look))
     if objects is None or len(boxes) == 0:
         return ax
-    found = as_arrays(objects, classes)
+    found = plotting.as_arrays(objects, classes)
     single = ~found.get("iscrowd", np.zeros(len(found["labels"]), dtype=bool)).astype(bool)
     truth, labels = torch.from_numpy(found["boxes"][single]).float(), found["labels"][single].tolist()
     colors = [class_color(label) for label in labels]
@@ -114,9 +103,9 @@ def plot_proposals(
     best_boxes = boxes[best].tolist()
     for drawn, dashed in ((truth.tolist(), True), (best_boxes, False)):
         for box, color in zip(drawn, colors, strict=True):
-            draw_box(ax, box, color, dashed=dashed)
+            plotting.draw_box(ax, box, color, dashed=dashed)
     texts = [f"{class_name(k, classes)}: IoU {iou:.2f}" for k, iou in zip(labels, best_iou.tolist(), strict=True)]
-    draw_labels(ax, texts, best_boxes, colors)
+    plotting.draw_labels(ax, texts, best_boxes, colors)
     return ax
 
 
