@@ -240,7 +240,7 @@ def nearest_mean(ask: Ask) -> str:
     slips = """
         return classes[ => return torch.arange(len(classes))[ !! it returns places in the list of classes; return labels
         argmin => argmax !! it takes the farthest mean
-        torch.cdist(queries, means).argmin => (queries @ means.T).argmax !! it takes the largest product, not distance
+        torch.cdist(queries, means).argmin => (queries @ means.T).argmax !! the largest product is not the nearest
         means = => means, classes = features, labels; _ = !! it takes the class of the nearest example, not of the mean
         .mean(dim=0) => .sum(dim=0) !! it adds up the features of a class; take the mean
         , means) => , means, p=1) !! it adds up absolute differences; the distance is Euclidean

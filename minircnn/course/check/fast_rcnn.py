@@ -97,7 +97,7 @@ def sample_rois(ask: Ask) -> str:
     """A batch of regions: a quarter of foreground, the rest background."""
     torch.manual_seed(0)
     slips = """
-        torch.cat([proposals, target["boxes"]]) => proposals !! the objects are missing: add target['boxes'] to them
+        torch.cat([proposals, target["boxes"]]) => proposals !! the objects are missing: add them to the proposals
         [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
         - len(foreground) => - int(fraction * count) !! with little foreground, background fills up to count regions
         * torch.tensor(weights) => !! the targets lack the weights; multiply the deltas by them

@@ -145,7 +145,8 @@ def predict_masks(ask: Ask) -> str:
     slips = """
         .sigmoid() => !! it returns logits; take the sigmoid
         , labels] => , labels - 1] !! channel 0 is the background, so the label is the channel: no - 1
-        torch.arange(len(labels)), labels => :, labels !! it takes every label for every box: [torch.arange(N), labels]
+        torch.arange(len(labels)), labels => :, labels
+            !! [:, labels] takes every label for every box; index with [torch.arange(N), labels]
         [torch.arange(len(labels)), labels] => !! it returns the masks of all classes; keep that of a detection's class
         1 / stride => 1.0 !! RoIAlign works in cells: spatial_scale is 1 / stride
         aligned=True => aligned=False !! it is half a cell off: pass aligned=True
@@ -232,7 +233,7 @@ def paste_mask(ask: Ask) -> str:
         @ mask @ => @ mask.T @ !! rows and columns of the mask are exchanged
         m, weights = => box = box[[1, 0, 3, 2]]; m, weights = !! x and y of the box are exchanged
         * m - 0.5 => * m - 0.5; place = place.round() !! it takes the nearest cell; interpolate between four
-        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1) !! it repeats the mask's edge; outside it is 0
+        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1) !! outside its box it repeats the mask's edge, not 0
         * m - 0.5 => * (m - 1) !! the outer cells lie half a cell inside of the box, not on its edges
     """
     text = "it stretches the mask over whole pixels, as torchvision does"

@@ -159,7 +159,8 @@ def _labelers(slips: str) -> dict[str, Callable[..., Any]]:
 def label_anchors(ask: Ask) -> str:
     """Which anchors are positive, negative, or ignored."""
     slips = """
-        if allow_low_quality_matches => if False !! an object without anchors of IoU `high`: its best are positive
+        if allow_low_quality_matches => if False
+            !! an object without an anchor of IoU `high` gets no positive one: its best anchors are positive
         ((iou == best_of_object) & (best_of_object > 0)).any(dim=0) => iou.argmax(dim=1)
             !! two anchors tie for the second object: both are positive
         amax(dim=1 => amax(dim=0 !! each anchor is the best of some object; take the best anchor of each *object*
@@ -220,7 +221,8 @@ BOX_SLIPS = """
     , reduction="sum" => !! smooth L1 takes a mean before you divide; give it reduction="sum"
     / len(scores) => !! the box loss is a sum; divide it by the number of anchors drawn
     beta=BETA => beta=1.0 !! smooth L1 has beta 1; take 1 / 9, which notebook 08 calls BETA
-    = encode_boxes( => = (lambda a, b: encode_boxes(b, a))( !! encode_boxes leads from object to anchor; exchange
+    = encode_boxes( => = (lambda a, b: encode_boxes(b, a))(
+        !! encode_boxes leads from the object to the anchor; exchange them: the anchor comes first
     gt_index[positive] => 0 * gt_index[positive] !! all positive anchors have the first object as target; use gt_index
     goals = => positive = chosen; goals = !! negative anchors have no box to learn; only positive ones have a box loss
 """

@@ -194,7 +194,8 @@ def pool_gradient(ask: Ask) -> str:
     ask.cases(cases, slips, "for random values")
     flat = [(case[0], features.relu().round(), *case[2:]) for case in cases]
     slips = """
-        cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax() !! of equal cells yours is the last
+        cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
+            !! of equal cells the first one gets the gradient, row by row; yours is the last
         [row, column] += => [:] += (cells == cells.max()) * !! only the first of equal cells gets the gradient, not all
     """
     ask.cases(flat, slips, "for a map with many equal values")
