@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -18,17 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minircnn.alexnet import AlexNet, load_alexnet
-from minircnn.boxes import (
-    POSITIVE,
-    box_iou,
-    clip_boxes,
-    decode_boxes,
-    encode_boxes,
-    match,
-    nms,
-    select_detections,
-    subsample,
-)
+from minircnn.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes, match, nms, select_detections, subsample
 from minircnn.course import compare
 from minircnn.course.history import count_parameters
 from minircnn.course.passes import operations
@@ -42,15 +31,15 @@ BOX_WEIGHTS = TOY_TOWN_HEADS.box_weights  # of the regression targets, see noteb
 BETA = TOY_TOWN_HEADS.smooth_l1_beta  # error above which smooth L1 is linear, of both box losses
 LIMITS = {"score_threshold": 0.003, "nms_threshold": 0.5, "max_detections": 100}  # for select_detections
 
+Size, Images, Targets = tuple[int, int], Sequence[Tensor], Sequence[Mapping[str, Tensor]]
+Says = Callable[..., dict[str, Tensor]]  # losses or detections
 Batch = tuple[Tensor, list[dict[str, Tensor]]]
 
+
 # ------------------------------------------------------------------------------ parts that are given
-
-
 def prepare(image: Tensor, target: Mapping[str, Tensor], side: int = 128) -> tuple[Tensor, dict[str, Tensor]]:
     """Normalize an image ``(3, H, W)`` as AlexNet learned it, and resize it to a square, with its boxes."""
-    small = {name: target[name] for name in ("boxes", "labels")}
-    sizes = tuple(image.shape[1:]), (side, side)
+    small, sizes = {name: target[name] for name in ("boxes", "labels")}, (tuple(image.shape[1:]), (side, side))
     return resize((image - 0.45) / 0.25, (side, side)), resize_target(small, *sizes)
 
 
@@ -70,7 +59,7 @@ def select_proposals(
     objectness: Tensor,
     deltas: Tensor,
     anchors: Tensor,
-    size: tuple[int, int],
+    size: Size,
     nms_threshold: float = 0.7,
     pre_nms_top_n: int = 1000,
     post_nms_top_n: int = 300,
@@ -87,12 +76,7 @@ def select_proposals(
 
 @torch.no_grad()
 def filter_proposals(
-    anchors: Tensor,
-    logits: Tensor,
-    deltas: Tensor,
-    size: tuple[int, int],
-    nms_threshold: float = 0.7,
-    post_nms_top_n: int = 150,
+    anchors: Tensor, logits: Tensor, deltas: Tensor, size: Size, nms_threshold: float = 0.7, post_nms_top_n: int = 150
 ) -> Tensor:
     """Proposals ``(P, 4)`` of one image, best first: the 1000 best anchors refined, clipped, and thinned out by NMS."""
     return select_proposals(logits, deltas, anchors, tuple(size), nms_threshold, post_nms_top_n=post_nms_top_n)[0]
@@ -109,7 +93,7 @@ def sample_rois(proposals: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor
     return drawn.boxes, drawn.labels, drawn.deltas
 
 
-def draw_batch(images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], count: int) -> Batch:
+def draw_batch(images: Images, targets: Targets, count: int) -> Batch:
     """Draw images at random: ``(count, 3, H, W)``, with the channels of a pixel side by side, and their targets."""
     chosen = torch.randperm(len(images))[:count].tolist()
     batch = torch.stack([images[i] for i in chosen])
@@ -129,8 +113,6 @@ def parts_of(model: FasterRCNN) -> nn.ModuleDict:
 
 
 # ------------------------------------------------------------------------------ comparisons
-
-
 def package_detector(detector: nn.ModuleDict, classes: Sequence[str], side: int = 128) -> FasterRCNN:
     """The package's Faster R-CNN around the layers of a detector of this module, shared, for prepared images."""
     model = faster_rcnn_alexnet(load_alexnet(), classes)
@@ -148,13 +130,7 @@ def without_chance() -> Iterator[None]:
         yield
 
 
-def equal_to_torchvision(
-    detector: nn.ModuleDict,
-    losses: Callable[..., dict[str, Tensor]],
-    detect: Callable[..., dict[str, Tensor]],
-    images: Tensor,
-    targets: Sequence[dict[str, Any]],
-) -> None:
+def equal_to_torchvision(detector: nn.ModuleDict, losses: Says, detect: Says, images: Tensor, targets: Targets) -> None:
     """Print whether losses, gradients and detections are those of torchvision's FasterRCNN around the same layers."""
     classes = [str(label) for label in range(detector.cls_score.out_features)]
     theirs = compare.torchvision_faster_rcnn(package_detector(detector, ["background", *classes[1:]], images.shape[-1]))
@@ -191,7 +167,7 @@ def costs(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str, 
 
 
 @torch.no_grad()
-def foreground(detector: nn.ModuleDict, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]]) -> float:
+def foreground(detector: nn.ModuleDict, images: Images, targets: Targets) -> float:
     """How many of the RoIs that are sampled from an image in training show an object, on average."""
     count = 0
     for image, target in zip(images, targets, strict=True):
@@ -203,29 +179,20 @@ def foreground(detector: nn.ModuleDict, images: Sequence[Tensor], targets: Seque
 
 
 # ------------------------------------------------------------------------------ a solution of each exercise
-
-
 def build_detector(network: AlexNet, num_classes: int) -> nn.ModuleDict:
     """The layers: AlexNet's, taken apart, an RPN head, and two siblings behind fc7."""
     fc6, fc7 = network.classifier.fc6, network.classifier.fc7
-    detector = nn.ModuleDict(
-        {
-            "backbone": network.backbone,
-            "rpn_head": RPNHead(128, 12),
-            "box_head": nn.Sequential(nn.Flatten(), fc6, nn.ReLU(), fc7, nn.ReLU()),
-            "cls_score": nn.Linear(256, num_classes),
-            "bbox_pred": nn.Linear(256, 4 * num_classes),
-        }
-    )
+    box_head = nn.Sequential(nn.Flatten(), fc6, nn.ReLU(), fc7, nn.ReLU())
+    parts = {"backbone": network.backbone, "rpn_head": RPNHead(128, 12), "box_head": box_head}
+    siblings = {"cls_score": nn.Linear(256, num_classes), "bbox_pred": nn.Linear(256, 4 * num_classes)}
+    detector = nn.ModuleDict({**parts, **siblings})
     for name, spread in (("cls_score", 0.01), ("bbox_pred", 0.001)):
         nn.init.normal_(detector[name].weight, std=spread)
         nn.init.zeros_(detector[name].bias)
     return detector
 
 
-def rpn_losses(
-    logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Sequence[Mapping[str, Tensor]]
-) -> tuple[Tensor, Tensor]:
+def rpn_losses(logits: Tensor, deltas: Tensor, anchors: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
     """Objectness loss and box loss of a batch: ``(B, N)``, ``(B, N, 4)`` and the anchors ``(N, 4)``."""
     scores, wanted, errors = [], [], []
     for own_logits, own_deltas, target in zip(logits, deltas, targets, strict=True):
@@ -233,7 +200,7 @@ def rpn_losses(
         positive, negative = subsample(label, 128, 0.5)
         chosen = torch.cat([positive, negative])
         scores.append(own_logits[chosen])
-        wanted.append((label[chosen] == POSITIVE).float())
+        wanted.append((label[chosen] == 1).float())
         goals = encode_boxes(anchors[positive], target["boxes"][gt_index[positive]])
         errors.append(F.smooth_l1_loss(own_deltas[positive], goals, beta=BETA, reduction="sum"))
     scores, wanted = torch.cat(scores), torch.cat(wanted)
@@ -247,7 +214,7 @@ def predict(detector: nn.ModuleDict, features: Tensor, boxes: Sequence[Tensor]) 
     return logits, detector.bbox_pred(x).view(*logits.shape, 4)
 
 
-def joint_losses(detector: nn.ModuleDict, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def joint_losses(detector: nn.ModuleDict, images: Tensor, targets: Targets) -> dict[str, Tensor]:
     """The four losses of a batch ``(B, 3, H, W)`` (section 3.2, "approximate joint training")."""
     features = detector.backbone(images)
     logits, deltas = detector.rpn_head(features)
@@ -272,15 +239,12 @@ def detect(detector: nn.ModuleDict, image: Tensor, count: int = 60) -> dict[str,
     return select_detections(boxes, class_logits.softmax(dim=1), size, **LIMITS)
 
 
-def train(
-    detector: nn.ModuleDict, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]], iterations: int
-) -> list[dict[str, float]]:
+def train(detector: nn.ModuleDict, images: Images, targets: Targets, iterations: int) -> list[dict[str, float]]:
     """Train with AdamW on batches of 4 images, and return the losses of each."""
     detector.backbone.conv1.requires_grad_(False)
     backbone = [p for p in detector.backbone.parameters() if p.requires_grad]
     new = [p for name, part in detector.items() if name != "backbone" for p in part.parameters()]
-    groups = [{"params": backbone, "lr": 3e-4}, {"params": new, "lr": 3e-3}]
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW([{"params": backbone, "lr": 3e-4}, {"params": new, "lr": 3e-3}])
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: schedule(i, iterations))
     history = []
     for _ in range(iterations):

@@ -37,9 +37,8 @@ class Measured:
         self.results, self.paper, self.record = results, paper, results["history"]
         self.detectors = {one.key: SimpleNamespace(**self.record["detectors"][one.key]) for one in GENERATIONS}
         self.rcnn, self.fast, self.faster, self.mask = self.detectors.values()
-        self.scenes, self.transfer, self.alignment = (
-            SimpleNamespace(**self.record[name]) for name in ("scenes", "transfer", "alignment")
-        )
+        own = (SimpleNamespace(**self.record[name]) for name in ("scenes", "transfer", "alignment"))
+        self.scenes, self.transfer, self.alignment = own
 
     @property
     def both(self) -> list["Measured"]:
@@ -87,6 +86,11 @@ class Measured:
     def anchors(self, figure: str, scales: int, ratios: int) -> float:
         """Faster R-CNN's AP, or the recall of its proposals, with so many sizes and shapes of anchors."""
         return self.mean("faster_rcnn", figure, training="joint", scales=scales, ratios=ratios)
+
+    @property
+    def gain_by_anchors(self) -> float:
+        """AP of Faster R-CNN that nine kinds of anchors gain over one."""
+        return self.anchors("ap", 3, 3) - self.anchors("ap", 1, 1)
 
     def rounding(self, stride: int, figure: str, share: bool = True) -> float:
         """What goes of a figure if RoIPool takes RoIAlign's place: which share of it, or how much."""
@@ -146,13 +150,7 @@ def _trainings(m: Measured) -> str:
 
 def _rcnn_is_slow(m: Measured) -> bool:
     passes = m.record["paper_scale"]["proposals"] if m.paper else m.rcnn.passes
-    slowest = max(m.detectors, key=m.ms)
-    return slowest == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
-
-
-def _few_passes(m: Measured) -> bool:
-    faster = m.ms("rcnn", "features") > 5 * m.ms("fast_rcnn", "features")
-    return faster and m.fast.passes == 1 < m.rcnn.passes
+    return max(m.detectors, key=m.ms) == "rcnn" and m.ms("rcnn", "features") > m.ms("rcnn") / 2 and passes > 100
 
 
 def _proposals_are_nearly_free(m: Measured) -> bool:
@@ -183,14 +181,8 @@ def _search_at_each_size(m: Measured) -> str:
 def _kinds_of_anchors(m: Measured) -> str:
     kinds = ((1, 1), (1, 3), (3, 1), (3, 3))  # sizes and shapes
     recall, ap = (percent(*(m.anchors(figure, *kind) for kind in kinds)) for figure in ("recall", "ap"))
-    return (
-        f"with anchors of sizes × shapes {', '.join(f'{s} × {r}' for s, r in kinds)}: objects covered, in percent, "
-        f"{recall}; AP of the detector {ap}, {percent(_gain_by_anchors(m))} points from one kind to nine"
-    )
-
-
-def _gain_by_anchors(m: Measured) -> float:
-    return m.anchors("ap", 3, 3) - m.anchors("ap", 1, 1)
+    text = f"with anchors of sizes × shapes {', '.join(f'{s} × {r}' for s, r in kinds)}: objects covered, in percent, "
+    return f"{text}{recall}; AP of the detector {ap}, {percent(m.gain_by_anchors)} points from one kind to nine"
 
 
 def _losses(m: Measured) -> str:
@@ -291,7 +283,7 @@ CLAIMS = (
             f"{m.rcnn.passes:.0f} passes become {m.fast.passes:.0f}; features take "
             f"{m.slower('fast_rcnn', 'features')} times less {m.where}"
         ),
-        _few_passes,
+        lambda m: m.ms("rcnn", "features") > 5 * m.ms("fast_rcnn", "features") and m.fast.passes == 1 < m.rcnn.passes,
         timed=True,
     ),
     Claim(
@@ -334,7 +326,7 @@ CLAIMS = (
         ("07",),
         _kinds_of_anchors,
         lambda m: m.anchors("recall", 3, 3) > m.anchors("recall", 1, 1),
-        also=lambda m: _gain_by_anchors(m) >= SAME,
+        also=lambda m: m.gain_by_anchors >= SAME,
     ),
     Claim(
         "S13",

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -38,9 +39,10 @@ from minircnn.published import COCO_CLASSES, load_torchvision_weights
 from minircnn.resnet_fpn import ResNetFPNConfig
 from minircnn.transforms import Transform
 
+Objects = Sequence[Mapping[str, Any]]  # targets or detections
+
+
 # ------------------------------------------------------------------------------ one line in a notebook
-
-
 def equal(what: str, ours: Any, theirs: Any, within: float = 1e-5) -> None:  # noqa: ANN401
     """Print whether two results agree, ``within`` a share of the largest value; if not, by how much they differ.
 
@@ -70,8 +72,6 @@ def _numbers(values: Any) -> np.ndarray:  # noqa: ANN401
 
 
 # ------------------------------------------------------------------------------ torchvision's detectors, our layers
-
-
 class _RoIPool(MultiScaleRoIAlign):
     """Torchvision's RoIPool where its detector expects its RoIAlign."""
 
@@ -106,8 +106,7 @@ class _ChannelsLast(nn.Module):
 def torchvision_faster_rcnn(model: FasterRCNN) -> TorchvisionFasterRCNN:
     """Torchvision's FasterRCNN with the configuration and the layers of ours; the layers are shared, not copied.
 
-    Ours has one feature map, RoIPool, anchors without an offset, and one NMS threshold for training and detection:
-    torchvision has no others.
+    Ours has one feature map, RoIPool, anchors without an offset, and one NMS threshold: torchvision has no others.
     """
     pool = _RoIPool(model.roi_heads.config.pool_size, model.roi_heads.stride)
     return _around(model, TorchvisionFasterRCNN, box_roi_pool=pool)
@@ -126,11 +125,8 @@ def torchvision_mask_rcnn(model: MaskRCNN) -> TorchvisionMaskRCNN:
     )
 
 
-def _around(
-    model: FasterRCNN,
-    kind: type[TorchvisionFasterRCNN],
-    **layers: Any,  # noqa: ANN401 - modules, named as torchvision names them
-) -> Any:  # noqa: ANN401 - of that kind
+def _around(model: FasterRCNN, kind: type[TorchvisionFasterRCNN], **layers: nn.Module) -> Any:  # noqa: ANN401
+    """One of that kind; layers are named as torchvision names them."""
     rpn, heads, transform = model.rpn.config, model.roi_heads.config, model.transform
     reference = kind(
         _ChannelsLast(model.backbone, model.rpn.head.cls_logits.in_channels),
@@ -161,8 +157,6 @@ def _around(
 
 
 # ------------------------------------------------------------------------------ the published architecture, twice
-
-
 def pair(
     kind: str = "mask",
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3),
@@ -242,24 +236,18 @@ def soft_shapes(height: int, width: int) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ pycocotools
-
-
-def encode_masks(targets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def encode_masks(targets: Objects) -> list[dict[str, Any]]:
     """The same targets or detections with run-length encoded masks, as COCO's files hold them."""
     return [{**target, "masks": run_lengths(target["masks"])} for target in targets]
 
 
-def for_pycocotools(
-    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], kind: str, num_classes: int
-) -> tuple[COCO, COCO]:
+def for_pycocotools(detections: Objects, targets: Objects, kind: str, num_classes: int) -> tuple[COCO, COCO]:
     """The same numbers as pycocotools wants them: ``(targets, detections)``. Masks must be run-length encoded."""
     image_ids, labels = range(1, len(targets) + 1), range(1, num_classes + 1)
     other = {"boxes": "segmentation", "masks": "bbox"}[kind]
     scored = [{**target, "scores": target["area"]} for target in targets]
-    objects, results = (
-        [{name: value for name, value in one.items() if name != other} for one in coco_results(part, image_ids, labels)]
-        for part in (scored, detections)
-    )
+    parts = [coco_results(part, image_ids, labels) for part in (scored, detections)]
+    objects, results = ([{key: value for key, value in one.items() if key != other} for one in part] for part in parts)
     crowds = [crowd for target in targets for crowd in target["iscrowd"].tolist()]
     for n, (one, crowd) in enumerate(zip(objects, crowds, strict=True), start=1):
         one |= {"id": n, "area": one.pop("score"), "iscrowd": int(crowd)}
@@ -287,9 +275,7 @@ def run_pycocotools(truth: COCO, results: COCO, kind: str) -> COCOeval:
     return evaluation
 
 
-def with_pycocotools(
-    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], num_classes: int
-) -> None:
+def with_pycocotools(detections: Objects, targets: Objects, num_classes: int) -> None:
     """Evaluate boxes, and masks if there are any, here and with pycocotools, and print whether all numbers agree."""
     masks = "masks" in detections[0]
     detections, targets = (encode_masks(which) if masks else which for which in (detections, targets))
@@ -303,18 +289,12 @@ def with_pycocotools(
 
 def largest_difference(ours: Result, theirs: COCOeval) -> float:
     """Over the twelve numbers and all entries of the arrays, for the same classes; ``nan`` counts as -1."""
-    pairs = [
-        (np.array(list(ours.summary().values())), theirs.stats),
-        (ours.precision, theirs.eval["precision"]),
-        (ours.recall, theirs.eval["recall"]),
-        (ours.scores, theirs.eval["scores"]),
-    ]
+    pairs = [(getattr(ours, name), theirs.eval[name]) for name in ("precision", "recall", "scores")]
+    pairs.append((np.array([*ours.summary().values()]), theirs.stats))
     return max(float(np.abs(np.nan_to_num(a, nan=-1.0) - b).max()) for a, b in pairs)
 
 
 # ------------------------------------------------------------------------------ time and memory
-
-
 @contextlib.contextmanager
 def limit_threads(count: int) -> Iterator[None]:
     """Set the number of torch's threads, and set it back in the end."""
@@ -342,12 +322,9 @@ def peak_memory(call: Callable[[], object]) -> int:
     """The largest number of bytes that torch allocates for a call at a time, what it returns included."""
     with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         call()
-    held = most = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()  # negative where memory is given back
-            most = max(most, held)
-    return most
+    events = recorded.profiler.kineto_results.events()
+    # Bytes are negative where memory is given back.
+    return max(accumulate((event.nbytes() for event in events if event.name() == "[memory]"), initial=0))
 
 
 @contextlib.contextmanager

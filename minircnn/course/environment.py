@@ -16,9 +16,8 @@ from pathlib import Path
 
 from minircnn.shipped import PROJECT_FOLDER, TOYTOWN_FOLDER
 
-INSTALL_HINT = (
-    'in the project\'s folder run: python -m pip install -e ".[course]" (or start the course with: make course)'
-)
+_RUN = "in the project's folder run: "
+INSTALL_HINT = _RUN + 'python -m pip install -e ".[course]" (or start the course with: make course)'
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def check_packages(
 
 
 def _check_package(name: str, accepted: object, installed: Callable[[str], str]) -> Check:
-    remedy = f'in the project\'s folder run: python -m pip install "{name}{accepted}"'
+    remedy = f'{_RUN}python -m pip install "{name}{accepted}"'
     try:
         version = installed(name)
     except metadata.PackageNotFoundError:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from minircnn.boxes import box_iou
 
+Objects = Sequence[Mapping[str, Tensor]]  # detections or targets
 KINDS = ("true positive", "localization error", "class confusion", "background error")
 
 
@@ -34,26 +35,16 @@ def error_kind(overlap: Tensor, labels: Tensor, k: int, taken: Tensor) -> str:
     return KINDS[2] if overlap.max() >= 0.1 else KINDS[3]
 
 
-def sort_errors(
-    detections: Sequence[Mapping[str, Tensor]],
-    targets: Sequence[Mapping[str, Tensor]],
-    label: int,
-    kind_of: Callable[[Tensor, Tensor, int, Tensor], str] = error_kind,
-) -> list[Judged]:
+def sort_errors(detections: Objects, targets: Objects, label: int, kind_of: Callable = error_kind) -> list[Judged]:
     """Sort the best detections of a class, as many as it has objects, best first, by a rule as :func:`error_kind`."""
     wanted = sum(int((target["labels"] == label).sum()) for target in targets)
-    ranked = sorted(
-        (
-            (float(score), image, row)
-            for image, found in enumerate(detections)
-            for row, (score, k) in enumerate(zip(found["scores"], found["labels"], strict=True))
-            if k == label
-        ),
-        reverse=True,
-    )
+    ranked = []
+    for image, found in enumerate(detections):
+        rows = (found["labels"] == label).nonzero().flatten().tolist()
+        ranked += [(float(found["scores"][row]), image, row) for row in rows]
     taken = [torch.zeros(len(target["labels"]), dtype=torch.bool) for target in targets]
     judged = []
-    for score, image, row in ranked[:wanted]:
+    for score, image, row in sorted(ranked, reverse=True)[:wanted]:
         target = targets[image]
         overlap = box_iou(detections[image]["boxes"][row][None], target["boxes"])[0]  # (G,)
         kind = kind_of(overlap, target["labels"], label, taken[image])

@@ -53,9 +53,7 @@ def grade(folder: Path, seconds: float = SECONDS, notebooks: Path = NOTEBOOKS) -
     there = [path for path in (folder, *sorted(folder.iterdir())) if any((path / name).is_file() for name in originals)]
     learners = there[:1] if folder in there else there
     if not learners:
-        raise ValueError(
-            f"{folder}: neither this folder nor one in it holds a notebook of the course, such as 01_….ipynb"
-        )
+        raise ValueError(f"{folder}: neither this folder nor one in it holds a notebook of the course (01_….ipynb)")
     for learner in learners:
         for name, original in originals.items():
             if (learner / name).is_file():

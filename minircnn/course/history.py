@@ -13,7 +13,7 @@ the same for all four, so that their times may be laid side by side:
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from minircnn.shipped import DETECTOR_WEIGHTS
 from minircnn.targets import Sample
 from minircnn.weights import load
 
+Models, Target = Mapping[str, nn.Module], dict[str, Any]
 STAGES = ("proposals", "features", "heads", "selection", "masks")
 """In the order in which a reader of the history meets them; the region proposal network runs behind the features."""
 MAX_PROPOSALS = 300
@@ -92,8 +93,7 @@ GENERATIONS = (
 def load_all(alike: bool = False) -> dict[str, nn.Module]:
     """The four detectors that come with the project, by key, in evaluation mode.
 
-    ``alike``, all have :data:`THRESHOLDS` in place of those in their files but R-CNN: its scores are no probabilities,
-    and with NMS at 0.5 it is worse on validation images.
+    ``alike``, all but R-CNN, whose scores are no probabilities, have :data:`THRESHOLDS` in place of their own.
     """
     models = {one.key: load(one.weights) for one in GENERATIONS}
     for model in models.values():
@@ -111,16 +111,13 @@ def set_thresholds(model: nn.Module, **thresholds: float) -> None:
 def count_parameters(model: nn.Module) -> int:
     """How many parameters a layer or a detector has.
 
-    R-CNN's support vector machines and box regressions are buffers to PyTorch, but learned they are; so is its
-    network's last layer, which only fine-tuning needs.
+    R-CNN's SVMs and box regressions count, though buffers to PyTorch; so does its last layer, for fine-tuning only.
     """
     learned = sum(parameter.numel() for parameter in model.parameters())
     return learned + model.svm.numel() + model.box.numel() if isinstance(model, RCNN) else learned
 
 
 # ---------------------------------------------------------------------------------------------------- time by stages
-
-
 class StageClock(Stopwatch):
     """A stopwatch that watches a detector's methods, and keeps what each gave last."""
 
@@ -210,7 +207,7 @@ def by_stages(model: nn.Module, image: Tensor, found: Search | None = None, *, u
 
 
 def all_by_stages(
-    models: Mapping[str, nn.Module], image: Tensor, max_proposals: int = MAX_PROPOSALS, *, unmoved: bool = False
+    models: Models, image: Tensor, max_proposals: int = MAX_PROPOSALS, *, unmoved: bool = False
 ) -> dict[str, Trace]:
     """An image through several detectors, one after the other; selective search runs once for all that need it."""
     own = {key: hasattr(model, "rpn") for key, model in models.items()}
@@ -219,11 +216,7 @@ def all_by_stages(
 
 
 def trace_all(
-    models: Mapping[str, nn.Module],
-    samples: Sequence[Sample],
-    *,
-    max_proposals: int = MAX_PROPOSALS,
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    models: Models, samples: Sequence[Sample], *, max_proposals: int = MAX_PROPOSALS, progress: Callable = iter
 ) -> dict[str, list[Trace]]:
     """Show every image to each detector in turn, on one thread, so that a busy machine disturbs all of them alike.
 
@@ -242,14 +235,8 @@ def trace_all(
 
 
 # ---------------------------------------------------------------------------------------------------- figures
-
-
 def figures_of(
-    generation: Generation,
-    model: nn.Module,
-    traces: Sequence[Trace],
-    targets: Sequence[dict[str, Any]],
-    classes: Sequence[str],
+    generation: Generation, model: nn.Module, traces: Sequence[Trace], targets: Sequence[Target], classes: Sequence[str]
 ) -> SimpleNamespace:
     """What was measured of one detector: averages and shares in [0, 1], and mean counts of an image."""
     found, proposals = [trace.detections for trace in traces], [trace.proposals for trace in traces]
@@ -293,7 +280,7 @@ def above(detections: Mapping[str, Tensor], threshold: float) -> dict[str, Tenso
     return {key: value[rows] for key, value in detections.items()}
 
 
-def views_of(image: Tensor, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+def views_of(image: Tensor, models: Models) -> list[dict[str, Any]]:
     """An image as each detector sees it: ``name``, ``proposals``, and ``found``, what it is sure enough of to show."""
     views, traces = [], all_by_stages(models, image)
     for one in GENERATIONS:

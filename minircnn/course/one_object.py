@@ -64,7 +64,5 @@ def accuracy(network: AlexNet, images: Tensor, subtypes: Tensor) -> Accuracy:
     scores = [network(network.normalize(part.to(device).float() / 255)).cpu() for part in images.split(500)]
     predicted = torch.cat(scores).argmax(dim=1)  # (N,)
     class_of = torch.tensor([CLASSES.index(name.split("/")[0]) for name in SUBTYPES])  # (21,)
-    return Accuracy(
-        subtypes=(predicted == subtypes).double().mean().item(),
-        classes=(class_of[predicted] == class_of[subtypes]).double().mean().item(),
-    )
+    right = predicted == subtypes, class_of[predicted] == class_of[subtypes]
+    return Accuracy(*(found.double().mean().item() for found in right))

@@ -24,10 +24,7 @@ class Size:
     timed: int  # of their warped crops, and of their rows through fc6 and fc7: the rest takes as long, each
 
 
-SIZES = {
-    "Toy Town": Size(SMALL, 8, (128, 128), 300, 300),
-    "the paper": Size(TORCHVISION, 16, (600, 800), 2000, 16),
-}
+SIZES = {"Toy Town": Size(SMALL, 8, (128, 128), 300, 300), "the paper": Size(TORCHVISION, 16, (600, 800), 2000, 16)}
 
 
 def operations(call: Callable[[], object]) -> int:

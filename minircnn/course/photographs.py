@@ -98,21 +98,20 @@ def small_and_published(small: MaskRCNN, published: MaskRCNN) -> None:
     columns = []
     for model, schedule, strides in ((small, ours, "8"), (published, SCHEDULE, "4 8 16 32 (64)")):
         rpn, heads = model.rpn.config, model.roi_heads.config
-        columns.append(
-            {
-                "parameters, million": f"{count_parameters(model):.1f}",
-                "of these in the backbone": f"{count_parameters(model.backbone):.1f}",
-                "shorter side of an image": model.transform.min_size,
-                "strides of the levels": strides,
-                "anchors of a cell": " + ".join(str(len(s) * len(rpn.aspect_ratios)) for s in rpn.anchor_sizes),
-                "proposals in training, in detection": "{}, {}".format(*rpn.post_nms_top_n),
-                "RoIs sampled from an image": heads.batch_size_per_image,
-                "convolutions of the mask branch": f"{len(heads.mask_channels)} of {heads.mask_channels[0]}",
-                "iterations": f"{schedule['iterations']:,}",
-                "images in a batch": schedule["images_per_batch"],
-                "images seen in training": f"{schedule['iterations'] * schedule['images_per_batch']:,}",
-            }
-        )
+        column = {
+            "parameters, million": f"{count_parameters(model):.1f}",
+            "of these in the backbone": f"{count_parameters(model.backbone):.1f}",
+            "shorter side of an image": model.transform.min_size,
+            "strides of the levels": strides,
+            "anchors of a cell": " + ".join(str(len(s) * len(rpn.aspect_ratios)) for s in rpn.anchor_sizes),
+            "proposals in training, in detection": "{}, {}".format(*rpn.post_nms_top_n),
+            "RoIs sampled from an image": heads.batch_size_per_image,
+            "convolutions of the mask branch": f"{len(heads.mask_channels)} of {heads.mask_channels[0]}",
+            "iterations": f"{schedule['iterations']:,}",
+            "images in a batch": schedule["images_per_batch"],
+            "images seen in training": f"{schedule['iterations'] * schedule['images_per_batch']:,}",
+        }
+        columns.append(column)
     print(f"{'':<38}{'small':>18}{'published':>22}")
     for name, value in columns[0].items():
         print(f"{name:<38}{value:>18}{columns[1][name]:>22}")

@@ -18,9 +18,8 @@ from minircnn.boxes import box_area, box_iou
 from minircnn.course.history import count_parameters
 from minircnn.datasets import ToyTown
 
+
 # ------------------------------------------------------------------------------ features
-
-
 @torch.no_grad()
 def features_of(network: AlexNet, crops: Tensor, layers: Collection[str] = LAYERS) -> dict[str, Tensor]:
     """The outputs of a network's layers for crops ``(N, 3, S, S)``: name to ``(N, D)``."""
@@ -79,8 +78,6 @@ def layer_costs(network: AlexNet) -> tuple[dict[str, int], dict[str, int]]:
 
 
 # ------------------------------------------------------------------------------ linear classifiers
-
-
 def linear() -> Pipeline:
     """A linear classifier on standardized features, which chooses its one hyperparameter by leaving one out."""
     return make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(-1, 6, 15)))
@@ -112,8 +109,6 @@ def average_precisions(values: Tensor, labels: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ cells of feature maps
-
-
 @torch.no_grad()
 def activations(network: AlexNet, image: Tensor) -> dict[str, Tensor]:
     """The outputs of the five convolutions' ReLUs for ``(3, H, W)``: name to ``(C, h, w)``."""
@@ -159,8 +154,6 @@ def single_maps_and_sums(network: AlexNet, fit: Sequence, test: Sequence) -> tup
 
 
 # ------------------------------------------------------------------------------ objects and proposals
-
-
 def warped_objects(split: str, number: int, warp: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """The first objects of a split of Toy Town as crops ``(N, 3, S, S)``, and their labels ``(N,)``."""
     data, crops, labels = ToyTown(split, masks=False), [], []

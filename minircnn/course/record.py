@@ -39,8 +39,6 @@ def read_record(path: Path = RESULTS) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------- table
-
-
 def table(record: Record, stages: bool = True) -> list[list[str]]:
     """All figures, a row each with a cell for each detector, behind a row with their names; times also by stages."""
     own = [record["detectors"][one.key] for one in GENERATIONS]
@@ -57,12 +55,15 @@ def table(record: Record, stages: bool = True) -> list[list[str]]:
     if scale := record["paper_scale"]:
         name = "seconds an image of {} × {}".format(*scale["size"])
         rows += _times(name, [scale["milliseconds"][one.key] for one in GENERATIONS], stages, _seconds)
-    rows.append(["batches learned from", *(f"{d['learned_from']['batches']:,}" for d in own)])
-    rows.append(["images in these batches", *(_seen(d["learned_from"]) for d in own)])
+    learned = [d["learned_from"] for d in own]
+    rows.append(["batches learned from", *(f"{one['batches']:,}" for one in learned)])
+    seen = [f"{one['images']:,}" if "images" in one else f"{one['crops']:,} crops" for one in learned]
+    rows.append(["images in these batches", *seen])
     rows.append(["trainings, one behind the other", *(str(d["trainings"]) for d in own)])
     if record["training"]:
-        minutes = [_minutes(record["training"][one.key]) for one in GENERATIONS]
-        rows.append(["training, minutes of a core, estimated", *minutes])
+        minutes = [record["training"][one.key] for one in GENERATIONS]
+        cells = ("≥ " * ("features" in one) + _short(one["all"]) for one in minutes)
+        rows.append(["training, minutes of a core, estimated", *cells])
     rows.append(["learned numbers", *(f"{d['parameters']:,}" for d in own)])
     rows.append(["file of weights, MB", *(f"{d['file_bytes'] / 1e6:.1f}" for d in own)])
     return rows
@@ -71,10 +72,6 @@ def table(record: Record, stages: bool = True) -> list[list[str]]:
 def _times(name: str, times: Sequence[Mapping[str, float]], stages: bool, cell: Any) -> list[list[str]]:  # noqa: ANN401
     parts = [[f"  {stage}", *(cell(one.get(stage)) for one in times)] for stage in STAGES] if stages else []
     return [[name, *(cell(one["all"]) for one in times)], *parts]
-
-
-def _seen(learned_from: Mapping[str, int]) -> str:
-    return f"{learned_from['images']:,}" if "images" in learned_from else f"{learned_from['crops']:,} crops"
 
 
 def _percent(value: float | None) -> str:
@@ -90,10 +87,6 @@ def _seconds(milliseconds: float | None) -> str:
         return NONE
     seconds = milliseconds / 1000
     return f"{seconds:.0f}" if seconds >= 9.95 else f"{seconds:.2f}" if seconds >= 0.095 else f"{seconds:.3f}"
-
-
-def _minutes(training: Mapping[str, float]) -> str:
-    return ("≥ " if "features" in training else "") + _short(training["all"])
 
 
 def notes(record: Record) -> list[str]:
@@ -153,8 +146,6 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- figure
-
-
 def rows_of(record: Record) -> list[Row]:
     """What the figure of accuracy and time shows."""
     rows = []
@@ -167,10 +158,8 @@ def rows_of(record: Record) -> list[Row]:
             first = {"features": "convolutions", "proposals": "region proposal network"}
         names = {**first, **{stage: stage for stage in STAGES[2:]}}
         stages = [{name: part[key] for key, name in names.items() if key in part} for part in times]
-        mask = own["mask"] and own["mask"]["ap50"]
-        rows.append(
-            Row(f"{own['name']}\n{own['year']}", own["box"]["ap50"], mask, stages, [part["all"] for part in times])
-        )
+        mask, totals = own["mask"] and own["mask"]["ap50"], [part["all"] for part in times]
+        rows.append(Row(f"{own['name']}\n{own['year']}", own["box"]["ap50"], mask, stages, totals))
     return rows
 
 

@@ -45,8 +45,6 @@ def feature_maps(network: AlexNet, scenes: Sequence[Scene]) -> Tensor:
 
 
 # ------------------------------------------------------------------------------ what the feature map knows
-
-
 def cells_in_objects(scenes: Sequence[Scene]) -> np.ndarray:
     """Which cells of the images have their center in a box: ``(B · h · w,)``."""
     y, x = (torch.arange(side // STRIDE) * STRIDE + STRIDE / 2 for side in SIZE)
@@ -83,8 +81,6 @@ def auc(scores: Tensor | Pipeline, scenes: Sequence[Scene], maps: Tensor | None 
 
 
 # ------------------------------------------------------------------------------ anchors
-
-
 def kmeans_shapes(shapes: Tensor, k: int) -> Tensor:
     """Boxes around the origin with the k centers of widths and heights ``(N, 2)``, by their logarithms: ``(k, 4)``."""
     centers = KMeans(k, n_init=10, random_state=0).fit(shapes.log().numpy()).cluster_centers_
@@ -118,8 +114,6 @@ def stages(propose: Callable[..., tuple[Tensor, Tensor]], objectness: Tensor, de
 
 
 # ------------------------------------------------------------------------------ what proposals cost
-
-
 def recorded_times() -> dict[str, dict[str, Mapping[str, float]]]:
     """Milliseconds of Fast R-CNN and Faster R-CNN by stage, on Toy Town and at the papers' size, as notebook 11 has."""
     record = read_record()
@@ -132,9 +126,7 @@ def recorded_times() -> dict[str, dict[str, Mapping[str, float]]]:
 
 
 @torch.no_grad()
-def stage_times(
-    detector: FasterRCNN, propose: Callable[[Tensor], Tensor], small: Sequence[Tensor], large: Sequence[Tensor]
-) -> dict[str, float]:
+def stage_times(detector: FasterRCNN, propose: Callable, small: Sequence, large: Sequence) -> dict[str, float]:
     """Median milliseconds for an image, measured in turn: selective search, backbone, proposals, heads."""
     clock = Stopwatch()
     for before, image in zip(small, large, strict=True):

@@ -1,7 +1,5 @@
 """What notebook 10 measures around the learner's functions: matches, mistakes, parity, tables of ablations, times."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +25,7 @@ from minircnn.transforms import resize_boxes
 
 NAMES = {"pool": "RoIPool", "warp": "RoIWarp", "align": "RoIAlign"}
 KEYS = {key: key.replace("_ap", " AP") for key in ("box_ap", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75")}
-Detections = dict[str, Tensor]
+Detections, Masks = dict[str, Tensor], Callable[..., Tensor]
 
 
 def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
@@ -40,8 +38,7 @@ def copy_weights(branch: nn.Module, heads: MaskRoIHeads) -> None:
 
 def training_command() -> str:
     """How the shipped Mask R-CNN was trained."""
-    record = json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))
-    return record["command"].split(" --out")[0]
+    return json.loads(MASK_RCNN_WEIGHTS.with_suffix(".json").read_text(encoding="utf-8"))["command"].split(" --out")[0]
 
 
 @torch.no_grad()
@@ -93,15 +90,13 @@ def ap_by_class(boxes: Result, masks: Result, classes: Sequence[str]) -> dict[st
     return {classes[k]: (100 * boxes.per_class[k].ap, 100 * masks.per_class[k].ap) for k in rows}
 
 
-def enlarged(
-    detector: Detector, branch_masks: Callable[..., Tensor], paste: Callable[..., Tensor], image: Tensor
-) -> tuple[Detections, Tensor]:
+def enlarged(detector: Detector, branch: Masks, paste: Masks, image: Tensor) -> tuple[Detections, Tensor]:
     """Detections with a score above 0.6, and the image, four times as large: masks are pasted into that size."""
     features, sizes, proposals = propose(detector, image)
     size = tuple(4 * side for side in image.shape[1:])
     with torch.no_grad():
         found = above(detector.roi_heads.detect(features, [proposals], sizes)[0], 0.6)
-        masks = branch_masks(features, found["boxes"], found["labels"])
+        masks = branch(features, found["boxes"], found["labels"])
         boxes = resize_boxes(found["boxes"], sizes[0], size)
         masks = paste(masks, boxes, size) > 0.5
     larger = nn.functional.interpolate(image[None], size=size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
@@ -110,28 +105,22 @@ def enlarged(
 
 def mistakes(
     found: Sequence[Detections], targets: Sequence[dict[str, Any]], pairs: Sequence[SimpleNamespace], quality: Tensor
-) -> dict[str, list[tuple[float, int, int | None, int]]]:
+) -> dict[str, list[tuple]]:
     """The largest objects missed, the surest wrong classes and the poorest masks: value, image, detection, object."""
     missed, confused = [], []
     for i, (one, target) in enumerate(zip(found, targets, strict=True)):
         overlap = box_iou(target["boxes"], one["boxes"])  # (G, N)
         same = target["labels"][:, None] == one["labels"]
-        missed += [
-            (float(target["masks"][k].sum()), i, None, k)
-            for k in range(len(target["labels"]))
-            if not (overlap[k] >= 0.5).any()
-        ]
+        left_out = [k for k in range(len(overlap)) if not (overlap[k] >= 0.5).any()]
+        missed += [(float(target["masks"][k].sum()), i, None, k) for k in left_out]
         confused += [
             (float(one["scores"][row]), i, row, int(overlap[:, row].argmax()))
             for row in range(len(one["labels"]) if len(overlap) else 0)
             if overlap[:, row].max() >= 0.5 and not ((overlap[:, row] >= 0.4) & same[:, row]).any()
         ]
     poor = [(float(value), p.image, p.row, p.object) for value, p in zip(quality, pairs, strict=True)]
-    return {
-        "missed": sorted(missed, reverse=True),
-        "wrong class": sorted(confused, reverse=True),
-        "poor mask": sorted(poor),
-    }
+    missed, confused = sorted(missed, reverse=True), sorted(confused, reverse=True)
+    return {"missed": missed, "wrong class": confused, "poor mask": sorted(poor)}
 
 
 def boxes_around(target: Mapping[str, Tensor], count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -144,8 +133,6 @@ def boxes_around(target: Mapping[str, Tensor], count: int, seed: int) -> tuple[T
 
 
 # ------------------------------------------------------------------------------ torchvision
-
-
 def with_torchvision(samples: Sequence[Sample], images: Sequence[Tensor]) -> None:
     """Our Mask R-CNN and torchvision's around the same layers: print whether losses, gradients, detections agree."""
     ours = load_mask_rcnn()
@@ -171,8 +158,6 @@ def with_torchvision(samples: Sequence[Sample], images: Sequence[Tensor]) -> Non
 
 
 # ------------------------------------------------------------------------------ ablations
-
-
 def rows_of(rows: Sequence[Any], stride: int, pooling: str, kind: str = "sigmoid") -> list[Any]:
     """The rows of an ablation for one way of pooling and one loss, by seed."""
     found = [row for row in rows if (row.stride, row.pooling, row.mask_kind) == (stride, pooling, kind)]
@@ -187,11 +172,8 @@ def by_pooling(rows: Sequence[Any]) -> dict[str, list[Any]]:
 def pairings(groups: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Sequence[Any], Sequence[Any]]]:
     """Each way of pooling with those that it is compared with, for :func:`print_gains`."""
     ways = [("RoIAlign", "RoIPool"), ("RoIAlign", "RoIWarp"), ("RoIWarp", "RoIPool")]
-    return {
-        f"{a:<8} over {b:<8} stride {n}": (groups[f"{a}, stride {n}"], groups[f"{b}, stride {n}"])
-        for n in (16, 8)
-        for a, b in ways
-    }
+    both = [(a, b, f"stride {n}") for n in (16, 8) for a, b in ways]
+    return {f"{a:<8} over {b:<8} {where}": (groups[f"{a}, {where}"], groups[f"{b}, {where}"]) for a, b, where in both}
 
 
 def print_shares(groups: Mapping[str, Sequence[Any]]) -> None:
@@ -229,8 +211,6 @@ def print_gains(pairs: Mapping[str, tuple[Sequence[Any], Sequence[Any]]]) -> Non
 
 
 # ------------------------------------------------------------------------------ time
-
-
 @torch.no_grad()
 def stage_times(model: MaskRCNN, data: ImageDataset, count: int = 16) -> dict[str, float]:
     """Median milliseconds of the stages of a detection, on one thread."""

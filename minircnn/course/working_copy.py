@@ -40,9 +40,8 @@ def _move_aside(folder: Path, number: str, sources: list[Path]) -> Path | None:
     known = [source.name for source in sources if source.suffix == ".ipynb"]
     names = [name for name in known if number.isdecimal() and name[:2] == f"{int(number):02}"]
     if not names:
-        raise ValueError(
-            f"renew {number}: there is no such notebook; give a number from {known[0][:2]} to {known[-1][:2]}"
-        )
+        first, last = known[0][:2], known[-1][:2]
+        raise ValueError(f"renew {number}: there is no such notebook; give a number from {first} to {last}")
     old = folder / names[0]
     if not old.exists():
         return None

@@ -10,8 +10,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from minircnn.course import figures as plotting
 from minircnn.course.figures import panels
+from minircnn.course.figures.charts import mosaic
 from minircnn.course.figures.history import STAGE_COLORS, Row, plot_history
-from minircnn.course.figures.networks import mosaic
 from tests.test_plotting import square, texts
 
 # An image of 40 by 60 pixels (height, width) on a map of 5 by 12 cells: 5 pixels a cell across, 8 down.

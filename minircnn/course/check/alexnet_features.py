@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_type
 
 
 def _map_size(n: int, kernel: int, stride: int, padding: int) -> int:
@@ -23,8 +23,7 @@ def map_size(ask: Ask) -> str:
     """How many places a window has."""
     slips = """
         // stride => / stride !! a window that does not fit entirely has no place: round down
-        (n + 2 * padding - kernel) // stride => -(-(n + 2 * padding - kernel) // stride)
-            !! it rounds up; a window that does not fit entirely has no place
+        - kernel) // stride => - kernel + stride - 1) // stride !! it rounds up; a window that does not fit has no place
         // stride + 1 => // stride !! it counts steps; there is one place more than steps
         + 2 * padding => !! the padding is missing
         2 * padding => padding !! the padding is added on both sides
@@ -33,7 +32,6 @@ def map_size(ask: Ask) -> str:
     """
 
     def right(n: int, kernel: int, stride: int, padding: int) -> int:
-        """The judge slides a window of torch."""
         return F.conv1d(torch.zeros(1, 1, n), torch.zeros(1, 1, kernel), stride=stride, padding=padding).shape[2]
 
     cases = [(20, 5, 2, 6), (13, 3, 2, 0), (12, 3, 2, 1), (10, 3, 1, 0), (224, 11, 4, 2), (55, 3, 2, 0), (64, 7, 2, 2)]
@@ -66,10 +64,7 @@ def alexnet(ask: Ask) -> str:
     """The network, layer by layer."""
     with torch.device("meta"):  # shapes without numbers: 61 million parameters take no memory
         network, right = ask(21), _alexnet(21)
-        if network is None:
-            raise NotYet("it returns None; did you forget `return`?")
-        if not isinstance(network, nn.Sequential):
-            raise NotYet(f"it returns a {type(network).__name__}; an nn.Sequential of all layers is wanted")
+        refuse_kind(network, nn.Sequential, "an nn.Sequential of all layers")
         layers, wanted = ([_described(layer) for layer in net] for net in (network, right))
         for kind in ("ReLU", "Dropout", "Flatten", "MaxPool2d", "Conv2d", "Linear"):
             counts = [sum(text.startswith(kind) for text in texts) for texts in (layers, wanted)]
@@ -130,24 +125,15 @@ def cross_entropy(ask: Ask) -> str:
         .mean() => .sum() !! it is the sum over the batch; take the mean
         -true.mean() => true.mean() !! the sign is missing: a logarithm of a probability is negative
         -true.mean() => true.exp().mean() !! it is the mean probability of the true class; the logarithm is missing
-        -true.mean() => 1 - true.exp().mean() !! it is 1 - probability; take minus the logarithm
         -true.mean() => -true.exp().mean().log() !! it takes the logarithm of the mean; take the mean of the logarithms
         dim=1 => dim=0 !! the softmax runs over the batch; it runs over the classes, dim=1
-        [torch.arange(len(labels)), labels] => .amax(dim=1)
-            !! it takes the class of the largest score; take the true class
-        .mean() => .mean() / np.log(2) !! the logarithm has another base
-        [torch.arange(len(labels)), labels] => !! it averages over all classes; take the true class of each image
+        [torch.arange(len(labels)), labels] => .amax(dim=1) !! it takes the largest score's class; take the true class
         .log_softmax(dim=1) => !! it lacks the logarithm of the sum: scores are no log-probabilities
     """
     random, cases = np.random.RandomState(0), []
     for _ in range(5):
-        scores = torch.from_numpy(random.normal(0, 2, (8, 5))).float()
-        cases.append((scores, torch.from_numpy(random.randint(0, 5, 8))))
-
-    def right(scores: Tensor, labels: Tensor) -> float:
-        return float(F.cross_entropy(scores, labels))
-
-    ask.cases(cases, slips, "for 8 images and 5 classes", right=right, change=float)
+        cases.append((torch.from_numpy(random.normal(0, 2, (8, 5))).float(), torch.from_numpy(random.randint(0, 5, 8))))
+    ask.cases(cases, slips, "for 8 images", right=lambda *case: float(F.cross_entropy(*case)), change=float)
     value = ask(torch.tensor([[1000.0, 0.0], [0.0, 1000.0]]), torch.tensor([0, 0]))
     if not abs(float(value) - 500) < 0.1:
         raise NotYet("for scores of 1000 the exponential overflows: subtract the largest score first, or use logsumexp")
@@ -170,8 +156,7 @@ def training_step(ask: Ask) -> str:
     """One step of the optimizer on the cross-entropy of a batch."""
     slips = """
         optimizer.zero_grad() => pass !! the gradients of the step before are still there: call optimizer.zero_grad()
-        network(images) => network(images).softmax(dim=1)
-            !! a softmax stands before cross_entropy, which has one of its own: give it the scores
+        network(images) => network(images).softmax(dim=1) !! cross_entropy has a softmax of its own: give it the scores
         loss = => loss = - !! it goes up the gradient; the loss must fall
     """
     ask.cases([()], slips, may_change=True, run=_two_steps)
@@ -192,19 +177,14 @@ def _two_steps(step: Callable[..., Any]) -> dict[str, Any]:
         if isinstance(losses[-1], Tensor) and losses[-1].requires_grad:
             raise NotYet("it returns the tensor, which keeps the whole graph in memory: return loss.item()")
     if torch.equal(weights[0], weights[2]):
-        raise NotYet(
-            "the weights do not change: call loss.backward(), then optimizer.step(), and zero_grad before both"
-        )
+        raise NotYet("the weights do not change: call zero_grad(), then loss.backward(), then optimizer.step()")
     if torch.equal(weights[0], weights[1]):
         raise NotYet("the first step changes nothing: optimizer.step() comes after loss.backward()")
-    return {
-        "the weights after two steps": weights[2],
-        "the weights are right, but the loss is not what it returns": losses,
-    }
+    loss = "the weights are right, but the loss is not what it returns"
+    return {"the weights after two steps": weights[2], loss: losses}
 
 
 def _crop_places(box: Tensor, size: int, context: float) -> tuple[Tensor, Tensor]:
-    """Where the columns and the rows of a crop look: twice ``(size,)``."""
     sides = box[2:] - box[:2]
     margin = context / (size - 2 * context) * sides
     low, high = box[:2] - margin, box[2:] + margin
@@ -227,18 +207,11 @@ def crop_places(ask: Ask) -> str:
     slips = """
         return x, y => return y, x !! rows and columns are exchanged: x comes first
         + 0.5 => !! it looks at the left edges of the crop's pixels; look at their centers, + 1/2
-        + 0.5) / size => ) / (size - 1)
-            !! the first and last place lie on the edges; the centers of the outer pixels lie half a pixel inside
+        + 0.5) / size => ) / (size - 1) !! the first place lies on the edge; a pixel's center lies half a pixel inside
         margin = => margin = 0 * !! the context is missing: the crop shows more than the box
         / (size - 2 * context) * sides => !! the context is in pixels of the crop, not of the image
         / (size - 2 * context) => / size !! the box fills size - 2 · context pixels of the crop, not size
-        / (size - 2 * context) => / (size - context)
-            !! the box fills size - 2 · context pixels: the context is cut off on two sides
-        box[:2] - margin, box[2:] + margin => (edge - context / size * sides for edge in (box[:2], box[2:]))
-            !! a column is as wide as the box / (size - 2 · context), not / size
-        box[:2] - margin, box[2:] + margin => box[:2], box[2:] + 2 * margin
-            !! column 0 begins context columns left of the box, and row 0 above it
-        margin = => margin = -1 * !! the context makes the shown part smaller; it must be larger than the box
+        / (size - 2 * context) => / (size - context) !! the box fills size - 2 · context pixels: two sides have context
     """
 
     def right(box: Tensor, size: int, context: int) -> tuple[Tensor, ...]:
@@ -250,10 +223,8 @@ def crop_places(ask: Ask) -> str:
     boxes = random_boxes(20, seed=3, size=60.0) + 30  # well inside an image of 128 × 128
     boxes[:, 2:] += 4
     cases = [(box, *((10, 0), (12, 2), (64, 8), (227, 16))[n % 4]) for n, box in enumerate(boxes)]
-    what = "for {0}, size {1}, context {2}"
-    ask.cases(cases, slips, what, right=right, atol=1e-2)
-    box = torch.tensor([10.0, 20.0, 40.0, 80.0])
-    ask.cases([(box, 64, 4.5)], what="for a context of {2} pixels", atol=1e-2)
+    ask.cases(cases, slips, "for {0}, size {1}, context {2}", right=right, atol=1e-2)
+    ask.cases([(torch.tensor([10.0, 20.0, 40.0, 80.0]), 64, 4.5)], what="for a context of {2} pixels", atol=1e-2)
     return "the inner part is what torchvision's RoIAlign sees, for 20 boxes"
 
 
@@ -267,13 +238,10 @@ def _nearest_mean(features: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
 def nearest_mean(ask: Ask) -> str:
     """The class whose mean feature is nearest."""
     slips = """
-        return classes[torch.cdist(queries, means).argmin(dim=1)] => return torch.cdist(queries, means).argmin(dim=1)
-            !! it returns places in the list of classes; return the labels themselves
+        return classes[ => return torch.arange(len(classes))[ !! it returns places in the list of classes; return labels
         argmin => argmax !! it takes the farthest mean
-        torch.cdist(queries, means).argmin => (queries @ means.T).argmax
-            !! the largest product is not the smallest distance
-        classes[torch.cdist(queries, means) => labels[torch.cdist(queries, features)
-            !! it takes the class of the nearest example; take the nearest mean
+        torch.cdist(queries, means).argmin => (queries @ means.T).argmax !! the largest product is not the nearest
+        means = => means, classes = features, labels; _ = !! it takes the class of the nearest example, not of the mean
         .mean(dim=0) => .sum(dim=0) !! it adds up the features of a class; take the mean
         , means) => , means, p=1) !! it adds up absolute differences; the distance is Euclidean
         .argmin(dim=1)] => .argmin(dim=1)][:, None] !! give one class for each query

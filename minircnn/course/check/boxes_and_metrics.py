@@ -44,8 +44,7 @@ def encode_boxes(ask: Ask) -> str:
         src: Tensor, dst: Tensor, => dst: Tensor, src: Tensor, !! the deltas lead from dst to src: exchange them
         offset / src_size => offset !! the shift is in pixels: divide it by the width and height of src
         offset / src => offset / dst !! the shift is divided by the size of dst; the detector knows only that of src
-        (dst[:, :2] + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size) => dst[:, :2] - src[:, :2]
-            !! it shifts the upper left corner; the deltas shift the center
+        + 0.5 * dst_size) - (src[:, :2] + 0.5 * src_size => ) - (src[:, :2] !! it shifts the corner and not the center
         torch.log(dst_size / src_size) => torch.log(dst_size / src_size).flip(1) !! width and height are exchanged
     """
     right = BoxCoder((1.0,) * 4).encode_single
@@ -58,12 +57,9 @@ def decode_boxes(ask: Ask) -> str:
     """The boxes to which deltas lead."""
     src, deltas = random_boxes(500, seed=4), torch.from_numpy(np.random.RandomState(5).normal(0, 0.3, (500, 4))).float()
     slips = """
-        center - 0.5 * size, center + 0.5 * size => center, size
-            !! it returns center and size; wanted are the corners x1, y1, x2, y2
-        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => (1 + deltas[..., 2:])
-            !! the size grows by the delta itself; the delta is a logarithm
-        torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) => deltas[..., 2:]
-            !! the size is multiplied by the delta; the delta is a logarithm
+        center - 0.5 * size, center + 0.5 * size => center, size !! it returns center and size; return x1, y1, x2, y2
+        torch.exp( => (1 + !! the size grows by the delta itself; the delta is a logarithm
+        torch.exp( => ( !! the size is multiplied by the delta; the delta is a logarithm
         deltas[..., :2] * size => deltas[..., :2] !! the shift is taken as pixels; it is in widths and heights of src
         deltas[..., :2] * size => deltas[..., :2] * size * torch.exp(deltas[..., 2:])
             !! the shift is applied to the new size; it is in widths and heights of src
@@ -80,25 +76,18 @@ def decode_boxes(ask: Ask) -> str:
 def nms(ask: Ask) -> str:
     """Indices of the boxes that survive, best first."""
     slips = """
-        scores.argsort(descending=True, stable=True) => torch.arange(len(scores))
-            !! it looks at the boxes in the given order; begin with the best score
+        scores.argsort( => torch.zeros_like(scores).argsort( !! it goes in the given order; begin with the best score
         descending=True => descending=False !! it begins with the lowest score; order by score, descending
         ~(iou > iou_threshold) => iou > iou_threshold !! it keeps the boxes that overlap the best one; drop them
         [~(iou > iou_threshold)] => !! it drops nothing: of boxes on the same object only the best survives
-        ~(iou > iou_threshold) => (iou > 0) & (iou <= iou_threshold) !! it drops boxes that do not overlap
-        stack(kept) => stack(kept[::-1]) !! the best box comes last; the best score comes first
         while => return left[~(box_iou(boxes[left], boxes[left]) > iou_threshold).triu(1).any(dim=0)]\\n    while
             !! a box that has been dropped still suppresses others
         stack(kept) => stack(kept).sort().values !! the right boxes in another order; the best score comes first
     """
-    boxes = torch.tensor(
-        [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 9.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]]
-    )
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 50, 60, 60]]).float()
+    # Of these box 1 falls to box 0, and must not take box 2 with it.
     row = torch.tensor([[0.0, 0.0, 10.0, 10.0], [3.0, 0.0, 13.0, 10.0], [6.0, 0.0, 16.0, 10.0]])
-    cases = [
-        (boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4),
-        (row, torch.tensor([0.9, 0.8, 0.7]), 0.4),  # box 1 falls to box 0, and must not take box 2 with it
-    ]
+    cases = [(boxes, torch.tensor([0.6, 0.9, 0.8, 0.3]), 0.4), (row, torch.tensor([0.9, 0.8, 0.7]), 0.4)]
     cases += [(random_boxes(60, seed=n), random_boxes(15, seed=n + 100).flatten() / 100, 0.4) for n in range(20)]
     ask.cases(cases, slips, "for {0.shape[0]} boxes, threshold {2}", right=torchvision.ops.nms)
     slips = "iou > iou => iou >= iou !! at an IoU equal to the threshold both boxes stay: drop what is above it"
@@ -109,7 +98,6 @@ def nms(ask: Ask) -> str:
 
 
 def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
-    """Each detection, best first, takes the free object that it overlaps most, if by the threshold."""
     iou, tp = ours.box_iou(boxes, objects), torch.zeros(len(boxes), dtype=torch.bool)
     for d in range(len(boxes) if len(objects) else 0):
         best = iou[d].argmax()
@@ -120,16 +108,13 @@ def _true_positives(boxes: Tensor, objects: Tensor, threshold: float) -> Tensor:
 
 @exercise(_true_positives)
 def true_positives(ask: Ask) -> str:
-    """Which of the detections of a class in an image find an object that is still free."""
+    """Which detections of a class, best first, find an object that is still free, by the threshold."""
     slips = """
-        iou[:, best], tp[d] = -1, True => tp[d] = True
-            !! both detections of one object are true positives; the second is a duplicate
+        iou[:, best], tp[d] = -1, True => tp[d] = True !! the second detection of one object is a duplicate
         iou[d].argmax() => ours.box_iou(boxes, objects)[d].argmax()
             !! a detection whose best object is taken may still find another one that is free
-        iou[d].argmax() => (iou[d] >= 0).int().argmax()
-            !! a detection takes the first free object, not the one that it overlaps most
-        iou[d].argmax() => (iou[d] >= threshold).int().argmax()
-            !! a detection takes the first object that is good enough; it takes the one that it overlaps most
+        iou[d].argmax() => (iou[d] >= 0).int().argmax() !! it takes the first free object, not the one it overlaps most
+        iou[d].argmax() => (iou[d] >= threshold).int().argmax() !! it takes the first object that is good enough
         >= threshold => > threshold !! an IoU equal to the threshold is enough
     """
     objects = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 6.0, 10.0, 16.0]])
@@ -146,7 +131,6 @@ def true_positives(ask: Ask) -> str:
 
 
 def _precision_recall(tp: Tensor, num_objects: int) -> tuple[Tensor, Tensor]:
-    """After each of the ranked detections: what share is right, and what share of the objects is found."""
     found = tp.double().cumsum(0)
     precision, recall = found / torch.arange(1, len(tp) + 1), found / num_objects
     return precision, recall
@@ -158,8 +142,7 @@ def precision_recall(ask: Ask) -> str:
     slips = """
         return precision, recall => return recall, precision !! they are exchanged: precision comes first
         torch.arange(1, len(tp) + 1) => len(tp) !! precision divides by all detections; divide by the detections so far
-        found / num_objects => found / torch.arange(1, len(tp) + 1)
-            !! recall divides by the detections so far; divide by the number of objects
+        / num_objects => / torch.arange(1, len(tp) + 1) !! recall divides by the detections so far, not by num_objects
         / num_objects => / found[-1] !! recall divides by the number of detections found; divide by num_objects
         .cumsum(0) => !! they tell whether each detection is right; count those so far (cumsum)
     """
@@ -169,7 +152,6 @@ def precision_recall(ask: Ask) -> str:
 
 
 def _average_precision(precision: Tensor, recall: Tensor) -> float:
-    """COCO's, at 101 recalls."""
     return average_at_points(precision.double().numpy(), recall.double().numpy(), RECALLS_COCO)
 
 
@@ -185,8 +167,7 @@ def _average_by_hand(precision: Tensor, recall: Tensor) -> float:
 def average_precision(ask: Ask) -> str:
     """The mean of the interpolated precision at 101 recalls."""
     slips = """
-        sum(heights) / len(heights) => float(precision.mean())
-            !! it is the mean of the precisions in the list; take the mean over 101 recalls
+        sum(heights) / len(heights) => float(precision.mean()) !! that is the mean of the list; average over 101 recalls
         sum(heights) / len(heights) => area_under_curve(precision.numpy(), recall.numpy())
             !! that is the exact area under the curve (VOC 2010); COCO takes 101 points
         RECALLS_COCO => RECALLS_VOC2007 !! those are 11 points (VOC 2007); COCO takes 101
@@ -219,8 +200,7 @@ def generalized_iou(ask: Ask) -> str:
     slips = """
         - (enclosing - union) / enclosing => !! that is IoU; subtract the share of the enclosing box that is empty
         iou - => iou + !! it adds the empty share; subtract it
-        (enclosing - union) / enclosing => (enclosing - union)
-            !! it subtracts the empty area; divide it by the area of the enclosing box
+        ) / enclosing => ) !! it subtracts the empty area; divide it by the area of the enclosing box
         (enclosing - union) => union !! it subtracts the share that the union covers, not the empty one
         ) / enclosing => ) / union !! it divides the empty area by the union; divide it by the enclosing box
     """

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,23 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
 from minircnn import fast_rcnn as ours
 from minircnn.alexnet import SMALL, AlexNet
 from minircnn.boxes import box_iou, encode_boxes
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_shape, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_shape, refuse_type
 from minircnn.fast_rcnn import FastRCNN, fast_rcnn_alexnet
 from minircnn.training.batches import draw_batch
 
+Tensors, Target = Sequence[Tensor], dict[str, Any]
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 TINY = replace(SMALL, channels=(4, 4, 4, 4, 4), hidden=8, pool5_size=2)
 
 
-def _label_rois(boxes: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def _label_rois(boxes: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     objects, labels = target["boxes"], torch.zeros(len(boxes), dtype=torch.int64)
     if len(objects) == 0:
         return labels, torch.zeros_like(boxes)
@@ -43,16 +45,11 @@ def label_rois(ask: Ask) -> str:
         overlap >= 0.5 => overlap > 0.5 !! a region with an IoU of exactly 0.5 is foreground
         overlap >= 0.5 => overlap >= 0 !! every region gets a class; an IoU below 0.5 means background, 0
         target["labels"][nearest] => nearest !! labels are numbers of objects; look up their classes in target['labels']
-        target["labels"][nearest] => nearest + 1
-            !! the labels are numbers of objects, plus 1; look up their classes in target['labels']
         overlap, nearest => nearest = (box_iou(boxes, objects) >= 0.5).int().argmax(dim=1)\\n    overlap, _
             !! a region belongs to the object that it overlaps most, not to the first above 0.5
-        encode_boxes(boxes, objects[nearest]) => encode_boxes(objects[nearest], boxes)
-            !! the deltas lead from the object to the region; exchange them
-        objects[nearest]) => objects[nearest], WEIGHTS)
-            !! the deltas are multiplied by weights already; that comes in the next exercise
-        objects[nearest]) => objects[:1].expand_as(boxes))
-            !! all deltas lead to the first object; take the one that each region overlaps most
+        boxes, objects[nearest] => objects[nearest], boxes !! the deltas lead from object to region; exchange them
+        objects[nearest]) => objects[nearest], WEIGHTS) !! the deltas have weights already; those come in the next one
+        [nearest]) => [:1].expand_as(boxes)) !! all deltas lead to the first object; take the one overlapped most
     """
     half = torch.tensor([[0.0, 0.0, 10.0, 5.0]])
     one = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 10.0]]), "labels": torch.tensor([3])}
@@ -68,7 +65,7 @@ def _of_foreground(value: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
 
 
-def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, Tensor]]:
+def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, Target]:
     """Regions around four objects, and elsewhere; the labels of the objects are no row numbers."""
     rng = np.random.RandomState(seed)
     objects = torch.tensor([[0.0, 0, 40, 30], [5, 2, 45, 34], [50, 50, 90, 95], [60, 10, 80, 60]])
@@ -76,19 +73,15 @@ def _scene(seed: int, near: int = 40, far: int = 20) -> tuple[Tensor, dict[str, 
     return torch.cat([around, random_boxes(far, seed)]), {"boxes": objects, "labels": torch.tensor([2, 5, 6, 5])}
 
 
-def _by_torchvision(boxes: Tensor, target: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def _by_torchvision(boxes: Tensor, target: Target) -> tuple[Tensor, Tensor]:
     heads = RoIHeads(None, None, None, 0.5, 0.5, 64, 0.25, (1.0,) * 4, 0.05, 0.5, 100)
     (nearest,), (labels,) = heads.assign_targets_to_proposals([boxes], [target["boxes"]], [target["labels"]])
     deltas = heads.box_coder.encode_single(target["boxes"][nearest] if len(target["boxes"]) else boxes, boxes)
-    return labels, torch.where((labels > 0)[:, None], deltas, 0.0)
+    return _of_foreground((labels, deltas))
 
 
 def _sample_rois(
-    proposals: Tensor,
-    target: dict[str, Any],
-    count: int = 64,
-    fraction: float = 0.25,
-    weights: Sequence[float] = WEIGHTS,
+    proposals: Tensor, target: Target, count: int = 64, fraction: float = 0.25, weights: Sequence[float] = WEIGHTS
 ) -> tuple[Tensor, Tensor, Tensor]:
     boxes = torch.cat([proposals, target["boxes"]])
     labels, deltas = _label_rois(boxes, target)
@@ -104,11 +97,9 @@ def sample_rois(ask: Ask) -> str:
     """A batch of regions: a quarter of foreground, the rest background."""
     torch.manual_seed(0)
     slips = """
-        torch.cat([proposals, target["boxes"]]) => proposals
-            !! the objects themselves are missing: add target['boxes'] to the proposals
+        torch.cat([proposals, target["boxes"]]) => proposals !! the objects are missing: add them to the proposals
         [: int(fraction * count)] => !! it draws all regions of foreground; wanted are 16, int(fraction * count)
-        : count - len(foreground) => : count - int(fraction * count)
-            !! in an image with little foreground, background fills up to count regions
+        - len(foreground) => - int(fraction * count) !! with little foreground, background fills up to count regions
         * torch.tensor(weights) => !! the targets lack the weights; multiply the deltas by them
         * torch.tensor(weights) => / torch.tensor(weights) !! the targets are divided by the weights; multiply
     """
@@ -123,7 +114,7 @@ def sample_rois(ask: Ask) -> str:
     return "classes and targets equal to torchvision's, 60 batches of three images"
 
 
-def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tensor]) -> dict[str, Any]:
+def _drawn(sample: Callable[..., Any], proposals: Tensor, target: Target) -> dict[str, Any]:
     """What does not depend on chance in a sample; refused if something else than regions and what is theirs."""
     known = torch.cat([proposals, target["boxes"]])
     right, deltas = _by_torchvision(known, target)
@@ -142,10 +133,8 @@ def _drawn(sample: Callable[..., Any], proposals: Tensor, target: dict[str, Tens
     positive = labels > 0
     targets, deltas = targets[positive], deltas[rows][positive]
     factor = targets.abs().sum(dim=0) / deltas.abs().sum(dim=0)  # nan where objects alone are foreground
-    for what, same in (
-        ("labels", torch.equal(labels, right[rows])),
-        ("targets", torch.allclose(targets, deltas * factor.nan_to_num(), 1e-3, 1e-3)),
-    ):
+    alike = torch.allclose(targets, deltas * factor.nan_to_num(), 1e-3, 1e-3)
+    for what, same in (("labels", torch.equal(labels, right[rows])), ("targets", alike)):
         if not same:
             raise NotYet(f"the {what} belong to other regions; index boxes, labels and deltas alike")
     return {"foreground": int(positive.sum()), "all regions": len(rows), "what multiplies the deltas": factor}
@@ -163,20 +152,14 @@ def smooth_l1(ask: Ask) -> str:
     slips = """
         size - 0.5 * beta) => size - 0.5 * beta).sum() !! it returns one number; the loss of each error is wanted
         size < beta => size < math.inf !! it is the parabola everywhere; from beta on the loss is linear
-        size < beta => size < 0 !! it is the line everywhere; below beta the loss is a parabola
-        size < beta => size >= beta !! parabola and line are exchanged
         size - 0.5 * beta => size !! the two pieces do not meet at beta: the line is |x| - beta / 2
         size < beta => error < beta !! negative errors count as small ones; compare |x| with beta
         0.5 * size**2 => size**2 !! the parabola lacks its factor: 0.5 · x² / beta
         error.abs() => error.abs(); beta = 1.0 !! it is right for beta 1 only, and ignores beta
-        / beta => * beta !! with beta 1 it is right, but the parabola has to be divided by beta
         / beta => !! with beta 1 it is right, but the parabola is not divided by beta
     """
-
-    def right(error: Tensor, beta: float) -> Tensor:
-        return F.smooth_l1_loss(error, torch.zeros_like(error), beta=beta, reduction="none")
-
-    ask.cases([(errors, beta) for beta in (1.0, 3.0, 1 / 9)], slips, "with beta {1:.2f}", right=right)
+    cases, theirs = [(errors, beta) for beta in (1.0, 3.0, 1 / 9)], partial(F.smooth_l1_loss, reduction="none")
+    ask.cases(cases, slips, "with beta {1:.2f}", right=lambda error, beta: theirs(error, 0 * error, beta=beta))
     return "equal to torch's for three values of beta"
 
 
@@ -188,23 +171,13 @@ def fast_rcnn_loss(ask: Ask) -> str:
     labels = torch.randint(0, 7, (64,), generator=generator) * (torch.rand(64, generator=generator) < 0.4)
     case = (logits, deltas, labels, 2 * torch.randn(64, 4, generator=generator))
     slips = """
-        labels[positive]] => labels[positive] - 1]
-            !! it takes the row before the true class; labels count from 1 and row 0 is the background's
-        labels[positive]] => logits[positive].argmax(dim=1)]
-            !! it takes the row of the most probable class; take that of the true one
+        labels[positive]] => labels[positive] - 1] !! it takes the row before the true class; row 0 is the background's
         labels > 0 => labels >= 0 !! background has a box loss; only foreground has (labels > 0)
         / len(labels) => / len(positive) !! the box loss divides by the number of foreground regions; divide by all
-        / len(labels) => / len(labels) / 4 !! the box loss is a mean over the four numbers; it is their sum
         / len(labels) => !! the box loss is a sum over the regions; divide by their number
         own, wanted[positive] => deltas[positive], wanted[positive, None].expand(-1, 7, 4)
             !! the box losses of all classes are added up; only the true class counts
         (logits, labels) => (logits.softmax(dim=1), labels) !! cross_entropy takes logits; it is given probabilities
-        logits, labels) => logits, labels, reduction="sum") !! the class loss is a sum; divide by the number of regions
-        F.cross_entropy(logits, labels), => -F.cross_entropy(logits, labels), !! the class loss lacks its minus sign
-        F.cross_entropy(logits, labels) => F.cross_entropy(logits[positive], labels[positive])
-            !! the class loss leaves out background, which is a class, too
-        F.cross_entropy(logits, labels), box => box, F.cross_entropy(logits, labels)
-            !! they are exchanged; the class loss comes first
         beta=beta => beta=1.0 !! it ignores beta; give it to smooth_l1
     """
 
@@ -227,7 +200,7 @@ def _tiny_model() -> FastRCNN:
     return fast_rcnn_alexnet(AlexNet(TINY, 1), ("background", "a", "b"))
 
 
-def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> torch.optim.Optimizer:
+def _make_optimizer(model: FastRCNN, learning_rate: float, backbone_factor: float = 0.1) -> Optimizer:
     model.backbone.conv1.requires_grad_(False)
     convolutions = [p for p in model.backbone.parameters() if p.requires_grad]
     groups = [{"params": convolutions, "lr": backbone_factor * learning_rate}, {"params": model.roi_heads.parameters()}]
@@ -240,8 +213,7 @@ def make_optimizer(ask: Ask) -> str:
     for rate, factor in ((1e-3, 0.1), (2e-2, 0.5)):
         model = _tiny_model()
         optimizer = ask(model, rate, factor, may_change=True)
-        if not isinstance(optimizer, torch.optim.AdamW):
-            raise NotYet(f"it returns a {type(optimizer).__name__}; torch.optim.AdamW is wanted")
+        refuse_kind(optimizer, torch.optim.AdamW, "torch.optim.AdamW")
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
         layers = dict(model.backbone.named_children()) | dict(model.roi_heads.box_head.named_children())
         layers |= dict(model.roi_heads.box_predictor.named_children())
@@ -277,24 +249,18 @@ def lr_factor(ask: Ask) -> str:
         iteration < warmup => False !! there is no warm-up
         / (warmup + 1) => / max(warmup, 1) !! the warm-up reaches 1 one batch too early
         0.5 * (1 + math.cos(math.pi * done)) => math.cos(math.pi * done) !! it falls from 1 to -1; bring it to 1 … 0
-        (iteration - warmup) / (iterations - warmup) => iteration / iterations
-            !! the cosine has to begin where the warm-up ends
+        (iteration - warmup) / (iterations - warmup) => iteration / iterations !! the cosine begins where warm-up ends
         / (iterations - warmup) => / iterations !! the cosine falls over the iterations that are left, not over all
         math.pi * => 180 * !! math.cos takes radians: half a period is math.pi
     """
-    cases = [
-        (i, iterations, warmup) for iterations, warmup in ((100, 9), (600, 60), (50, 0)) for i in range(iterations)
-    ]
+    schedules = (100, 9), (600, 60), (50, 0)
+    cases = [(i, iterations, warmup) for iterations, warmup in schedules for i in range(iterations)]
     ask.cases(cases, slips, "iteration {0} of {1}")
     return "three schedules, iteration by iteration"
 
 
 def _training_step(
-    model: FastRCNN,
-    optimizer: torch.optim.Optimizer,
-    images: Sequence[Tensor],
-    proposals: Sequence[Tensor],
-    targets: Sequence[dict[str, Any]],
+    model: FastRCNN, optimizer: Optimizer, images: Tensors, proposals: Tensors, targets: Sequence[Target]
 ) -> dict[str, float]:
     sampled = [_sample_rois(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
     boxes, labels, wanted = zip(*sampled, strict=True)
@@ -314,16 +280,14 @@ def training_step(ask: Ask) -> str:
         optimizer.step() => pass !! no parameter has changed: zero_grad, then backward, then step
         (of_class + of_box) => of_class !! the box loss reaches no parameter; learn from the sum of both losses
         (of_class + of_box) => of_box !! the class loss reaches no parameter; learn from the sum of both losses
-        features, _ = model.features(images) => features = model.features(images)[0].detach()
-            !! the backbone does not learn; compute its features with gradients, once for the batch
-        optimizer.zero_grad() => pass
-            !! gradients of the batch before are still in it: call optimizer.zero_grad() before backward()
+        predict(features => predict(features.detach() !! the backbone does not learn; do not detach its features
+        optimizer.zero_grad() => pass !! gradients of the batch before are still in it: zero_grad() before backward()
     """
     ask.cases([_batch()], slips, may_change=True, rtol=1e-3, run=_stepped)
     return "losses and parameters after a step equal to the package's"
 
 
-def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
+def _batch(count: int = 2) -> tuple[list[Tensor], list[Tensor], list[Target]]:
     """Images with so few regions that all of them are drawn."""
     scenes = [_scene(seed, near=4, far=12) for seed in range(count)]
     images = [torch.rand(3, 100, 100, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
@@ -386,9 +350,7 @@ def train(ask: Ask) -> str:
 
 
 @contextmanager
-def watching(
-    backbone: nn.Module, note: Callable[[torch.optim.Optimizer], Any]
-) -> Iterator[tuple[list[Any], list[Tensor]]]:
+def watching(backbone: nn.Module, note: Callable[[Optimizer], Any]) -> Iterator[tuple[list[Any], list[Tensor]]]:
     """Collect what there is to note of the optimizer before each step, and the images that a backbone gets."""
     steps, batches = [], []
     handles = [

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from minircnn.alexnet import load_alexnet
 from minircnn.course import capstone
 from minircnn.course.check.fast_rcnn import refuse_rates, watching
-from minircnn.course.check.judge import Ask, NotYet, difference, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, difference, exercise, hint, refuse_kind, refuse_type
 from minircnn.course.check.region_proposals import compare_losses
 from minircnn.datasets import ToyTown
 from minircnn.faster_rcnn import RPNHead, load_faster_rcnn
@@ -58,9 +58,7 @@ def _built(build: Callable[..., nn.ModuleDict], num_classes: int) -> dict[str, A
     """What a detector is made of, in numbers."""
     network = load_alexnet()
     detector = build(network, num_classes)
-    refuse_type(detector, nn.ModuleDict())
-    if not isinstance(detector, nn.ModuleDict):
-        raise NotYet(f"it returns a {type(detector).__name__}; an nn.ModuleDict is wanted")
+    refuse_kind(detector, nn.ModuleDict, "an nn.ModuleDict")
     for name in ("backbone", "rpn_head", "box_head", "cls_score", "bbox_pred"):
         if name not in detector:
             raise NotYet(f"there is no part {name!r}; it has {', '.join(detector)}")
@@ -100,8 +98,7 @@ def rpn_losses(ask: Ask) -> str:
     logits, deltas = torch.randn(2, len(anchors)), 0.3 * torch.randn(2, len(anchors), 4)
     # The two losses are means over the drawn anchors of the whole batch, also where an image has few of them.
     few = logits[:, ::40], deltas[:, ::40], anchors[::40], targets
-    alone = logits[:1], deltas[:1], anchors, targets[:1]
-    compare_losses(ask, [(logits, deltas, anchors, targets), few, alone])
+    compare_losses(ask, [(logits, deltas, anchors, targets), few, (logits[:1], deltas[:1], anchors, targets[:1])])
     return "equal to torchvision's RegionProposalNetwork for three batches"
 
 
@@ -110,15 +107,11 @@ def predict(ask: Ask) -> str:
     """Class logits and box deltas of RoIs."""
     slips = """
         .view(*logits.shape, 4) => !! the deltas stand in one row (R, 4 K); view them as (R, K, 4)
-        .view(*logits.shape, 4) => .view(len(x), 4, -1)
-            !! the deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
-        .view(*logits.shape, 4) => .view(len(x), 4, -1).transpose(1, 2)
-            !! the four deltas of a class stand side by side: view them as (R, K, 4), not (R, 4, K)
-        to_rois(boxes) => to_rois([torch.cat(boxes)])
-            !! all boxes are pooled from the first image; to_rois(boxes) keeps apart whose they are
+        .view(*logits.shape, 4) => .view(len(x), 4, -1) !! the deltas of a class stand side by side: view (R, K, 4)
+        .view(*logits.shape, 4) => .view(len(x), 4, -1).mT !! the four deltas of a class stand side by side, (R, K, 4)
+        to_rois(boxes) => to_rois([torch.cat(boxes)]) !! all boxes are pooled from the first image: use to_rois(boxes)
         1 / 8 => 1.0 !! boxes are in pixels, and a cell has 8 of them: roi_pool needs the scale 1 / 8
-        return logits, => return logits.softmax(dim=1),
-            !! they are probabilities; the loss wants logits, softmax comes in detect
+        return logits, => return logits.softmax(dim=1), !! they are probabilities; the loss wants logits: no softmax
     """
 
     def right(detector: nn.ModuleDict, features: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -141,8 +134,7 @@ def joint_losses(ask: Ask) -> str:
         , BETA) => ) !! the heads' box loss has a beta of 1; give BETA to fast_rcnn_loss
         , size) => , size, 0.6, 60) !! there are as few proposals as in detection; leave filter_proposals its defaults
         "classifier": classifier, "box": box => "classifier": box, "box": classifier !! classifier and box are exchanged
-        "objectness": objectness, "rpn_box": rpn_box => "objectness": rpn_box, "rpn_box": objectness
-            !! objectness and rpn_box are exchanged
+        objectness, rpn_box = rpn_losses => rpn_box, objectness = rpn_losses !! objectness and rpn_box are exchanged
     """
 
     def right(detector: nn.ModuleDict, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -178,8 +170,7 @@ def detect(ask: Ask) -> str:
         .softmax(dim=1) => .sigmoid() !! each class has a sigmoid of its own; the classes compete in a softmax
         .softmax(dim=1) => .softmax(dim=0) !! softmax runs over the proposals; it runs over the classes, dim=1
         , BOX_WEIGHTS) => ) !! decode_boxes has no weights; the targets were encoded with BOX_WEIGHTS
-        decode_boxes(proposals, box_deltas, BOX_WEIGHTS) => proposals
-            !! boxes are the proposals; the heads refine them once more
+        decode_boxes(proposals, box_deltas, BOX_WEIGHTS) => proposals !! boxes are the proposals; refine them once more
         0.6, count => 0.7, count !! proposals are suppressed at 0.7 as in training; in detection at 0.6
         0.6, count => 0.6, 60 !! there are always 60 proposals; take as many as count says
     """
@@ -233,9 +224,8 @@ def train(ask: Ask) -> str:
         raise NotYet("conv1 learns; freeze it: detector.backbone.conv1.requires_grad_(False)")
     for name in still:
         if name not in frozen:
-            raise NotYet(
-                f"{name.rpartition('.')[0]} does not learn: it must be in the optimizer, and all four losses in the sum"
-            )
+            layer = name.rpartition(".")[0]
+            raise NotYet(f"{layer} does not learn: it must be in the optimizer, and all four losses in the sum")
     return "batches, steps, two learning rates, warm-up and clipping, in 10 iterations"
 
 

@@ -58,7 +58,6 @@ def _times(record: Record, key: str) -> list[Mapping[str, float]]:
 
 
 def _speed_up(record: Record, slow: str, fast: str, stage: str = "all") -> tuple[float, ...]:
-    """How many times as long one detector takes as another, at both sizes."""
     pairs = zip(_times(record, slow), _times(record, fast), strict=True)
     ratios = tuple(one[stage] / other[stage] for one, other in pairs)
     return ratios
@@ -68,11 +67,9 @@ def _speed_up(record: Record, slow: str, fast: str, stage: str = "all") -> tuple
 def speed_up(ask: Ask) -> str:
     """How many times as long one detector takes as another."""
     slips = """
-        one[stage] / other[stage] => other[stage] / one[stage]
-            !! it divides the wrong way round: the time of slow / the time of fast
+        one[stage] / other[stage] => other[stage] / one[stage] !! it divides the wrong way round: slow / fast
         return ratios => return ratios[::-1] !! Toy Town's comes first, then the papers' size
-        return ratios => return ratios[:1] * 2
-            !! both are Toy Town's; the other times are in record['paper_scale']['milliseconds']
+        return ratios => return ratios[:1] * 2 !! both are Toy Town's; record['paper_scale'] has the other times
         return ratios => return ratios[1:] * 2 !! both are of the papers' size; Toy Town's are in record['detectors']
         one[stage] / other => one[stage] - other !! it subtracts the times; divide them
         [stage] => ["all"] !! it takes the whole time; stage says which
@@ -83,17 +80,15 @@ def speed_up(ask: Ask) -> str:
 
 
 def _limit_without(record: Record, key: str, stage: str) -> tuple[float, ...]:
-    """How many times as fast a detector would be if a stage took no time, at both sizes (Amdahl's law)."""
     limits = tuple(times["all"] / (times["all"] - times[stage]) for times in _times(record, key))
     return limits
 
 
 @exercise(_limit_without)
 def limit_without(ask: Ask) -> str:
-    """The speed-up if a stage took no time."""
+    """How many times as fast a detector would be if a stage took no time (Amdahl's law)."""
     slips = """
-        times["all"] / (times["all"] - times[stage]) => times[stage] / times["all"]
-            !! that is the stage's share of the time
+        times["all"] / (times["all"] - times[stage]) => times[stage] / times["all"] !! that is the stage's share of time
         times["all"] / (times["all"] - times[stage]) => 1 - times[stage] / times["all"]
             !! that is the share that is left; how many times as fast is it?
         (times["all"] - times[stage]) => times[stage] !! it divides by the time of the stage; divide by what is left
@@ -112,7 +107,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def _cost_of_rounding(rows: Rows, stride: int, figure: str) -> tuple[float, float]:
-    """What RoIPool loses against RoIAlign: points, and percent of RoIAlign's."""
     pool, align = (_mean(rows, figure, pooling=way, stride=stride, mask_kind="sigmoid") for way in ("pool", "align"))
     points = 100 * (align - pool)
     return points, points / align
@@ -138,13 +132,10 @@ def cost_of_rounding(ask: Ask) -> str:
         align - pool => pool - align !! the sign: take RoIPool's AP from RoIAlign's
         return points, points / align => return points / align, points !! points come first, then percent
         points, points / align => points / 100, points / align / 100 !! AP is in [0, 1]; multiply both by 100
-        return points => return points / 100 !! AP is in [0, 1]; points are 100 times the difference
         / align => / pool !! the share is of RoIAlign's AP, which is lost, and not of RoIPool's
         , mask_kind="sigmoid" => !! rows with softmax masks are among them; choose mask_kind 'sigmoid'
         "pool", => "warp", !! those are RoIWarp's; choose pooling 'pool'
         stride=stride, => !! it does not look at stride
-        "sigmoid" => "sigmoid", seed=0 !! it takes one seed; take the mean over three
-        return points => return 3 * points !! it adds up three seeds; take their mean
     """
     rows = results()["mask_rcnn_ablation"]["rows"]
     cases = [(rows, stride, figure) for stride in (8, 16) for figure in ("mask_ap", "box_ap")]
@@ -153,7 +144,6 @@ def cost_of_rounding(ask: Ask) -> str:
 
 
 def _verdicts() -> dict[str, str]:
-    """What the numbers say to each claim."""
     return {claim.id: claim.verdict(results()) for claim in (*CLAIMS, *OFTEN_TOLD)}
 
 

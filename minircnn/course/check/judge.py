@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Answer = Callable[..., Any]
 results: dict[str, str] = {}
 """What became of each exercise of this session: "right", "not yet" or "not written"."""
 
@@ -37,12 +38,7 @@ class Ask:
     Whatever goes wrong in it becomes :class:`NotYet`, with a line that names the argument or the exception.
     """
 
-    def __init__(
-        self,
-        answer: Callable[..., Any],
-        reference: Callable[..., Any] | None = None,
-        by_hand: Callable[..., Any] | None = None,
-    ) -> None:
+    def __init__(self, answer: Answer, reference: Answer | None = None, by_hand: Answer | None = None) -> None:
         self.answer, self.reference, self.calls = answer, reference or answer, 0
         self.by_hand = by_hand or self.reference
 
@@ -74,10 +70,10 @@ class Ask:
         slips: str = "",
         what: str = "",
         *,
-        right: Callable[..., Any] | None = None,
-        also: Mapping[str, Callable[..., Any]] = MappingProxyType({}),
+        right: Answer | None = None,
+        also: Mapping[str, Answer] = MappingProxyType({}),
         change: Callable[[Any], Any] | None = None,
-        run: Callable[..., Any] | None = None,
+        run: Answer | None = None,
         may_change: bool = False,
         rtol: float = 1e-4,
         atol: float = 1e-5,
@@ -114,7 +110,7 @@ class Ask:
         if not any(found):
             return
 
-        def returns(slip: Callable[..., Any], case: tuple, answer: Any) -> bool:  # noqa: ANN401
+        def returns(slip: Answer, case: tuple, answer: Any) -> bool:  # noqa: ANN401
             with contextlib.suppress(NotYet, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
                 value = change(slip(*copy.deepcopy(case)))
                 refuse_type(answer, value)
@@ -130,7 +126,7 @@ class Ask:
         raise NotYet(f"{where}: {found[first]}" if where else found[first])
 
 
-def altered(reference: Callable[..., Any], slips: str) -> dict[str, Callable[..., Any]]:
+def altered(reference: Answer, slips: str) -> dict[str, Answer]:
     """Functions with a piece of their source replaced by what to say about it, see :meth:`Ask.cases`.
 
     Raises:
@@ -158,20 +154,18 @@ def hint(text: str) -> Iterator[None]:
         raise NotYet(f"{text} {slip}") from None
 
 
-def exercise(
-    reference: Callable[..., Any], by_hand: Callable[..., Any] | None = None
-) -> Callable[[Callable[[Ask], str]], Callable[..., Any]]:
+def exercise(reference: Answer, by_hand: Answer | None = None) -> Callable[[Callable[[Ask], str]], Answer]:
     """Make a check of a function that looks at answers and says in a few words what they were compared with.
 
     The check, named like the exercise, prints one line, and returns what the notebook goes on with: the learner's
     function if it is right, else ``reference``.
     """
 
-    def decorate(look: Callable[[Ask], str]) -> Callable[..., Any]:
+    def decorate(look: Callable[[Ask], str]) -> Answer:
         name = look.__name__
 
         @wraps(look)
-        def check(answer: Callable[..., Any]) -> Callable[..., Any]:
+        def check(answer: Answer) -> Answer:
             if callable(answer) and _is_stub(answer):
                 results[name] = "not written"
                 print(f"{name} is not written yet. Until then the notebook uses the package's.")
@@ -196,6 +190,14 @@ def exercise(
         return check
 
     return decorate
+
+
+def refuse_kind(value: Any, kind: type, what: str = "") -> None:  # noqa: ANN401
+    """Refuse what is no object of a class; ``what`` names what is wanted, if not as the class does."""
+    if value is None:
+        raise NotYet("it returns None; did you forget `return`?")
+    if not isinstance(value, kind):
+        raise NotYet(f"it returns a {_kind(value)}; {what or 'a ' + kind.__name__} is wanted")
 
 
 def refuse_type(value: Any, wanted: Any) -> None:  # noqa: ANN401
@@ -247,16 +249,15 @@ def difference(value: Any, wanted: Any, rtol: float = 0.0, atol: float = 0.0) ->
         return _difference_of_tensors(value.detach(), wanted.detach(), rtol, atol)
     if isinstance(wanted, np.ndarray) and isinstance(value, np.ndarray):
         return None if np.array_equal(value, wanted, equal_nan=wanted.dtype.kind == "f") else "the arrays differ"
+    if isinstance(wanted, (list, tuple)) and isinstance(value, (list, tuple)):
+        if len(value) != len(wanted):
+            return f"there are {len(value)} values and not {len(wanted)}"
+        value, wanted = ({f"value {n}": one for n, one in enumerate(whole, start=1)} for whole in (value, wanted))
     if isinstance(wanted, Mapping) and isinstance(value, Mapping):
         if set(value) != set(wanted):
             return f"there are {_listed(value)} and not {_listed(wanted)}"
         found = ((key, difference(value[key], wanted[key], rtol, atol)) for key in wanted)
         return next((f"{key}: {text}" for key, text in found if text), None)
-    if isinstance(wanted, (list, tuple)) and isinstance(value, (list, tuple)):
-        if len(value) != len(wanted):
-            return f"there are {len(value)} values and not {len(wanted)}"
-        found = (difference(one, right, rtol, atol) for one, right in zip(value, wanted, strict=True))
-        return next((f"value {n + 1}: {text}" for n, text in enumerate(found) if text), None)
     if isinstance(wanted, _NUMBERS):
         near = abs(float(value) - float(wanted)) <= atol + rtol * abs(float(wanted))
         return None if near else f"{_short(value)} instead of {_short(wanted)}"
@@ -296,7 +297,7 @@ def _content(values: Tensor) -> str:
     return "truth values" if values.dtype == torch.bool else "numbers" if values.is_floating_point() else "indices"
 
 
-def _is_stub(answer: Callable[..., Any]) -> bool:
+def _is_stub(answer: Answer) -> bool:
     """Whether there is nothing in a function, or in a class, but its docstring."""
     if isinstance(answer, type):
         return not any(callable(value) for value in vars(answer).values())
@@ -304,7 +305,5 @@ def _is_stub(answer: Callable[..., Any]) -> bool:
     if code is None:
         return False
     steps = {step.opname for step in dis.get_instructions(code)}
-    return steps <= {"RESUME", "RETURN_CONST", "LOAD_CONST", "RETURN_VALUE", "NOP"} and set(code.co_consts) <= {
-        None,
-        answer.__doc__,
-    }
+    returns_none = steps <= {"RESUME", "RETURN_CONST", "LOAD_CONST", "RETURN_VALUE", "NOP"}
+    return returns_none and set(code.co_consts) <= {None, answer.__doc__}

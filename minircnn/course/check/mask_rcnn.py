@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss, paste_masks_in
 
 from minircnn import mask_rcnn as ours
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, hint, refuse_kind, refuse_type
 from minircnn.datasets.folders import boxes_around
 from minircnn.evaluation import encode_masks
 from minircnn.pooling import roi_align, to_rois
@@ -40,31 +40,21 @@ def _mask_branch(channels: int, width: int, num_classes: int) -> nn.Sequential:
 def mask_branch(ask: Ask) -> str:
     """Four convolutions, a deconvolution, and one mask for each class."""
     slips = """
-        nn.ConvTranspose2d(width, width, 2, stride=2) => nn.Upsample(scale_factor=2)
-            !! it has no deconvolution (nn.ConvTranspose2d)
-        2, stride=2) => 4, stride=2, padding=1) !! the deconvolution's kernel is larger than 2; each cell becomes 2 × 2
+        nn.ConvTranspose2d(width, width, 2, stride=2) => nn.Upsample(scale_factor=2) !! it has no nn.ConvTranspose2d
         (channels, width, width, width) => (channels, width, width) !! it has 3 convolutions of 3 × 3; four are wanted
         num_classes, 1)) => num_classes - 1, 1)) !! wanted is one mask a class, background included
-        , stride=2 => !! the deconvolution does not double the side; its stride is 2
         , padding=1 => !! convolutions without padding=1 cut off the border
-        num_classes, 1)) => num_classes, 1), nn.Sigmoid())
-            !! the branch ends with a sigmoid; it returns logits, and the loss takes the sigmoid
-        num_classes, 1)) => num_classes, 1), nn.ReLU()) !! the branch ends with a ReLU, but logits may be negative
+        num_classes, 1)) => num_classes, 1), nn.Sigmoid()) !! it ends with a sigmoid; return logits, the loss takes it
         stride=2), nn.ReLU()] => stride=2)] !! the deconvolution has no ReLU behind it
-        padding=1), nn.ReLU()] => padding=1)]
-            !! the convolutions have no ReLU behind them: four of them are a single linear one
-        nn.ReLU() => nn.Identity() !! no layer has a ReLU behind it: together they are a single linear one
+        padding=1), nn.ReLU()] => padding=1)] !! the convolutions have no ReLU behind them: four are a single linear one
     """
 
     def theirs(channels: int, width: int, num_classes: int) -> nn.Sequential:
-        heads = MaskRCNNHeads(channels, (width,) * 4, 1)
-        return nn.Sequential(heads, MaskRCNNPredictor(width, width, num_classes))
+        return nn.Sequential(MaskRCNNHeads(channels, (width,) * 4, 1), MaskRCNNPredictor(width, width, num_classes))
 
     def run(build: Callable[..., nn.Sequential], *sizes: int) -> Tensor:
         branch = build(*sizes)
-        refuse_type(branch, nn.Identity())
-        if not isinstance(branch, nn.Sequential):
-            raise NotYet(f"it returns a {type(branch).__name__}; an nn.Sequential is wanted")
+        refuse_kind(branch, nn.Sequential, "an nn.Sequential")
         for weight in branch.parameters():
             weight.data.normal_(0, 0.4, generator=torch.Generator().manual_seed(weight.numel()))
         with hint("its layers do not fit together:"):
@@ -82,20 +72,17 @@ def project_masks_on_boxes(ask: Ask) -> str:
     masks, boxes = random_masks(3), random_boxes(3, seed=1, size=30) + torch.tensor([5.3, 2.6, 22.7, 9.4])
     slips = """
         gt_index[:, => torch.arange(len(boxes))[:, !! it ignores gt_index: box n belongs to object gt_index[n]
-        gt_index[:, None] => 0 * gt_index[:, None] !! it ignores gt_index: every box gets the first mask
         boxes], dim=1) => boxes.round()], dim=1) !! it rounds the boxes to whole pixels before it crops
         aligned=aligned => aligned=False !! it is half a pixel off: pixel 0 has its center at 0.5, so pass aligned=True
         1.0, aligned => 1 / 8, aligned !! spatial_scale is not 1: masks and boxes are both in pixels of the image
         1.0, aligned => 1.0, 1, aligned !! one point a cell is not enough; sampling_ratio=-1 takes as many as pixels
-        1.0, => 1.0, 2, !! two points along a cell are too few; sampling_ratio=-1 takes as many as pixels
         )[:, 0] => )[:, 0].round() !! it decides between 0 and 1; a cell on the outline holds the share that is covered
         )[:, 0] => ) !! it holds a dimension of channels; a target is (m, m)
     """
     own = torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1])
     text = "it crops the object's own box; the branch sees the proposal"
     also = {text: lambda masks, _, index, size: _crop(masks, own[index], index, size)}
-    case = (masks, boxes, torch.tensor([2, 0, 0]), 7)
-    ask.cases([case], slips, "for three ellipses", right=_crop, also=also)
+    ask.cases([(masks, boxes, torch.tensor([2, 0, 0]), 7)], slips, "for three ellipses", right=_crop, also=also)
     masks, boxes, gt_index = random_masks(8, seed=2), random_boxes(100, seed=3, size=40), torch.arange(100) % 8
     ask.cases([(masks, boxes, gt_index, 28)], what="for 100 boxes and 28 × 28 cells", right=_crop, atol=1e-4)
     ask.cases([(masks, boxes[:0], gt_index[:0], 28)], what="without boxes")
@@ -123,10 +110,7 @@ def mask_loss(ask: Ask) -> str:
         (own, => (own.sigmoid(), !! the sigmoid is taken twice; binary_cross_entropy_with_logits takes it, too
         , labels] => , labels - 1] !! labels count from 1, and channel 0 is the background: no - 1
         (own, wanted) => (own, wanted, reduction="sum") !! it sums over regions and cells; take the mean
-        (own, wanted) => (own, wanted, reduction="sum") / len(own) !! it sums over the cells; take the mean over them
-        (own, wanted) => (own, wanted) * len(own) !! it sums over the regions; take the mean over them
-        F.binary_cross_entropy_with_logits(own, wanted) => (own.sigmoid() - wanted).square().mean()
-            !! it is the squared error; wanted is binary cross-entropy
+        binary_cross_entropy_with_logits(own => mse_loss(own.sigmoid() !! it is the squared error, not cross-entropy
     """
     ask.cases([(logits, labels, wanted)], slips, "for six regions and five classes")
     logits.requires_grad_()
@@ -146,7 +130,6 @@ def mask_loss(ask: Ask) -> str:
 
 
 def _predict_masks(branch: nn.Module, features: Tensor, boxes: Tensor, labels: Tensor, stride: float) -> Tensor:
-    """The mask of each detection's class, as probabilities."""
     pooled = roi_align(features, to_rois([boxes]), 14, 1 / stride, sampling_ratio=2, aligned=True)
     every = branch(pooled).sigmoid()
     return every[torch.arange(len(labels)), labels]
@@ -161,18 +144,12 @@ def predict_masks(ask: Ask) -> str:
     features, boxes, labels, _ = _regions()
     slips = """
         .sigmoid() => !! it returns logits; take the sigmoid
-        .sigmoid() => .softmax(dim=1) !! it is a softmax over the classes; each mask has its own sigmoid
         , labels] => , labels - 1] !! channel 0 is the background, so the label is the channel: no - 1
-        [torch.arange(len(labels)), labels] => .amax(dim=1)
-            !! it takes the largest of all masks at each cell; take the mask of the class
         torch.arange(len(labels)), labels => :, labels
             !! [:, labels] takes every label for every box; index with [torch.arange(N), labels]
         [torch.arange(len(labels)), labels] => !! it returns the masks of all classes; keep that of a detection's class
-        , labels] => , labels].round() !! it decides already; return probabilities
         1 / stride => 1.0 !! RoIAlign works in cells: spatial_scale is 1 / stride
-        1 / stride => stride !! RoIAlign multiplies pixels by it: spatial_scale is 1 / stride and not stride
         aligned=True => aligned=False !! it is half a cell off: pass aligned=True
-        14 => 7 !! the branch gets another grid than 14 × 14 cells
         sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign has other sampling points; sampling_ratio is 2
     """
 
@@ -214,8 +191,7 @@ def train_step(ask: Ask) -> str:
         1 / 8 => 1.0 !! RoIAlign's spatial_scale is 1 / 8
         sampling_ratio=2 => sampling_ratio=-1 !! RoIAlign's sampling_ratio is 2
         branch(pooled) => branch(pooled).sigmoid() !! the loss wants logits, without a sigmoid
-        optimizer.step() => pass
-            !! the branch's weights stay as they were: backward() makes gradients, optimizer.step() uses them
+        optimizer.step() => pass !! the branch's weights stay as they were: call backward(), then optimizer.step()
         optimizer.zero_grad() => pass !! the gradients of both steps add up; does zero_grad() come before backward()?
     """
 
@@ -255,14 +231,10 @@ def paste_mask(ask: Ask) -> str:
         + 0.5 - low => - low !! it asks for the pixel's corner; the center of row i is at i + 0.5
         * m - 0.5 => * m !! cell k has its value at k + 0.5 of the mask: subtract 0.5
         @ mask @ => @ mask.T @ !! rows and columns of the mask are exchanged
-        (box[1], box[3], size[0]), (box[0], box[2], size[1]) => (box[0], box[2], size[0]), (box[1], box[3], size[1])
-            !! x and y of the box are exchanged
+        m, weights = => box = box[[1, 0, 3, 2]]; m, weights = !! x and y of the box are exchanged
         * m - 0.5 => * m - 0.5; place = place.round() !! it takes the nearest cell; interpolate between four
-        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1)
-            !! outside of its box it repeats the mask's edge; there is nothing, 0
+        * m - 0.5 => * m - 0.5; place = place.clamp(0, m - 1) !! outside its box it repeats the mask's edge, not 0
         * m - 0.5 => * (m - 1) !! the outer cells lie half a cell inside of the box, not on its edges
-        weights[0] @ mask @ weights[1].T => (weights[0] @ mask @ weights[1].T).round()
-            !! it decides already; return probabilities
     """
     text = "it stretches the mask over whole pixels, as torchvision does"
     also = {text: lambda mask, box, size: paste_masks_in_image(mask[None, None], box[None], size)[0, 0]}
@@ -302,19 +274,15 @@ def mask_iou(ask: Ask) -> str:
         + b.sum(dim=1) - shared => !! it divides by the pixels of a; the union is those of a or b
         / union.clamp(min=1) => !! it is the intersection; divide it by the union
         a, b = => b, a = !! rows and columns are exchanged: a row for each mask of a
-        shared / union => 2 * shared / (union + shared)
-            !! that is the Dice coefficient, twice the intersection over the sum; divide by the union
+        shared / union => 2 * shared / (union + shared) !! that is the Dice coefficient; divide by the union
         shared / union => union !! it is the union
     """
-
-    def of_boxes(a: Tensor, b: Tensor) -> Tensor:
-        return torchvision.ops.box_iou(boxes_around(a), boxes_around(b))
 
     def right(a: Tensor, b: Tensor) -> Tensor:
         return torch.from_numpy(rle.iou(encode_masks(a), encode_masks(b), [0] * len(b))).float()
 
     a, b, empty = random_masks(4), random_masks(5, seed=1), torch.zeros(1, 40, 60, dtype=torch.bool)
-    also = {"that is the IoU of the boxes; count pixels": of_boxes}
+    also = {"that is the IoU of the boxes; count pixels": lambda *of: torchvision.ops.box_iou(*map(boxes_around, of))}
     ask.cases([(a, b)], slips, "for four and five ellipses", right=right, also=also)
     with hint("an empty mask has an IoU of 0, even with another one: a union of at least 1 pixel; here"):
         ask.cases([(empty, torch.cat([empty, a]))])
@@ -325,18 +293,13 @@ def mask_iou(ask: Ask) -> str:
 def masks_to_boxes(ask: Ask) -> str:
     """The smallest box around each mask."""
     slips = """
-        torch.arange(1, occupied.shape[1] + 1) => torch.arange(occupied.shape[1])
-            !! x2 and y2 are those of the last pixel, as in torchvision; its far side is one further
+        [x1, y1, x2, y2] => [x1, y1, x2 - 1, y2 - 1] !! x2 and y2 are the last pixel's; its far side is one further
         [x1, y1, x2, y2] => [y1, x1, y2, x2] !! these are y1, x1, y2, x2; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1, y1, x2 - x1, y2 - y1] !! these are x1, y1, width, height; a box is x1, y1, x2, y2
         [x1, y1, x2, y2] => [x1 + 1, y1 + 1, x2, y2] !! x1 and y1 are one too large: pixel 0 begins at 0
     """
-
-    def right(masks: Tensor) -> Tensor:
-        return torchvision.ops.masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-
-    masks = random_masks(30)
-    ask.cases([(masks,)], slips, "for 30 ellipses", right=right, rtol=0)
+    masks, theirs, far_side = random_masks(30), torchvision.ops.masks_to_boxes, torch.tensor([0.0, 0.0, 1.0, 1.0])
+    ask.cases([(masks,)], slips, "for 30 ellipses", right=lambda masks: theirs(masks) + far_side, rtol=0)
     value = ask(masks)
     if not value.is_floating_point():
         raise NotYet(f"it returns {value.dtype}; boxes are floats")

@@ -14,11 +14,11 @@ from minircnn.course.errors import KINDS
 from minircnn.course.errors import error_kind as _error_kind
 from minircnn.rcnn import EASY, HARD, SVMSettings, margins, ridge_regression, train_svm
 
+Size = tuple[int, int]
 NOTHING = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
 def _finetuning_labels(proposals: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
-    """The class of the object that each proposal overlaps most, 0 below an IoU of 0.5."""
     if not len(boxes):
         return torch.zeros(len(proposals), dtype=torch.int64)
     overlap, which = box_iou(proposals, boxes).max(dim=1)
@@ -27,18 +27,13 @@ def _finetuning_labels(proposals: Tensor, boxes: Tensor, labels: Tensor) -> Tens
 
 @exercise(_finetuning_labels)
 def finetuning_labels(ask: Ask) -> str:
-    """The class of each proposal for fine-tuning."""
+    """The class of the object that each proposal overlaps most, 0 below an IoU of 0.5."""
     slips = """
         >= 0.5 => > 0.5 !! an IoU equal to 0.5 is enough for a class
-        box_iou(proposals, boxes).max => (box_iou(proposals, boxes) >= 0.5).float().max
-            !! it takes the first object that is overlapped by 0.5; take the one that is overlapped most
-        labels[which] => labels[((box_iou(proposals, boxes) >= 0.5) * torch.arange(1, len(boxes) + 1)).argmax(dim=1)]
-            !! it takes the last object that is overlapped by 0.5; take the one that is overlapped most
+        .max(dim => .ge(0.5).float().max(dim !! it takes the first object of an IoU of 0.5; take the one overlapped most
         >= 0.5 => >= 0 !! a proposal below an IoU of 0.5 is background, 0, even if it overlaps some object
         >= 0.5 => >= 0.3 !! the threshold of the SVMs is 0.3; here it is 0.5
-        labels[which] => which
-            !! it returns which object each proposal overlaps, not that object's class: look it up in labels
-        labels[which] => which + 1 !! it returns numbers of objects, counted from 1: look up their classes in labels
+        labels[which] => which !! it returns which object each proposal overlaps: look up its class in labels
         , 0) => , -1) !! background has the label 0
     """
 
@@ -58,21 +53,17 @@ def finetuning_labels(ask: Ask) -> str:
 
 
 def _svm_negatives(proposals: Tensor, boxes: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Which proposals overlap every object of a class by less than 0.3."""
     iou = box_iou(proposals, boxes[labels == k])
     return (iou < 0.3).all(dim=1)
 
 
 @exercise(_svm_negatives)
 def svm_negatives(ask: Ask) -> str:
-    """Which proposals are negatives for the SVM of a class."""
+    """Negatives for the SVM of a class: proposals that overlap each of its objects by less than 0.3."""
     slips = """
-        .all(dim=1) => .any(dim=1)
-            !! a negative overlaps *every* object of the class by less than 0.3, not just one of them: all, not any
+        .all(dim=1) => .any(dim=1) !! a negative overlaps *every* object of the class by less than 0.3: all, not any
         .all(dim=1) => [:, 0] !! it looks at the first object of the class only
-        .all(dim=1) => [:, -1] !! it looks at the last object of the class only
-        boxes[labels == k] => boxes
-            !! objects of other classes do not count: a proposal on a car is a negative for the SVM of cats
+        boxes[labels == k] => boxes !! objects of other classes do not count: a car is a negative for cats
         < 0.3 => < 0.5 !! the threshold of fine-tuning is 0.5; here it is 0.3
         return => return ~ !! those are the proposals that are not used; wanted are the others
         dim=1) => dim=1) & (iou > 0).any(dim=1) !! a proposal that overlaps no object at all is a negative, too
@@ -93,7 +84,6 @@ def svm_negatives(ask: Ask) -> str:
 
 
 def _hinge_loss(scores: Tensor, signs: Tensor) -> Tensor:
-    """max(0, 1 - y s) of each example."""
     return (1 - signs * scores).clamp(min=0)
 
 
@@ -107,8 +97,6 @@ def hinge_loss(ask: Ask) -> str:
         1 - signs => -signs !! it starts at 0 and not at the margin: the 1 is missing
         .clamp(min=0) => .clamp(min=0) ** 2 !! it is squared; the hinge loss is not
         .clamp(min=0) => .clamp(min=0).sum() !! it returns one number, the sum; wanted is the loss of each example
-        .clamp(min=0) => .clamp(min=0).mean() !! it returns one number, the mean; wanted is the loss of each example
-        min=0 => min=0, max=1 !! it is capped at 1; the loss of a wrong example goes on growing
     """
     five = torch.tensor([2.0, 0.5, -1.5, -0.5, 0.25]), torch.tensor([1.0, 1.0, -1.0, -1.0, -1.0])
     generator = torch.Generator().manual_seed(0)
@@ -122,7 +110,6 @@ def hinge_loss(ask: Ask) -> str:
 
 
 def _mining_round(weights: Tensor, positives: Tensor, negatives: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the hard ones of the new negatives in, fit the SVM again, and drop what has become easy."""
     hard = new[margins(new, weights) > HARD]
     negatives = torch.cat([negatives, hard])
     fitted = train_svm(positives, negatives, SVMSettings())
@@ -134,20 +121,13 @@ def mining_round(ask: Ask) -> str:
     """One round of hard negative mining."""
     slips = """
         > HARD => > 0 !! a negative is hard from a score of -1 on, where its loss begins, not from 0
-        > HARD => > -torch.inf !! all new negatives are taken in; take those with a score above -1
-        > HARD => <= HARD !! it takes in the easy ones, with a score below -1; take the hard ones
-        torch.cat([negatives, hard]) => hard
-            !! the negatives from before are lost: fit to them and the hard ones together
+        torch.cat([negatives, hard]) => hard !! the negatives from before are lost: fit to both together
         train_svm(positives, negatives, SVMSettings()) => weights !! the SVM is still the one from before: fit again
-        margins(negatives, fitted) => margins(negatives, weights)
-            !! what is easy is judged by the SVM from before; judge it by the new one
+        fitted) >= => weights) >= !! what is easy is judged by the SVM from before; judge it by the new one
         torch.cat([negatives, => torch.cat([negatives[margins(negatives, weights) >= EASY],
             !! easy negatives were dropped before the SVM was fitted; fit first, then drop
         >= EASY => >= -torch.inf !! no negative is dropped: those below -1.2 go
         >= EASY => >= HARD !! it drops what scores below -1; drop what scores below -1.2
-        >= EASY => < EASY !! it keeps the easy negatives and drops the others
-        negatives[margins(negatives, fitted) >= EASY] => hard
-            !! it returns the hard ones of the new negatives alone, not all that are kept
     """
     cases = [_mining_case(seed) for seed in (4, 5)]  # with these every slip changes something
     ask.cases(cases, slips, "for 80 new negatives", rtol=1e-2, atol=1e-3, run=_in_order)
@@ -191,17 +171,12 @@ def fit_ridge(ask: Ask) -> str:
     slips = """
         .float() => .T.float() !! it is transposed: wanted is a row for each of dx, dy, dw, dh
         , bias[:, None] => !! the bias is missing, the last column
-        weights, bias[:, None] => bias[:, None], weights !! the bias comes first; wanted is the bias last
         x_mean, t_mean = => return _solve(torch.cat([x, torch.ones(len(x), 1)], dim=1), t, ridge).float(); _ =
             !! the penalty shrinks the bias as well: center x and t, so that it stays free
         x.mean(dim=0), t.mean(dim=0) => 0 * x[0], 0 * t[0] !! x and t are not centered: the bias is 0
-        x - x_mean, t - t_mean => x, t
-            !! the weights are fitted to x and t that are not centered: subtract their means first
         - weights @ x_mean => !! the bias is the mean of t; subtract what the weights make of the mean of x
         t_mean, ridge) => t_mean, 0.0) !! the ridge is missing: add ridge to the diagonal
         t_mean, ridge) => t_mean, ridge * len(x)) !! the ridge is multiplied by the number of examples
-        t_mean, ridge) => t_mean, ridge**2) !! the ridge is squared
-        t_mean, ridge) => t_mean, -ridge) !! the ridge is subtracted; add it to the diagonal
     """
     cases = []
     for seed, (count, size) in enumerate(((60, 12), (12, 60))):  # more examples than features, and fewer
@@ -210,20 +185,13 @@ def fit_ridge(ask: Ask) -> str:
         t = 0.3 * torch.randn(count, 4, generator=generator) + torch.tensor([0.5, -0.2, 0.1, 0.3])
         x[:, 0] += 3 * t[:, 0]
         cases.append((x, t, 10.0))
-    what = "for {0.shape[0]} examples of {0.shape[1]} features"
-    ask.cases(cases, slips, what, rtol=1e-3, atol=1e-4)
+    ask.cases(cases, slips, "for {0.shape[0]} examples of {0.shape[1]} features", rtol=1e-3, atol=1e-4)
     return "equal to scikit-learn's Ridge, for more examples than features and for fewer"
 
 
 def _detect(
-    proposals: Tensor,
-    scores: Tensor,
-    deltas: Tensor,
-    size: tuple[int, int],
-    threshold: float = -1.5,
-    iou_threshold: float = 0.3,
+    proposals: Tensor, scores: Tensor, deltas: Tensor, size: Size, threshold: float = -1.5, iou_threshold: float = 0.3
 ) -> dict[str, Tensor]:
-    """Refined boxes after NMS within each class, by torchvision's parts."""
     good = (scores > threshold) & (torch.arange(scores.shape[1]) > 0)
     rows, labels = torch.where(good)
     boxes = BoxCoder((1.0,) * 4).decode_single(deltas[rows, labels], proposals[rows])
@@ -237,26 +205,12 @@ def _detect(
 def detect(ask: Ask) -> str:
     """Detections of an image out of proposals, scores and deltas."""
     slips = """
-        (*found => (*found[:2], 0 * labels
-            !! NMS runs over all classes together: a cat on a car has to survive, so run it within each class
-        [kept] for => [kept[batched_nms(found[0][kept], found[1][kept], 0 * kept, 0.3)]] for
-            !! after NMS within each class it runs again over all of them; a cat on a car has to survive
-        (*found => (proposals[rows], *found[1:]
-            !! NMS looks at the proposals before they are refined; refine the boxes first
-        kept = => first = batched_nms(proposals[rows], *found[1:], 0.3); found = [part[first] for part in found]; kept =
-            !! NMS runs twice, on the proposals and on the refined boxes; refine first, then run it once
-        batched_nms(*found, iou_threshold) => found[1].argsort(descending=True) !! there is no NMS: duplicates are left
+        (*found => (*found[:2], 0 * labels !! NMS runs over all classes together; run it within each class
+        (*found => (proposals[rows], *found[1:] !! NMS looks at the proposals; refine the boxes first
         deltas[rows, labels] => 0 * deltas[rows, labels] !! the boxes are still the proposals: decode the deltas
         [rows, labels] => [rows, 1] !! every class takes the deltas of class 1; each has its own: deltas[:, k]
         > 0 => >= 0 !! column 0 is the background, which is no detection
-        (scores > threshold) => (scores > -torch.inf) !! low scores stay: a detection scores more than the threshold
         clip_boxes_to_image(boxes, size) => boxes !! the boxes leave the image: clip them
-        , size) => , size[::-1]) !! height and width are exchanged when the boxes are clipped; size is (height, width)
-        [kept] for => [kept[labels[kept].argsort(stable=True)]] for
-            !! the detections are sorted class by class; the best score of all comes first
-        (scores > => (scores == scores.amax(dim=1, keepdim=True)) & (scores >
-            !! a proposal is detected as its best class only; it may be a detection of several
-        "labels": labels => "labels": labels - 1 !! labels are off by one: column k of the scores is class k
     """
     cases = []
     for seed in range(5):
@@ -270,8 +224,7 @@ def detect(ask: Ask) -> str:
         > threshold => > -1.5 !! threshold is ignored; take it from the arguments
         *found, iou_threshold => *found, 0.3 !! iou_threshold is ignored; take it from the arguments
     """
-    limits = [(*cases[4], 0.5), (*cases[4], -1.5, 0.7)]
-    ask.cases(limits, slips, "for a threshold of {4}", rtol=1e-3, atol=1e-3)
+    ask.cases([(*cases[4], 0.5), (*cases[4], -1.5, 0.7)], slips, "for a threshold of {4}", rtol=1e-3, atol=1e-3)
     with hint("where no score is above the threshold"):
         ask.cases([(*cases[4], 9.0)])
     return "equal to torchvision's decoding, clipping and NMS for 5 images"
@@ -281,17 +234,13 @@ def detect(ask: Ask) -> str:
 def error_kind(ask: Ask) -> str:
     """Which kind of error a detection is."""
     slips = """
-        and not taken[best] =>
-            !! an object that a better detection has taken is not found again: a duplicate is a localization error
+        and not taken[best] => !! the object is taken by a better detection: a duplicate is a localization error
         overlap.masked_fill(labels != k, 0) => overlap !! the object that it overlaps is of another class
         if of_class[best] >= 0.1 => if False !! an IoU of 0.1 to 0.5 is a localization error
-        if of_class[best] >= 0.1 => if of_class[best] == overlap.max() >= 0.1
-            !! an object of its own class comes first, from an IoU of 0.1 on, even if another one is overlapped more
+        [best] >= 0.1 => [best] == overlap.max() >= 0.1 !! an object of its own class comes first, from an IoU of 0.1
         overlap.max() >= 0.1 => overlap.max() >= 0 !! below an IoU of 0.1 it is background
         >= 0.5 => > 0.5 !! an IoU equal to 0.5 is enough
         of_class[best] >= 0.1 => of_class[best] > 0.1 !! an IoU equal to 0.1 is enough
-        of_class.argmax() => (labels == k).int().argmax() !! it looks at the first object of its class, not at the best
-        overlap.max() >= 0.1 => overlap.max() > 0.1 !! an IoU equal to 0.1 is enough for a class confusion
     """
     overlaps = [[0.7, 0.2, 0.1], [0.7, 0.0, 0.6], [0.3, 0.0, 0.0], [0.05, 0.6, 0.0], [0.2, 0.8, 0.0]]
     overlaps += [[0.05, 0.05, 0.0], [0.5, 0.0, 0.0], [0.1, 0.0, 0.0], [0.2, 0.0, 0.9], [0.0, 0.1, 0.0]]

@@ -17,7 +17,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from minircnn import pooling, resnet_fpn
 from minircnn.course.check.boxes_and_metrics import random_boxes
-from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_type
+from minircnn.course.check.judge import Ask, NotYet, exercise, refuse_kind, refuse_type
 from minircnn.mask_rcnn import MaskRCNN, load_mask_rcnn
 
 
@@ -49,15 +49,10 @@ def convolve(ask: Ask) -> str:
     """A convolution and the frozen batch norm behind it, in one."""
     slips = """
         , conv.stride, conv.padding => !! stride and padding are missing: pass conv.stride and conv.padding
-        return => f = torch.ones_like(f); s = None; return !! it is the convolution without the norm
-        torch.sqrt(norm.running_var + norm.eps) => (norm.running_var + norm.eps)
-            !! it divides by the variance; divide by the square root of running_var + eps
+        torch.sqrt( => ( !! it divides by the variance; divide by the square root of running_var + eps
         + norm.eps => !! eps is missing under the root
         norm.weight / => 1 / !! the factor lacks the norm's own weight
-        , s, => , None, !! nothing is added: the summand s is the bias of the convolution
         norm.running_mean * f => norm.running_mean !! the mean is subtracted without the factor: s = b - mean · f
-        - norm.running_mean * f => !! the mean is forgotten: s = b - mean · f
-        - norm.running_mean => + norm.running_mean !! the mean is added; subtract it: s = b - mean · f
         conv.weight * f[:, None, None, None] => conv.weight !! the weights lack the factor
         f[:, None, => f[None, :, !! the factor is on the input channels; output channels come first in conv.weight
     """
@@ -83,7 +78,6 @@ def _block(before: int, stride: int = 1, projected: bool = False) -> nn.Module:
 
 
 def _by_torchvision(x: Tensor, block: nn.Module) -> Tensor:
-    """What torchvision's block makes of it, with the same weights."""
     stride, shortcut = block.conv2.stride[0], None
     if block.downsample is not None:
         shortcut = nn.Sequential(nn.Conv2d(x.shape[1], 16, 1, stride, bias=False), FrozenBatchNorm2d(16))
@@ -110,8 +104,7 @@ def bottleneck(ask: Ask) -> str:
         (y + shortcut).relu() => y + shortcut !! the ReLU after the addition is missing
         ).relu()\\n    y => )\\n    y !! between the convolutions there is no ReLU
         resnet_fpn.convolve(x, *block.downsample) => x !! the block has a downsample: the shortcut is x sent through it
-        resnet_fpn.convolve(x, *block.downsample) => block.downsample[0](x)
-            !! downsample is a convolution and a norm; the norm is missing
+        resnet_fpn.convolve(x, *block.downsample) => block.downsample[0](x) !! the norm of the downsample is missing
     """
     torch.manual_seed(1)
     x = torch.randn(2, 16, 7, 7)
@@ -136,8 +129,7 @@ def _pyramid(maps: list[Tensor], fpn: nn.Module) -> list[Tensor]:
 def pyramid(ask: Ask) -> str:
     """The top-down pathway of a feature pyramid."""
     slips = """
-        levels.insert(0, layer(lateral)) => levels.append(layer(lateral))
-            !! the order is from coarse to fine; P2, the finest, comes first
+        insert(0, => append( !! the order is from coarse to fine; P2, the finest, comes first
         ::2, ::2]] => ::2, ::2]][::-1] !! the order is from coarse to fine; P2, the finest, comes first, and P6 last
         if top is not None => if False !! nothing is handed down: add the coarser sum, enlarged, to each lateral map
         layer(lateral) => lateral !! the 3 × 3 convolutions (layer_blocks) are missing
@@ -147,8 +139,8 @@ def pyramid(ask: Ask) -> str:
     """
     torch.manual_seed(2)
     widths, cases = (4, 6, 8, 10), []
-    fpn = resnet_fpn.FeaturePyramid(widths, 5)
-    fpn = _apart(fpn, "it calls the pyramid itself; build it out of inner_blocks and layer_blocks")
+    text = "it calls the pyramid itself; build it out of inner_blocks and layer_blocks"
+    fpn = _apart(resnet_fpn.FeaturePyramid(widths, 5), text)
     for sizes in ((32, 16, 8, 4), (25, 13, 7, 4)):
         cases.append(([torch.randn(1, width, n, n + 3) for width, n in zip(widths, sizes, strict=True)], fpn))
 
@@ -171,22 +163,15 @@ def pyramid_level(ask: Ask) -> str:
         .floor() => .round() !! it rounds to the nearest level; ⌊ ⌋ rounds down
         + 1e-6).floor() => ).ceil() !! it rounds up; ⌊ ⌋ rounds down
         .clamp(lowest, highest) => !! levels below 2 and above 5 do not exist: cut them off at both ends
-        .clamp(lowest, highest) => .clamp(max=5) !! they are not cut off at 2: the smallest boxes need P2
-        .clamp(lowest, highest) => .clamp(min=2) !! they are not cut off at 5: P6 is no level for regions
         .sqrt() => !! it takes the area; take its square root
-        size = => size = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1); _ =
-            !! it takes the longer side; take the root of the area
+        size = => size = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1); _ = !! it takes the longer side, not the area's root
         log2 => log !! it takes the natural logarithm; take log2
-        size = => size = boxes[:, 2:].prod(dim=1).sqrt(); _ = !! it takes the corner for the size: a width is x2 - x1
         .long() => .long() - 2 !! it counts from 0; P2 is level 2
     """
     sides = [[224, 224], [112, 448], [112, 112], [320, 320], [300, 60], [700, 500], [30, 10], [900, 900]]
     few = torch.tensor([[150.0, 150.0, 150.0 + width, 150.0 + height] for width, height in sides])
-
-    def right(boxes: Tensor) -> Tensor:
-        return LevelMapper(2, 5)([boxes]) + 2
-
-    ask.cases([(few,), (random_boxes(500, seed=3, size=900),)], slips, "for {0.shape[0]} boxes", right=right)
+    cases = [(few,), (random_boxes(500, seed=3, size=900),)]
+    ask.cases(cases, slips, "for {0.shape[0]} boxes", right=lambda boxes: LevelMapper(2, 5)([boxes]) + 2)
     return "equal to torchvision's LevelMapper for 500 boxes"
 
 
@@ -205,8 +190,7 @@ def target_from_labels(ask: Ask) -> str:
     """Boxes, labels and masks out of an image of numbers."""
     slips = """
         .unique()[1:] => .unique() !! 0 is the background, and no object
-        torch.ones(len(masks), dtype=torch.int64) => numbers
-            !! labels are classes and not the numbers of objects: all are coins, class 1
+        torch.ones(len(masks), dtype=torch.int64) => numbers !! labels are classes, not objects' numbers: all are 1
         torch.ones => torch.zeros !! label 0 is the background; the first class is 1
         + 1 => !! boxes end one pixel early: edges lie between pixels, x2 is the last column + 1
         [x1, y1, x2, y2] => [y1, x1, y2, x2] !! rows and columns are exchanged: a box is x1, y1, x2, y2
@@ -248,9 +232,7 @@ def for_new_classes(ask: Ask) -> str:
     """A detector whose last layers are new."""
     detector, classes = copy.deepcopy(_small()), ["background", "cup", "spoon", "saucer"]
     new = ask(detector, classes)
-    if not isinstance(new, MaskRCNN):
-        kind = "None; did you forget `return`?" if new is None else f"a {type(new).__name__}; a MaskRCNN is wanted"
-        raise NotYet(f"it returns {kind}")
+    refuse_kind(new, MaskRCNN)
     before, after = detector.state_dict(), new.state_dict()
     for key, old in before.items():
         name = next((name for name in _LAST if key.startswith("roi") and f".{name}." in key), None)

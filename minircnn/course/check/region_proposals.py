@@ -21,8 +21,7 @@ from minircnn.course.check.judge import Ask, NotYet, altered, exercise, hint
 def base_anchors(ask: Ask) -> str:
     """The anchors of one cell."""
     slips = """
-        [-widths, -heights, widths, heights] => [-heights, -widths, heights, widths]
-            !! the aspect ratio is height / width: with 2 an anchor is tall
+        ratio.sqrt() => (1 / ratio).sqrt() !! the aspect ratio is height / width: with 2 an anchor is tall
         / 2).round() => * tall.repeat_interleave(len(size))[:, None] / 2).round()
             !! the area changes with the ratio: width · height must be size²
         ratio.sqrt() => ratio !! width and height lack the square root: their ratio becomes ratio²
@@ -38,7 +37,6 @@ def base_anchors(ask: Ask) -> str:
 
 
 def _grid_anchors(base: Tensor, grid_size: tuple[int, int], stride: int, offset: float = 0.5) -> Tensor:
-    """The anchors ``(A, 4)`` of one cell, at every cell of a feature map ``(h, w)``: ``(h · w · A, 4)``."""
     y, x = ((torch.arange(count) + offset) * stride for count in grid_size)
     y, x = torch.meshgrid(y, x, indexing="ij")
     centers = torch.stack([x, y, x, y], dim=-1)  # (h, w, 4)
@@ -51,14 +49,11 @@ def grid_anchors(ask: Ask) -> str:
     slips = """
         [x, y, x, y] => [y, x, y, x] !! x and y are exchanged: the column gives x, the row y
         in grid_size => in grid_size[::-1] !! grid_size is (height, width): h rows of w cells
-        centers[:, :, None] => centers.transpose(0, 1)[:, :, None] !! it goes down the columns; row by row is wanted
         + base) => + base).permute(2, 0, 1, 3) !! the order differs; the anchors of one cell stand side by side
         + offset => !! the offset is missing: the center of cell 0 is at offset · stride
         + offset) * stride => ) * stride + offset !! the offset is taken as pixels; it is a share of the stride
         4) => 4).clamp(min=0) !! the anchors are clipped to the image; leave them as they are
-        (torch.arange(count) + offset) * stride => torch.arange(count) + offset * stride
-            !! cells are one pixel apart; they are stride pixels apart
-        * stride => !! cells are one pixel apart, offset included; they are stride pixels apart
+        count) + offset) => count)) + offset !! cells are one pixel apart; they are stride pixels apart
     """
     base = AnchorGenerator().generate_anchors([16.0, 40.0], [0.5, 1.0, 2.0])  # (6, 4)
 
@@ -100,18 +95,13 @@ def RPNHead(ask: Ask) -> str:
         own[0].load_state_dict(right.state_dict())
         other.load_state_dict(right.state_dict())
     slips = """
-        self.conv(features) => self.conv(features)[:, :, 1:-1, 1:-1]
-            !! the windows at the edge are missing: the 3 × 3 convolution needs padding=1
+        .conv(features) => .conv(features)[:, :, 1:-1, 1:-1] !! the windows at the edge are missing: it needs padding=1
         self.conv(features) => self.conv[0][0](features) !! the ReLU behind the 3 × 3 convolution is missing
-        self.cls_logits(x).permute(0, 2, 3, 1) => self.cls_logits(x)
-            !! the order of logits differs: move the anchors behind the cells (permute) before you flatten
+        logits(x).permute(0, 2, 3, 1) => logits(x) !! the order of logits differs: anchors go behind cells (permute)
         .permute(0, 2, 3, 1) => !! the order of logits and deltas differs: move the anchors behind the cells (permute)
-        .permute(0, 2, 3, 1) => .permute(0, 3, 2, 1) !! rows and columns are exchanged; cells go row by row
         flatten(1) => flatten(1).sigmoid() !! objectness went through a sigmoid; logits are wanted
-        self.bbox_pred(x).permute(0, 2, 3, 1) => self.bbox_pred(x)
-            !! the order of deltas differs: permute them, too, before you reshape
-        bbox_pred(x) => bbox_pred(features)
-            !! bbox_pred looks at the features; it stands behind the same hidden layer as cls_logits
+        self.bbox_pred(x).permute(0, 2, 3, 1) => self.bbox_pred(x) !! the order of deltas differs: permute them, too
+        bbox_pred(x) => bbox_pred(features) !! bbox_pred looks at the features, not at the hidden layer as cls_logits
     """
 
     def outputs(_: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,20 +129,13 @@ def filter_proposals(ask: Ask) -> str:
     objectness, deltas = torch.randn(400, generator=generator) * 3, 0.08 * torch.randn(400, 4, generator=generator)
     outputs = (objectness, deltas, anchors, (60, 100))
     slips = """
-        decode_boxes(anchors[best], deltas[best]) => anchors[best]
-            !! the boxes are the anchors as they are: decode the deltas
-        deltas[best] => deltas[: len(best)] !! anchors and deltas do not belong together: index both by the best
+        decode_boxes(anchors[best], deltas[best]) => anchors[best] !! the boxes are the anchors: decode the deltas
         , size) => , size[::-1]) !! size is (height, width), and here it is used the other way round
-        clip_boxes(decode_boxes(anchors[best], deltas[best]), size) => decode_boxes(anchors[best], deltas[best])
-            !! boxes reach out of the image: clip them
+        clip_boxes( => (lambda boxes, _: boxes)( !! boxes reach out of the image: clip them
         >= 1e-3 => >= 0 !! boxes without area stay; drop those with a side below 0.001
-        .all(dim=1) => .any(dim=1) !! boxes without area stay; both of their sides must be 0.001 or more
         [:post_nms_top_n] => !! it keeps all that NMS leaves and not the best post_nms_top_n
-        scores, nms_threshold) => scores, 0.7) !! the threshold of NMS is not the argument
         nms(boxes, scores, nms_threshold) => torch.arange(len(boxes)) !! NMS is missing
         .sigmoid() => !! scores are logits; the sigmoid makes probabilities of them
-        objectness.topk => (-objectness).topk !! it takes the anchors with the lowest scores
-        min(pre_nms_top_n, => max(0, !! it takes all anchors into NMS and not the best pre_nms_top_n
     """
 
     def right(objectness: Tensor, deltas: Tensor, anchors: Tensor, size: tuple[int, int], *limits: float) -> list:
@@ -180,14 +163,10 @@ def label_anchors(ask: Ask) -> str:
             !! an object without an anchor of IoU `high` gets no positive one: its best anchors are positive
         ((iou == best_of_object) & (best_of_object > 0)).any(dim=0) => iou.argmax(dim=1)
             !! two anchors tie for the second object: both are positive
-        amax(dim=1 => amax(dim=0
-            !! every anchor is the best of some object in your rule; for each *object* take its best anchor
+        amax(dim=1 => amax(dim=0 !! each anchor is the best of some object; take the best anchor of each *object*
         >= high => > high !! an IoU of exactly `high` is positive
         < low] => <= low] !! an IoU of exactly `low` is ignored, not negative
         IGNORED => NEGATIVE !! between `low` and `high` an anchor is ignored (-1)
-        IGNORED)\\n    label[best < low] = NEGATIVE => NEGATIVE)\\n    label[best < low] = IGNORED
-            !! it says -1 for negative and 0 for ignored; they are exchanged
-        gt_index, label => label, gt_index !! it returns the labels first; the index of the object comes first
         return gt_index, => own = iou == best_of_object; return own.int().argmax(dim=0).where(own.any(dim=0), gt_index),
             !! the index is the object that the *anchor* overlaps most, even if it is the best anchor of another object
     """
@@ -231,21 +210,14 @@ def _rpn_loss(objectness: Tensor, deltas: Tensor, anchors: Tensor, boxes: Tensor
 
 OBJECTNESS_SLIPS = """
     return F. => return sum(errors) / len(scores), F. !! they are exchanged: the objectness loss comes first
-    return F. => return 2 * F. !! each image's losses are summed; take the mean over the anchors of the batch
     scores, wanted) => scores, wanted, reduction="sum") !! the objectness loss is a sum; divide by the anchors drawn
     with_logits(scores => with_logits(scores.sigmoid() !! sigmoid comes twice: …_with_logits takes logits
-    torch.cat([positive, negative]) => torch.arange(len(label))
-        !! anchors that are ignored enter the objectness loss; draw 128 of each image with subsample
-    torch.cat([positive, negative]) => torch.where(label >= 0)[0]
-        !! all anchors enter the objectness loss; draw 128 of each image with subsample
+    [positive, negative] => [torch.arange(len(label))] !! ignored anchors enter the objectness loss; use subsample
     [positive, negative] => [positive] !! the objectness loss lacks the negative anchors
-    [positive, negative] => [positive, negative[: len(positive)]]
-        !! a sample has as many negative as positive anchors; negative ones fill it up
+    [positive, negative] => [positive, negative[: len(positive)]] !! negative anchors fill the sample up to 128
 """
 BOX_SLIPS = """
     / len(scores) => / wanted.sum() !! the box loss is divided by the positive anchors; divide by all that were drawn
-    / len(scores) => / (4 * wanted.sum())
-        !! the box loss is a mean over all values; divide their sum by the number of anchors drawn
     , reduction="sum" => !! smooth L1 takes a mean before you divide; give it reduction="sum"
     / len(scores) => !! the box loss is a sum; divide it by the number of anchors drawn
     beta=BETA => beta=1.0 !! smooth L1 has beta 1; take 1 / 9, which notebook 08 calls BETA
@@ -253,7 +225,6 @@ BOX_SLIPS = """
         !! encode_boxes leads from the object to the anchor; exchange them: the anchor comes first
     gt_index[positive] => 0 * gt_index[positive] !! all positive anchors have the first object as target; use gt_index
     goals = => positive = chosen; goals = !! negative anchors have no box to learn; only positive ones have a box loss
-    , goals, beta => , 0 * goals, beta !! the deltas are compared with 0 and not with the targets
 """
 
 

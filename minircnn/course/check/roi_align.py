@@ -11,7 +11,6 @@ from minircnn.course.check.roi_pool import random_map, random_regions
 
 
 def _bilinear(features: Tensor, y: float, x: float) -> Tensor:
-    """The value of a map ``(C, h, w)`` at a point in cells."""
     height, width = features.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
         return features.new_zeros(len(features))
@@ -35,13 +34,11 @@ def bilinear(ask: Ask) -> str:
     """The value of a feature map at any point."""
     slips = """
         y: float, x: float => x: float, y: float !! x and y are exchanged: y chooses rows, the axis of features.shape[1]
-        y - top, x - left => 1 - (y - top), 1 - (x - left)
-            !! the weights are exchanged: the nearer cell counts more, by 1 minus its distance
+        y - top, x - left => 1 - (y - top), 1 - (x - left) !! the weights are exchanged: the nearer cell counts more
         y - top, x - left => round(y - top), round(x - left) !! it takes the nearest cell; weigh all four around it
         y - top, x - left => 0, 0 !! it rounds down to one cell; weigh all four around the point
         y - top, x - left => 0.5, 0.5 !! it takes the mean of the four cells; the nearer one counts more
-        top, left = => y, x = y - 0.5, x - 0.5; top, left =
-            !! it moves the point by half a cell; here the value of cell k belongs to the point k
+        top, left = => y, x = y - 0.5, x - 0.5; top, left = !! it moves the point by half a cell; cell k is at point k
     """
     features, what = random_map(3, 6, 8), "at y = {1}, x = {2}"
     inside = [(features, y, x) for y, x in ((2.25, 3.4), (1.3, 4.1), (3.7, 1.85), (0.6, 2.1), (2.0, 3.0))]
@@ -50,10 +47,7 @@ def bilinear(ask: Ask) -> str:
     def fading(features: Tensor, y: float, x: float) -> Tensor:
         return _by_torchvision(F.pad(features, (2, 2, 2, 2)), y + 2, x + 2)
 
-    slips = """
-        if not (-1 <= y <= height and -1 <= x <= width) => if False
-            !! more than one cell outside the value is 0, not that of the edge
-    """
+    slips = "if not (-1 <= y <= height and -1 <= x <= width) => if False !! the value more than a cell outside is 0"
     also = {"beyond the edge the value fades to 0; up to one cell away it is that of the edge": fading}
     beyond = [(-0.4, 2.5), (5.7, 3.2), (2.5, 7.9), (1.2, -0.6), (-1.2, 3.0), (2.0, 9.1)]
     corners = [(5.0, 7.0), (-0.9, 7.6), (6.0, 8.0), (-1.0, -1.0), (6.1, 2.0)]
@@ -85,8 +79,7 @@ def value_at_pixel(ask: Ask) -> str:
         down - 0.5, across - 0.5 => down - 0.5 * height / image_size[0], across - 0.5 * width / image_size[1]
             !! it subtracts half a pixel; subtract half a cell, after the division
         y: float, x: float => x: float, y: float !! x and y are exchanged
-        y * height / image_size[0], x * width / image_size[1] => y * width / image_size[1], x * height / image_size[0]
-            !! rows and columns have their own ratios; height belongs to y
+        height, width = => width, height = !! rows and columns have their own ratios; height belongs to y
     """
     other = random_map(2, 20, 30, seed=3), (90, 200)
     places = [[31.0, 77.5], [55.0, 90.25], [12.5, 150.0], [70.0, 41.0]]
@@ -112,14 +105,10 @@ def sampling_points(ask: Ask) -> str:
     """Where RoIAlign samples along one axis."""
     slips = """
         start - 0.5 => start !! the half is missing: with aligned, subtract 0.5
-        start - 0.5 => start + 0.5 !! it adds the half; subtract it
         (torch.arange(count) + 0.5) / count => (torch.arange(n)[:, None] + torch.linspace(0, 1, samples)) / n
             !! the points of a bin lie on its edges; each lies in the middle of its part
-        + 0.5) / => ) / !! points begin at a bin's left edge; each lies in the middle of its part
         .view(n, samples) => .view(samples, n).T !! bins and points are exchanged: row k holds the points of bin k
-        length = end - start => start, end = round(start), round(end); length = end - start
-            !! it rounds the edges; RoIAlign rounds nothing
-        (start + shares => (-0.5 + shares !! the points count from the region's edge; add start
+        length = end => start, end = round(start), round(end); length = end !! it rounds edges; RoIAlign rounds nothing
         length = end - start => length = max(end - start, 1.0) !! with aligned a region may be shorter than one cell
     """
     cases = [(0.0, 2.93, 2, 2), (1.625, 6.25, 2, 3), (3.2, 11.4, 3, 2), (-1.5, 4.0, 4, 2), (2.0, 3.1, 2, 4)]
@@ -188,15 +177,10 @@ def axis_weights(ask: Ask) -> str:
     """How much each cell of an axis counts in each bin."""
     slips = """
         .mean(dim=1) => .sum(dim=1) !! each row adds up to the number of points; take their mean
-        (1 - distance).clamp(min=0) => distance.clamp(max=1)
-            !! a cell counts by its distance, at most 1; it counts by 1 minus its distance
         (1 - distance).clamp(min=0) => distance !! a cell counts by its distance; it counts by 1 minus its distance
         .clamp(min=0) => !! cells farther than 1 from a point count below 0; they count 0
-        (1 - distance).clamp(min=0) => (distance < 0.5).float()
-            !! it takes the nearest cell of each point; two cells share a point
-        counts = => points = points - 0.5; counts = !! it moves the points by half a cell once more
+        (1 - distance).clamp(min=0) => (distance < 0.5).float() !! it takes the nearest cell; two share a point
         .mean(dim=1) => !! it returns the weights of each point; take the mean over the points of a bin
-        .mean(dim=1) => .mean(dim=1).T !! rows and columns are exchanged: one row for each bin
     """
     inside = [(_sampling_points(*case), 8) for case in ((1.625, 6.25, 2, 2), (1.0, 7.3, 3, 3), (2.0, 3.1, 2, 1))]
     ask.cases(inside, slips, "for points inside of the map")

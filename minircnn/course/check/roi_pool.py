@@ -27,16 +27,12 @@ def pooled_cells(ask: Ask) -> str:
     slips = """
         whole => round !! Python's round takes 2.5 to the even number, 2; here halves go away from zero
         whole => math.floor !! it rounds down; an edge goes to the nearest cell
-        whole => math.ceil !! it rounds up; an edge goes to the nearest cell
         whole(start / stride), whole( => math.floor(start / stride), math.ceil(
             !! it rounds outwards; only bins are rounded so, an edge goes to the nearest cell
-        whole(end / stride) => whole(end / stride) - 1
-            !! the last cell is one too few: the cell to which the end is rounded counts in
-        whole(end / stride) => whole(end / stride) + 1
-            !! the last cell is one too many: return the last cell itself, not the one behind it
+        whole(end / stride) => whole(end / stride) - 1 !! the last cell is one too few: the end's cell counts in
+        whole(end / stride) => whole(end / stride) + 1 !! the last cell is one too many: return the last itself
         / stride => !! those are pixels; divide the edges by the stride
         whole( => math.floor(0.5 + !! -0.5 becomes 0; halves go away from zero, to -1
-        whole => float !! it returns edges that are not rounded
     """
     cases = [(20, 60, 8), (17, 30, 8), (19, 30, 8), (12, 44, 8), (13.0, 50.0, 8), (40, 41, 16), (-4.0, 20.0, 8)]
     ask.cases(cases, slips, "for pixels {0:g} to {1:g} at stride {2}")
@@ -69,20 +65,14 @@ def bins(ask: Ask) -> str:
         last - first + 1 => last - first !! the last cell counts in: from first to last there are last - first + 1 cells
         math.ceil => math.floor !! bins end too early: an end is rounded up, so that neighbors may share a cell
         math.floor => math.ceil !! bins start too late: a start is rounded down, so that neighbors may share a cell
-        math.floor(k * cells / n), first + math.ceil( => math.ceil(k * cells / n), first + math.floor(
-            !! bins are rounded inwards; round outwards: starts down, ends up
         math.floor(k * cells / n), first + math.ceil( => round(k * cells / n), first + round(
             !! bins are rounded to the nearest cell; round outwards: starts down, ends up
         first + math => math !! bins are counted from the region's first cell; add first to get cells of the map
         end, 0), size) => end, 0), size) - 1 !! an end is the cell before which the bin ends, not its last cell
-        end, 0), size) => end, 0), size) - start !! it returns start and length of each bin; wanted are start and end
     """
     inside = [(2, 6, 2, 8), (1, 5, 2, 7), (3, 13, 3, 16), (0, 5, 6, 16), (4, 4, 3, 16), (3, 9, 5, 12)]
     ask.cases(inside, slips, "for cells {0} to {1}, {2} bins")
-    slips = """
-        (min(max(start, 0), size), min(max(end, 0), size)) => (start, end)
-            !! cells beyond the map do not exist: limit starts and ends to 0 and size
-    """
+    slips = "(min(max(start, 0), size), min(max(end, 0), size)) => (start, end) !! cells beyond the map do not exist"
     beyond = [(-3, 4, 2, 7), (5, 9, 3, 7), (9, 12, 2, 7)]
     many = [(first, first + more, n, 16) for first in range(8) for more in range(10) for n in (1, 2, 3, 6, 7)]
     ask.cases([*beyond, *many], slips, "for cells {0} to {1} of {3}, {2} bins")
@@ -96,10 +86,8 @@ def _pool_region(features: Tensor, box: Tensor, n: int, stride: float) -> Tensor
 
 def _cells(box: Tensor, n: int, stride: float, size: tuple[int, int]) -> Iterator[tuple[int, int, slice, slice]]:
     """The rows and columns of a map that fall into each bin (i, j), of those that have any."""
-    rows, columns = (
-        [slice(*one) for one in _bins(*_pooled_cells(float(start), float(end), stride), n, side)]
-        for start, end, side in zip(box[[1, 0]], box[[3, 2]], size, strict=True)
-    )
+    edges = zip(box[[1, 0]].tolist(), box[[3, 2]].tolist(), size, strict=True)
+    rows, columns = ([slice(*one) for one in _bins(*_pooled_cells(*ends, stride), n, side)] for *ends, side in edges)
     for i, j in np.ndindex(n, n):
         if rows[i].start < rows[i].stop and columns[j].start < columns[j].stop:
             yield i, j, rows[i], columns[j]
@@ -140,9 +128,8 @@ def pool_region(ask: Ask) -> str:
     slips = "features.new_zeros( => -torch.inf + torch.zeros( !! not an infinite one"
     with hint("a bin beyond the map has no cells, and no maximum; its value is 0:"):
         ask.cases([(features, beyond, 3, 8)], slips)
-    ask.cases(
-        [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)], what="for the region {1}"
-    )
+    cases = [(features, box, 6, 8) for box in random_regions(60, seed=2, low=-20, high=140)]
+    ask.cases(cases, what="for the region {1}")
     return "equal to torchvision's roi_pool for 67 regions, some beyond the map"
 
 
@@ -158,8 +145,7 @@ def roi_pool(ask: Ask) -> str:
 
     slips = """
         int(roi[0]) => 0 !! it always looks at the first image; column 0 of rois is the number of the image
-        in rois => in rois[rois[:, 0].argsort(stable=True)]
-            !! the regions come in another order: one result for each row of rois, in their order
+        in rois => in rois[rois[:, 0].argsort(stable=True)] !! results must be in the order of the rows of rois
         roi[1:] => roi[:4] !! it takes columns 0 to 3 as the box; column 0 is the image, the box follows
         1 / scale => scale !! scale is 1 / stride: you divide by it where you should multiply
     """
@@ -210,8 +196,7 @@ def pool_gradient(ask: Ask) -> str:
     slips = """
         cells.argmax() => cells.numel() - 1 - cells.flatten().flip(0).argmax()
             !! of equal cells the first one gets the gradient, row by row; yours is the last
-        [row, column] += => [:] += (cells == cells.max()) *
-            !! of equal cells only the first one gets the gradient; yours gives it to all of them
+        [row, column] += => [:] += (cells == cells.max()) * !! only the first of equal cells gets the gradient, not all
     """
     ask.cases(flat, slips, "for a map with many equal values")
     boxes = random_regions(30, seed=20, low=-20, high=110)
@@ -244,11 +229,9 @@ def windows(ask: Ask) -> str:
         calls.append(1)
         return torch.maximum(a, b)
 
-    def right(values: Tensor, k: int, _: object) -> Tensor:
-        return values.unfold(0, k, 1).amax(dim=1)
-
     sizes = (1, 2, 3, 4, 5, 8, 13, 31, 40)
-    ask.cases([(values, k, maximum) for k in sizes], slips, "for windows of {1}", right=right, rtol=0, atol=0)
+    cases = [(values, k, maximum) for k in sizes]
+    ask.cases(cases, slips, "for windows of {1}", right=lambda v, k, _: v.unfold(0, k, 1).amax(dim=1), rtol=0, atol=0)
     for k in sizes:
         calls.clear()
         ask(values, k, maximum)

@@ -54,7 +54,6 @@ def _patchwork(seed: int) -> ss.Regions:
 
 
 def _color_histogram(channels: Tensor, region: Tensor) -> Tensor:
-    """25 bins for each channel side by side, summing to 1."""
     bins = (channels[region] * 25).long().clamp(max=24)
     counts = torch.cat([torch.bincount(bins[:, c], minlength=25) for c in range(channels.shape[2])]).double()
     return counts / counts.sum()
@@ -65,15 +64,12 @@ def color_histogram(ask: Ask) -> str:
     """The colors of a region, in 75 bins."""
     slips = """
         / counts.sum() => !! it counts pixels; divide by the sum of all 75, so that large and small regions compare
-        counts / counts.sum() => 3 * counts / counts.sum() !! each channel sums to 1; all 75 numbers together must
         / counts.sum() => / region.numel() !! it is divided by the pixels of the image; divide by the sum of all 75 bins
         channels[region] => channels.flatten(0, 1) !! it looks at the whole image; take the pixels of the region
         torch.bincount(bins[:, c], minlength=25) => torch.histc(channels[region][:, c], 25)
             !! the bins reach from the smallest to the largest value; they must reach from 0 to 1
-        counts / counts.sum() => (counts / counts.sum()).view(3, 25).T.flatten()
-            !! the channels lie one value after the other; put the 25 bins of red first, then green, then blue
+        return counts => return counts.view(3, 25).T.flatten() !! the 25 bins of red come first, then green, then blue
         torch.cat( => sum( !! it is one histogram for all channels; each channel has its own 25 bins
-        torch.cat( => torch.stack( !! put the three histograms side by side, as 75 numbers
     """
 
     def right(channels: Tensor, region: Tensor) -> Tensor:
@@ -103,16 +99,13 @@ def histogram_intersection(ask: Ask) -> str:
         .sum() => .mean() !! it takes the mean over the bins; take the sum
         .sum() => .sum() / torch.maximum(a, b).sum() !! it divides by the union of both; the sum alone lies in [0, 1]
         torch.minimum(a, b) => (a - b).abs() !! it adds up the differences; add up what both have
-        torch.minimum(a, b).sum() => 1 - (a - b).abs().sum()
-            !! it subtracts the whole distance from 1: each difference counts twice
+        torch.minimum(a, b).sum() => 1 - (a - b).abs().sum() !! it subtracts the whole distance from 1, not half of it
         .sum() => .min() !! it is the smallest value of all; take the smaller of the two in each bin, and the sum
     """
-
-    def right(a: Tensor, b: Tensor) -> float:
-        return 1 - float(cityblock(a, b)) / 2  # of histograms that sum to 1: half is what they do not share
-
-    cases = [torch.from_numpy(np.random.RandomState(seed).dirichlet(np.full(40, 0.3), 2)) for seed in range(20)]
-    ask.cases(map(tuple, cases), slips, "for two random histograms", right=right, change=float)
+    pairs = (torch.from_numpy(np.random.RandomState(seed).dirichlet(np.full(40, 0.3), 2)) for seed in range(20))
+    cases, what = map(tuple, pairs), "for two random histograms"
+    # Of histograms that sum to 1, half of the distance is what they do not share.
+    ask.cases(cases, slips, what, right=lambda a, b: 1 - float(cityblock(a, b)) / 2, change=float)
     return "equal to 1 - half of scipy's cityblock distance, 20 times"
 
 
@@ -143,13 +136,9 @@ def similarity(ask: Ask) -> str:
         + size => !! size is missing
         + fill => !! fill is missing
         color + texture + size + fill => (color + texture + size + fill) / 4 !! it is the mean of the four; add them up
-        1 - both / => both / !! the size of both counts for them; it is 1 minus their share of the image
-        1 - (around => (around !! the empty share of the box counts for them; fill is 1 minus it
         float((high - low).prod()) => sum(float((r["box"][2:] - r["box"][:2]).prod()) for r in (a, b))
             !! fill compares with the areas of both boxes; take the one box around both
         - both) / image_area => - both) / around !! fill divides by the box around both; divide by the area of the image
-        (around - both) => around !! fill does not subtract the regions: only the empty part of the box counts
-        (high - low) => high !! the box around both begins at the smaller x1 and y1, not at 0
     """
 
     def right(a: Region, b: Region, area: float) -> float:
@@ -163,7 +152,6 @@ def similarity(ask: Ask) -> str:
 
 
 def _merge_regions(a: Region, b: Region) -> dict[str, Any]:
-    """The description of the union, without a look at its pixels."""
     size = a["size"] + b["size"]
     low, high = torch.minimum(a["box"], b["box"]), torch.maximum(a["box"], b["box"])
     weighted = {name: (a["size"] * a[name] + b["size"] * b[name]) / size for name in ("color", "texture")}
@@ -183,15 +171,11 @@ def merge_regions(ask: Ask) -> str:
             !! the weights are exchanged: each histogram goes with the size of its own region
         low[:2], high[2:] => high[:2], low[2:] !! the box is the part that both boxes share; take the box around both
         high[2:] => low[2:] !! all corners of the box are the smaller ones; x2 and y2 are the larger ones
-        low[:2] => high[:2] !! all corners of the box are the larger ones; x1 and y1 are the smaller ones
         "size": size => "size": max(a["size"], b["size"]) !! the size is not the sum of both sizes
     """
     painted = (_joined(*which) for which in _touching())
-
-    def right(a: Region, b: Region) -> dict[str, Any]:
-        return {**_merge_regions(a, b), **next(painted)}
-
-    ask.cases(_pairs(), slips, "for regions of {0[size]} and {1[size]} pixels", right=right)
+    what = "for regions of {0[size]} and {1[size]} pixels"
+    ask.cases(_pairs(), slips, what, right=lambda a, b: {**_merge_regions(a, b), **next(painted)})
     return "equal to counting the pixels again, 30 times"
 
 
@@ -207,7 +191,6 @@ def _joined(seed: int, i: int, j: int) -> dict[str, Tensor]:
 def _group_regions(
     regions: Sequence[Region], neighbors: Sequence[tuple[int, int]], image_area: float
 ) -> tuple[list[Region], list[tuple[int, int]]]:
-    """Merge the two most similar neighbors until one region is left."""
     nodes, merges = list(regions), []
     pairs = {(i, j): _similarity(nodes[i], nodes[j], image_area) for i, j in neighbors}
     while pairs:
@@ -228,11 +211,9 @@ def group_regions(ask: Ask) -> str:
     slips = """
         max( => min( !! it merges the least similar neighbors first; take the most similar pair
         or j in pair => !! the new region gets the neighbors of one of the two only; it has those of both
-        in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j}
-            !! it merges regions that do not touch; only neighbors may be merged
+        in neighbors} => in np.ndindex(len(nodes), len(nodes)) if i < j} !! it merges regions that do not touch
         in sorted(old.keys() - {i, j}) => in () !! the new region gets no neighbors, so the loop ends early
-        = _similarity(nodes[n], nodes[new], image_area) => = old[n]
-            !! the new region keeps the similarity that one of the two had; compute it anew
+        _similarity(nodes[n], nodes[new], image_area) => old[n] !! the new region keeps a similarity; compute it anew
     """
     for seed in range(4):
         described = _patchwork(seed)
@@ -254,9 +235,7 @@ def group_regions(ask: Ask) -> str:
                 raise NotYet(f"merge {step} is of {pair}, wanted is {right}; do old pairs of a merged region stay?")
         if not isinstance(nodes, (list, tuple)) or len(nodes) != 2 * n - 1:
             count = len(nodes) if isinstance(nodes, (list, tuple)) else "no list"
-            raise NotYet(
-                f"wanted are all {2 * n - 1} regions that ever existed, with the {n} initial ones; not {count}"
-            )
+            raise NotYet(f"wanted are all {2 * n - 1} regions that ever existed, the {n} initial ones too; not {count}")
         if not all(isinstance(node, Mapping) and "box" in node for node in nodes):
             raise NotYet('the regions must stay dicts with "size", "box", "color" and "texture"')
         if not torch.equal(torch.as_tensor(nodes[-1]["box"]).float(), torch.tensor([0.0, 0.0, 40.0, 40.0])):
@@ -274,7 +253,6 @@ def _as_pairs(merges: Any) -> list[tuple[int, int]]:  # noqa: ANN401
 def _recall_at(
     proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], iou_threshold: float, count: int
 ) -> float:
-    """The share of all objects that one of the first ``count`` proposals of their image covers."""
     found, objects = 0, 0
     for boxes, target in zip(proposals, targets, strict=True):
         iou = box_iou(target["boxes"], boxes[:count])  # (G, P)
@@ -289,16 +267,12 @@ def recall_at(ask: Ask) -> str:
     slips = """
         >= iou_threshold => > iou_threshold !! an IoU equal to the threshold is enough
         [:count] => !! it looks at all proposals; take the first count of each image
-        [:count] => [count - 1 : count] !! it looks at one proposal of each image; take the first count
         covered.sum(), objects + len(covered) => covered.float().mean(), objects + 1
             !! it is the mean of the images' shares; divide by all objects of all images
         any(dim=1) => any(dim=0) !! it counts proposals that cover an object; count objects that are covered
-        covered.sum() => (iou >= iou_threshold).any(dim=0).sum()
-            !! it counts an object once for each proposal that covers it; it is found or not
-        found / objects => found !! it is the number of objects found; divide by the number of all objects
+        covered.sum() => (iou >= iou_threshold).any(dim=0).sum() !! it counts an object once for each proposal
         found / objects => found / len(targets) !! it divides by the number of images; divide by the number of objects
-        (iou >= iou_threshold).any(dim=1) => iou.amax(dim=1)
-            !! it is the mean best IoU; count the objects whose best IoU reaches the threshold
+        (iou >= iou_threshold).any(dim=1) => iou.amax(dim=1) !! it is the mean best IoU; count those above the threshold
     """
 
     def right(proposals: Sequence[Tensor], targets: Sequence[Mapping[str, Any]], threshold: float, count: int) -> float:

@@ -8,7 +8,6 @@ from minircnn.course.check.judge import Ask, exercise
 
 
 def _box_of(mask: Tensor) -> Tensor:
-    """The half-open box ``(4,)`` around the true pixels of a mask ``(H, W)``."""
     x1, y1, x2, y2 = torchvision.ops.masks_to_boxes(mask[None])[0]
     x2, y2 = x2 + 1, y2 + 1  # the last pixel belongs to it
     return torch.stack([x1, y1, x2, y2])

@@ -9,9 +9,7 @@ from inspect import isfunction
 
 from minircnn.plotting import class_color, draw_objects, image_grid, show_image
 
-_MODULES = ["alignment", "anchors", "boxes", "charts", "display", "fast_rcnn", "faster_rcnn", "features", "history"]
-_MODULES += ["interpolation", "masks", "networks", "photographs", "pooling", "rcnn", "regions", "segmentation"]
-_MODULES += ["start_here"]
+_MODULES = ["boxes", "charts", "display", "fast_rcnn", "faster_rcnn", "history", "maps", "mask_rcnn", "rcnn"]
 _HERE = {
     name: found
     for module in (import_module(f"{__name__}.{short}") for short in _MODULES)

@@ -8,4 +8,5 @@ YELLOW, LIME, PINK = "#ffd92f", "#5dff5d", "#ff5050"  # bright enough for lines 
 WHITE: Color = (0.97, 0.97, 0.97)
 EXACT: Color = (1.0, 0.6, 0.0)  # edges of a region as they are
 POOLED: Color = (0.0, 0.85, 1.0)  # edges of the whole cells that RoIPool takes
+ROUNDED_DOWN: Color = (1.0, 0.35, 0.85)  # edges rounded down, as the story of RoIPool has them
 PALE = {BLUE: "#cfe0f3", ORANGE: "#f6d9bd", GREEN: "#cfe6dc", GRAY: "#eeeeee", RED: "#f3cfcf"}  # insides of blocks

@@ -1,9 +1,7 @@
 """A figure as the output of a notebook cell, with a text for those who cannot see it."""
 
-from __future__ import annotations
-
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,8 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from PIL import Image
+from torch import Tensor
 
 from minircnn.plotting import render_png
+
+# What figures are given
+Names, Curves = Sequence[str], Mapping[str, Sequence[float]]
+Target, Box = Mapping[str, Tensor], Tensor | Sequence[float]
 
 DPI = 150
 SHOWN_DPI = 100  # by which the page makes it as wide as its text; the rest are finer dots on a dense screen
@@ -24,11 +27,9 @@ HEAVY = 100_000  # bytes of a PNG; a stored notebook has to stay below 2 MB
 def show(figure: Axes | Figure | Iterable[Axes], alt: str) -> None:
     """Show a figure, or the one that some axes belong to, in the notebook, once, and close it.
 
-    The cell's output holds the image in full color, with the alt text in its metadata, and the alt text again as the
-    plain-text form, which nbval compares, as it does not compare images: state in it the facts that the image shows.
-    nbconvert 7 writes the text of the metadata into pages of its classic template, for screen readers (``jupyter
-    nbconvert --to html --template classic``). Its default template, lab, has no place for it and says of every image
-    that it has no description; so do JupyterLab and GitHub not use it. Outside of a notebook the text is printed.
+    The cell's output holds the image in full color, with the alt text in its metadata, which nbconvert's classic
+    template hands on to screen readers (its template lab, JupyterLab and GitHub do not), and the alt text again as the
+    plain-text form, which nbval compares: state in it the facts that the image shows. Elsewhere it is printed.
     """
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt is empty: say in a sentence what the image shows")

@@ -3,8 +3,6 @@
 Nothing here is meant for a notebook itself, so `figures` does not hold it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,28 +15,21 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from minircnn.course.figures.colors import PALE
+from minircnn.course.figures.display import Box, Curves, Names, Target
 from minircnn.plotting import Color, class_color
 
 
-def outline(
-    ax: Axes,
-    box: Tensor | Sequence[float],
-    color: str | Color,
-    style: str = "-",
-    width: float = 2.0,
-    fill: float = 0.0,
-    edge: bool = True,
-) -> None:
+def outline(ax: Axes, box: Box, color: str | Color, style: str = "-", width: float = 2, edge: bool = True) -> Rectangle:
     """One box ``(4,)`` on axes, with a thin dark edge that keeps it visible on bright images."""
     x1, y1, x2, y2 = (float(value) for value in box)
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*to_rgb(color), fill), edgecolor=color)
+    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=(*to_rgb(color), 0.0), edgecolor=color)
     patch.set(linestyle=style, linewidth=width)
     if edge:
         patch.set_path_effects([withStroke(linewidth=width + 1.5, foreground="black", alpha=0.6)])
-    ax.add_patch(patch)
+    return ax.add_patch(patch)
 
 
-def outline_truth(ax: Axes, target: Mapping[str, Tensor]) -> None:
+def dash_truth(ax: Axes, target: Target) -> None:
     """The boxes of a target, dashed, in the colors of their classes."""
     for box, label in zip(target["boxes"], target["labels"].tolist(), strict=True):
         outline(ax, box, class_color(label), style="--", width=1.4)
@@ -53,9 +44,7 @@ def zoom(ax: Axes, boxes: Tensor, margin: float, square: bool = False) -> None:
     ax.set(xlim=(low[0].item(), high[0].item()), ylim=(high[1].item(), low[1].item()))
 
 
-def plot_curves(
-    ax: Axes, x: Sequence[float], curves: Mapping[str, Sequence[float]], colors: Sequence[str], **options: object
-) -> None:
+def plot_curves(ax: Axes, x: Sequence[float], curves: Curves, colors: Names, **options: object) -> None:
     """A line with a dot at each x for every curve; with ``xscale="log"`` the ticks are at x."""
     for (name, values), color in zip(curves.items(), colors, strict=False):
         ax.plot(x, values, "o-", markersize=4.5, color=color, label=name)
@@ -78,7 +67,7 @@ def plot_bars(ax: Axes, values: Mapping[str, float], color: str | Sequence[Any],
     name_rows(ax, values)
 
 
-def plot_stacked(ax: Axes, rows: Mapping[str, Sequence[float]], parts: Mapping[str, Any]) -> None:
+def plot_parts(ax: Axes, rows: Curves, parts: Mapping[str, Any]) -> None:
     """A horizontal bar for each row, from the top, divided into parts, each in its color."""
     left = np.zeros(len(rows))
     for (part, color), values in zip(parts.items(), np.array([*rows.values()]).T, strict=True):
@@ -87,19 +76,7 @@ def plot_stacked(ax: Axes, rows: Mapping[str, Sequence[float]], parts: Mapping[s
     name_rows(ax, rows)
 
 
-def plot_shares(ax: Axes, values: Mapping[str, float], colors: Sequence[str], title: str, columns: int) -> None:
-    """One bar of full length, divided as the values are, with their shares in the legend below it."""
-    total = sum(values.values())
-    parts = {
-        f"{name} {100 * value / total:.0f}%": color for (name, value), color in zip(values.items(), colors, strict=True)
-    }
-    plot_stacked(ax, {"": [value / total for value in values.values()]}, parts)
-    ax.set(xlim=(0, 1), yticks=[], xticks=[], title=title)
-    ax.legend(ncols=columns, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
-    ax.spines[:].set_visible(False)
-
-
-def plot_dots(ax: Axes, groups: Mapping[str, Sequence[float]], colors: str | Sequence[str], **options: object) -> None:
+def plot_dots(ax: Axes, groups: Curves, colors: str | Names, **options: object) -> None:
     """A row for each group, from the top: a dot for each of its values, and a line at their mean."""
     colors = [colors] * len(groups) if isinstance(colors, str) else colors
     for y, (values, color) in enumerate(zip(groups.values(), colors, strict=True)):
@@ -111,15 +88,13 @@ def plot_dots(ax: Axes, groups: Mapping[str, Sequence[float]], colors: str | Seq
     name_rows(ax, groups)
 
 
-def name_rows(ax: Axes, names: Sequence[str] | Mapping[str, Any]) -> None:
+def name_rows(ax: Axes, names: Names | Mapping[str, Any]) -> None:
     """Names beside rows at the heights 0, 1, 2, … from the top."""
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
 
 
-def draw_diagram(
-    ax: Axes, title: str, size: tuple[float, float], blocks: Sequence[tuple], arrows: Sequence[tuple]
-) -> None:
+def draw_diagram(ax: Axes, title: str, size: tuple, blocks: Sequence[tuple], arrows: Sequence[tuple]) -> None:
     """Blocks, of left edge, middle height, width, text and color, and arrows from a point to a point."""
     ax.set(xlim=(0, size[0]), ylim=(0, size[1]))
     ax.set_title(title, fontsize=10.5, loc="left")
@@ -132,7 +107,7 @@ def draw_diagram(
         ax.annotate("", xy=end, xytext=start, arrowprops={"arrowstyle": "-|>", "color": "0.35", "linewidth": 1.4})
 
 
-def draw_level(ax: Axes, y: float, text: str) -> None:
+def mark_y(ax: Axes, y: float, text: str) -> None:
     """A dashed line across the axes at y, named at its right end."""
     ax.axhline(y, color="0.5", linestyle="--", linewidth=1)
     look = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 9, "color": "0.35"}

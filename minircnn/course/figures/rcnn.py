@@ -1,8 +1,7 @@
-"""Figures of notebook 04: labels of proposals, hard negatives, refined boxes, shares of time, ablation, errors."""
-
-from __future__ import annotations
+"""Figures of notebooks 03 and 04: what a network sees and what its features are worth, and R-CNN."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,17 +11,131 @@ from torch import Tensor
 
 from minircnn.boxes import box_iou
 from minircnn.course.errors import KINDS, Judged
+from minircnn.course.figures.charts import plot_detections, plot_filters, plot_losses, plot_maps
 from minircnn.course.figures.colors import BLUE, GRAY, GREEN, LIME, ORANGE, RED, SAND, YELLOW
-from minircnn.course.figures.display import show
-from minircnn.course.figures.panels import draw_level, outline, outline_truth, plot_shares, plot_stacked, zoom
+from minircnn.course.figures.display import Curves, Names, Target, show
+from minircnn.course.figures.panels import dash_truth, listed, mark_y, outline, plot_bars, plot_curves, plot_parts, zoom
 from minircnn.datasets.images import ImageDataset
-from minircnn.plotting import class_color, image_grid
+from minircnn.plotting import class_color, image_grid, show_image
+from minircnn.pooling import warp_regions
 
+MODES = ("warp", "square with context", "square without context")
 _MOST = 8  # boxes in one panel; more cannot be told apart
 
 
+def costs_by_layer(work: Mapping[str, int], parameters: Mapping[str, int]) -> None:
+    """Two bars, divided by layers: convolutions in blue, fully connected layers in orange."""
+    shades = [*plt.get_cmap("Blues")(np.linspace(0.35, 0.9, 5)), *plt.get_cmap("Oranges")(np.linspace(0.35, 0.75, 3))]
+    figure, ax = plt.subplots(figsize=(9, 2.0), layout="constrained")
+    kinds = {"parameters": parameters, "multiply-adds": work}
+    shares = {kind: np.array([*numbers.values()]) / sum(numbers.values()) for kind, numbers in kinds.items()}
+    plot_parts(ax, shares, dict(zip(work, shades, strict=True)))
+    ax.set(xlim=(0, 1), xticks=[], title="Shares of the layers")
+    ax.legend(ncols=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0.02), columnspacing=1.2, handlelength=1)
+    ax.spines[:].set_visible(False)
+    texts = " and ".join(f"{100 * share[:5].sum():.0f}% of the {kind}" for kind, share in shares.items())
+    show(figure, alt=f"Two bars, divided by layers: the five convolutions have {texts}, fc6, fc7 and fc8 the rest.")
+
+
+def training_curve(losses: Sequence[float], chance: float) -> None:
+    """The loss of each batch, its running mean, and the loss of guessing."""
+    ax = plot_losses([{"mean of 20 batches": loss} for loss in losses])
+    mark_y(ax, chance, f"guessing: {chance:.2f}")
+    ax.set(ylim=(0, 3.6), ylabel="cross-entropy")
+    ax.legend(frameon=False)
+    show(ax, alt=f"The loss over {len(losses)} iterations and its running mean, beside that of guessing, {chance:.2f}.")
+
+
+def filters_before_and_after(trained: Tensor, random: Tensor) -> None:
+    """The filters of a first convolution, ``(F, 3, h, w)``, of a trained and of a random network."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.5), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05)
+    for ax, weight, title in zip(axes, (trained, random), ("trained", "random, as before training"), strict=True):
+        plot_filters(weight, columns=8, ax=ax, title=title)
+    show(figure, alt=f"The {len(trained)} filters of conv1 as small images, after training and before, when random.")
+
+
+def maps_of_layers(image: Tensor, target: Mapping[str, Any], layers: Target, classes: Sequence) -> None:
+    """An image, and of each layer the six maps of ``(C, h, w)`` with the largest spread."""
+    figure, grid = plt.subplots(6, 2, figsize=(9, 7.5), width_ratios=[1, 6], layout="constrained")
+    plot_detections(image, target, classes, ax=grid[0, 1], masks=False, names=False)
+    sizes = {name: f"{len(maps)} maps\n{maps.shape[1]} × {maps.shape[2]}" for name, maps in layers.items()}
+    for ax, (name, more) in zip(grid[:, 0], ({"image": "128 × 128"} | sizes).items(), strict=True):
+        ax.text(0.5, 0.5, f"{name}\n{more}", ha="center", va="center")
+        ax.axis("off")
+    for ax, maps in zip(grid[1:, 1], layers.values(), strict=True):
+        plot_maps(maps[maps.std(dim=(1, 2)).argsort(descending=True)[:6]], columns=6, ax=ax)
+    texts = ", ".join(f"{name} {maps.shape[1]} × {maps.shape[2]}" for name, maps in layers.items())
+    show(figure, alt=f"An image and six activation maps of each convolution, which get coarser: {texts} cells.")
+
+
+def areas_by_layer(layers: Names, curves: Mapping[str, Curves]) -> None:
+    """Area under the ROC curve by layer: a panel for each kind of classifier, a line for each network."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(9, 3.2), layout="constrained", sharey=True)
+    for ax, (title, networks) in zip(axes, curves.items(), strict=True):
+        plot_curves(ax, layers, networks, (RED, GRAY), ylim=(0.5, 1), title=title)
+    axes[0].set_ylabel("area under the ROC curve")
+    axes[1].legend(frameon=False, loc="lower left")
+    ends = [f"{title}, {listed({k: v[-1] for k, v in networks.items()})}" for title, networks in curves.items()]
+    show(figure, alt=f"Area under the ROC curve by layer. At {layers[-1]}: {'; '.join(ends)}.")
+
+
+def places_of_a_crop(image: Tensor, box: Tensor, x: Tensor, y: Tensor, crop: Tensor) -> None:
+    """An image with a box ``(4,)`` and the places at which the pixels of its crop ``(3, S, S)`` look."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained", width_ratios=[1.3, 1])
+    show_image(image, ax=left, title="the box, and where the crop looks")
+    outline(left, box, "white")
+    left.plot(*np.meshgrid(x.numpy(), y.numpy()), ".", color=YELLOW, markersize=3)
+    margin = 0.4 * (box[2:] - box[:2])
+    zoom(left, torch.cat([box[:2] - margin, box[2:] + margin])[None], 0, square=True)
+    size = f"{crop.shape[1]} × {crop.shape[2]}"
+    show_image(crop, ax=right, title=f"the crop, {size}").images[0].set_interpolation("nearest")
+    beyond = (box[0] - x.min()).item()
+    alt = f"A box around a person with a grid of {size} points that reaches {beyond:.1f} pixels beyond its left edge"
+    show(figure, alt=f"{alt}, and the crop of as many pixels.")
+
+
+def ways_to_a_square(examples: Sequence[tuple], size: int, context: float, fill: tuple[float, ...]) -> None:
+    """Objects, ``(image, box (4,), label)`` each, warped in three ways without and with context."""
+    figure, grid = plt.subplots(len(examples), 7, figsize=(9, 1.32 * len(examples) + 0.5), layout="constrained")
+    ways = ["warp", "square, with\nneighbors", "square, box\nonly"]
+    titles = ["the box", *ways, *(f"{way}, margin" for way in ways)]
+    for row, (image, box, label) in zip(grid, examples, strict=True):
+        show_image(image, ax=row[0])
+        outline(row[0], box, class_color(label))
+        for column, margin in ((1, 0.0), (4, context)):
+            for ax, mode in zip(row[column:], MODES, strict=False):
+                show_image(warp_regions(image, box[None], size, margin, mode, fill=fill)[0], ax=ax)
+    for ax, title in zip(grid[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
+    modes = "stretched to a square, in a square with what lies around them, and alone in a square"
+    show(figure, alt=f"{len(examples)} objects in boxes: {modes}; each without and with a margin.")
+
+
+def scores_of_features(results: Mapping[str, Mapping[str, float]]) -> None:
+    """Bars for each feature: a panel for each question."""
+    colors = {"trained live": BLUE, "trained": RED, "random": SAND}
+    figure, axes = plt.subplots(1, len(results), figsize=(9, 4.2), layout="constrained", sharey=True)
+    for ax, (title, scores) in zip(axes, results.items(), strict=True):
+        plot_bars(ax, scores, [colors.get(name, colors.get(name.split()[0], GRAY)) for name in scores], ".2f")
+        ax.set(xlim=(0, 1.05), title=title)
+        ax.grid(color="0.9", axis="x")
+        ax.set_axisbelow(True)
+    show(figure, alt=f"Bars of {', '.join(scores)} for two questions: {' and '.join(results)}.")
+
+
+def few_examples(amounts: Sequence[int], curves: Curves) -> None:
+    """Accuracy against the number of examples of each of six classes."""
+    figure, ax = plt.subplots(figsize=(7.4, 3.4), layout="constrained")
+    labels = {"xlabel": "examples of each class", "ylabel": "accuracy"}
+    plot_curves(ax, amounts, curves, (GRAY, SAND, RED), xscale="log", ylim=(0, 1), **labels)
+    mark_y(ax, 1 / 6, "guessing")
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    show(figure, alt=f"Accuracy against the number of examples of each class for {', '.join(curves)}.")
+
+
 def proposal_labels(
-    image: Tensor, target: Mapping[str, Tensor], proposals: Tensor, labels: Tensor, negative: Tensor, k: int, name: str
+    image: Tensor, target: Target, proposals: Tensor, labels: Tensor, negative: Tensor, k: int, name: str
 ) -> None:
     """What proposals are for fine-tuning, ``labels`` ``(P,)``, and for the SVM of class k, ``negative`` ``(P,)``."""
     panels = (("fine-tuning", "with a class", labels > 0), (f"SVM for {name}s", "not used", ~negative))
@@ -43,7 +156,7 @@ def loss_curve(losses: Sequence[float], chance: float) -> None:
     """The loss of each batch of fine-tuning, and that of a network that gives all classes one probability."""
     figure, ax = plt.subplots(figsize=(6, 2.7), layout="constrained")
     ax.plot(range(1, len(losses) + 1), losses, color=BLUE)
-    draw_level(ax, chance, f"equal probabilities: {chance:.2f}")
+    mark_y(ax, chance, f"equal probabilities: {chance:.2f}")
     ax.set(xlabel="batches of 128 warped proposals", ylabel="cross-entropy", ylim=(0, chance + 0.45))
     show(figure, alt=f"The cross-entropy of {len(losses)} batches, beside that of equal probabilities, {chance:.2f}.")
 
@@ -86,14 +199,6 @@ def refined_boxes(data: ImageDataset, examples: Sequence[tuple[int, Tensor, Tens
     show(axes, alt=f"Proposals and what regression makes of them, with the ground truth: {'; '.join(titles)}.")
 
 
-def time_bar(seconds: Mapping[str, float]) -> None:
-    """The stages of one image as shares of its time."""
-    figure, ax = plt.subplots(figsize=(9, 1.5), layout="constrained")
-    title = f"R-CNN: {sum(seconds.values()):.2f} s an image on this machine"
-    plot_shares(ax, seconds, (RED, SAND, BLUE, GREEN, GRAY), title, len(seconds))
-    show(figure, alt=f"One bar, divided into the shares of {', '.join(seconds)}.")
-
-
 def ablation_bars(rows: Sequence[object]) -> None:
     """AP50 and AP75 of SVMs on each layer, before and after fine-tuning, and with box regression."""
     figure, ax = plt.subplots(figsize=(8, 3.2), layout="constrained")
@@ -110,28 +215,25 @@ def ablation_bars(rows: Sequence[object]) -> None:
     show(figure, alt=f"AP50 and AP75: three layers as pre-trained, then fine-tuned, at last with boxes; AP50 {texts}.")
 
 
-def error_shares(shares: np.ndarray, names: Sequence[str]) -> None:
+def error_shares(shares: np.ndarray, names: Names) -> None:
     """For each class (a row) the shares of true positives and of the three kinds of errors (columns)."""
     figure, ax = plt.subplots(figsize=(8, 2.9), layout="constrained")
-    plot_stacked(
-        ax, dict(zip(names, shares, strict=True)), dict(zip(KINDS, (GREEN, "#e0b428", "#a2329a", GRAY), strict=True))
-    )
+    colors = dict(zip(KINDS, (GREEN, "#e0b428", "#a2329a", GRAY), strict=True))
+    plot_parts(ax, dict(zip(names, shares, strict=True)), colors)
     ax.set(xlim=(0, 1), xlabel="share of the best detections")
     figure.legend(ncols=4, frameon=False, loc="outside lower center")
     mean = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in zip(KINDS, shares.mean(axis=0), strict=True))
     show(figure, alt=f"A bar for each class, divided by kind of error; on average: {mean}.")
 
 
-def confident_errors(
-    data: ImageDataset, detections: Sequence[Mapping[str, Tensor]], errors: Sequence[Judged], classes: Sequence[str]
-) -> None:
+def confident_errors(data: ImageDataset, found: Sequence[Target], errors: Sequence[Judged], classes: Names) -> None:
     """The most confident errors (full lines) with all objects of their images (dashed)."""
-    labels = [int(detections[error.image]["labels"][error.row]) for error in errors]
+    labels = [int(found[error.image]["labels"][error.row]) for error in errors]
     texts = [f"{classes[k]} {error.score:+.1f}: {error.kind}" for k, error in zip(labels, errors, strict=True)]
     images, targets = zip(*(data[error.image] for error in errors), strict=True)
     titles = [text.replace(": ", "\n") for text in texts]
     axes = image_grid(images, titles=titles, columns=-(-len(errors) // 2))
     for ax, target, error, label in zip(axes, targets, errors, labels, strict=True):
-        outline_truth(ax, target)
-        outline(ax, detections[error.image]["boxes"][error.row], class_color(label), width=2.5)
+        dash_truth(ax, target)
+        outline(ax, found[error.image]["boxes"][error.row], class_color(label), width=2.5)
     show(axes, alt=f"The most confident errors with the objects of their images, dashed: {'; '.join(texts)}.")
