@@ -49,8 +49,8 @@ def test_ctrl_c_is_one_line_and_names_may_have_letters_that_the_output_cannot_ta
         finally:
             process.kill()  # if it does not stop: the test has to
     assert b"\\u65e5\\u672c \xfc.checkpoint: the state of an unfinished run will be replaced" in first
-    assert process.returncode == 130
     assert errors.splitlines() == [b"Stopped. With --resume the same command goes on from there."]
+    assert process.returncode == 130
     assert not list(tmp_path.glob("*.safetensors"))
 
 

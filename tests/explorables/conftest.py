@@ -18,6 +18,20 @@ def pages(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def compute(browser, pages):
+    """Run JavaScript for each case `c` with `math`, the mathematics of an explorable."""
+
+    def run(name, cases, code):
+        page = browser.new_page()
+        page.goto((pages / f"{name}.html").as_uri())
+        page.wait_for_function(f"document.getElementById('{name}')?.explorable")
+        each = f"(cases) => {{ const {{ math }} = {name}.explorable; return cases.map((c) => {{ {code} }}); }}"
+        return page.evaluate(each, cases)
+
+    return run
+
+
 @pytest.fixture
 def shown(browser, pages):
     """Open the page of an explorable; what it asks for and what goes wrong on it is noted, and must be nothing."""

@@ -37,21 +37,16 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def answers(browser, pages, cases):
-    page = browser.new_page()
-    page.goto((pages / "anchors.html").as_uri())
-    page.wait_for_function("document.getElementById('anchors')?.explorable")
-    return page.evaluate(
-        """(cases) => {
-          const { math } = document.getElementById("anchors").explorable;
-          return cases.map((c) => {
-            const anchors = math.gridAnchors(c.grid, c.stride, c.sizes, c.ratios, c.offset);
-            const found = math.labelAnchors(c.objects, anchors, c.high, c.low);
-            const deltas = c.objects.map((object, k) => math.encode(anchors[found.best[k]], object));
-            return { ...found, anchors, deltas, base: math.baseAnchors(c.sizes, c.ratios) };
-          });
-        }""",
+def answers(compute, cases):
+    return compute(
+        "anchors",
         cases,
+        """
+        const anchors = math.gridAnchors(c.grid, c.stride, c.sizes, c.ratios, c.offset);
+        const found = math.labelAnchors(c.objects, anchors, c.high, c.low);
+        const deltas = c.objects.map((object, k) => math.encode(anchors[found.best[k]], object));
+        return { ...found, anchors, deltas, base: math.baseAnchors(c.sizes, c.ratios) };
+        """,
     )
 
 

@@ -45,19 +45,14 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def answers(browser, pages, cases):
-    page = browser.new_page()
-    page.goto((pages / "mask_bench.html").as_uri())
-    page.wait_for_function("document.getElementById('mask_bench')?.explorable")
-    return page.evaluate(
-        """(cases) => {
-          const { math } = mask_bench.explorable;
-          return cases.map((c) => {
-            const found = math.thereAndBack(c.mask, c);
-            return { ...found, values: math.paste(found.target, c.box, [c.mask.length, c.mask[0].length], c.aligned) };
-          });
-        }""",
+def answers(compute, cases):
+    return compute(
+        "mask_bench",
         cases,
+        """
+        const found = math.thereAndBack(c.mask, c);
+        return { ...found, values: math.paste(found.target, c.box, [c.mask.length, c.mask[0].length], c.aligned) };
+        """,
     )
 
 

@@ -58,30 +58,25 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def answers(browser, pages, cases):
-    page = browser.new_page()
-    page.goto((pages / "merging.html").as_uri())
-    page.wait_for_function("document.getElementById('merging')?.explorable")
-    return page.evaluate(
-        """(cases) => {
-          const { math } = merging.explorable;
-          return cases.map((c) => {
-            const row = (k) => Float64Array.from([...c.color[k], ...c.texture[k]]);
-            const first = c.sizes.map((size, k) => ({ size, box: c.boxes[k], histogram: row(k) }));
-            const { nodes, merges } = math.grouping(first, c.neighbors, c.area, c.chosen, c.color[0].length);
-            const boxes = nodes.map(({ box }) => box);
-            return {
-              children: merges.map(({ best }) => [best.a, best.b]),
-              similarity: merges.map(({ best }) => best.value),
-              next: merges.map(({ next }) => next?.value ?? null),
-              boxes, sizes: nodes.map(({ size }) => size),
-              roots: [0, 0.3, 1].map((part) =>
-                math.rootsAfter(merges, first.length, Math.floor(part * merges.length))),
-              best: math.coverage(c.objects, boxes, first.length).map((line) => line.map(([, iou]) => iou)),
-            };
-          });
-        }""",
+def answers(compute, cases):
+    return compute(
+        "merging",
         cases,
+        """
+        const row = (k) => Float64Array.from([...c.color[k], ...c.texture[k]]);
+        const first = c.sizes.map((size, k) => ({ size, box: c.boxes[k], histogram: row(k) }));
+        const { nodes, merges } = math.grouping(first, c.neighbors, c.area, c.chosen, c.color[0].length);
+        const boxes = nodes.map(({ box }) => box);
+        return {
+          children: merges.map(({ best }) => [best.a, best.b]),
+          similarity: merges.map(({ best }) => best.value),
+          next: merges.map(({ next }) => next?.value ?? null),
+          boxes, sizes: nodes.map(({ size }) => size),
+          roots: [0, 0.3, 1].map((part) =>
+            math.rootsAfter(merges, first.length, Math.floor(part * merges.length))),
+          best: math.coverage(c.objects, boxes, first.length).map((line) => line.map(([, iou]) => iou)),
+        };
+        """,
     )
 
 

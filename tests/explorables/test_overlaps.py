@@ -52,20 +52,15 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def answers(browser, pages, cases):
-    page = browser.new_page()
-    page.goto((pages / "overlaps.html").as_uri())
-    page.wait_for_function("document.getElementById('overlaps')?.explorable")
-    return page.evaluate(
-        """(cases) => {
-          const { math } = overlaps.explorable;
-          return cases.map((c) => {
-            const { precision, recall } = math.precisionRecall(c.long.right, c.long.objects);
-            const average = math.averagePrecision(precision, recall);
-            return { ...math.evaluate(c), among: math.pairs(c.boxes, c.boxes), long: { precision, recall, average } };
-          });
-        }""",
+def answers(compute, cases):
+    return compute(
+        "overlaps",
         cases,
+        """
+        const { precision, recall } = math.precisionRecall(c.long.right, c.long.objects);
+        const average = math.averagePrecision(precision, recall);
+        return { ...math.evaluate(c), among: math.pairs(c.boxes, c.boxes), long: { precision, recall, average } };
+        """,
     )
 
 

@@ -32,21 +32,16 @@ def cases():
 
 
 @pytest.fixture(scope="module")
-def answers(browser, pages, cases):
-    page = browser.new_page()
-    page.goto((pages / "pooling_bench.html").as_uri())
-    page.wait_for_function("document.getElementById('pooling_bench')?.explorable")
-    return page.evaluate(
-        """(cases) => {
-          const { math } = pooling_bench.explorable;
-          return cases.map((c) => {
-            const cells = math.roundings(c.region, c.size, c.grid);
-            return { ...cells, pool: math.pool(c.map, cells.pooled, c.n), means: math.means(c.map, [2, 3]),
-              points: math.pointsOf(cells.exact, c.n, c.s, true),
-              align: math.align(c.map, cells.exact, c.n, c.s, c.a) };
-          });
-        }""",
+def answers(compute, cases):
+    return compute(
+        "pooling_bench",
         cases,
+        """
+        const cells = math.roundings(c.region, c.size, c.grid);
+        return { ...cells, pool: math.pool(c.map, cells.pooled, c.n), means: math.means(c.map, [2, 3]),
+          points: math.pointsOf(cells.exact, c.n, c.s, true),
+          align: math.align(c.map, cells.exact, c.n, c.s, c.a) };
+        """,
     )
 
 
