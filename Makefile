@@ -74,8 +74,11 @@ mutants: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python -m workshop.notebooks $(value ARGS)
 
-benchmark history: $(INSTALLED)
-	$(BIN)/python -m workshop.$@ $(value ARGS)
+benchmark: $(INSTALLED)
+	$(BIN)/python -m workshop.benchmarks $(value ARGS)
+
+history: $(INSTALLED)
+	$(BIN)/python -m workshop.history $(value ARGS)
 
 site: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e ".[site]"

@@ -4,13 +4,15 @@ The workshop may import everything, and nothing in the package or the notebooks 
 """
 
 import ast
-import importlib
+import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 import minircnn
@@ -131,6 +133,19 @@ def test_conda_adds_nothing_to_the_one_list():
     assert set(extras) <= set(PYPROJECT["optional-dependencies"])
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert makefile.count(f'-e ".[{",".join(extras)}]"') == 2, "make and conda install the same extras"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_runs_what_there_is():
+    """And so do the workflows, which go through make: of a module that was renamed they would tell in the night."""
+    targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    said = subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    modules = set(re.findall(r"python -m ([a-z_.]+)", said))
+    assert {"workshop.benchmarks", "workshop.history", "workshop.notebooks", "minircnn", "pytest"} <= modules
+    assert all(importlib.util.find_spec(module) for module in modules), modules
+    written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    assert set(re.findall(r"\bmake ([a-z-]+)", written)) <= set(targets)
+    assert all(importlib.util.find_spec(module) for module in re.findall(r"-m (workshop[a-z_.]*)", written))
 
 
 def test_dependencies_are_ranges_of_which_one_version_is_tested():
